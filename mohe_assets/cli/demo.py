@@ -1,0 +1,204 @@
+"""`mohe demo`: the whole collection against the simulator, on the embedded database, with a progress bar."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from mohe_assets import settings as settings_module
+from mohe_assets.cli.env import environment
+from mohe_assets.collect import INTERRUPTED_FOUND
+from mohe_assets.errors import MoheError
+from mohe_assets.platform import Platform, prepare
+from mohe_assets.settings import Settings
+from mohe_assets.simulator.config import SimulatorConfig
+from mohe_assets.simulator.server import Simulator, running
+from mohe_assets.store.overview import by_sido, read_overview
+
+# Not a setting of the person's: the demo must not fill a database of theirs with made-up places, nor use their keys.
+_NOT_FOR_DEMO = ("MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL", "NCP_APIGW_API_KEY_ID", "NCP_APIGW_API_KEY")
+_PLAIN_LINE_SECONDS = 10.0
+_STOP_SECONDS = 15.0
+
+
+def demo(
+    *,
+    calls_per_second: Annotated[int, typer.Option(min=1, max=1000, help="The simulated API's limit.")] = 50,
+    latency_ms: Annotated[float, typer.Option(min=0, max=5000, help="The simulated API's latency.")] = 30,
+) -> None:
+    """Collect all 256 regions from the simulator into the embedded PostgreSQL; run it again to go on after an interruption."""
+    console = Console(highlight=False)
+    config = SimulatorConfig(calls_per_second=calls_per_second, latency_ms=latency_ms)
+    if os.environ.get("MOHE_DATABASE_URL"):
+        console.print("MOHE_DATABASE_URL is set, but the demo's made-up places go to the embedded database only.")
+    console.print("Starting the embedded PostgreSQL and the simulator …")
+    with running(config) as simulator:
+        variables = _demo_environment(config, simulator)
+        settings = settings_module.load(variables)
+        urls = prepare(settings)
+        variables |= environment(settings, urls)
+        with Platform.open(settings) as platform:
+            status = _collect(console, platform, settings, variables)
+            if status:
+                raise typer.Exit(status)
+            _summary(console, platform)
+
+
+def _demo_environment(config: SimulatorConfig, simulator: Simulator) -> dict[str, str]:
+    variables = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_DEMO}
+    return variables | {
+        "MOHE_GOVERNMENT_API_URL": simulator.url,
+        "MOHE_NAVER_API_URL": simulator.url,
+        "GOVT_API_KEY": config.government_key,
+        "NAVER_CLIENT_ID": config.client_id,
+        "NAVER_CLIENT_SECRET": config.client_secret,
+        "MOHE_CALLS_PER_SECOND": str(config.calls_per_second),
+    }
+
+
+def _collect(console: Console, platform: Platform, settings: Settings, variables: dict[str, str]) -> int:
+    """Runs the batch job in a process of its own, as a person would; returns its exit status."""
+    log_path = settings.home / "logs" / f"place_ingestion_batch-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    dagster = str(Path(sys.executable).with_name("dagster"))
+    command = [dagster, "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch"]
+    console.print(f"Running place_ingestion_batch; its log is {log_path}")
+    with log_path.open("w+", encoding="utf-8", errors="replace") as log, _batch(command, variables, log) as process:
+        _show_progress(console, platform, process, log_path)
+    if process.returncode:
+        tail = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+        console.print("\n".join(tail), markup=False)
+        console.print(f"The batch ended with status {process.returncode}; its whole log is {log_path}")
+    return process.returncode
+
+
+@contextmanager
+def _batch(command: list[str], variables: dict[str, str], log: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The batch's process. It is told to stop, and waited for, when we are: it releases its regions then."""
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
+    try:
+        yield process
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted: the batch finishes its searches in flight and releases its regions …", err=True)
+        process.send_signal(signal.SIGTERM)
+        _wait(process)
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise MoheError("The batch did not stop in time and is killed; its regions are taken back at the next start.") from None
+    typer.echo("It has stopped. Run the same command again: it goes on where it was.", err=True)
+
+
+def _show_progress(console: Console, platform: Platform, process: subprocess.Popen[bytes], log_path: Path) -> None:
+    bar = Progress(
+        TextColumn("regions"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(
+            "{task.fields[places]:,} places  {task.fields[calls]:,} calls  {task.fields[rate]:.1f} calls/s  {task.fields[eta]}"
+        ),
+        console=console,
+    )
+    with bar, log_path.open(encoding="utf-8", errors="replace") as log:
+        meter = _Meter(platform, bar, bar.add_task("", total=256, places=0, calls=0, rate=0.0, eta=""))
+        while True:
+            ended = process.poll() is not None
+            for line in log:
+                if INTERRUPTED_FOUND in line:
+                    bar.console.print(line[line.index(INTERRUPTED_FOUND) :].rstrip(), markup=False)
+            meter.update()
+            if ended:
+                return
+            time.sleep(0.5)
+
+
+class _Meter:
+    """Counts come from the database alone, so that they are true after an interruption, too."""
+
+    def __init__(self, platform: Platform, bar: Progress, task: TaskID) -> None:
+        self._platform, self._bar, self._task = platform, bar, task
+        self._calls_at_start: int | None = None
+        self._first_call_at = self._said_at = time.monotonic()
+
+    def update(self) -> None:
+        settings = self._platform.settings
+        progress = self._platform.checkpoints.progress()
+        overview = read_overview(self._platform.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
+        now = time.monotonic()
+        if self._calls_at_start is None or overview.calls == self._calls_at_start:
+            self._calls_at_start, self._first_call_at = overview.calls, now
+        rate = (overview.calls - self._calls_at_start) / max(now - self._first_call_at, 0.5)
+        left = max(0, progress.total * len(settings.mohe_search_keywords) - overview.searches)
+        eta = f"{left / rate:.0f} s left" if rate and left else ""
+        total = progress.total or 256
+        self._bar.update(
+            self._task, completed=progress.completed, total=total, places=overview.places, calls=overview.calls,
+            rate=rate, eta=eta,
+        )  # fmt: skip
+        if not self._bar.console.is_terminal and now - self._said_at >= _PLAIN_LINE_SECONDS:
+            self._said_at = now
+            self._bar.console.print(
+                f"{progress.completed} of {total} regions, {overview.places:,} places, "
+                f"{overview.calls:,} calls, {rate:.1f} calls/s, {eta}"
+            )
+
+
+def _summary(console: Console, platform: Platform) -> None:
+    settings = platform.settings
+    scope = (platform.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
+    overview, provinces = read_overview(*scope), by_sido(*scope)
+    table = Table("province", "regions completed", "places", title="Collected", title_justify="left")
+    for row in provinces:
+        table.add_row(row.sido_name, f"{row.completed} of {row.regions}", f"{row.places:,}")
+    table.add_section()
+    done, total = sum(row.completed for row in provinces), sum(row.regions for row in provinces)
+    table.add_row("all", f"{done} of {total}", f"{overview.places:,}")
+    console.print(table)
+    mohe = _as_typed("mohe")
+    console.print(f"{overview.searches:,} searches are in the ledger, with {overview.calls:,} calls. The places are made up.")
+    console.print("\nNext, to look at it:", style="bold")
+    console.print(f"  {mohe} status", markup=False)
+    console.print(
+        f'  {mohe} db psql -c "SELECT region_name, status, processed_count FROM batch_checkpoint LIMIT 5"', markup=False
+    )
+    console.print(
+        f"  GOVT_API_KEY=demo NAVER_CLIENT_ID=demo NAVER_CLIENT_SECRET=demo {mohe} up    # the UI, http://127.0.0.1:3000",
+        markup=False,
+    )
+    console.print("To interrupt it and see it resume:", style="bold")
+    console.print(f"  {mohe} db reset --yes && {mohe} demo    # press Ctrl-C or kill -9 it at any moment, then:", markup=False)
+    console.print(f"  {mohe} demo", markup=False)
+    console.print(f"The embedded PostgreSQL goes on running; {mohe} db stop ends it.", markup=False)
+
+
+def _as_typed(program: str) -> str:
+    """The command as a person here can type it: by its path if it is not on the PATH."""
+    path = Path(sys.executable).with_name(program)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,38 @@
+"""`mohe env`: the variables that make plain `dagster` commands work here."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import typer
+
+from mohe_assets import settings as settings_module
+from mohe_assets.platform import DatabaseUrls, prepare
+from mohe_assets.settings import Settings
+from mohe_assets.shipped import shipped
+
+
+def env() -> None:
+    """Print `export` lines for a shell, once the database runs and its schema is current: eval "$(mohe env)"."""
+    settings = settings_module.load()
+    variables = environment(settings, prepare(settings))
+    bin_folder = str(Path(sys.executable).parent)
+    if shutil.which("dagster") is None:
+        variables["PATH"] = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}"
+    for name, value in variables.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
+    """What a Dagster process needs besides the settings a person has set; makes DAGSTER_HOME ready."""
+    home = settings.home / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(shipped("dagster.yaml"), home / "dagster.yaml")
+    return {
+        "MOHE_HOME": str(settings.home),
+        "MOHE_DATABASE_URL": urls.data,
+        "MOHE_DAGSTER_DATABASE_URL": urls.dagster,
+        "DAGSTER_HOME": str(home),
+    }

@@ -1,0 +1,188 @@
+"""The one owner of short retries: every call asks the gate first, and tells it how it ended.
+
+What an answer means is the business of the function that reads it; hours are the business of the checkpoint.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, Self, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+
+from mohe_assets.clients.credentials import Credentials
+from mohe_assets.clients.transport import Answer, Timeouts, Transport
+from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, TransientApiError
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+class CallGate(Protocol):
+    """Asked before every HTTP call, told how it ended. A reserved call counts, whatever became of it."""
+
+    def reserve(self) -> None:
+        """Block until a call may be sent; raises QuotaExhausted, ApiBlocked or StopRequested instead."""
+
+    def answered(self) -> None:
+        """A proper answer came, be it that this query or this answer cannot be used."""
+
+    def refused(self, error: ApiError) -> None:
+        """RateLimited, QuotaExhausted or ApiBlocked: everyone who shares the API must know."""
+
+    def failed(self, error: ApiError) -> None:
+        """A transient failure."""
+
+
+class OpenGate:
+    """Lets every call through, at most `calls_per_second` of them if that is given. For one process only."""
+
+    def __init__(self, *, calls_per_second: float | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._interval = 1 / calls_per_second if calls_per_second else 0.0
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def reserve(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            slot = max(now, self._next)
+            self._next = slot + self._interval
+        if slot > now:
+            self._sleep(slot - now)
+
+    def answered(self) -> None:
+        pass
+
+    def refused(self, error: ApiError) -> None:
+        pass
+
+    def failed(self, error: ApiError) -> None:
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """Bounds of the short retries, waits in seconds.
+
+    A rate refusal is no failure: it says that the service is well and we are too fast, so it has a bound of its own and
+    the failures are not counted together with it. `sleep` may raise StopRequested.
+    """
+
+    attempts: int = 4
+    first_wait: float = 0.5
+    max_wait: float = 8.0
+    jitter: float = 0.5
+    rate_attempts: int = 20
+    rate_first_wait: float = 1.0
+    sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
+
+
+@dataclass
+class _Tally:
+    calls: int = 0
+
+
+class HttpClient:
+    """GET requests to one API, with its keys, its gate and its retries. Many threads may share one."""
+
+    def __init__(
+        self,
+        *,
+        api: str,
+        base_url: str,
+        credentials: Credentials,
+        gate: CallGate,
+        retry: RetryPolicy,
+        timeouts: Timeouts,
+    ) -> None:
+        self._api = api
+        self._credentials = credentials
+        self._gate = gate
+        self._retry = retry
+        self._transport = Transport(api=api, base_url=base_url, credentials=credentials, timeouts=timeouts)
+
+    def get(self, path: str, params: Mapping[str, str], read: Callable[[Answer], T]) -> tuple[T, int]:
+        """Return what `read` makes of the answer, and how many calls it took; the error's `calls` says the same.
+
+        `read` raises an ApiError for an answer that is none. A call that never reached the server is counted, too:
+        nobody can tell whether it did.
+        """
+        tally = _Tally()
+        try:
+            value = self._patiently(lambda: self._attempt(path, params, read, tally))
+        except ApiError as error:
+            error.calls = tally.calls
+            raise
+        return value, tally.calls
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        policy = self._retry
+        too_fast = self._retrying(_is_rate_refusal, policy.rate_attempts, policy.rate_first_wait)
+        failing = self._retrying(_is_failure, policy.attempts, policy.first_wait)
+        return failing(lambda: too_fast(attempt))
+
+    def _retrying(self, worth_it: Callable[[BaseException], bool], attempts: int, first_wait: float) -> Retrying:
+        growing = wait_exponential(multiplier=first_wait, max=self._retry.max_wait) + wait_random(0, self._retry.jitter)
+        return Retrying(
+            retry=retry_if_exception(worth_it),
+            stop=stop_after_attempt(attempts),
+            wait=lambda state: max(growing(state), _asked_wait(state)),
+            sleep=self._retry.sleep,
+            before_sleep=self._log_retry,
+            reraise=True,
+        )
+
+    def _attempt(self, path: str, params: Mapping[str, str], read: Callable[[Answer], T], tally: _Tally) -> T:
+        self._gate.reserve()
+        tally.calls += 1
+        try:
+            value = read(self._transport.get(path, params))
+        except ApiError as error:
+            error.args = (self._credentials.mask(str(error)),)
+            error.calls = tally.calls
+            self._tell_gate(error)
+            raise
+        self._gate.answered()
+        return value
+
+    def _tell_gate(self, error: ApiError) -> None:
+        match error:
+            case RateLimited() | QuotaExhausted() | ApiBlocked():
+                self._gate.refused(error)
+            case TransientApiError():
+                self._gate.failed(error)
+            case _:
+                self._gate.answered()
+
+    def _log_retry(self, state: RetryCallState) -> None:
+        wait = state.next_action.sleep if state.next_action else 0.0
+        logger.info("%s; next try in %.1f s", _outcome(state), wait)
+
+
+def _outcome(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
+
+
+def _asked_wait(state: RetryCallState) -> float:
+    error = _outcome(state)
+    return error.retry_after if isinstance(error, TransientApiError) else 0.0
+
+
+def _is_rate_refusal(error: BaseException) -> bool:
+    return isinstance(error, RateLimited)
+
+
+def _is_failure(error: BaseException) -> bool:
+    return isinstance(error, TransientApiError) and not isinstance(error, RateLimited)

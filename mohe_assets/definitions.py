@@ -1,0 +1,33 @@
+"""What Dagster loads: the table of contents, in the order of the flow."""
+
+import dagster as dg
+
+from mohe_assets import settings
+from mohe_assets.defs.assets.places import build_places
+from mohe_assets.defs.assets.regions import sigungu_regions
+from mohe_assets.defs.jobs import ingest_places, place_ingestion_batch, refresh_regions
+from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.sensors import pending_region_sensor
+from mohe_assets.errors import SettingsError
+
+
+def build_defs(*, resource_overrides: dict[str, object] | None = None) -> dg.Definitions:
+    """Everything, with resources replaced for tests."""
+    return dg.Definitions(
+        assets=[sigungu_regions, build_places(regions_per_run=_regions_per_run())],
+        jobs=[refresh_regions, ingest_places, place_ingestion_batch],
+        sensors=[pending_region_sensor],
+        resources={"mohe": MoheResource(), **(resource_overrides or {})},
+        executor=dg.in_process_executor,
+    )
+
+
+def _regions_per_run() -> int:
+    """MOHE_REGIONS_PER_RUN, which shapes backfills; loading must not fail for a bad setting: the first run says it."""
+    try:
+        return settings.load().mohe_regions_per_run
+    except SettingsError:
+        return settings.load({}).mohe_regions_per_run
+
+
+defs = build_defs()

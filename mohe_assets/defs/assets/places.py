@@ -1,0 +1,42 @@
+"""The places of the regions, as a partitioned asset."""
+
+import dagster as dg
+
+from mohe_assets.collect import Request
+from mohe_assets.defs.collecting import collect
+from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.defs.resources import MoheResource
+from mohe_assets.regions import code_of_partition_key
+
+# Set on the runs the sensor asks for: those take due regions only, a person's runs take what they name.
+TRIGGER_TAG = "mohe/trigger"
+SENSOR_TRIGGER = "sensor"
+
+
+def build_places(*, regions_per_run: int) -> dg.AssetsDefinition:
+    """The asset; a backfill gives each of its runs up to `regions_per_run` regions."""
+
+    @dg.asset(
+        group_name="places",
+        kinds={"postgres", "python"},
+        deps=["sigungu_regions"],
+        partitions_def=sigungu_partitions,
+        # One process start costs what twenty searches do: a run takes several regions.
+        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=regions_per_run),
+        # No value to hand on: each region that completes is logged as its own materialization.
+        output_required=False,
+    )
+    def places(context: dg.AssetExecutionContext, mohe: MoheResource) -> None:
+        """The places of a region, found by local search: tables `places`, `search_query` (the ledger) and
+        `batch_checkpoint`.
+
+        Goes on where the region's ledger ends. A person who materializes a completed region gets it collected afresh.
+        """
+        codes = frozenset(code_of_partition_key(key) for key in context.partition_keys)
+        by_person = context.run.tags.get(TRIGGER_TAG) != SENSOR_TRIGGER
+        with mohe.open() as platform:
+            request = Request(codes=codes, by_person=by_person, afresh=by_person)
+            totals = collect(context, platform, request, total=len(codes))
+        context.log.info(f"{totals}")
+
+    return places

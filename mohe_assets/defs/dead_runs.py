@@ -1,0 +1,49 @@
+"""Where our tables and Dagster's event log are two stores: what a crash left between them is put right here.
+
+Ours is committed first, always. So a completion may lack its event, and a run that died may still look alive in Dagster;
+the other way round cannot happen.
+"""
+
+from collections.abc import Collection
+
+import dagster as dg
+
+from mohe_assets.collect import announce
+from mohe_assets.defs.metadata import materialization
+from mohe_assets.platform import Platform
+from mohe_assets.store.executions import Burial
+
+
+def recover(instance: dg.DagsterInstance, platform: Platform) -> Burial:
+    """Takes back the regions of dead runs, ends those runs in Dagster, and reports completions nobody reported."""
+    burial = platform.executions.bury_dead(platform.checkpoints, over=lambda run_ids: _over_in_dagster(instance, run_ids))
+    announce(burial)
+    _end_in_dagster(instance, platform)
+    _report_completions(instance, platform)
+    return burial
+
+
+def _over_in_dagster(instance: dg.DagsterInstance, run_ids: Collection[str]) -> set[str]:
+    found = instance.get_runs(filters=dg.RunsFilter(run_ids=list(run_ids)))
+    return {run.run_id for run in found if run.is_finished}
+
+
+def _end_in_dagster(instance: dg.DagsterInstance, platform: Platform) -> None:
+    """A dead run would keep its queue slot for good: the default launcher does not notice.
+
+    Cancelled, not failed: a failed run would paint the regions it never tried red.
+    """
+    ended = platform.executions.not_ended_in_dagster()
+    for run_id in ended:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            instance.report_run_canceled(run, message="The run's process is gone; its regions go on in other runs.")
+    if ended:
+        platform.executions.mark_ended_in_dagster(ended)
+
+
+def _report_completions(instance: dg.DagsterInstance, platform: Platform) -> None:
+    completions = platform.checkpoints.completions()
+    for completion in completions:
+        instance.report_runless_asset_event(materialization(completion))
+    platform.checkpoints.mark_reported(completions)

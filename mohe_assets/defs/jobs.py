@@ -1,0 +1,74 @@
+"""The three jobs: refresh the regions, collect chosen regions, and the whole batch in one process."""
+
+import dagster as dg
+
+from mohe_assets.collect import Request
+from mohe_assets.defs.collecting import collect
+from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.defs.refreshing import mirror_partitions, refresh
+from mohe_assets.defs.resources import MoheResource
+from mohe_assets.errors import ApiError
+from mohe_assets.platform import Platform
+
+refresh_regions = dg.define_asset_job(
+    "refresh_regions",
+    selection=["sigungu_regions"],
+    description="Downloads the government's region list and takes it over.",
+    executor_def=dg.in_process_executor,
+)
+
+ingest_places = dg.define_asset_job(
+    "ingest_places",
+    selection=["places"],
+    partitions_def=sigungu_partitions,
+    description="Collects the places of the chosen regions.",
+    executor_def=dg.in_process_executor,
+)
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def refresh_if_due(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
+    """Refreshes the regions if there are none, or if the list is old. A failed refresh of a list we have stops nothing."""
+    with mohe.open() as platform:
+        platform.settings.require_collection_keys()
+        if not platform.refresh_is_due():
+            mirror_partitions(context.instance, platform)
+        elif platform.regions.last_refresh() is None:
+            _refresh(context, platform)
+        else:
+            _refresh_or_go_on(context, platform)
+
+
+def _refresh(context: dg.OpExecutionContext, platform: Platform) -> None:
+    sync = refresh(context.instance, platform)
+    if sync.warning:
+        context.log.warning(sync.warning)
+    context.log.info(f"{len(sync.listed.leaves)} regions as of {sync.listed.as_of} from {sync.listed.source}")
+
+
+def _refresh_or_go_on(context: dg.OpExecutionContext, platform: Platform) -> None:
+    try:
+        platform.refresh_regions()
+    except ApiError as error:
+        context.log.warning(f"The region list could not be refreshed: {error} The list of before stays.")
+    mirror_partitions(context.instance, platform)
+
+
+@dg.op(ins={"start": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
+def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
+    """Collects due regions until none is left or the quota ends."""
+    with mohe.open() as platform:
+        platform.prepare_batch()
+        totals = collect(context, platform, Request(), total=platform.checkpoints.due())
+    context.log.info(
+        f"{totals.completed} regions completed with {totals.places} places and {totals.calls} calls, {totals.released} released"
+    )
+
+
+@dg.job(
+    description="The whole collection in one process: refresh if due, then due regions until none is left.",
+    executor_def=dg.in_process_executor,
+)
+def place_ingestion_batch() -> None:
+    """For `dagster job execute`: run it as often as you like, it goes on where it stopped."""
+    collect_due_regions(start=refresh_if_due())

@@ -1,0 +1,53 @@
+"""How our records look in the Dagster UI."""
+
+import dagster as dg
+
+from mohe_assets.store.checkpoints import Completion
+from mohe_assets.sync import RegionSync
+
+PLACES = dg.AssetKey("places")
+
+
+def materialization(completion: Completion) -> dg.AssetMaterialization:
+    """The event of one completed region."""
+    return dg.AssetMaterialization(
+        asset_key=PLACES,
+        partition=completion.partition_key,
+        description=f"{completion.region_name}: {completion.places} places",
+        metadata={
+            "region": completion.region_name,
+            "places": completion.places,
+            "places_new": completion.places_new,
+            "places_known_before": completion.places - completion.places_new,
+            "strays": completion.strays,
+            "items_set_aside": completion.set_aside,
+            "searches": completion.searches,
+            "searches_full": completion.saturated,
+            "calls": completion.calls,
+            "duration_seconds": completion.seconds,
+            "round": completion.round,
+            "attempt": completion.attempt,
+            "collected_by_run": completion.run_id,
+        },
+    )
+
+
+def region_sync_metadata(sync: RegionSync) -> dict[str, dg.MetadataValue]:
+    """What a refresh did, for the asset's page."""
+    listed, changes = sync.listed, sync.changes
+    found: dict[str, dg.MetadataValue] = {
+        "source": dg.MetadataValue.text(listed.source),
+        "as_of": dg.MetadataValue.text(listed.as_of.isoformat()),
+        "leaf_regions": dg.MetadataValue.int(len(listed.leaves)),
+        "sigungu_rows": dg.MetadataValue.int(len(listed.regions)),
+        "legal_dongs": dg.MetadataValue.int(len(listed.dongs)),
+        "rows_read": dg.MetadataValue.int(listed.rows),
+        "calls": dg.MetadataValue.int(sync.calls),
+        "added": dg.MetadataValue.int(len(changes.added)),
+        "abolished": dg.MetadataValue.int(len(changes.abolished)),
+        "renamed": dg.MetadataValue.int(len(changes.renamed)),
+        "checkpoints_seeded": dg.MetadataValue.int(sync.seeded),
+    }
+    if sync.warning:
+        found["warning"] = dg.MetadataValue.text(sync.warning)
+    return found

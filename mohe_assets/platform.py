@@ -1,0 +1,275 @@
+"""Puts the parts together from the settings, for the command line and for Dagster alike.
+
+Nothing is opened when imported. `Platform.open()` is where a missing server, an old schema or a missing key is noticed.
+"""
+
+import datetime as dt
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from mohe_assets.clients.http import CallGate, OpenGate, RetryPolicy
+from mohe_assets.clients.naver_local import CLASSIC, HUB, NaverLocalClient
+from mohe_assets.clients.region_api import RegionApiClient
+from mohe_assets.clients.transport import Timeouts
+from mohe_assets.collect import CollectionRun, Limits, Request
+from mohe_assets.errors import DatabaseUnavailable, SettingsError, StopRequested
+from mohe_assets.places import RegionIndex
+from mohe_assets.regions import REGION_TYPE_SIGUNGU, build_region_list
+from mohe_assets.settings import Settings
+from mohe_assets.sources import NaverLocalSource
+from mohe_assets.store import schema
+from mohe_assets.store.api_budget import ApiAccount, SharedBudget
+from mohe_assets.store.checkpoints import Checkpoints
+from mohe_assets.store.database import Database
+from mohe_assets.store.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
+from mohe_assets.store.executions import Executions
+from mohe_assets.store.ledger import Ledger
+from mohe_assets.store.regions import Regions
+from mohe_assets.sync import Download, RegionSync, sync_regions
+
+log = logging.getLogger(__name__)
+
+REGION_CALLS_PER_SECOND = 25.0  # the government's limit is 30
+KST = dt.timezone(dt.timedelta(hours=9))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatabaseUrls:
+    """Where the data and Dagster's own storage are, and the embedded server if they are in it."""
+
+    data: str
+    dagster: str
+    embedded: EmbeddedServer | None
+
+
+def locate(settings: Settings) -> DatabaseUrls:
+    """The databases the settings mean. Nothing is started."""
+    embedded = EmbeddedServer(home=settings.home)
+    named = settings.mohe_database_url.get_secret_value() if settings.mohe_database_url else None
+    dagster = settings.mohe_dagster_database_url.get_secret_value() if settings.mohe_dagster_database_url else None
+    # `mohe env` exports the embedded server's own URL: naming it is still meaning it.
+    if named is None or named == _plain(embedded.url(DATA_DATABASE)):
+        own = embedded.url(DAGSTER_DATABASE)
+        return DatabaseUrls(data=embedded.url(DATA_DATABASE), dagster=dagster or own, embedded=embedded)
+    sibling = make_url(named).set(database=DAGSTER_DATABASE).render_as_string(hide_password=False)
+    return DatabaseUrls(data=named, dagster=dagster or sibling, embedded=None)
+
+
+def _plain(url: str) -> str:
+    return make_url(url).render_as_string(hide_password=False)
+
+
+def prepare(settings: Settings) -> DatabaseUrls:
+    """Makes both databases usable: embedded server running, Dagster's database there, schema current."""
+    urls = locate(settings)
+    if urls.embedded is not None:
+        urls.embedded.start()
+    else:
+        _ensure_database(urls.dagster, beside=urls.data)
+    database = Database.connect(urls.data)
+    try:
+        database.check()
+        schema.migrate(database)
+    finally:
+        database.close()
+    return urls
+
+
+def _ensure_database(url: str, *, beside: str) -> None:
+    wanted = Database.connect(url)
+    try:
+        with wanted.engine.connect():
+            return
+    except OperationalError as error:
+        missing = "does not exist" in str(error.orig)
+    finally:
+        wanted.close()
+    name = make_url(url).database
+    there = Database.connect(beside)
+    try:
+        there.check()
+        if not missing:
+            Database.connect(url).check()
+        quoted = there.engine.dialect.identifier_preparer.quote(name or "")
+        there.transact(lambda connection: connection.execute(text(f"CREATE DATABASE {quoted}")), autocommit=True)
+    except ProgrammingError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        message = (
+            f"Dagster's database {name!r} is missing and cannot be created ({reason}); "
+            "create it, or set MOHE_DAGSTER_DATABASE_URL."
+        )
+    else:
+        return
+    finally:
+        there.close()
+    raise DatabaseUnavailable(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """Settings and an open database, and what is made of them."""
+
+    settings: Settings
+    database: Database
+
+    @classmethod
+    @contextmanager
+    def open(cls, settings: Settings) -> "Iterator[Platform]":
+        """Checks that the database answers and has the current schema. Raises SettingsError, DatabaseUnavailable."""
+        if settings.checkpoint_region_type != REGION_TYPE_SIGUNGU:
+            raise SettingsError(
+                f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed is {REGION_TYPE_SIGUNGU}."
+            )
+        urls = locate(settings)
+        if urls.embedded is not None:
+            prepare(settings)
+        # One connection per worker, one for the heartbeat, one for the caller.
+        database = Database.connect(urls.data, pool_size=settings.mohe_worker_threads + 2)
+        try:
+            schema.require_current(database)
+            yield cls(settings=settings, database=database)
+        finally:
+            database.close()
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        settings = self.settings
+        return Checkpoints(
+            database=self.database,
+            batch_name=settings.checkpoint_batch_name,
+            region_type=settings.checkpoint_region_type,
+            lease_seconds=settings.mohe_lease_seconds,
+            max_attempts=settings.mohe_max_attempts,
+            backoff_seconds=settings.mohe_retry_seconds,
+        )
+
+    @property
+    def executions(self) -> Executions:
+        return Executions(
+            database=self.database,
+            batch_name=self.settings.checkpoint_batch_name,
+            lease_seconds=self.settings.mohe_lease_seconds,
+        )
+
+    @property
+    def regions(self) -> Regions:
+        return Regions(database=self.database, region_type=self.settings.checkpoint_region_type)
+
+    @property
+    def account(self) -> ApiAccount:
+        """Whose calls are counted: HUB's if its keys are set, else classic."""
+        settings = self.settings
+        client_id, client_secret = self._naver_keys()
+        return ApiAccount.of(
+            HUB.api if settings.uses_hub else CLASSIC.api,
+            client_id,
+            client_secret,
+            rate=settings.calls_per_second,
+            daily=settings.mohe_daily_quota,
+            monthly=settings.mohe_monthly_quota if settings.uses_hub else None,
+        )
+
+    def _naver_keys(self) -> tuple[str, str]:
+        settings = self.settings
+        settings.require_place_keys()
+        if settings.ncp_apigw_api_key_id is not None and settings.ncp_apigw_api_key is not None:
+            return settings.ncp_apigw_api_key_id.get_secret_value(), settings.ncp_apigw_api_key.get_secret_value()
+        if settings.naver_client_id is not None and settings.naver_client_secret is not None:
+            return settings.naver_client_id.get_secret_value(), settings.naver_client_secret.get_secret_value()
+        raise AssertionError("require_place_keys lets nobody through without a pair of keys")
+
+    def refresh_regions(self, *, accept_any_change: bool = False) -> RegionSync:
+        """Downloads and takes over the region list, see `sync_regions`."""
+        self.settings.require_government_key()
+        return sync_regions(
+            download=self._download_regions,
+            regions=self.regions,
+            checkpoints=self.checkpoints,
+            accept_any_change=accept_any_change,
+        )
+
+    def refresh_is_due(self) -> bool:
+        """No list yet, a list that came from the snapshot, or one older than MOHE_REGION_REFRESH_DAYS."""
+        last = self.regions.last_refresh(due_after_seconds=self.settings.mohe_region_refresh_days * 86_400)
+        return last is None or last.old or last.source != "api"
+
+    def _download_regions(self) -> Download:
+        client = RegionApiClient(
+            base_url=self.settings.mohe_government_api_url,
+            service_key=self.settings.require_government_key(),
+            gate=OpenGate(calls_per_second=REGION_CALLS_PER_SECOND),
+        )
+        with client:
+            download = client.download()
+        rows = ((row.region_cd, row.locatadd_nm) for row in download.rows)
+        listed = build_region_list(rows, as_of=dt.datetime.now(KST).date(), source="api")
+        return Download(listed=listed, calls=download.calls)
+
+    def prepare_batch(self) -> None:
+        """What the settings ask for before a batch: everything emptied, or everything collected anew. Says so loudly."""
+        settings = self.settings
+        if settings.batch_auto_initialization:
+            emptied = self.checkpoints.reset()
+            log.warning("BATCH_AUTO_INITIALIZATION is true: all places, searches and checkpoints of batch %s are deleted; "
+                        "%d regions start from nothing.", settings.checkpoint_batch_name, emptied)  # fmt: skip
+        elif not settings.checkpoint_enabled:
+            anew = self.checkpoints.new_round(also_unfinished=True)
+            log.warning("CHECKPOINT_ENABLED is false: no checkpoint is read, %d regions are collected anew.", len(anew))
+
+    @contextmanager
+    def collection(self, run_id: str, request: Request, *, total: int = 0) -> Iterator[CollectionRun]:
+        """A run ready to be started; its HTTP connections are closed afterwards."""
+        self.settings.require_collection_keys()
+        stop = threading.Event()
+        budget = SharedBudget(database=self.database, account=self.account, stop=stop)
+        with self._place_client(budget, stop) as client:
+            source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
+            checkpoints = self.checkpoints
+            yield CollectionRun(
+                run_id=run_id,
+                request=request,
+                limits=Limits(
+                    threads=self.settings.mohe_worker_threads,
+                    calls_per_region=self.settings.mohe_max_calls_per_region,
+                    heartbeat_seconds=self.settings.mohe_heartbeat_seconds,
+                ),
+                source=source,
+                regions=RegionIndex(self.regions.active()),
+                checkpoints=checkpoints,
+                executions=self.executions,
+                ledger=Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id),
+                stop=stop,
+                total=total,
+            )
+
+    def _place_client(self, gate: CallGate, stop: threading.Event) -> NaverLocalClient:
+        settings = self.settings
+        client_id, client_secret = self._naver_keys()
+        return NaverLocalClient(
+            base_url=settings.mohe_naver_hub_url if settings.uses_hub else settings.mohe_naver_api_url,
+            dialect=HUB if settings.uses_hub else CLASSIC,
+            client_id=client_id,
+            client_secret=client_secret,
+            gate=gate,
+            retry=RetryPolicy(sleep=_interruptible(stop)),
+            timeouts=Timeouts(
+                connect=min(5.0, settings.mohe_http_timeout_seconds),
+                read=settings.mohe_http_timeout_seconds,
+                total=settings.mohe_http_timeout_seconds,
+            ),
+        )
+
+
+def _interruptible(stop: threading.Event) -> Callable[[float], None]:
+    def sleep(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise StopRequested("Stopped while waiting to try a call again.")
+
+    return sleep

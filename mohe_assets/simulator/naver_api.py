@@ -1,0 +1,164 @@
+"""The place search in its two generations: same places, different headers, content types and errors."""
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from mohe_assets.simulator.faults import faulty_reply
+from mohe_assets.simulator.http import JSON, PLAIN, Answer, Reply, Scope, parameters
+
+if TYPE_CHECKING:
+    from mohe_assets.simulator.world import World
+
+CLASSIC_PATH = "/v1/search/local.json"
+HUB_PATH = "/search/v1/local"
+_LARGEST_DISPLAY = 5
+
+_SENTENCES = {
+    "SE01": (400, "Incorrect query request (잘못된 쿼리요청입니다.)"),
+    "SE02": (400, "Invalid display value (부적절한 display 값입니다.)"),
+    "SE03": (400, "Invalid start value (부적절한 start 값입니다.)"),
+    "SE04": (400, "Invalid sort value (부적절한 sort 값입니다.)"),
+    "SE05": (404, "Invalid search api (존재하지 않는 검색 api 입니다.)"),
+    "SE06": (400, "Malformed encoding (잘못된 형식의 인코딩입니다.)"),
+    "SE99": (500, "System Error (시스템 에러)"),
+    "010": (429, "Query limit exceeded. (쿼리 한도를 초과했습니다.)"),
+    "012": (429, "Rate limit exceeded. (속도 제한을 초과했습니다.)"),
+    "024": (401, "Not Exist Client ID : Authentication failed. (인증에 실패했습니다.)"),
+}
+
+
+def _json(status: int, content_type: bytes, body: object) -> Answer:
+    return Answer(status, content_type, json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _flat(code: str, content_type: bytes = JSON) -> Answer:
+    status, sentence = _SENTENCES[code]
+    return _json(status, content_type, {"errorMessage": sentence, "errorCode": code})
+
+
+def _wrapped(status: int, code: str | int, message: str, details: str) -> Answer:
+    return _json(status, PLAIN, {"error": {"errorCode": code, "message": message, "details": details}})
+
+
+_CLASSIC_NAMED = {
+    "rate": _flat("012"),
+    "quota": _flat("010"),
+    "auth": _flat("024"),
+    "system_error": _flat("SE99"),
+    "bad_query": _flat("SE01"),
+    "not_found": _flat("SE05"),
+    "unavailable": Answer(503, JSON, b""),
+    "gateway_timeout": Answer(504, JSON, b""),
+}
+_HUB_NAMED = {
+    "rate": _json(429, PLAIN, {"errorCode": "420", "message": "Rate Limited"}),
+    "quota": _wrapped(429, "400", "Quota Exceeded", "Quota exceeded."),
+    "auth": _wrapped(401, "200", "Authentication Failed", "Invalid authentication information."),
+    "system_error": _flat("SE99", PLAIN),
+    "bad_query": _flat("SE01", PLAIN),
+    "not_found": _flat("SE05", PLAIN),
+    "unavailable": _wrapped(503, "500", "Endpoint Error", "Endpoint cannot be reached."),
+    "gateway_timeout": _wrapped(504, "510", "Endpoint Timeout", "Endpoint did not answer in time."),
+}
+# A known key id with a wrong key: the same refusal with a number where the other has a text.
+_HUB_WRONG_KEY = _wrapped(401, 401, "Unauthorized", "API key is not valid.")
+NAVER_FAULTS = tuple(_CLASSIC_NAMED.keys() - {"rate", "quota", "auth"})
+
+
+class Generation(NamedTuple):
+    name: str
+    id_header: bytes
+    key_header: bytes
+    content_type: bytes
+    named: dict[str, Answer]
+
+
+CLASSIC = Generation("classic", b"x-naver-client-id", b"x-naver-client-secret", JSON, _CLASSIC_NAMED)
+HUB = Generation("hub", b"x-ncp-apigw-api-key-id", b"x-ncp-apigw-api-key", PLAIN, _HUB_NAMED)
+
+
+def unknown_path() -> Answer:
+    return _flat("SE05")
+
+
+class NaverApi:
+    """Decides what becomes of a search; counting happens at arrival."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+
+    def receive(self, scope: Scope, generation: Generation) -> Reply:
+        number = self._world.stats["naver"].arrived(generation.name)
+        if refusal := self._refusal(scope, generation):
+            return refusal
+        try:
+            asked = parameters(scope)
+        except UnicodeDecodeError:
+            return Reply(_flat("SE06", generation.content_type), "bad_request")
+        query = asked.get("query", "")
+        rule = self._world.faults.meeting("naver", number, query, None, self._world.config.seed)
+        reply = self._answered(asked, query, generation)
+        if rule is None:
+            return reply
+        if rule.fault == "slow":
+            return reply._replace(delay=rule.seconds)
+        return faulty_reply(rule, generation.named, reply.answer or generation.named["system_error"])
+
+    def _refusal(self, scope: Scope, generation: Generation) -> Reply | None:
+        world, config = self._world, self._world.config
+        key_id = key = ""
+        for name, value in scope["headers"]:
+            if name == generation.id_header:
+                key_id = value.decode("latin-1")
+            elif name == generation.key_header:
+                key = value.decode("latin-1")
+        is_hub = generation is HUB
+        expected = (config.hub_key_id, config.hub_key) if is_hub else (config.client_id, config.client_secret)
+        if (key_id, key) != expected:
+            wrong_key = is_hub and key_id == expected[0] and key
+            return Reply(_HUB_WRONG_KEY if wrong_key else generation.named["auth"], "refused_auth")
+        if not world.rate["naver"].admits(config.calls_per_second):
+            if config.refused_calls_count:
+                self._within_quota(key_id, generation)
+            return Reply(generation.named["rate"], "refused_rate")
+        if not self._within_quota(key_id, generation):
+            return Reply(generation.named["quota"], "refused_quota")
+        return None
+
+    def _within_quota(self, key_id: str, generation: Generation) -> bool:
+        world, config = self._world, self._world.config
+        day = world.clock.day(delay_seconds=config.quota_reset_delay_seconds)
+        count_refused = config.refused_calls_count
+        within_day = world.quota.admits(key_id, day, config.daily_quota, count_refused=count_refused)
+        if generation is not HUB or not within_day:
+            return within_day
+        return world.quota.admits(key_id, day[:7], config.monthly_quota, count_refused=count_refused)
+
+    def _answered(self, asked: dict[str, str], query: str, generation: Generation) -> Reply:
+        sort = asked.get("sort", "random")
+        display = _display(asked.get("display", "1"), generation)
+        if code := _complaint(query, display, asked.get("start", "1"), sort, generation):
+            return Reply(_flat(code, generation.content_type), "bad_request")
+        items = self._world.answers.items(query, sort)[:display]
+        date, shown = self._world.clock.build_date(), len(items)
+        body = f'{{"lastBuildDate":"{date}","total":{shown},"start":1,"display":{shown},"items":[{",".join(items)}]}}'
+        return Reply(Answer(200, generation.content_type, body.encode()), "answered", search=f"{query}|{sort}")
+
+
+def _display(text: str, generation: Generation) -> int:
+    """How many to show; 0 is a refusal. Only the HUB clamps what is too large."""
+    number = int(text) if text.isdecimal() else 0
+    if number > _LARGEST_DISPLAY:
+        return _LARGEST_DISPLAY if generation is HUB else 0
+    return number
+
+
+def _complaint(query: str, display: int, start: str, sort: str, generation: Generation) -> str:
+    if not query.strip():
+        return "SE01"
+    if display < 1:
+        return "SE02"
+    # The HUB takes any start and silently gives the first five again.
+    if not start.isdecimal() or start == "0" or (generation is CLASSIC and start != "1"):
+        return "SE03"
+    return "" if sort in ("random", "comment") else "SE04"

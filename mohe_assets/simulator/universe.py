@@ -1,0 +1,207 @@
+"""The places of the simulated country: made district by district when first asked for, always the same for one seed.
+
+Only hashes of texts seed the generators, so that two processes agree whatever PYTHONHASHSEED is.
+"""
+
+import math
+import random
+import re
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from mohe_assets.simulator.catalogue import (
+    BUILDING_FIRST,
+    BUILDINGS,
+    BUSY,
+    FIRST,
+    FLOORS,
+    KINDS,
+    LINKS,
+    SECOND,
+    STATIONS,
+    Kind,
+)
+from mohe_assets.simulator.region_list import Sigungu, base_dongs, base_sigungu
+
+_KIND_WEIGHTS = list(accumulate(kind.weight for kind in KINDS))
+_TYPICAL_SIZE = {"구": 620, "시": 560, "군": 150}
+_SHARE_OF_CHAINS = 0.3
+_CHAINS = sorted({chain for kind in KINDS for chain in kind.chains})
+_SHOPS_A_BUILDING = 2.2
+
+
+class Place(NamedTuple):
+    """One shop. `dong` counts the dongs of the district `base`; `lot` to `floor` are the parts of its addresses."""
+
+    base: str
+    number: int
+    title: str
+    category: str
+    dong: int
+    lot: str
+    road: str
+    building: str
+    floor: str
+    link: str
+    lat: float
+    lng: float
+    accuracy: float
+    reviews: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.base}-{self.number:05}"
+
+
+class _Building(NamedTuple):
+    dong: int
+    lot: str
+    road: str
+    name: str
+    lat: float
+    lng: float
+
+
+class Universe:
+    """All places by base district (first five digits of the unedited list)."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._districts: dict[str, list[Place]] = {}
+        self._matches: dict[tuple[str, tuple[str, ...]], list[Place]] = {}
+
+    def size(self, base: str) -> int:
+        """How many places a district has, without making them."""
+        if base in BUSY:
+            return BUSY[base]
+        typical = _TYPICAL_SIZE.get(base_sigungu()[base].name[-1], 400)
+        rng = random.Random(f"{self.seed}:size:{base}")  # noqa: S311 - a made-up country, not a secret
+        return int(typical * math.exp(rng.gauss(0, 0.45)))
+
+    def places(self, base: str) -> list[Place]:
+        if base not in self._districts:
+            rng = random.Random(f"{self.seed}:{base}")  # noqa: S311 - as above
+            self._districts[base] = list(_district(base, self.size(base), rng))
+        return self._districts[base]
+
+    def matching(self, base: str, keywords: tuple[tuple[str, ...], ...]) -> list[Place]:
+        """Places where every keyword (one of its forms) is in the title or the category."""
+        key = base, tuple(form for forms in keywords for form in forms)
+        if key not in self._matches:
+            self._matches[key] = [place for place in self.places(base) if _matches(place, keywords)]
+        return self._matches[key]
+
+
+def _matches(place: Place, keywords: tuple[tuple[str, ...], ...]) -> bool:
+    for forms in keywords:
+        for form in forms:
+            if form in place.category or form in place.title:
+                break
+        else:
+            return False
+    return True
+
+
+def _district(base: str, size: int, rng: random.Random) -> Iterator[Place]:
+    buildings = _buildings(base, max(3, int(size / _SHOPS_A_BUILDING)), rng)
+    heads = _dong_heads(base)
+    taken: set[tuple[str, str]] = set()
+    kinds = rng.choices(KINDS, cum_weights=_KIND_WEIGHTS, k=size)
+    for number, kind in enumerate(kinds):
+        # The square makes a few buildings hold many shops.
+        building = buildings[int(len(buildings) * rng.random() ** 2)]
+        title = _title(kind, heads[building.dong], rng)
+        while (title, building.lot) in taken:
+            title = f"{title} {number % 9 + 2}호점"
+        taken.add((title, building.lot))
+        yield _place(building, base=base, number=number, title=title, kind=kind, rng=rng)
+
+
+def _place(building: _Building, *, base: str, number: int, title: str, kind: Kind, rng: random.Random) -> Place:
+    chance = rng.random()
+    popularity = rng.random()
+    return Place(
+        base=base,
+        number=number,
+        title=title,
+        category=kind.category,
+        dong=building.dong,
+        lot=building.lot,
+        road="" if chance < 0.06 else building.road,  # noqa: PLR2004
+        building=building.name,
+        floor=FLOORS[int(len(FLOORS) * rng.random())],
+        link=_link(title, f"{base}{number}", rng) if chance > 0.6 else "",  # noqa: PLR2004
+        lat=building.lat,
+        lng=building.lng,
+        accuracy=popularity,
+        reviews=int((1 - rng.random()) ** -1.1 * (3 + 20 * popularity)),
+    )
+
+
+def _link(title: str, own: str, rng: random.Random) -> str:
+    """A page; all branches of a chain share theirs."""
+    brand = title.split(maxsplit=1)[0]
+    if brand in _CHAINS:
+        return f"https://www.brand{_CHAINS.index(brand)}.example/"
+    return LINKS[int(len(LINKS) * rng.random())].format(f"shop{own}")
+
+
+def _title(kind: Kind, head: str, rng: random.Random) -> str:
+    draw = rng.random()
+    if kind.chains and draw < _SHARE_OF_CHAINS:
+        return f"{_pick(kind.chains, rng)} {head}{_pick(STATIONS, rng)}점"
+    noun = _pick(kind.nouns, rng)
+    if 1 - draw < kind.named_after_dong:
+        return f"{head}{noun}" if noun[0] > "Z" else f"{head} {noun}"
+    first, second = _pick(FIRST, rng), _pick(SECOND, rng)
+    return f"{first}{second} {noun}" if rng.random() < 0.7 else f"{first} {noun}"  # noqa: PLR2004
+
+
+def _pick(words: Sequence[str], rng: random.Random) -> str:
+    return words[int(len(words) * rng.random())]
+
+
+def _dong_heads(base: str) -> list[str]:
+    """What shops call their dong: 역삼 for 역삼동, 돌산 for 돌산읍 군내리, 명동 for 명동."""
+    heads = (name.split()[0] for name in base_dongs()[base])
+    return [re.sub(r"(\d+가|동|읍|면|로)$", "", head) if len(head) > 2 else head for head in heads]  # noqa: PLR2004
+
+
+def _buildings(base: str, count: int, rng: random.Random) -> list[_Building]:
+    district, names = base_sigungu()[base], base_dongs()[base]
+    with_ris = {name.split()[0] for name in names if " " in name}
+    homes = [at for at, name in enumerate(names) if name not in with_ris]
+    rng.shuffle(homes)
+    weights = [1 / (rank + 1) ** 0.8 for rank in range(len(homes))]
+    centres = {at: _near(district.lat, district.lng, _spread(district), rng) for at in homes}
+    made: dict[tuple[int, str], _Building] = {}
+    while len(made) < count:
+        for dong in rng.choices(homes, weights, k=count - len(made)):
+            building = _building(dong, names[dong], centres[dong], rng)
+            made[dong, building.lot] = building
+    return list(made.values())
+
+
+def _building(dong: int, name: str, centre: tuple[float, float], rng: random.Random) -> _Building:
+    lot, sub = 1 + int(950 * rng.random()), int(40 * rng.random())
+    head = re.sub(r"(\(.*\)|\d+가|[동읍면리로])$", "", name.rsplit(maxsplit=1)[-1])
+    road = f"{head}{_pick(('로', '대로', '길', '로 1번길', '로 23번길'), rng)} {1 + int(400 * rng.random())}"
+    lat, lng = _near(*centre, 0.004, rng)
+    eup = f"{name.split(maxsplit=1)[0]} " if " " in name else ""
+    return _Building(
+        dong=dong,
+        lot=f"{lot}-{sub}" if sub else str(lot),
+        road=eup + road,
+        name=_pick(BUILDING_FIRST, rng) + _pick(BUILDINGS, rng) if rng.random() < 0.5 else "",  # noqa: PLR2004
+        lat=lat,
+        lng=lng,
+    )
+
+
+def _spread(district: Sigungu) -> float:
+    return 0.05 if district.name.endswith("군") else 0.015
+
+
+def _near(lat: float, lng: float, spread: float, rng: random.Random) -> tuple[float, float]:
+    return round(lat + rng.gauss(0, spread), 7), round(lng + rng.gauss(0, spread), 7)

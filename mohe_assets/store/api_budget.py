@@ -1,0 +1,257 @@
+"""The calls all processes and machines share: the rate, the KST day's quota, and whether the API may be called at all.
+
+The rules are two functions in sql/004_api_budget.sql; this is the gate every worker thread goes through before a call. A
+call is a slot in time plus a place in the day, reserved by one statement, and the thread sleeps until its slot.
+
+pyrate-limiter's PostgreSQL bucket was looked at for the per-second part: it writes and counts one row per call, asks
+again until there is room instead of handing out a slot (so waiting workers poll, and the luckiest wins), goes by each
+client's own clock, and knows neither a day's quota nor the server's refusals, which have to be the same transaction here.
+"""
+
+import datetime as dt
+import hashlib
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, StopRequested
+from mohe_assets.store.database import Database, rows
+
+log = logging.getLogger(__name__)
+
+# Slots are spaced for 99 % of the limit: the server's second and ours differ by the jitter of the network, and at the
+# full rate every late packet would be a refusal.
+HEADROOM = 0.99
+# A probe whose process died is given up after this long; longer than an HTTP call may take.
+PROBE_SECONDS = 30.0
+# Somebody else may have been refused while we waited for a slot further away than this.
+RECHECK_SECONDS = 0.25
+
+RESERVE = """
+SELECT * FROM reserve_call(:api, :account, :credentials, :calls_per_second, :daily_quota, :monthly_quota, :probe_seconds)
+"""
+GIVE_BACK = """
+UPDATE api_usage SET reserved = reserved - 1
+ WHERE api = :api AND account = :account AND day = budget_day(budget_clock()) AND reserved > 0
+"""
+PROVE = """
+UPDATE api_budget SET proven = :credentials, probing_since = NULL, exhausted_until = NULL, exhausted_why = NULL
+ WHERE api = :api AND account = :account
+"""
+DROP_PROBE = "UPDATE api_budget SET probing_since = NULL WHERE api = :api AND account = :account"
+SLOW_DOWN = "SELECT slow_down(:api, :account)"
+EXHAUST = """
+WITH counted AS (
+    UPDATE api_usage SET refused_quota = refused_quota + 1
+     WHERE api = :api AND account = :account AND day = budget_day(budget_clock())
+)
+UPDATE api_budget
+   SET exhausted_until = greatest(budget_clock() + interval '1 minute', CAST(:until AS timestamptz), exhausted_until),
+       exhausted_why = :why, probing_since = NULL
+ WHERE api = :api AND account = :account
+"""
+BLOCK = """
+UPDATE api_budget SET blocked = :credentials, blocked_at = budget_clock(), blocked_why = :why, probing_since = NULL, proven = NULL
+ WHERE api = :api AND account = :account
+"""
+UNBLOCK = """
+UPDATE api_budget SET blocked = NULL, blocked_at = NULL, blocked_why = NULL WHERE api = :api AND blocked IS NOT NULL
+"""
+STATE = """
+SELECT CASE WHEN b.blocked = :credentials THEN b.blocked_why END AS blocked_why,
+       CASE WHEN b.exhausted_until > budget_clock() THEN b.exhausted_until END AS exhausted_until, b.exhausted_why,
+       coalesce(u.reserved - u.refused_rate - u.refused_quota, 0) AS used_today,
+       coalesce(u.refused_rate, 0) AS refused_rate, coalesce(u.refused_quota, 0) AS refused_quota,
+       budget_midnight(budget_day(budget_clock()) + 1) AS resets_at
+  FROM (SELECT CAST(:api AS text) AS api, CAST(:account AS text) AS account) me
+  LEFT JOIN api_budget b USING (api, account)
+  LEFT JOIN api_usage u ON (u.api, u.account, u.day) = (b.api, b.account, budget_day(budget_clock()))
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ApiAccount:
+    """Whose calls are counted. Digests stand for the client id and for the credentials; neither is ever stored."""
+
+    api: str
+    account: str
+    credentials: str
+    calls_per_second: float
+    daily_quota: int
+    monthly_quota: int | None = None
+
+    @classmethod
+    def of(cls, api: str, client_id: str, client_secret: str, *, rate: float, daily: int, monthly: int | None) -> "ApiAccount":
+        return cls(
+            api=api,
+            account=_digest(api, client_id),
+            credentials=_digest(api, client_id, client_secret),
+            calls_per_second=rate,
+            daily_quota=daily,
+            monthly_quota=monthly,
+        )
+
+    @property
+    def key(self) -> dict[str, object]:
+        return {"api": self.api, "account": self.account, "credentials": self.credentials}
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(("mohe-assets", *parts)).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ApiState:
+    """What an API allows at this moment. `closed_until` is set while the quota is used up, by our count or theirs."""
+
+    used_today: int
+    daily_quota: int
+    refused_rate: int
+    refused_quota: int
+    resets_at: dt.datetime
+    blocked_why: str | None
+    closed_until: dt.datetime | None
+    closed_why: str | None
+
+    @property
+    def open(self) -> bool:
+        return self.blocked_why is None and self.closed_until is None
+
+
+def read_state(database: Database, account: ApiAccount) -> ApiState:
+    """State for the sensor, the status command and the report; reserves nothing."""
+    row = database.transact(lambda connection: rows(connection, STATE, **account.key))[0]
+    closed_until, closed_why = row["exhausted_until"], row["exhausted_why"]
+    if closed_until is None and row["used_today"] >= account.daily_quota:
+        closed_until, closed_why = row["resets_at"], f"the day's {account.daily_quota} calls are used"
+    return ApiState(
+        used_today=row["used_today"],
+        daily_quota=account.daily_quota,
+        refused_rate=row["refused_rate"],
+        refused_quota=row["refused_quota"],
+        resets_at=row["resets_at"],
+        blocked_why=row["blocked_why"],
+        closed_until=closed_until,
+        closed_why=closed_why if closed_until else None,
+    )
+
+
+def unblock(database: Database, api: str) -> int:
+    """A person says that the refused credentials work again; returns how many accounts were blocked."""
+    return database.transact(lambda connection: connection.execute(text(UNBLOCK), {"api": api}).rowcount)
+
+
+@dataclass(kw_only=True)
+class SharedBudget:
+    """The gate of one run; its threads share it. Implements `mohe_assets.clients.http.CallGate`."""
+
+    database: Database
+    account: ApiAccount
+    stop: threading.Event
+    _shut: ApiError | None = None
+    _thread: threading.local = field(default_factory=threading.local)
+
+    def reserve(self) -> None:
+        """Returns when a call may be sent. Raises QuotaExhausted, ApiBlocked or StopRequested."""
+        while True:
+            self._raise_if_shut()
+            asked = time.monotonic()
+            row = self._reserve_row()
+            match row["verdict"]:
+                case "GO":
+                    self._thread.probing = row["probe"]
+                    self._wait_for_slot(row["wait_seconds"] - (time.monotonic() - asked))
+                    return
+                case "WAIT":
+                    self._pause(row["wait_seconds"])
+                case "EXHAUSTED":
+                    raise self._exhausted(row["until"], row["why"])
+                case "BLOCKED":
+                    raise self._blocked(row["why"])
+
+    def answered(self) -> None:
+        """A proper answer: a probing call opens the API for everybody."""
+        if getattr(self._thread, "probing", False):
+            self._thread.probing = False
+            self._do(PROVE)
+
+    def failed(self, error: ApiError) -> None:
+        """No verdict: somebody else may probe."""
+        del error
+        self._drop_probe()
+
+    def refused(self, error: ApiError) -> None:
+        """The server's word overrides our own count, for every process at once."""
+        match error:
+            case RateLimited():
+                self._drop_probe()
+                self._do(SLOW_DOWN)
+            case QuotaExhausted():
+                self._shut = error
+                log.warning("%s: the quota is used up: %s", self.account.api, error)
+                self._do(EXHAUST, until=error.reset_at, why=str(error))
+            case ApiBlocked():
+                self._shut = error
+                self._do(BLOCK, why=str(error))
+            case _:
+                self._drop_probe()
+
+    def _reserve_row(self) -> dict[str, Any]:
+        values = {
+            **self.account.key,
+            "calls_per_second": self.account.calls_per_second * HEADROOM,
+            "daily_quota": self.account.daily_quota,
+            "monthly_quota": self.account.monthly_quota,
+            "probe_seconds": PROBE_SECONDS,
+        }
+        return self.database.transact(lambda connection: rows(connection, RESERVE, **values)[0], autocommit=True)
+
+    def _wait_for_slot(self, seconds: float) -> None:
+        try:
+            self._pause(seconds)
+            self._raise_if_shut()
+            if seconds > RECHECK_SECONDS:
+                self._recheck()
+        except (StopRequested, QuotaExhausted, ApiBlocked):
+            self._drop_probe()
+            self._do(GIVE_BACK)
+            raise
+
+    def _recheck(self) -> None:
+        state = read_state(self.database, self.account)
+        if state.blocked_why is not None:
+            raise self._blocked(state.blocked_why)
+        # Our own count is no reason here: this call has its place in it already.
+        if state.closed_until is not None and state.used_today < self.account.daily_quota:
+            raise self._exhausted(state.closed_until, state.closed_why or "")
+
+    def _pause(self, seconds: float) -> None:
+        if self.stop.wait(max(0.0, seconds)):
+            raise StopRequested("Stopped while waiting for a call's turn.")
+
+    def _drop_probe(self) -> None:
+        if getattr(self._thread, "probing", False):
+            self._thread.probing = False
+            self._do(DROP_PROBE)
+
+    def _raise_if_shut(self) -> None:
+        if isinstance(self._shut, QuotaExhausted):
+            raise self._exhausted(self._shut.reset_at, str(self._shut))
+        if isinstance(self._shut, ApiBlocked):
+            raise self._blocked(str(self._shut))
+
+    def _exhausted(self, until: dt.datetime | None, why: str) -> QuotaExhausted:
+        return QuotaExhausted(why, api=self.account.api, reset_at=until, calls=0)
+
+    def _blocked(self, why: str) -> ApiBlocked:
+        return ApiBlocked(why, api=self.account.api, variables=(), calls=0)
+
+    def _do(self, sql: str, **values: object) -> None:
+        def work(connection: Connection) -> None:
+            connection.execute(text(sql), {**self.account.key, **values})
+
+        self.database.transact(work, autocommit=True)

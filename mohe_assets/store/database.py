@@ -1,0 +1,118 @@
+"""The connection to PostgreSQL: one engine per process, transactions that outlive a restart of the server.
+
+Knows no table; the modules beside it do.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar, cast
+
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from mohe_assets.errors import DatabaseUnavailable
+
+log = logging.getLogger(__name__)
+
+# How long a run waits for a database that restarts before it gives up. A PostgreSQL restart takes seconds.
+RECONNECT_SECONDS = 120.0
+CONNECT_TIMEOUT_SECONDS = 5
+
+_T = TypeVar("_T")
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Connection lost, server starting or stopping, deadlock: the same transaction may succeed on another try."""
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "pgcode", None) or ""
+    return error.connection_invalidated or isinstance(error, OperationalError) or code in {"40001", "40P01"}
+
+
+@dataclass(frozen=True)
+class Database:
+    """An engine, and the one way to run a transaction on it."""
+
+    engine: Engine
+    reconnect_seconds: float = RECONNECT_SECONDS
+    sleep: Callable[[float], None] = time.sleep
+
+    @classmethod
+    def connect(cls, url: str, *, pool_size: int = 5, application_name: str = "mohe") -> Self:
+        """Nothing is opened yet; the first transaction does."""
+        engine = create_engine(
+            make_url(url).set(drivername="postgresql+psycopg2"),
+            pool_size=pool_size,
+            max_overflow=4,
+            pool_recycle=1800,
+            hide_parameters=True,  # an exception must not carry rows, nor what a row may hold
+            json_serializer=lambda value: json.dumps(value, ensure_ascii=False),
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "application_name": application_name,
+                # A server that vanished without a word is noticed in about half a minute instead of hours.
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "options": "-c timezone=Asia/Seoul -c lock_timeout=30s -c idle_in_transaction_session_timeout=60s",
+            },
+        )
+        return cls(engine=engine)
+
+    def transact(self, work: Callable[[Connection], _T], *, autocommit: bool = False) -> _T:
+        """Runs `work` in one transaction, again from its start when the connection is lost.
+
+        `autocommit` saves two round trips where `work` is a single statement.
+
+        `work` must be safe to repeat: a connection lost while committing leaves unknown whether it was.
+        Raises DatabaseUnavailable after `reconnect_seconds`.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception(_is_passing),
+            stop=stop_after_delay(self.reconnect_seconds),
+            wait=wait_exponential_jitter(initial=0.2, max=5, jitter=0.5),
+            sleep=self.sleep,
+            before_sleep=_say,
+            reraise=True,
+        )
+        try:
+            return cast("_T", retrying(self._once, work, autocommit=autocommit))
+        except OperationalError as error:
+            reason = str(error.orig).strip().splitlines()[0] if error.orig else "no connection"
+            message = f"The database {self.where} cannot be used: {reason}"
+        raise DatabaseUnavailable(message)
+
+    def _once(self, work: Callable[[Connection], _T], *, autocommit: bool) -> _T:
+        if not autocommit:
+            with self.engine.begin() as connection:
+                return work(connection)
+        with self.engine.connect() as connection:
+            return work(connection.execution_options(isolation_level="AUTOCOMMIT"))
+
+    def check(self) -> None:
+        """Raises DatabaseUnavailable at once if the server cannot be reached."""
+        Database(engine=self.engine, reconnect_seconds=0).transact(lambda connection: connection.execute(text("SELECT 1")))
+
+    @property
+    def where(self) -> str:
+        """The URL for a person, without the password."""
+        return self.engine.url.set(drivername="postgresql").render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _say(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
+    log.warning("database: %s; trying again", reason)
+
+
+def rows(connection: Connection, sql: str, **values: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - whatever SQL takes
+    """All rows of one statement as dictionaries."""
+    return [dict(row) for row in connection.execute(text(sql), values).mappings()]

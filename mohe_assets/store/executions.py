@@ -1,0 +1,203 @@
+"""One row of `batch_execution_metadata` per run that collects: who it is, that it lives, how it ended.
+
+    start ──▶ RUNNING ── finish ──▶ COMPLETED | FAILED | INTERRUPTED
+                 │ ▲
+                 │ └── heartbeat, every few seconds
+                 └──── bury (its heartbeat stopped, its process is gone, or Dagster says it is over) ──▶ INTERRUPTED
+
+A run that is buried has lost all its regions in the same transaction; if it was only frozen, it finds its leases gone
+and its row no longer RUNNING, and ends.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+import psutil
+from sqlalchemy import Connection, text
+
+from mohe_assets.store.checkpoints import Checkpoints
+from mohe_assets.store.database import Database, rows
+
+
+class Ending(StrEnum):
+    """How a run ended, as `status` keeps it besides RUNNING."""
+
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    INTERRUPTED = "INTERRUPTED"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Process:
+    """A process, so exactly that a reused process id, a reboot or another container's process is not taken for it."""
+
+    host: str
+    process_id: int
+    process_started: float
+
+    @classmethod
+    def current(cls) -> "Process":
+        return cls(host=host_identity(), process_id=os.getpid(), process_started=psutil.Process().create_time())
+
+    @property
+    def gone(self) -> bool:
+        """True only if it surely lives no more: it ran on this host, and this host knows it no longer."""
+        if self.host != host_identity():
+            return False
+        try:
+            process = psutil.Process(self.process_id)
+            # Start times are derived from the boot clock and may differ by rounding.
+            return abs(process.create_time() - self.process_started) > 1 or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+
+@cache
+def host_identity() -> str:
+    """Host name, boot, and process namespace: equal only where process ids mean the same."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # no Linux
+        boot, namespace = f"{psutil.boot_time():.0f}", ""
+    return f"{socket.gethostname()}/{boot}/{namespace}"
+
+
+START = """
+INSERT INTO batch_execution_metadata
+       (batch_name, execution_id, status, start_time, heartbeat_at, host, process_id, process_started)
+VALUES (:batch, :run_id, 'RUNNING', now(), now(), :host, :process_id, :process_started)
+ON CONFLICT (execution_id) DO UPDATE
+   SET status = 'RUNNING', heartbeat_at = now(), end_time = NULL, note = NULL, dagster_ended_at = NULL,
+       host = excluded.host, process_id = excluded.process_id, process_started = excluded.process_started
+"""
+HEARTBEAT = """
+UPDATE batch_execution_metadata SET heartbeat_at = now() WHERE execution_id = :run_id AND status = 'RUNNING'
+"""
+# Derived from the checkpoints each time, so that a repeat or a takeover cannot count a region twice.
+TALLY = """
+UPDATE batch_execution_metadata e
+   SET total_regions = greatest(e.total_regions, CAST(:total AS integer), held.touched), completed_regions = held.completed,
+       failed_regions = held.failed, last_checkpoint_id = coalesce(held.last_id, e.last_checkpoint_id)
+  FROM (SELECT count(*) AS touched,
+               count(*) FILTER (WHERE status = 'COMPLETED') AS completed,
+               count(*) FILTER (WHERE status = 'FAILED') AS failed,
+               (array_agg(id ORDER BY updated_at DESC, id DESC) FILTER (WHERE status IN ('COMPLETED', 'FAILED')))[1] AS last_id
+          FROM batch_checkpoint WHERE run_id = :run_id) held
+ WHERE e.execution_id = :run_id
+"""
+FINISH = """
+UPDATE batch_execution_metadata SET status = :status, note = :note, end_time = now(), heartbeat_at = now(),
+       calls_used = (SELECT coalesce(sum(q.calls), 0) FROM search_query q WHERE q.run_id = :run_id)
+ WHERE execution_id = :run_id AND status = 'RUNNING'
+"""
+SUSPECTS = """
+SELECT execution_id, host, process_id, process_started,
+       coalesce(heartbeat_at < now() - make_interval(secs => :lease_seconds), true) AS silent
+  FROM batch_execution_metadata WHERE batch_name = :batch AND status = 'RUNNING'
+"""
+BURY = """
+UPDATE batch_execution_metadata
+   SET status = 'INTERRUPTED', end_time = coalesce(heartbeat_at, now()), note = 'the run stopped without a word'
+ WHERE execution_id = ANY(CAST(:dead AS text[])) AND status = 'RUNNING'
+RETURNING execution_id
+"""
+NOT_ENDED_IN_DAGSTER = """
+SELECT execution_id FROM batch_execution_metadata
+ WHERE batch_name = :batch AND status = 'INTERRUPTED' AND dagster_ended_at IS NULL ORDER BY id
+"""
+ENDED_IN_DAGSTER = """
+UPDATE batch_execution_metadata SET dagster_ended_at = now() WHERE execution_id = ANY(CAST(:ended AS text[]))
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Burial:
+    """What a look for dead runs found: the runs declared dead now, and the regions taken back."""
+
+    dead_runs: tuple[str, ...]
+    regions: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Executions:
+    """The runs of one batch."""
+
+    database: Database
+    batch_name: str
+    lease_seconds: float
+
+    def start(self, run_id: str, *, total: int = 0) -> None:
+        """A RUNNING row for this process; a Dagster run that is started again takes its row up again."""
+        process = Process.current()
+
+        def work(connection: Connection) -> None:
+            values = {
+                "host": process.host,
+                "process_id": process.process_id,
+                "process_started": process.process_started,
+            }
+            connection.execute(text(START), {"batch": self.batch_name, "run_id": run_id, **values})
+            self.tally(connection, run_id, total=total)
+
+        self.database.transact(work)
+
+    def heartbeat(self, run_id: str) -> bool:
+        """False when the run was declared dead and has to end."""
+        return bool(self.database.transact(lambda c: c.execute(text(HEARTBEAT), {"run_id": run_id}).rowcount))
+
+    def tally(self, connection: Connection, run_id: str, *, total: int = 0) -> None:
+        """Derives the run's totals, in the transaction of whatever changed them."""
+        connection.execute(text(TALLY), {"run_id": run_id, "total": total})
+
+    def finish(self, run_id: str, ending: Ending, note: str | None = None) -> bool:
+        """Ends the row with its final totals; False when the run had been declared dead before."""
+
+        def work(connection: Connection) -> bool:
+            self.tally(connection, run_id)
+            done = connection.execute(text(FINISH), {"run_id": run_id, "status": ending.value, "note": note})
+            return bool(done.rowcount)
+
+        return self.database.transact(work)
+
+    def bury_dead(self, checkpoints: Checkpoints, *, over: Callable[[Collection[str]], Collection[str]] | None = None) -> Burial:
+        """Declares dead runs INTERRUPTED and takes back their regions, and any region whose lease expired.
+
+        Dead is a run whose heartbeat is older than the lease, whose process this host knows to be gone, or of which
+        `over`, given the run ids in doubt, returns that they are over.
+        """
+
+        def work(connection: Connection) -> Burial:
+            suspects = rows(connection, SUSPECTS, batch=self.batch_name, lease_seconds=self.lease_seconds)
+            dead = {row["execution_id"] for row in suspects if row["silent"] or _process_gone(row)}
+            doubtful = {row["execution_id"] for row in suspects} - dead
+            if over is not None and doubtful:
+                dead |= set(over(sorted(doubtful)))
+            # Checkpoints before executions: the lock order of the whole store.
+            regions = checkpoints.reclaim(connection, dead)
+            buried = rows(connection, BURY, dead=sorted(dead))
+            return Burial(dead_runs=tuple(row["execution_id"] for row in buried), regions=tuple(regions))
+
+        return self.database.transact(work)
+
+    def not_ended_in_dagster(self) -> list[str]:
+        """Interrupted runs that Dagster may still believe to be running."""
+        return self.database.transact(
+            lambda c: [row["execution_id"] for row in rows(c, NOT_ENDED_IN_DAGSTER, batch=self.batch_name)]
+        )
+
+    def mark_ended_in_dagster(self, run_ids: Collection[str]) -> None:
+        """These runs hold no queue slot any more."""
+        self.database.transact(lambda c: c.execute(text(ENDED_IN_DAGSTER), {"ended": sorted(run_ids)}))
+
+
+def _process_gone(row: dict[str, object]) -> bool:
+    host, process_id, started = row["host"], row["process_id"], row["process_started"]
+    if not isinstance(host, str) or not isinstance(process_id, int) or not isinstance(started, float):
+        return False
+    return Process(host=host, process_id=process_id, process_started=started).gone

@@ -1,0 +1,173 @@
+"""The ledger of searches and the places they found: one search is one transaction.
+
+Storing a search upserts its places, writes its ledger row and advances the checkpoint, all or nothing. A search that is
+DONE is never overwritten, so a repeat after an unclear commit changes nothing.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg2.extras import Json
+from sqlalchemy import Connection, text
+
+from mohe_assets.places import PlaceRecord, SetAside
+from mohe_assets.search_plan import Search
+from mohe_assets.store.checkpoints import Checkpoints, Lease
+from mohe_assets.store.database import rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttributedPlace:
+    """A place and the region of its address (None: the address names no known region)."""
+
+    place: PlaceRecord
+    region_code: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredSearch:
+    """What one answered search brings to the database. `answer` is the body as it came."""
+
+    search: Search
+    answer: dict[str, Any]
+    result_count: int
+    calls: int
+    places: Sequence[AttributedPlace]
+    set_aside: Sequence[SetAside]
+    answered_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
+
+
+# Rows are sorted by key in Python before, so that two searches with common places lock them in the same order.
+UPSERT_PLACES = """
+INSERT INTO places AS known (naver_place_id, name, category, address, road_address, latitude, longitude, phone,
+                             website_url, region_code, source, region_type, first_seen_at, last_seen_at)
+SELECT p.*, CAST(:source AS text), CAST(:type AS text), CAST(:seen AS timestamptz), CAST(:seen AS timestamptz)
+  FROM unnest(CAST(:keys AS text[]), CAST(:names AS text[]), CAST(:categories AS text[]), CAST(:addresses AS text[]),
+              CAST(:roads AS text[]), CAST(:latitudes AS numeric[]), CAST(:longitudes AS numeric[]),
+              CAST(:phones AS text[]), CAST(:websites AS text[]), CAST(:regions AS text[])) AS p
+ON CONFLICT (naver_place_id) DO UPDATE
+   SET name = excluded.name, category = excluded.category, address = excluded.address,
+       road_address = coalesce(nullif(excluded.road_address, ''), known.road_address),
+       phone = coalesce(nullif(excluded.phone, ''), known.phone),
+       website_url = coalesce(nullif(excluded.website_url, ''), known.website_url),
+       region_code = coalesce(excluded.region_code, known.region_code),
+       last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at)
+RETURNING known.id, known.naver_place_id, (known.xmax = 0) AS is_new
+"""
+
+WRITE_LEDGER = """
+INSERT INTO search_query AS known
+       (batch_name, region_type, region_code, round, source, query, sort, keyword, dong_name, stage, status, attempt,
+        run_id, calls, result_count, place_ids, new_places, strays, set_aside, answer, error_message, answered_at)
+VALUES (:batch, :type, :code, :round, :source, :query, :sort, :keyword, :dong_name, :stage, :status, :attempt,
+        :run_id, :calls, :result_count, CAST(:place_ids AS bigint[]), :new_places, :strays, :set_aside, :answer,
+        :error_message, :answered_at)
+ON CONFLICT (batch_name, region_type, region_code, round, source, query, sort) DO UPDATE
+   SET status = excluded.status, attempt = excluded.attempt, run_id = excluded.run_id,
+       calls = known.calls + excluded.calls, result_count = excluded.result_count, place_ids = excluded.place_ids,
+       new_places = excluded.new_places, strays = excluded.strays, set_aside = excluded.set_aside,
+       answer = excluded.answer, error_message = excluded.error_message, answered_at = excluded.answered_at
+ WHERE known.status = 'FAILED'
+"""
+
+DONE = """
+SELECT query, sort FROM search_query
+ WHERE batch_name = :batch AND region_type = :type AND region_code = :code AND round = :round AND source = :source
+   AND status <> 'FAILED'
+"""
+CALLS_SPENT = """
+SELECT coalesce(sum(calls), 0)::int AS calls FROM search_query
+ WHERE batch_name = :batch AND region_type = :type AND region_code = :code AND round = :round
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """The searches of one run. `source` names the place source they were made with."""
+
+    checkpoints: Checkpoints
+    source: str
+    run_id: str
+
+    def done(self, lease: Lease) -> tuple[frozenset[tuple[str, str]], int]:
+        """(query, sort) of the region's finished searches in this round, and the calls spent on it so far."""
+
+        def work(connection: Connection) -> tuple[frozenset[tuple[str, str]], int]:
+            found = rows(connection, DONE, **self._key(lease))
+            calls = rows(connection, CALLS_SPENT, **self._key(lease))[0]["calls"]
+            return frozenset((row["query"], row["sort"]) for row in found), calls
+
+        return self.checkpoints.database.transact(work)
+
+    def store(self, lease: Lease, stored: StoredSearch) -> None:
+        """Places, ledger row and checkpoint of one answered search, all or nothing. Raises LeaseLost."""
+        places = sorted(stored.places, key=lambda one: one.place.place_key)
+
+        def work(connection: Connection) -> None:
+            found = rows(connection, UPSERT_PLACES, **self._place_columns(places, stored)) if places else []
+            ids = {row["naver_place_id"]: row["id"] for row in found}
+            self._write(
+                connection,
+                lease,
+                stored.search,
+                status="DONE",
+                calls=stored.calls,
+                result_count=stored.result_count,
+                place_ids=[ids[one.place.place_key] for one in stored.places],
+                new_places=sum(bool(row["is_new"]) for row in found),
+                strays=sum(one.region_code != lease.region_code for one in places),
+                set_aside=Json([{"position": one.position, "reason": one.reason.value} for one in stored.set_aside]),
+                answer=Json(stored.answer),
+                answered_at=stored.answered_at,
+            )
+
+        self.checkpoints.database.transact(work)
+
+    def skip(self, lease: Lease, search: Search, *, calls: int, reason: str) -> None:
+        """The API refuses this query for good: it counts as finished, with its reason. Raises LeaseLost."""
+        self.checkpoints.database.transact(
+            lambda connection: self._write(connection, lease, search, status="SKIPPED", calls=calls, error_message=reason)
+        )
+
+    def failed(self, lease: Lease, search: Search, *, calls: int, reason: str) -> None:
+        """The search is still to be done, but what it cost is kept. Raises LeaseLost."""
+        self.checkpoints.database.transact(
+            lambda connection: self._write(connection, lease, search, status="FAILED", calls=calls, error_message=reason)
+        )
+
+    def _write(self, connection: Connection, lease: Lease, search: Search, **columns: object) -> None:
+        values: dict[str, object] = {
+            "result_count": None, "place_ids": [], "new_places": 0, "strays": 0, "set_aside": Json([]), "answer": None,
+            "error_message": None, "answered_at": None,
+        }  # fmt: skip
+        values |= {"query": search.query, "sort": search.sort.value, "keyword": search.keyword}
+        values |= {"dong_name": search.dong_name, "stage": search.stage.value, "attempt": lease.attempt}
+        values |= {"run_id": self.run_id, **self._key(lease), **columns}
+        connection.execute(text(WRITE_LEDGER), values)
+        self.checkpoints.advance(connection, lease)
+
+    def _key(self, lease: Lease) -> dict[str, object]:
+        return {
+            "batch": self.checkpoints.batch_name, "type": self.checkpoints.region_type, "code": lease.region_code,
+            "round": lease.round, "source": self.source,
+        }  # fmt: skip
+
+    def _place_columns(self, places: Sequence[AttributedPlace], stored: StoredSearch) -> dict[str, object]:
+        records = [one.place for one in places]
+        return {
+            "keys": [record.place_key for record in records],
+            "names": [record.name for record in records],
+            "categories": [record.category for record in records],
+            "addresses": [record.address for record in records],
+            "roads": [record.road_address for record in records],
+            "latitudes": [record.latitude for record in records],
+            "longitudes": [record.longitude for record in records],
+            "phones": [record.phone for record in records],
+            "websites": [record.website_url for record in records],
+            "regions": [one.region_code for one in places],
+            "source": self.source,
+            "type": self.checkpoints.region_type,
+            "seen": stored.answered_at,
+        }

@@ -1,0 +1,102 @@
+"""Questions about the whole collection, for people: reads only, a bounded number of rows."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from mohe_assets.store.database import Database, rows
+
+COUNTS = """
+SELECT (SELECT count(*) FROM places WHERE region_type = :type) AS places, count(*) FILTER (WHERE status <> 'FAILED') AS searches,
+       coalesce(sum(calls), 0)::bigint AS calls
+  FROM search_query WHERE batch_name = :batch AND region_type = :type
+"""
+FAILURES = """
+SELECT region_code, region_name, coalesce(failure_kind, '') AS failure_kind, failures, retry_at,
+       coalesce(error_message, '') AS error_message
+  FROM batch_checkpoint WHERE batch_name = :batch AND region_type = :type AND status = 'FAILED'
+ ORDER BY updated_at DESC LIMIT 20
+"""
+RUNS = """
+SELECT execution_id, status, start_time, end_time, heartbeat_at, total_regions, completed_regions, failed_regions, note
+  FROM batch_execution_metadata WHERE batch_name = :batch ORDER BY start_time DESC LIMIT 5
+"""
+BY_SIDO = """
+SELECT r.sido_name, count(*) AS regions, count(*) FILTER (WHERE c.status = 'COMPLETED') AS completed,
+       coalesce(sum(p.places), 0)::bigint AS places
+  FROM batch_checkpoint c
+  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
+  LEFT JOIN (SELECT region_type, region_code, count(*) AS places FROM places GROUP BY 1, 2) p
+         ON p.region_type = c.region_type AND p.region_code = c.region_code
+ WHERE c.batch_name = :batch AND c.region_type = :type
+ GROUP BY r.sido_name ORDER BY places DESC, r.sido_name
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedRegion:
+    """A FAILED region; `retry_at` None means that only a person tries it again."""
+
+    region_code: str
+    region_name: str
+    failure_kind: str
+    failures: int
+    retry_at: dt.datetime | None
+    error_message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRow:
+    """A run as batch_execution_metadata has it."""
+
+    execution_id: str
+    status: str
+    start_time: dt.datetime
+    end_time: dt.datetime | None
+    heartbeat_at: dt.datetime | None
+    total_regions: int
+    completed_regions: int
+    failed_regions: int
+    note: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overview:
+    """Counts over the whole collection, the latest failed regions (20 at most) and runs (5 at most)."""
+
+    places: int
+    searches: int
+    calls: int
+    failures: tuple[FailedRegion, ...]
+    runs: tuple[RunRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SidoRow:
+    """One province: its regions and the places whose address is in them."""
+
+    sido_name: str
+    regions: int
+    completed: int
+    places: int
+
+
+def read_overview(database: Database, batch_name: str, region_type: str) -> Overview:
+    """One consistent look."""
+    scope = {"batch": batch_name, "type": region_type}
+
+    def work(connection: Connection) -> Overview:
+        return Overview(
+            **rows(connection, COUNTS, **scope)[0],
+            failures=tuple(FailedRegion(**row) for row in rows(connection, FAILURES, **scope)),
+            runs=tuple(RunRow(**row) for row in rows(connection, RUNS, batch=batch_name)),
+        )
+
+    return database.transact(work)
+
+
+def by_sido(database: Database, batch_name: str, region_type: str) -> list[SidoRow]:
+    """Provinces by number of places."""
+    scope = {"batch": batch_name, "type": region_type}
+    return [SidoRow(**row) for row in database.transact(lambda connection: rows(connection, BY_SIDO, **scope))]

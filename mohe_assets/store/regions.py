@@ -1,0 +1,123 @@
+"""The tables region, legal_dong and region_refresh: a new list is taken over in one transaction, or not at all."""
+
+import datetime as dt
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from mohe_assets.regions import Region, RegionChanges, RegionList
+from mohe_assets.store.database import Database, rows
+
+# partition_key is not updated: it was assigned once and Dagster knows the region by it.
+UPSERT_REGIONS = """
+INSERT INTO region AS known (region_type, region_code, region_name, sido_name, sigungu_name, parent_code, is_leaf,
+                             partition_key, source, as_of)
+SELECT :type, r.code, r.name, r.sido, r.sigungu, r.parent, r.leaf, r.key, :source, :as_of
+  FROM unnest(CAST(:codes AS text[]), CAST(:names AS text[]), CAST(:sidos AS text[]), CAST(:sigungus AS text[]),
+              CAST(:parents AS text[]), CAST(:leaves AS boolean[]), CAST(:keys AS text[]))
+       AS r (code, name, sido, sigungu, parent, leaf, key)
+ON CONFLICT (region_type, region_code) DO UPDATE
+   SET region_name = excluded.region_name, sido_name = excluded.sido_name, sigungu_name = excluded.sigungu_name,
+       parent_code = excluded.parent_code, is_leaf = excluded.is_leaf, source = excluded.source, as_of = excluded.as_of,
+       status = 'ACTIVE', abolished_at = NULL
+"""
+ABOLISH_REGIONS = """
+UPDATE region SET status = 'ABOLISHED', abolished_at = now()
+ WHERE region_type = :type AND status = 'ACTIVE' AND NOT region_code = ANY(CAST(:codes AS text[]))
+"""
+UPSERT_DONGS = """
+INSERT INTO legal_dong AS known (region_type, region_code, dong_name, dong_code)
+SELECT :type, d.* FROM unnest(CAST(:codes AS text[]), CAST(:names AS text[]), CAST(:dong_codes AS text[])) AS d
+ON CONFLICT (region_type, region_code, dong_name) DO UPDATE
+   SET dong_code = coalesce(excluded.dong_code, known.dong_code), status = 'ACTIVE', abolished_at = NULL
+ WHERE (known.dong_code, known.status) IS DISTINCT FROM (coalesce(excluded.dong_code, known.dong_code), 'ACTIVE')
+"""
+ABOLISH_DONGS = """
+UPDATE legal_dong known SET status = 'ABOLISHED', abolished_at = now()
+ WHERE region_type = :type AND status = 'ACTIVE'
+   AND NOT EXISTS (SELECT FROM unnest(CAST(:codes AS text[]), CAST(:names AS text[])) AS d (code, name)
+                    WHERE (d.code, d.name) = (known.region_code, known.dong_name))
+"""
+NOTE_REFRESH = """
+INSERT INTO region_refresh (region_type, source, as_of, rows_read, calls, added, abolished, note)
+VALUES (:type, :source, :as_of, :rows_read, :calls, :added, :abolished, :note)
+"""
+REGIONS = """
+SELECT region_code, region_name, sido_name, sigungu_name, parent_code, is_leaf, partition_key
+  FROM region WHERE region_type = :type AND status = 'ACTIVE' ORDER BY region_code
+"""
+LAST_REFRESH = """
+SELECT source, as_of, refreshed_at, refreshed_at < now() - make_interval(secs => :seconds) AS old
+  FROM region_refresh WHERE region_type = :type ORDER BY refreshed_at DESC, id DESC LIMIT 1
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refresh:
+    """The last accepted reading of the list; `source` is 'api' or 'snapshot'."""
+
+    source: str
+    as_of: dt.date
+    refreshed_at: dt.datetime
+    old: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions:
+    """The regions of one type."""
+
+    database: Database
+    region_type: str
+
+    def active(self) -> list[Region]:
+        """All active sigungu, parents included, by code."""
+        found = self.database.transact(lambda connection: rows(connection, REGIONS, type=self.region_type))
+        return [Region(**{name: value for name, value in row.items() if name != "partition_key"}) for row in found]
+
+    def leaf_names(self) -> dict[str, str]:
+        """Code → name of the active leaves."""
+        return {region.region_code: region.region_name for region in self.active() if region.is_leaf}
+
+    def partition_keys(self, codes: Collection[str] | None = None) -> dict[str, str]:
+        """Code → partition key of the active leaves, all of them without `codes`."""
+        found = self.database.transact(lambda connection: rows(connection, REGIONS, type=self.region_type))
+        return {
+            row["region_code"]: row["partition_key"]
+            for row in found
+            if row["is_leaf"] and (codes is None or row["region_code"] in codes)
+        }
+
+    def last_refresh(self, *, due_after_seconds: float = 0) -> Refresh | None:
+        """The last accepted reading, None before the first."""
+        found = self.database.transact(
+            lambda connection: rows(connection, LAST_REFRESH, type=self.region_type, seconds=due_after_seconds)
+        )
+        return Refresh(**found[0]) if found else None
+
+    def replace(
+        self, connection: Connection, listed: RegionList, changes: RegionChanges, *, calls: int, note: str | None
+    ) -> None:
+        """Takes the list over: upserts what it has, dates what it lacks ABOLISHED, deletes nothing."""
+        regions, dongs = listed.regions, listed.dongs
+        common = {"type": self.region_type, "source": listed.source, "as_of": listed.as_of}
+        region_codes = [region.region_code for region in regions]
+        connection.execute(
+            text(UPSERT_REGIONS),
+            {
+                **common,
+                "codes": region_codes,
+                "names": [region.region_name for region in regions],
+                "sidos": [region.sido_name for region in regions],
+                "sigungus": [region.sigungu_name for region in regions],
+                "parents": [region.parent_code for region in regions],
+                "leaves": [region.is_leaf for region in regions],
+                "keys": [region.partition_key for region in regions],
+            },
+        )
+        connection.execute(text(ABOLISH_REGIONS), {**common, "codes": region_codes})
+        columns = {"codes": [dong.region_code for dong in dongs], "names": [dong.dong_name for dong in dongs]}
+        connection.execute(text(UPSERT_DONGS), {**common, **columns, "dong_codes": [dong.dong_code for dong in dongs]})
+        connection.execute(text(ABOLISH_DONGS), {**common, **columns})
+        counts = {"added": len(changes.added), "abolished": len(changes.abolished)}
+        connection.execute(text(NOTE_REFRESH), {**common, **counts, "rows_read": listed.rows, "calls": calls, "note": note})

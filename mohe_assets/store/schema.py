@@ -1,0 +1,63 @@
+"""Brings a database to the current schema with Alembic; the schema itself is the plain SQL under `sql/`."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from mohe_assets.errors import DatabaseUnavailable
+from mohe_assets.store.database import Database
+
+# Alembic's own default, alembic_version, is what Dagster uses: the two would read each other's revisions if a
+# person keeps both in one database.
+VERSION_TABLE = "mohe_schema_version"
+# Two processes that migrate at once queue up here instead of colliding half-way.
+_LOCK = 7_310_511_680
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    return config
+
+
+def migrate(database: Database) -> str:
+    """Applies what is missing, all of it or nothing; returns the revision reached. Safe to run again and at once."""
+
+    def upgrade(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    database.transact(upgrade)
+    return current_revision(database) or ""
+
+
+def current_revision(database: Database) -> str | None:
+    """The database's revision, None before the first migration."""
+
+    def read(connection: Connection) -> str | None:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        return context.get_current_revision()
+
+    return database.transact(read)
+
+
+def head_revision() -> str:
+    """The revision this version of the package needs."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+def require_current(database: Database) -> None:
+    """Raises DatabaseUnavailable with what to do unless the schema is the one this version needs."""
+    database.check()
+    found, needed = current_revision(database), head_revision()
+    if found != needed:
+        state = f"at revision {found}" if found else "empty"
+        raise DatabaseUnavailable(
+            f"The database {database.where} is {state}, and revision {needed} is needed: run `mohe db migrate`."
+        )

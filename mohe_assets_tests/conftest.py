@@ -1,0 +1,155 @@
+"""What the tests stand on: a real PostgreSQL, the simulator on a socket, and settings that name both."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from mohe_assets import settings as settings_module
+from mohe_assets.platform import Platform
+from mohe_assets.settings import Settings
+from mohe_assets.simulator.config import SimulatorConfig
+from mohe_assets.simulator.server import Simulator, running
+from mohe_assets.store import schema
+from mohe_assets.store.database import Database
+from mohe_assets.store.embedded import EmbeddedServer
+
+Environment = dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedServer]:
+    """One embedded server for the whole session; its data goes with it."""
+    # Not pytest's own folder, which is closed to others: as root the data would land outside of it.
+    home = Path(tempfile.mkdtemp(prefix="mohe-tests-"))
+    home.chmod(0o755)
+    server = EmbeddedServer(home=home)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(server.data)
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def admin(postgres: EmbeddedServer) -> Iterator[Database]:
+    """For creating and dropping databases."""
+    database = Database.connect(postgres.url("postgres"))
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedServer, admin: Database) -> str:
+    """A migrated database to copy from: a copy takes a tenth of a migration."""
+    name = "migrated_template"
+    admin.transact(lambda connection: connection.execute(text(f"CREATE DATABASE {name}")), autocommit=True)
+    database = Database.connect(postgres.url(name))
+    schema.migrate(database)
+    database.close()
+    return name
+
+
+def _new_database(admin: Database, template: str) -> str:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    admin.transact(lambda connection: connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}")), autocommit=True)
+    return name
+
+
+def _drop(admin: Database, name: str) -> None:
+    admin.transact(lambda connection: connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)")), autocommit=True)
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedServer, admin: Database, template: str) -> Iterator[str]:
+    """URL of a database of this test's own, at the current schema."""
+    name = _new_database(admin, template)
+    yield postgres.url(name)
+    _drop(admin, name)
+
+
+@pytest.fixture
+def empty_database_url(postgres: EmbeddedServer, admin: Database) -> Iterator[str]:
+    """URL of a database of this test's own, with nothing in it."""
+    name = _new_database(admin, "template0")
+    yield postgres.url(name)
+    _drop(admin, name)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A connection to `database_url`."""
+    database = Database.connect(database_url, pool_size=10)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def shared_simulator() -> Iterator[Simulator]:
+    """One simulator process for the session; tests take it through `simulator`."""
+    with running(SimulatorConfig(calls_per_second=None, daily_quota=None, region_calls_per_second=None)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(shared_simulator: Simulator) -> Iterator[Simulator]:
+    """A simulator without limits, faults or memory; a test may configure it, and the next one gets it as new."""
+    shared_simulator.reset()
+    yield shared_simulator
+    shared_simulator.configure(**_unlimited())
+    shared_simulator.reset()
+
+
+def _unlimited() -> dict[str, object]:
+    plain = SimulatorConfig(calls_per_second=None, daily_quota=None, region_calls_per_second=None)
+    return {name: getattr(plain, name) for name in plain.__dataclass_fields__}
+
+
+@pytest.fixture
+def environment(simulator: Simulator, database_url: str, postgres: EmbeddedServer, tmp_path: Path) -> Environment:
+    """The variables of a collection against the simulator, into this test's database."""
+    config = SimulatorConfig()
+    return {
+        "MOHE_HOME": str(tmp_path / "home"),
+        "MOHE_DATABASE_URL": database_url,
+        "MOHE_DAGSTER_DATABASE_URL": database_url,  # Dagster's tables live beside ours: version tables must not collide
+        "MOHE_GOVERNMENT_API_URL": simulator.url,
+        "MOHE_NAVER_API_URL": simulator.url,
+        "MOHE_NAVER_HUB_URL": simulator.url,
+        "GOVT_API_KEY": config.government_key,
+        "NAVER_CLIENT_ID": config.client_id,
+        "NAVER_CLIENT_SECRET": config.client_secret,
+        "MOHE_CALLS_PER_SECOND": "5000",
+        "MOHE_DAILY_QUOTA": "1000000",
+    }
+
+
+@pytest.fixture
+def settings(environment: Environment) -> Settings:
+    """`environment`, read."""
+    return settings_module.load(environment)
+
+
+@pytest.fixture
+def platform(settings: Settings) -> Iterator[Platform]:
+    """A platform with the 256 regions taken over from the simulator."""
+    with Platform.open(settings) as platform:
+        platform.refresh_regions()
+        yield platform
+
+
+@pytest.fixture
+def process_environment(environment: Environment) -> Callable[..., Environment]:
+    """The environment of a process of its own: ours without any of the project's variables, then the test's."""
+    ours = ("MOHE_", "GOVT_", "NAVER_", "NCP_", "CHECKPOINT_", "BATCH_", "DAGSTER_")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+    def build(**changes: str) -> Environment:
+        return {**plain, **environment, **changes}
+
+    return build

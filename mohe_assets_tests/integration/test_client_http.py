@@ -1,0 +1,296 @@
+"""The retries, deadlines and bookkeeping of the clients, over real sockets."""
+
+import gzip
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from mohe_assets.clients.http import OpenGate, RetryPolicy
+from mohe_assets.clients.naver_local import CLASSIC, HUB, NaverLocalClient
+from mohe_assets.clients.transport import MAX_BODY_BYTES, Timeouts
+from mohe_assets.errors import (
+    ApiBlocked,
+    ApiError,
+    BadQuery,
+    QuotaExhausted,
+    RateLimited,
+    SettingsError,
+    StopRequested,
+    TransientApiError,
+)
+from mohe_assets.search_plan import Sort
+from mohe_assets_tests.integration.test_client_scripted_server import (
+    RecordingGate,
+    ScriptedServer,
+    Step,
+    chunked,
+    drip,
+    hang,
+    head,
+    raw,
+    reply,
+    reset,
+)
+
+QUICK = Timeouts(connect=1.0, read=0.25, total=0.5)
+FOUND = json.dumps({"total": 1, "items": [{"title": "가게"}]}, ensure_ascii=False).encode()
+RATE = b'{"errorMessage":"Rate limit exceeded.","errorCode":"012"}'
+QUOTA = b'{"errorMessage":"Query limit exceeded.","errorCode":"010"}'
+
+
+@dataclass
+class Bench:
+    """A client on a scripted server, with its gate and the waits it made."""
+
+    server: ScriptedServer
+    client: NaverLocalClient
+    gate: RecordingGate
+    waits: list[float]
+
+    def search(self) -> Any:
+        return self.client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    opened: list[Bench] = []
+
+    def build(*script: Step, **options: Any) -> Bench:
+        server, gate, waits = ScriptedServer(*script), RecordingGate(), list[float]()
+        arguments: dict[str, Any] = {
+            "dialect": CLASSIC,
+            "client_id": "an-identifier",
+            "client_secret": "a-secret",
+            "gate": gate,
+            "retry": RetryPolicy(sleep=waits.append),
+            "timeouts": QUICK,
+        }
+        client = NaverLocalClient(base_url=server.url, **arguments | options)
+        opened.append(Bench(server=server, client=client, gate=gate, waits=waits))
+        return opened[-1]
+
+    yield build
+    for one in opened:
+        one.client.close()
+        one.server.__exit__()
+
+
+TROUBLES = {
+    "reset": reset,
+    "closed without an answer": raw(),
+    "hangs": hang,
+    "drips its status line": drip(b"HTTP/1.1 2", b"0"),
+    "drips its headers": drip(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"),
+    "drips its body": drip(head(200, "Content-Length: 100000"), b" "),
+    "drips its chunks": drip(head(200, "Transfer-Encoding: chunked"), b"1\r\n \r\n"),
+    "hangs in its body": drip(head(200, "Content-Length: 100000") + b"{", b""),
+    "cut short": raw(head(200, f"Content-Length: {len(FOUND) + 1}"), FOUND),
+    "cut short in chunks": raw(head(200, "Transfer-Encoding: chunked"), chunked(FOUND)),
+    "broken chunks": raw(head(200, "Transfer-Encoding: chunked"), b"zz\r\n"),
+    "cut short without a length": raw(head(200), FOUND[:-3]),
+    "no gzip": reply(FOUND, 200, "Content-Encoding: gzip"),
+    "no HTTP": raw(b"SSH-2.0-OpenSSH\r\n\r\n"),
+    "blank": reply(b""),
+    "HTML": reply(b"<!DOCTYPE html><html></html>", 200, "Content-Type: application/json"),
+    "HTML 403": reply(b"<html>Request blocked</html>", 403),
+    "redirect": reply(b"", 302, "Location: /elsewhere"),
+    "SE99": reply(b'{"errorMessage":"System error","errorCode":"SE99"}', 500),
+    "HUB 510": reply(b'{"error":{"errorCode":"510","message":"Endpoint Timeout"}}', 504),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_transient_failure_costs_a_call_and_is_tried_again(trouble: str, bench: Callable[..., Bench]) -> None:
+    one = bench(TROUBLES[trouble], reply(FOUND))
+    started = time.monotonic()
+    answer = one.search()
+    assert time.monotonic() - started < 1.5
+    assert (answer.items, answer.calls, len(one.server.requests)) == (({"title": "가게"},), 2, 2)
+    assert one.gate.events == ["reserve", "failed", "reserve", "answered"]
+    assert type(one.gate.errors[0]) is TransientApiError
+
+
+def test_an_endless_body_is_given_up(bench: Callable[..., Bench]) -> None:
+    endless = raw(head(200), *[b" " * 100_000] * (MAX_BODY_BYTES // 100_000 + 20))
+    one = bench(endless, timeouts=Timeouts(total=10), retry=RetryPolicy(attempts=1))
+    with pytest.raises(TransientApiError, match="exceeds"):
+        one.search()
+
+
+def test_a_small_body_that_unpacks_to_an_endless_one_is_given_up(bench: Callable[..., Bench]) -> None:
+    bomb = gzip.compress(b" " * 50_000_000, compresslevel=9)
+    one = bench(reply(bomb, 200, "Content-Encoding: gzip"), timeouts=Timeouts(), retry=RetryPolicy(attempts=1))
+    with pytest.raises(TransientApiError, match="exceeds"):
+        one.search()
+
+
+def test_failures_are_bounded_and_the_error_tells_what_they_cost(bench: Callable[..., Bench]) -> None:
+    one = bench(reply(b"", 503))
+    with pytest.raises(TransientApiError) as caught:
+        one.search()
+    assert (caught.value.calls, len(one.server.requests)) == (4, 4)
+    assert one.gate.events == ["reserve", "failed"] * 4
+    assert [error.calls for error in one.gate.errors] == [1, 2, 3, 4]
+    assert one.waits == sorted(one.waits)
+    assert 0.5 <= one.waits[0] <= 1.0
+
+
+def test_nobody_listening_is_a_transient_failure() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    policy = RetryPolicy(attempts=2, sleep=lambda _: None)
+    with NaverLocalClient(base_url=url, dialect=HUB, client_id="x", client_secret="y", gate=OpenGate(), retry=policy) as client:
+        with pytest.raises(TransientApiError) as caught:
+            client.search("카페", sort=Sort.REVIEWS)
+        assert caught.value.calls == 2
+
+
+def test_rate_refusals_are_waited_out_and_are_no_failures(bench: Callable[..., Bench]) -> None:
+    one = bench(*[reply(RATE, 429)] * 6, reset, reset, *[reply(RATE, 429)] * 6, reply(FOUND))
+    assert one.search().calls == 15
+    assert one.gate.events.count("refused") == 12
+    assert one.gate.events.count("failed") == 2
+    assert min(one.waits[:6]) >= 1.0
+
+
+def test_rate_refusals_have_a_bound_of_their_own(bench: Callable[..., Bench]) -> None:
+    one = bench(reply(RATE, 429))
+    with pytest.raises(RateLimited) as caught:
+        one.search()
+    assert (caught.value.calls, len(one.server.requests)) == (20, 20)
+    assert 8.0 <= max(one.waits) <= 8.5
+
+
+@pytest.mark.parametrize(("asked", "least", "most"), [("7", 7, 7), ("86400", 30, 30), ("-5", 1, 2), ("soon", 1, 2)])
+def test_a_wait_that_the_server_asks_for_is_kept_within_reason(
+    asked: str, least: float, most: float, bench: Callable[..., Bench]
+) -> None:
+    one = bench(reply(RATE, 429, f"Retry-After: {asked}"), reply(FOUND))
+    one.search()
+    assert least <= one.waits[0] <= most
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [(reply(QUOTA, 429), QuotaExhausted), (reply(b'{"errorCode":"024","errorMessage":"no"}', 401), ApiBlocked)],
+)
+def test_what_concerns_everybody_is_told_to_the_gate_and_not_tried_again(
+    step: Step, kind: type[ApiError], bench: Callable[..., Bench]
+) -> None:
+    one = bench(step)
+    with pytest.raises(kind) as caught:
+        one.search()
+    assert caught.value.calls == 1
+    assert one.gate.events == ["reserve", "refused"]
+    assert one.gate.errors == [caught.value]
+
+
+def test_a_bad_query_is_an_answer(bench: Callable[..., Bench]) -> None:
+    one = bench(reply(b'{"errorCode":"SE01","errorMessage":"Incorrect query request"}', 400))
+    with pytest.raises(BadQuery):
+        one.search()
+    assert one.gate.events == ["reserve", "answered"]
+
+
+def test_a_shut_gate_means_that_nothing_is_sent(bench: Callable[..., Bench]) -> None:
+    one = bench(reply(FOUND))
+    one.gate.shut = QuotaExhausted("no calls are left", api="naver-classic")
+    with pytest.raises(QuotaExhausted) as caught:
+        one.search()
+    assert (caught.value.calls, one.server.requests) == (0, [])
+
+
+def test_a_wait_can_be_interrupted(bench: Callable[..., Bench]) -> None:
+    def interrupted(_: float) -> None:
+        raise StopRequested("the process is ending")
+
+    one = bench(reply(b"", 500), retry=RetryPolicy(sleep=interrupted))
+    with pytest.raises(StopRequested):
+        one.search()
+    assert len(one.server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        reply(FOUND, 200, "Content-Type: text/plain;charset=UTF-8"),
+        reply(FOUND, 200, "Content-Type: application/json; charset=euc-kr"),
+        reply(b"\xef\xbb\xbf" + FOUND, 200),
+        reply(gzip.compress(FOUND), 200, "content-encoding: GZIP"),
+        raw(head(200, "Transfer-Encoding: chunked"), chunked(*[FOUND[i : i + 1] for i in range(len(FOUND))], b"")),
+        raw(head(200), FOUND),
+        reply(json.dumps(json.loads(FOUND)).encode(), 200),
+    ],
+)
+def test_the_body_counts_and_not_how_it_is_wrapped(step: Step, bench: Callable[..., Bench]) -> None:
+    assert bench(step).search().items == ({"title": "가게"},)
+
+
+def test_both_generations_are_asked_in_their_own_way(bench: Callable[..., Bench]) -> None:
+    classic, hub = bench(reply(FOUND)), bench(reply(FOUND), dialect=HUB)
+    classic.search()
+    hub.client.search("카페 & 식당", sort=Sort.REVIEWS)
+    assert classic.server.requests[0].startswith("GET /v1/search/local.json?query=%EC%84%9C%EC%9A%B8")
+    assert "&display=5&start=1&sort=random " in classic.server.requests[0]
+    assert "X-Naver-Client-Id: an-identifier\r\nX-Naver-Client-Secret: a-secret\r\n" in classic.server.requests[0]
+    assert "User-Agent: mohe-assets/" in classic.server.requests[0]
+    assert hub.server.requests[0].startswith("GET /search/v1/local?query=%EC%B9%B4%ED%8E%98+%26+")
+    assert "&display=5&start=1&sort=comment&format=json " in hub.server.requests[0]
+    assert "X-NCP-APIGW-API-KEY-ID: an-identifier\r\nX-NCP-APIGW-API-KEY: a-secret\r\n" in hub.server.requests[0]
+
+
+def test_one_connection_is_kept_for_many_searches(bench: Callable[..., Bench]) -> None:
+    one = bench(reply(FOUND), reply(RATE, 429), reply(FOUND))
+    assert [one.search().calls for _ in range(3)] == [1, 2, 1]
+    assert one.server.connections == 1
+
+
+def test_an_idle_connection_that_the_server_closed_costs_nothing(bench: Callable[..., Bench]) -> None:
+    one = bench(reply(FOUND, then_close=True))
+    for _ in range(3):
+        assert one.search().calls == 1
+        time.sleep(0.05)
+    assert one.server.connections == 3
+
+
+def test_a_reset_on_a_reused_connection_costs_a_call(bench: Callable[..., Bench]) -> None:
+    one = bench(reply(FOUND), reset, reply(FOUND))
+    assert [one.search().calls for _ in range(2)] == [1, 2]
+    assert one.gate.events == ["reserve", "answered", "reserve", "failed", "reserve", "answered"]
+
+
+def test_many_threads_share_one_client(bench: Callable[..., Bench]) -> None:
+    one = bench(reply(FOUND), timeouts=Timeouts())
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: one.search(), range(200)))
+    assert {answer.calls for answer in answers} == {1}
+    assert len(one.server.requests) == 200
+    assert one.server.connections <= 8
+
+
+def test_an_open_gate_spaces_calls_evenly() -> None:
+    waits: list[float] = []
+    gate = OpenGate(calls_per_second=10, sleep=waits.append)
+    for _ in range(4):
+        gate.reserve()
+    assert waits == pytest.approx([0.1, 0.2, 0.3], abs=0.05)
+
+
+@pytest.mark.parametrize("url", ["naver.com", "ftp://naver.com", "https://", "https://naver.com/v1", "https://a@b.c"])
+def test_a_base_url_with_more_than_a_host_is_refused_at_once(url: str) -> None:
+    with pytest.raises(SettingsError, match="base URL"):
+        NaverLocalClient(base_url=url, dialect=HUB, client_id="x", client_secret="y", gate=OpenGate())
+
+
+@pytest.mark.parametrize("secret", ["비밀", "a\nb", "a\u200bb"])
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(secret: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        NaverLocalClient(base_url="https://h", dialect=CLASSIC, client_id="x", client_secret=secret, gate=OpenGate())
+    assert "NAVER_CLIENT_SECRET" in str(caught.value)
+    assert secret not in str(caught.value)

@@ -1,0 +1,99 @@
+"""The clients and the simulator, which were written apart from the same description of the two APIs."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from mohe_assets.clients.http import OpenGate, RetryPolicy
+from mohe_assets.clients.naver_local import CLASSIC, HUB, Dialect, NaverLocalClient
+from mohe_assets.clients.region_api import RegionApiClient
+from mohe_assets.errors import ApiBlocked, ApiError, BadQuery, QuotaExhausted, RateLimited, TransientApiError
+from mohe_assets.search_plan import Sort
+from mohe_assets.simulator.config import SimulatorConfig
+from mohe_assets.simulator.server import Simulator, running
+
+CONFIG = SimulatorConfig(calls_per_second=None, region_calls_per_second=None)
+ONCE = RetryPolicy(attempts=1, rate_attempts=1)
+KEYS = {CLASSIC: (CONFIG.client_id, CONFIG.client_secret), HUB: (CONFIG.hub_key_id, CONFIG.hub_key)}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Simulator]:
+    with running(CONFIG) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(shared: Simulator) -> Simulator:
+    shared.reset()
+    shared.clear_faults()
+    return shared
+
+
+def naver(simulator: Simulator, dialect: Dialect, retry: RetryPolicy = ONCE) -> NaverLocalClient:
+    client_id, secret = KEYS[dialect]
+    return NaverLocalClient(
+        base_url=simulator.url, dialect=dialect, client_id=client_id, client_secret=secret, gate=OpenGate(), retry=retry
+    )
+
+
+def regions(simulator: Simulator, key: str = CONFIG.government_key) -> RegionApiClient:
+    return RegionApiClient(base_url=simulator.url, service_key=key, gate=OpenGate(), retry=ONCE)
+
+
+@pytest.mark.parametrize("key", [CONFIG.government_key, "demo-govt-key%2B%2F%3D%3D"])
+def test_the_whole_region_list_takes_21_calls(key: str, simulator: Simulator) -> None:
+    with regions(simulator, key) as client:
+        found = client.download()
+    assert (found.calls, found.total_count, len(found.rows)) == (21, 20_560, 20_560)
+
+
+def test_a_wrong_region_key_is_blocked(simulator: Simulator) -> None:
+    with regions(simulator, "wrong") as client, pytest.raises(ApiBlocked, match="GOVT_API_KEY"):
+        client.download()
+
+
+@pytest.mark.parametrize("dialect", [CLASSIC, HUB])
+def test_a_search_finds_places(dialect: Dialect, simulator: Simulator) -> None:
+    with naver(simulator, dialect) as client:
+        answers = [client.search("서울특별시 강남구 카페", sort=sort) for sort in Sort]
+    assert [(len(answer.items), answer.calls) for answer in answers] == [(5, 1)] * 2
+    assert all({"title", "address", "mapx"} <= item.keys() for answer in answers for item in answer.items)
+
+
+@pytest.mark.parametrize("dialect", [CLASSIC, HUB])
+def test_the_keys_of_the_other_generation_are_blocked(dialect: Dialect, simulator: Simulator) -> None:
+    client_id, secret = KEYS[HUB if dialect is CLASSIC else CLASSIC]
+    with (
+        NaverLocalClient(
+            base_url=simulator.url, dialect=dialect, client_id=client_id, client_secret=secret, gate=OpenGate()
+        ) as client,
+        pytest.raises(ApiBlocked) as caught,
+    ):
+        client.search("카페", sort=Sort.ACCURACY)
+    assert caught.value.variables == dialect.variables
+
+
+@pytest.mark.parametrize("dialect", [CLASSIC, HUB])
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("blank", TransientApiError),
+        ("html", TransientApiError),
+        ("garbage", TransientApiError),
+        ("reset", TransientApiError),
+        ("rate", RateLimited),
+        ("quota", QuotaExhausted),
+        ("auth", ApiBlocked),
+    ],
+)
+def test_each_fault_is_understood(fault: str, kind: type[ApiError], dialect: Dialect, simulator: Simulator) -> None:
+    simulator.add_faults([{"api": "naver", "fault": fault}])
+    with naver(simulator, dialect) as client, pytest.raises(ApiError) as caught:
+        client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)
+    assert type(caught.value) is kind
+
+
+def test_an_empty_query_is_a_bad_query(simulator: Simulator) -> None:
+    with naver(simulator, CLASSIC) as client, pytest.raises(BadQuery):
+        client.search("", sort=Sort.ACCURACY)

@@ -1,0 +1,141 @@
+-- What all processes and machines share about an API: its rate, its day's calls, and whether it may be called at all.
+
+-- The clock of the budget. One function, so that a test can move midnight without waiting for it.
+CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$ SELECT clock_timestamp() $$;
+
+-- An account is a client id, as a digest: limits are counted per client id, so each has its own row.
+CREATE TABLE IF NOT EXISTS api_budget (
+    api              varchar(50)  NOT NULL,              -- 'naver-local', 'naver-hub'
+    account          varchar(64)  NOT NULL,
+    next_slot_at     timestamptz  NOT NULL DEFAULT '-infinity',
+    pace             double precision NOT NULL DEFAULT 1,  -- share of the configured rate in use; falls after refusals
+    paced_at         timestamptz  NOT NULL DEFAULT '-infinity',
+    strikes          integer      NOT NULL DEFAULT 0,    -- cuts of the pace in quick succession
+    proven           varchar(64),                        -- digest of the credentials that last got an answer
+    probing_since    timestamptz,                        -- one call is out that shows whether the API answers (again)
+    exhausted_until  timestamptz,                        -- the server said that the quota is used up
+    exhausted_why    text,
+    blocked          varchar(64),                        -- digest of the credentials the server refused
+    blocked_at       timestamptz,
+    blocked_why      text,
+    updated_at       timestamptz  NOT NULL DEFAULT now(),
+    PRIMARY KEY (api, account),
+    CONSTRAINT api_budget_pace_sane CHECK (pace > 0 AND pace <= 1),
+    CONSTRAINT api_budget_block_has_reason CHECK ((blocked IS NULL) = (blocked_why IS NULL))
+);
+
+CREATE TABLE IF NOT EXISTS api_usage (
+    api            varchar(50) NOT NULL,
+    account        varchar(64) NOT NULL,
+    day            date        NOT NULL,                 -- KST
+    reserved       integer     NOT NULL DEFAULT 0 CHECK (reserved >= 0),       -- calls sent or about to be
+    refused_rate   integer     NOT NULL DEFAULT 0 CHECK (refused_rate >= 0),   -- of them, answered 429 for the rate
+    refused_quota  integer     NOT NULL DEFAULT 0 CHECK (refused_quota >= 0),  -- of them, answered 429 for the quota
+    PRIMARY KEY (api, account, day),
+    FOREIGN KEY (api, account) REFERENCES api_budget (api, account)
+);
+
+CREATE OR REPLACE FUNCTION budget_day(moment timestamptz) RETURNS date LANGUAGE sql IMMUTABLE AS $$
+    SELECT (moment AT TIME ZONE 'Asia/Seoul')::date
+$$;
+CREATE OR REPLACE FUNCTION budget_midnight(day date) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
+    SELECT day::timestamp AT TIME ZONE 'Asia/Seoul'
+$$;
+
+-- A pace that was cut recovers by 0.05 % of itself a second: a hiccup is forgotten in a minute, and a configured rate far
+-- above the server's limit is probed about once in ten seconds.
+CREATE OR REPLACE FUNCTION current_pace(budget api_budget, moment timestamptz) RETURNS double precision
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN budget.pace = 1 THEN 1
+                ELSE least(1, budget.pace * (1 + 0.0005 * extract(epoch FROM moment - budget.paced_at))) END
+$$;
+
+-- The server refused a call for its rate: everybody slows down. A lone refusal is a late packet and costs half a per cent;
+-- refusals that go on, one cut after the other, say that the configured rate is too high. Refusals at the same moment count
+-- once: the calls that caused them were sent before anybody could know.
+CREATE OR REPLACE FUNCTION slow_down(p_api text, p_account text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    budget api_budget;
+    moment timestamptz;
+    strike integer;
+BEGIN
+    SELECT * INTO budget FROM api_budget WHERE api = p_api AND account = p_account FOR UPDATE;
+    moment := budget_clock();
+    UPDATE api_usage SET refused_rate = refused_rate + 1
+     WHERE api = p_api AND account = p_account AND day = budget_day(moment);
+    IF budget.paced_at > moment - interval '0.5 seconds' THEN
+        RETURN;
+    END IF;
+    strike := CASE WHEN budget.paced_at > moment - interval '3 seconds' THEN least(budget.strikes + 1, 5) ELSE 1 END;
+    UPDATE api_budget
+       SET paced_at = moment, strikes = strike,
+           pace = greatest(0.02, current_pace(budget, moment) * (ARRAY[0.995, 0.99, 0.98, 0.95, 0.85])[strike])
+     WHERE api = p_api AND account = p_account;
+END $$;
+
+-- Reserves one call, or says why not. One statement for the caller, one row lock, no waiting in the database:
+--   GO         send it at `slot_at`, `wait_seconds` from now; `probe`: it is the one that shows whether the API answers
+--   WAIT       somebody's probe is out: ask again in `wait_seconds`
+--   EXHAUSTED  nothing more until `until`
+--   BLOCKED    these credentials were refused
+CREATE OR REPLACE FUNCTION reserve_call(
+    p_api text, p_account text, p_credentials text, p_calls_per_second double precision,
+    p_daily_quota integer, p_monthly_quota integer, p_probe_seconds double precision,
+    OUT verdict text, OUT wait_seconds double precision, OUT until timestamptz, OUT why text, OUT probe boolean
+) LANGUAGE plpgsql AS $$
+DECLARE
+    budget api_budget;
+    moment timestamptz;
+    today  date;
+    used   integer;
+BEGIN
+    probe := false;
+    SELECT * INTO budget FROM api_budget WHERE api = p_api AND account = p_account FOR UPDATE;
+    IF NOT FOUND THEN
+        INSERT INTO api_budget (api, account) VALUES (p_api, p_account) ON CONFLICT DO NOTHING;
+        SELECT * INTO budget FROM api_budget WHERE api = p_api AND account = p_account FOR UPDATE;
+    END IF;
+    moment := budget_clock();  -- after the lock: whoever waited for it must not get a slot in the past
+    today := budget_day(moment);
+    IF budget.blocked = p_credentials THEN
+        verdict := 'BLOCKED'; why := budget.blocked_why;
+        RETURN;
+    END IF;
+    IF budget.exhausted_until > moment THEN
+        verdict := 'EXHAUSTED'; until := budget.exhausted_until; why := budget.exhausted_why;
+        RETURN;
+    END IF;
+    IF p_monthly_quota IS NOT NULL AND p_monthly_quota <= (
+        SELECT coalesce(sum(reserved - refused_rate - refused_quota), 0) FROM api_usage
+         WHERE api = p_api AND account = p_account AND day >= date_trunc('month', today)::date) THEN
+        verdict := 'EXHAUSTED'; until := budget_midnight((date_trunc('month', today) + interval '1 month')::date);
+        why := format('the month''s %s calls are used', p_monthly_quota);
+        RETURN;
+    END IF;
+    IF budget.exhausted_until IS NOT NULL OR budget.proven IS DISTINCT FROM p_credentials THEN
+        IF budget.probing_since > moment - make_interval(secs => p_probe_seconds) THEN
+            verdict := 'WAIT'; wait_seconds := 0.1;
+            RETURN;
+        END IF;
+        probe := true;
+    END IF;
+    INSERT INTO api_usage AS usage (api, account, day, reserved) VALUES (p_api, p_account, today, 1)
+        ON CONFLICT (api, account, day) DO UPDATE SET reserved = usage.reserved + 1
+        WHERE usage.reserved - usage.refused_rate - usage.refused_quota < p_daily_quota
+        RETURNING reserved INTO used;
+    IF used IS NULL THEN
+        verdict := 'EXHAUSTED'; until := budget_midnight(today + 1); probe := false;
+        why := format('the day''s %s calls are used', p_daily_quota);
+        RETURN;
+    END IF;
+    verdict := 'GO';
+    until := greatest(budget.next_slot_at, moment);
+    wait_seconds := extract(epoch FROM until - moment);
+    UPDATE api_budget
+       SET next_slot_at = until + make_interval(secs => 1 / (p_calls_per_second * current_pace(budget, moment))),
+           probing_since = CASE WHEN probe THEN moment ELSE probing_since END
+     WHERE api = p_api AND account = p_account;
+END $$;
+
+CREATE OR REPLACE TRIGGER api_budget_updated_at
+    BEFORE UPDATE ON api_budget FOR EACH ROW EXECUTE FUNCTION set_updated_at();
