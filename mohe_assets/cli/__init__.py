@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(up.up)
+app.command("code-server")(up.code_server)
 app.command()(env.env)
 app.command()(simulate.simulate)
 app.command()(status.status)

@@ -1,8 +1,10 @@
-"""`mohe up`: Dagster's web server, daemon and code server on the chosen database."""
+"""`mohe up` and `mohe code-server`: Dagster's processes, on the chosen database."""
 
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +12,12 @@ import typer
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment
-from mohe_assets.errors import MoheError
+from mohe_assets.cli.supervisor import Supervisor
+from mohe_assets.errors import MoheError, SettingsError
 from mohe_assets.platform import Platform, prepare
-from mohe_assets.shipped import shipped
+from mohe_assets.settings import Settings
+
+CODE_SERVER_PORT = 4266
 
 
 def up(
@@ -20,19 +25,79 @@ def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web server.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the web server; the UI has no login of its own.")] = "127.0.0.1",
 ) -> None:
-    """Run the web server, the daemon and the code server until interrupted; refreshes the regions first if there are none."""
+    """Run the web server, the daemon and the code server until interrupted; refreshes the regions first if there are none.
+
+    The sensor is on: regions that are due are collected by themselves, unless CHECKPOINT_AUTO_RESUME is false.
+    """
     settings = settings_module.load()
     settings.require_collection_keys()
-    urls = prepare(settings)
-    variables = {**os.environ, **environment(settings, urls)}
+    _refuse_used_port(host, port)
+    variables = {**os.environ, **environment(settings, prepare(settings))}
+    _refresh_if_empty(settings, variables)
+    code_server_port = _free_port()
+    workspace = Path(variables["DAGSTER_HOME"]) / "workspace.yaml"
+    workspace.write_text(
+        f"load_from:\n  - grpc_server:\n      host: 127.0.0.1\n      port: {code_server_port}\n"
+        "      location_name: mohe_assets\n",
+        encoding="utf-8",
+    )
+    typer.echo(f"The UI is at http://{host}:{port} in a few seconds; Ctrl-C stops everything.")
+    supervisor = Supervisor(
+        commands={
+            "the code server": _code_server("127.0.0.1", code_server_port),
+            "the daemon": [_program("dagster-daemon"), "run", "-w", str(workspace)],
+            "the web server": [_program("dagster-webserver"), "-w", str(workspace), "-h", host, "-p", str(port)],
+        },
+        environment=variables,
+    )
+    raise typer.Exit(supervisor.run())
+
+
+def code_server(
+    *,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve Dagster's gRPC on.")] = CODE_SERVER_PORT,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+) -> None:
+    """Run Dagster's code server alone, the process in which runs execute; SIGTERM lets its runs release their regions."""
+    settings = settings_module.load()
+    variables = {**os.environ, **environment(settings, prepare(settings))}
+    supervisor = Supervisor(
+        commands={"the code server": _code_server(host, port)}, environment=variables, restart=False
+    )
+    raise typer.Exit(supervisor.run())
+
+
+def _code_server(host: str, port: int) -> list[str]:
+    return [_program("dagster"), "api", "grpc", "-m", "mohe_assets.definitions", "-h", host, "-p", str(port)]
+
+
+def _refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:
     with Platform.open(settings) as platform:
-        empty = platform.regions.last_refresh() is None
-    dagster = str(Path(sys.executable).with_name("dagster"))
-    if empty:
-        typer.echo("There are no regions yet: refreshing them first.")
-        refresh = [dagster, "job", "execute", "-m", "mohe_assets.definitions", "-j", "refresh_regions"]
-        if subprocess.run(refresh, env=variables, check=False).returncode:  # noqa: S603 - our own command
-            raise MoheError("The regions could not be refreshed; the reason is above.")
-    typer.echo(f"The UI will be at http://{host}:{port}")
-    command = [dagster, "dev", "-w", str(shipped("workspace.yaml")), "-h", host, "-p", str(port)]
-    os.execve(command[0], command, variables)  # noqa: S606 - Dagster takes over this process, and its signals
+        if platform.regions.last_refresh() is not None:
+            return
+    typer.echo("There are no regions yet: refreshing them first.")
+    command = [_program("dagster"), "job", "execute", "-m", "mohe_assets.definitions", "-j", "refresh_regions"]
+    if subprocess.run(command, env=dict(variables), check=False).returncode:  # noqa: S603 - our own command
+        raise MoheError("The regions could not be refreshed; the reason is above.")
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _refuse_used_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            message = f"{host} port {port} cannot be used ({os.strerror(error.errno or 0)}); choose another with --port."
+        else:
+            return
+    raise SettingsError(message)

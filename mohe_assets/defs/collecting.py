@@ -1,11 +1,12 @@
 """Running a collection inside a Dagster run: outcomes become materializations, the end becomes success or failure."""
 
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import dagster as dg
 
-from mohe_assets.collect import Outcome, Request
+from mohe_assets.collect import CollectionRun, RegionOutcome, Request
 from mohe_assets.defs.dead_runs import recover
 from mohe_assets.defs.metadata import materialization
 from mohe_assets.errors import ApiBlocked
@@ -23,10 +24,33 @@ class Totals:
     places: int = 0
     calls: int = 0
 
+    def add(self, outcome: RegionOutcome) -> None:
+        """Counts one region's end."""
+        name = outcome.outcome.value
+        setattr(self, name, getattr(self, name) + 1)
+        if outcome.completion is not None:
+            self.places += outcome.completion.places
+            self.calls += outcome.completion.calls
 
-def collect(
-    context: dg.AssetExecutionContext | dg.OpExecutionContext, platform: Platform, request: Request, *, total: int
-) -> Totals:
+
+Context = dg.AssetExecutionContext | dg.OpExecutionContext
+
+
+@contextmanager
+def cancelled_by_signals(context: Context) -> Iterator[None]:
+    """Makes a run that a signal stops a cancelled one.
+
+    Dagster takes a signal that nobody announced for a failure, and a failed run paints the regions it never tried red;
+    announced, it leaves them missing.
+    """
+    try:
+        yield
+    except dg.DagsterExecutionInterruptedError:
+        context.instance.report_run_canceling(context.run, message="Stopped by a signal; its regions are released.")
+        raise
+
+
+def collect(context: Context, platform: Platform, request: Request, *, total: int) -> Totals:
     """Collects, logging one materialization per region as it completes.
 
     Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success with what was done.
@@ -36,31 +60,33 @@ def collect(
     with platform.collection(context.run_id, request, total=total) as run:
         with closing(run.outcomes()) as outcomes:
             for outcome in outcomes:
-                if outcome.completion is not None:
-                    context.log_event(materialization(outcome.completion))
-                    totals.places += outcome.completion.places
-                    totals.calls += outcome.completion.calls
-                else:
-                    context.log.warning(f"{outcome.lease.region_name} {outcome.outcome.value}: {outcome.reason}")
-                _count(totals, outcome.outcome)
-        if isinstance(run.halted, ApiBlocked):
-            raise dg.Failure(description=str(run.halted), allow_retries=False)
-        if run.halted is not None:
-            context.log.warning(f"{run.halted} The regions not reached stay PENDING and are collected after the reset.")
-        if run.failed:
-            raise dg.Failure(description=_failure(run.failed), metadata=_reasons(run.failed), allow_retries=False)
+                _report(context, outcome)
+                totals.add(outcome)
+        _end(context, run)
     return totals
 
 
-def _count(totals: Totals, outcome: Outcome) -> None:
-    setattr(totals, outcome.value, getattr(totals, outcome.value) + 1)
+def _report(context: Context, outcome: RegionOutcome) -> None:
+    if outcome.completion is not None:
+        context.log_event(materialization(outcome.completion))
+    else:
+        context.log.warning(f"{outcome.lease.region_name} {outcome.outcome.value}: {outcome.reason}")
 
 
-def _failure(failed: list) -> str:  # type: ignore[type-arg]
+def _end(context: Context, run: CollectionRun) -> None:
+    if isinstance(run.halted, ApiBlocked):
+        raise dg.Failure(description=str(run.halted), allow_retries=False)
+    if run.halted is not None:
+        context.log.warning(f"{run.halted} The regions not reached stay PENDING and are collected after the reset.")
+    if run.failed:
+        raise dg.Failure(description=_failure(run.failed), metadata=_reasons(run.failed), allow_retries=False)
+
+
+def _failure(failed: Sequence[RegionOutcome]) -> str:
     first = failed[0]
     more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
     return f"{first.lease.region_name}: {first.reason}{more}"
 
 
-def _reasons(failed: list) -> dict[str, str]:  # type: ignore[type-arg]
+def _reasons(failed: Sequence[RegionOutcome]) -> dict[str, str]:
     return {one.lease.partition_key: one.reason for one in failed[:50]}

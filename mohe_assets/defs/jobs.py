@@ -3,7 +3,7 @@
 import dagster as dg
 
 from mohe_assets.collect import Request
-from mohe_assets.defs.collecting import collect
+from mohe_assets.defs.collecting import cancelled_by_signals, collect
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.refreshing import mirror_partitions, refresh
 from mohe_assets.defs.resources import MoheResource
@@ -29,7 +29,7 @@ ingest_places = dg.define_asset_job(
 @dg.op(out=dg.Out(dg.Nothing))
 def refresh_if_due(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
     """Refreshes the regions if there are none, or if the list is old. A failed refresh of a list we have stops nothing."""
-    with mohe.open() as platform:
+    with cancelled_by_signals(context), mohe.open() as platform:
         platform.settings.require_collection_keys()
         if not platform.refresh_is_due():
             mirror_partitions(context.instance, platform)
@@ -57,7 +57,7 @@ def _refresh_or_go_on(context: dg.OpExecutionContext, platform: Platform) -> Non
 @dg.op(ins={"start": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
 def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
     """Collects due regions until none is left or the quota ends."""
-    with mohe.open() as platform:
+    with cancelled_by_signals(context), mohe.open() as platform:
         platform.prepare_batch()
         totals = collect(context, platform, Request(), total=platform.checkpoints.due())
     context.log.info(

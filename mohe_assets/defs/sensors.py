@@ -28,8 +28,8 @@ UNFINISHED = [
 
 @dg.sensor(
     job=ingest_places,
-    minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.STOPPED,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
     description="Launches runs for the regions that are due, takes back those of runs that died, and waits for the quota.",
 )
 def pending_region_sensor(context: dg.SensorEvaluationContext, mohe: MoheResource) -> dg.SensorResult | dg.SkipReason:

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 # Slots are spaced for 99 % of the limit: the server's second and ours differ by the jitter of the network, and at the
 # full rate every late packet would be a refusal.
 HEADROOM = 0.99
+# A process that was held up would send what it had reserved meanwhile all at once. It keeps the spacing of its slots
+# instead, and catches up by this share of it.
+CATCH_UP = 0.005
 # A probe whose process died is given up after this long; longer than an HTTP call may take.
 PROBE_SECONDS = 30.0
 # Somebody else may have been refused while we waited for a slot further away than this.
@@ -154,17 +157,20 @@ class SharedBudget:
     stop: threading.Event
     _shut: ApiError | None = None
     _thread: threading.local = field(default_factory=threading.local)
+    _pacing: threading.Lock = field(default_factory=threading.Lock)
+    _last_slot: float = 0.0
+    _last_send: float = 0.0
 
     def reserve(self) -> None:
         """Returns when a call may be sent. Raises QuotaExhausted, ApiBlocked or StopRequested."""
         while True:
             self._raise_if_shut()
-            asked = time.monotonic()
             row = self._reserve_row()
             match row["verdict"]:
                 case "GO":
                     self._thread.probing = row["probe"]
-                    self._wait_for_slot(row["wait_seconds"] - (time.monotonic() - asked))
+                    # From now on: the time spent in the queue for the row's lock lies before the server's reading of the clock.
+                    self._wait_for_slot(row["wait_seconds"])
                     return
                 case "WAIT":
                     self._pause(row["wait_seconds"])
@@ -212,7 +218,9 @@ class SharedBudget:
 
     def _wait_for_slot(self, seconds: float) -> None:
         try:
+            slot = time.monotonic() + seconds
             self._pause(seconds)
+            self._pause(self._still_to_wait(slot))
             self._raise_if_shut()
             if seconds > RECHECK_SECONDS:
                 self._recheck()
@@ -220,6 +228,15 @@ class SharedBudget:
             self._drop_probe()
             self._do(GIVE_BACK)
             raise
+
+    def _still_to_wait(self, slot: float) -> float:
+        """Seconds to wait beyond the slot, because the call before this one went out later than its own slot."""
+        with self._pacing:
+            now = time.monotonic()
+            gap = max(0.0, slot - self._last_slot)
+            send = max(now, self._last_send + gap * (1 - CATCH_UP)) if self._last_slot else now
+            self._last_slot, self._last_send = max(slot, self._last_slot), send
+        return send - now
 
     def _recheck(self) -> None:
         state = read_state(self.database, self.account)

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, cast
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
 from mohe_assets.errors import DatabaseUnavailable
 
@@ -75,7 +75,7 @@ class Database:
         retrying = Retrying(
             retry=retry_if_exception(_is_passing),
             stop=stop_after_delay(self.reconnect_seconds),
-            wait=wait_exponential_jitter(initial=0.2, max=5, jitter=0.5),
+            wait=wait_exponential(multiplier=0.2, max=5) + wait_random(0, 0.5),
             sleep=self.sleep,
             before_sleep=_say,
             reraise=True,

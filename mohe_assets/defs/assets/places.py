@@ -1,9 +1,12 @@
 """The places of the regions, as a partitioned asset."""
 
+import warnings
+from collections.abc import Iterator
+
 import dagster as dg
 
 from mohe_assets.collect import Request
-from mohe_assets.defs.collecting import collect
+from mohe_assets.defs.collecting import cancelled_by_signals, collect
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.regions import code_of_partition_key
@@ -15,18 +18,24 @@ SENSOR_TRIGGER = "sensor"
 
 def build_places(*, regions_per_run: int) -> dg.AssetsDefinition:
     """The asset; a backfill gives each of its runs up to `regions_per_run` regions."""
+    with warnings.catch_warnings():
+        # Backfill policies are marked beta; their behaviour is pinned by the version bounds and by tests.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return _places(dg.BackfillPolicy.multi_run(max_partitions_per_run=regions_per_run))
 
+
+def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="places",
         kinds={"postgres", "python"},
         deps=["sigungu_regions"],
         partitions_def=sigungu_partitions,
         # One process start costs what twenty searches do: a run takes several regions.
-        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=regions_per_run),
+        backfill_policy=backfill_policy,
         # No value to hand on: each region that completes is logged as its own materialization.
         output_required=False,
     )
-    def places(context: dg.AssetExecutionContext, mohe: MoheResource) -> None:
+    def places(context: dg.AssetExecutionContext, mohe: MoheResource) -> Iterator[dg.MaterializeResult[None]]:
         """The places of a region, found by local search: tables `places`, `search_query` (the ledger) and
         `batch_checkpoint`.
 
@@ -34,9 +43,12 @@ def build_places(*, regions_per_run: int) -> dg.AssetsDefinition:
         """
         codes = frozenset(code_of_partition_key(key) for key in context.partition_keys)
         by_person = context.run.tags.get(TRIGGER_TAG) != SENSOR_TRIGGER
-        with mohe.open() as platform:
+        with cancelled_by_signals(context), mohe.open() as platform:
             request = Request(codes=codes, by_person=by_person, afresh=by_person)
             totals = collect(context, platform, request, total=len(codes))
         context.log.info(f"{totals}")
+        # A generator that yields no result: a returned None would be logged as the materialization of every partition
+        # of the run, those that the quota did not reach included.
+        yield from ()
 
     return places

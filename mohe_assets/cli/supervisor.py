@@ -1,0 +1,105 @@
+"""Runs a few processes together: starts them, starts again what dies, and stops them all, run workers included.
+
+Dagster's code server does not pass a SIGTERM on to the runs it executes, so they would hold their regions until they are
+killed. Here every process below gets the signal, and a run that gets it releases its regions.
+"""
+
+import ctypes
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import psutil
+
+log = logging.getLogger(__name__)
+
+# `docker stop` kills after ten seconds; a run needs six at most to end its searches in flight.
+STOP_SECONDS = 9.0
+# A process that dies at once, over and over, must not become a busy loop.
+RESTART_SECONDS = 5.0
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(kw_only=True)
+class Supervisor:
+    """`commands` by name, started in their order and stopped together."""
+
+    commands: Mapping[str, Sequence[str]]
+    environment: Mapping[str, str]
+    restart: bool = True
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _started: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> int:
+        """Until SIGTERM or SIGINT (then 0), or until a process ends that is not to be started again (then its status)."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        try:
+            for name in self.commands:
+                self._start(name)
+            while not self._stop.wait(0.2):
+                for name, process in list(self._running.items()):
+                    status = process.poll()
+                    if status is not None and not self.restart:
+                        return status
+                    if status is not None:
+                        self._start_again(name, status)
+        finally:
+            self._end()
+        return 0
+
+    def _start(self, name: str) -> None:
+        self._started[name] = time.monotonic()
+        self._running[name] = subprocess.Popen(  # noqa: S603 - our own commands
+            list(self.commands[name]),
+            env=dict(self.environment),
+            preexec_fn=_as_child,  # noqa: PLW1509 - before any thread is started
+        )
+
+    def _start_again(self, name: str, status: int) -> None:
+        log.warning("%s ended with status %s and is started again", name, status)
+        if self._stop.wait(max(0.0, self._started[name] + RESTART_SECONDS - time.monotonic())):
+            return
+        self._start(name)
+
+    def _end(self) -> None:
+        everyone = [process for child in self._running.values() for process in _family(child.pid)]
+        for process in everyone:
+            _signal(process, signal.SIGTERM)
+        _, alive = psutil.wait_procs(everyone, timeout=STOP_SECONDS)
+        for process in alive:
+            _signal(process, signal.SIGKILL)
+        for child in self._running.values():
+            child.wait()
+
+
+def _family(process_id: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(process_id)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        log.debug("process %s had ended already", process.pid)
+
+
+def _as_child() -> None:
+    """In the child, before its program: end with the parent, and take signals as if started by hand.
+
+    A shell starts background jobs with SIGINT ignored, and Dagster would then ignore SIGTERM with it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
