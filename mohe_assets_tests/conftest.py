@@ -111,7 +111,7 @@ def _unlimited() -> dict[str, object]:
 
 
 @pytest.fixture
-def environment(simulator: Simulator, database_url: str, postgres: EmbeddedServer, tmp_path: Path) -> Environment:
+def environment(simulator: Simulator, database_url: str, tmp_path: Path) -> Environment:
     """The variables of a collection against the simulator, into this test's database."""
     config = SimulatorConfig()
     return {

@@ -21,6 +21,7 @@ app.command()(env.env)
 app.command()(simulate.simulate)
 app.command()(status.status)
 app.command()(retry.retry)
+app.command()(retry.unblock)
 app.add_typer(db.app, name="db")
 
 

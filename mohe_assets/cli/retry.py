@@ -1,4 +1,4 @@
-"""`mohe retry`: a person asks for failed regions again."""
+"""`mohe retry` and `mohe unblock`: a person asks again for what the platform gave up."""
 
 from typing import Annotated
 
@@ -7,6 +7,7 @@ import typer
 from mohe_assets import settings as settings_module
 from mohe_assets.errors import SettingsError
 from mohe_assets.platform import Platform
+from mohe_assets.store import api_budget
 
 
 def retry(
@@ -20,6 +21,14 @@ def retry(
         codes = None if not regions else [_code(word, platform.regions.leaf_names()) for word in regions]
         retried = platform.checkpoints.retry(codes)
     typer.echo(f"{len(retried)} failed regions are PENDING again{': ' + ', '.join(retried) if retried else ''}.")
+
+
+def unblock() -> None:
+    """Let refused credentials be tried again: the next run finds out with one call. Changed ones need no unblocking."""
+    with Platform.open(settings_module.load()) as platform:
+        api = platform.account.api
+        count = api_budget.unblock(platform.database, api)
+    typer.echo(f"{api} is unblocked." if count else f"{api} was not blocked.")
 
 
 def _code(word: str, names: dict[str, str]) -> str:

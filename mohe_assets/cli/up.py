@@ -61,9 +61,7 @@ def code_server(
     """Run Dagster's code server alone, the process in which runs execute; SIGTERM lets its runs release their regions."""
     settings = settings_module.load()
     variables = {**os.environ, **environment(settings, prepare(settings))}
-    supervisor = Supervisor(
-        commands={"the code server": _code_server(host, port)}, environment=variables, restart=False
-    )
+    supervisor = Supervisor(commands={"the code server": _code_server(host, port)}, environment=variables, restart=False)
     raise typer.Exit(supervisor.run())
 
 

@@ -4,7 +4,6 @@ import dagster as dg
 
 from mohe_assets.collect import Request
 from mohe_assets.defs.collecting import cancelled_by_signals, collect
-from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.refreshing import mirror_partitions, refresh
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.errors import ApiError
@@ -20,7 +19,6 @@ refresh_regions = dg.define_asset_job(
 ingest_places = dg.define_asset_job(
     "ingest_places",
     selection=["places"],
-    partitions_def=sigungu_partitions,
     description="Collects the places of the chosen regions.",
     executor_def=dg.in_process_executor,
 )

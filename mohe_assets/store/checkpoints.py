@@ -116,6 +116,7 @@ RETURNING (xmax = 0) AS seeded
 """
 
 # SKIP LOCKED: two runs that claim at once take different regions instead of waiting for each other.
+# A run that was declared dead while it slept takes nothing when it wakes, not even before it hears of it.
 CLAIM = f"""
 WITH due AS (
     SELECT c.id, c.status = 'COMPLETED' AS afresh FROM batch_checkpoint c
@@ -124,6 +125,7 @@ WITH due AS (
        AND (c.status = 'PENDING'
             OR c.status = 'FAILED' AND (:by_person OR c.retry_at <= now())
             OR c.status = 'COMPLETED' AND :afresh)
+       AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = :run_id AND e.status <> 'RUNNING')
      ORDER BY c.status = 'FAILED', c.failures, c.region_code
      LIMIT :limit FOR UPDATE OF c SKIP LOCKED
 )
