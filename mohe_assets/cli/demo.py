@@ -17,33 +17,28 @@ from rich.table import Table
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment
+from mohe_assets.cli.simulated import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, simulated
 from mohe_assets.collect import INTERRUPTED_FOUND
 from mohe_assets.errors import MoheError
 from mohe_assets.platform import Platform, prepare
 from mohe_assets.settings import Settings
-from mohe_assets.simulator.config import SimulatorConfig
-from mohe_assets.simulator.server import Simulator, running
 from mohe_assets.store.overview import by_sido, read_overview
 
-# Not a setting of the person's: the demo must not fill a database of theirs with made-up places, nor use their keys.
-_NOT_FOR_DEMO = ("MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL", "NCP_APIGW_API_KEY_ID", "NCP_APIGW_API_KEY")
 _PLAIN_LINE_SECONDS = 10.0
 _STOP_SECONDS = 15.0
 
 
 def demo(
     *,
-    calls_per_second: Annotated[int, typer.Option(min=1, max=1000, help="The simulated API's limit.")] = 50,
-    latency_ms: Annotated[float, typer.Option(min=0, max=5000, help="The simulated API's latency.")] = 30,
+    calls_per_second: Annotated[int, typer.Option(min=1, max=1000, help="The simulated API's limit.")] = DEMO_CALLS_PER_SECOND,
+    latency_ms: Annotated[float, typer.Option(min=0, max=5000, help="The simulated API's latency.")] = DEMO_LATENCY_MS,
 ) -> None:
     """Collect all 256 regions from the simulator into the embedded PostgreSQL; run it again to go on after an interruption."""
     console = Console(highlight=False)
-    config = SimulatorConfig(calls_per_second=calls_per_second, latency_ms=latency_ms)
     if os.environ.get("MOHE_DATABASE_URL"):
         console.print("MOHE_DATABASE_URL is set, but the demo's made-up places go to the embedded database only.")
     console.print("Starting the embedded PostgreSQL and the simulator …")
-    with running(config) as simulator:
-        variables = _demo_environment(config, simulator)
+    with simulated(calls_per_second=calls_per_second, latency_ms=latency_ms) as variables:
         settings = settings_module.load(variables)
         urls = prepare(settings)
         variables |= environment(settings, urls)
@@ -52,18 +47,6 @@ def demo(
             if status:
                 raise typer.Exit(status)
             _summary(console, platform)
-
-
-def _demo_environment(config: SimulatorConfig, simulator: Simulator) -> dict[str, str]:
-    variables = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_DEMO}
-    return variables | {
-        "MOHE_GOVERNMENT_API_URL": simulator.url,
-        "MOHE_NAVER_API_URL": simulator.url,
-        "GOVT_API_KEY": config.government_key,
-        "NAVER_CLIENT_ID": config.client_id,
-        "NAVER_CLIENT_SECRET": config.client_secret,
-        "MOHE_CALLS_PER_SECOND": str(config.calls_per_second),
-    }
 
 
 def _collect(console: Console, platform: Platform, settings: Settings, variables: dict[str, str]) -> int:
@@ -178,21 +161,19 @@ def _summary(console: Console, platform: Platform) -> None:
     done, total = sum(row.completed for row in provinces), sum(row.regions for row in provinces)
     table.add_row("all", f"{done} of {total}", f"{overview.places:,}")
     console.print(table)
-    mohe = _as_typed("mohe")
     console.print(f"{overview.searches:,} searches are in the ledger, with {overview.calls:,} calls. The places are made up.")
-    console.print("\nNext, to look at it:", style="bold")
-    console.print(f"  {mohe} status", markup=False)
-    console.print(
-        f'  {mohe} db psql -c "SELECT region_name, status, processed_count FROM batch_checkpoint LIMIT 5"', markup=False
-    )
-    console.print(
-        f"  GOVT_API_KEY=demo NAVER_CLIENT_ID=demo NAVER_CLIENT_SECRET=demo {mohe} up    # the UI, http://127.0.0.1:3000",
-        markup=False,
-    )
-    console.print("To interrupt it and see it resume:", style="bold")
-    console.print(f"  {mohe} db reset --yes && {mohe} demo    # press Ctrl-C or kill -9 it at any moment, then:", markup=False)
-    console.print(f"  {mohe} demo", markup=False)
-    console.print(f"The embedded PostgreSQL goes on running; {mohe} db stop ends it.", markup=False)
+    console.print(_NEXT.format(mohe=_as_typed("mohe")), markup=False, soft_wrap=True)
+
+
+_NEXT = """
+Next, to look at it:
+  {mohe} status
+  {mohe} db psql -c "SELECT region_name, status, processed_count FROM batch_checkpoint ORDER BY region_code LIMIT 5"
+  {mohe} up --demo         # Dagster's UI on http://127.0.0.1:3000, with the simulator behind it
+To interrupt it and see it resume, start anew and press Ctrl-C, or kill -9 it, at any moment; then run the second one again:
+  {mohe} db reset --yes
+  {mohe} demo
+The embedded PostgreSQL goes on running; {mohe} db stop ends it."""
 
 
 def _as_typed(program: str) -> str:

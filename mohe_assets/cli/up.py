@@ -12,6 +12,7 @@ import typer
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment
+from mohe_assets.cli.simulated import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, simulated
 from mohe_assets.cli.supervisor import Supervisor
 from mohe_assets.errors import MoheError, SettingsError
 from mohe_assets.platform import Platform, prepare
@@ -24,15 +25,23 @@ def up(
     *,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web server.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the web server; the UI has no login of its own.")] = "127.0.0.1",
+    demo: Annotated[bool, typer.Option("--demo", help="With the simulator for the APIs, on the embedded database.")] = False,
 ) -> None:
     """Run the web server, the daemon and the code server until interrupted; refreshes the regions first if there are none.
 
     The sensor is on: regions that are due are collected by themselves, unless CHECKPOINT_AUTO_RESUME is false.
     """
-    settings = settings_module.load()
+    if demo:
+        with simulated(calls_per_second=DEMO_CALLS_PER_SECOND, latency_ms=DEMO_LATENCY_MS) as variables:
+            raise typer.Exit(_run(variables, host, port))
+    raise typer.Exit(_run(dict(os.environ), host, port))
+
+
+def _run(variables: dict[str, str], host: str, port: int) -> int:
+    settings = settings_module.load(variables)
     settings.require_collection_keys()
     _refuse_used_port(host, port)
-    variables = {**os.environ, **environment(settings, prepare(settings))}
+    variables |= environment(settings, prepare(settings))
     _refresh_if_empty(settings, variables)
     code_server_port = _free_port()
     workspace = Path(variables["DAGSTER_HOME"]) / "workspace.yaml"
@@ -50,7 +59,7 @@ def up(
         },
         environment=variables,
     )
-    raise typer.Exit(supervisor.run())
+    return supervisor.run()
 
 
 def code_server(

