@@ -87,7 +87,9 @@ def announce(burial: Burial) -> None:
 
 @dataclass(kw_only=True)
 class CollectionRun:
-    """One run. `halted` says, after the last outcome, why the run ended before its regions did, or is None."""
+    """One run. After the last outcome, `halted` says why it ended before its regions did, or is None; `declared_dead` that
+    it was frozen for longer than its lease.
+    """
 
     run_id: str
     request: Request
@@ -100,6 +102,7 @@ class CollectionRun:
     stop: threading.Event
     total: int = 0
     halted: ApiError | None = None
+    declared_dead: bool = False
     failed: list[RegionOutcome] = field(default_factory=list)
     _held: dict[str, Lease] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
@@ -120,7 +123,7 @@ class CollectionRun:
             yield from self._reported(len(workers))
             ending, note = self._ending()
         except StopRequested as error:
-            note = str(error)
+            self.declared_dead, note = True, str(error)
         finally:
             self._shut_down(workers)
             self.executions.finish(self.run_id, ending, note)

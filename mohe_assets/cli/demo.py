@@ -41,9 +41,8 @@ def demo(
     with simulated(calls_per_second=calls_per_second, latency_ms=latency_ms) as variables:
         settings = settings_module.load(variables)
         urls = prepare(settings)
-        variables |= environment(settings, urls)
         with Platform.open(settings) as platform:
-            status = _collect(console, platform, settings, variables)
+            status = _collect(console, platform, settings, {**variables, **environment(settings, urls)})
             if status:
                 raise typer.Exit(status)
             _summary(console, platform)
@@ -112,7 +111,7 @@ def _show_progress(console: Console, platform: Platform, process: subprocess.Pop
             ended = process.poll() is not None
             for line in log:
                 if INTERRUPTED_FOUND in line:
-                    bar.console.print(line[line.index(INTERRUPTED_FOUND) :].rstrip(), markup=False)
+                    bar.console.print(line[line.index(INTERRUPTED_FOUND) :].rstrip(), markup=False, soft_wrap=True)
             meter.update()
             if ended:
                 return

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from mohe_assets.collect import CollectionRun, RegionOutcome, Request
+from mohe_assets.collect import DECLARED_DEAD, CollectionRun, RegionOutcome, Request
 from mohe_assets.defs.dead_runs import recover
 from mohe_assets.defs.metadata import materialization
-from mohe_assets.errors import ApiBlocked
-from mohe_assets.platform import Platform
+from mohe_assets.errors import ApiBlocked, QuotaExhausted
+from mohe_assets.platform import KST, Platform
+from mohe_assets.store.database import reconnecting
 
 
 @dataclass(kw_only=True)
@@ -68,16 +69,22 @@ def collect(context: Context, platform: Platform, request: Request, *, total: in
 
 def _report(context: Context, outcome: RegionOutcome) -> None:
     if outcome.completion is not None:
-        context.log_event(materialization(outcome.completion))
+        # Dagster's own patience with its storage is a second; a database that restarts needs more.
+        reconnecting()(context.log_event, materialization(outcome.completion))
     else:
         context.log.warning(f"{outcome.lease.region_name} {outcome.outcome.value}: {outcome.reason}")
 
 
 def _end(context: Context, run: CollectionRun) -> None:
+    if run.declared_dead:
+        context.log.warning(DECLARED_DEAD)
+        raise dg.DagsterExecutionInterruptedError
     if isinstance(run.halted, ApiBlocked):
         raise dg.Failure(description=str(run.halted), allow_retries=False)
-    if run.halted is not None:
-        context.log.warning(f"{run.halted} The regions not reached stay PENDING and are collected after the reset.")
+    if isinstance(run.halted, QuotaExhausted):
+        until = run.halted.reset_at.astimezone(KST) if run.halted.reset_at else None
+        when = f"on {until:%Y-%m-%d at %H:%M} KST" if until else "after the next midnight KST"
+        context.log.warning(f"{run.halted}; the regions not reached stay PENDING and are collected {when}.")
     if run.failed:
         raise dg.Failure(description=_failure(run.failed), metadata=_reasons(run.failed), allow_retries=False)
 

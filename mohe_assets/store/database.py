@@ -34,6 +34,18 @@ def _is_passing(error: BaseException) -> bool:
     return error.connection_invalidated or isinstance(error, OperationalError) or code in {"40001", "40P01"}
 
 
+def reconnecting(seconds: float = RECONNECT_SECONDS, sleep: Callable[[float], None] = time.sleep) -> Retrying:
+    """Calls again what fails for want of a connection, for so long; then its last error is raised."""
+    return Retrying(
+        retry=retry_if_exception(_is_passing),
+        stop=stop_after_delay(seconds),
+        wait=wait_exponential(multiplier=0.2, max=5) + wait_random(0, 0.5),
+        sleep=sleep,
+        before_sleep=_say,
+        reraise=True,
+    )
+
+
 @dataclass(frozen=True)
 class Database:
     """An engine, and the one way to run a transaction on it."""
@@ -72,16 +84,9 @@ class Database:
         `work` must be safe to repeat: a connection lost while committing leaves unknown whether it was.
         Raises DatabaseUnavailable after `reconnect_seconds`.
         """
-        retrying = Retrying(
-            retry=retry_if_exception(_is_passing),
-            stop=stop_after_delay(self.reconnect_seconds),
-            wait=wait_exponential(multiplier=0.2, max=5) + wait_random(0, 0.5),
-            sleep=self.sleep,
-            before_sleep=_say,
-            reraise=True,
-        )
         try:
-            return cast("_T", retrying(self._once, work, autocommit=autocommit))
+            patiently = reconnecting(self.reconnect_seconds, self.sleep)
+            return cast("_T", patiently(self._once, work, autocommit=autocommit))
         except OperationalError as error:
             reason = str(error.orig).strip().splitlines()[0] if error.orig else "no connection"
             message = f"The database {self.where} cannot be used: {reason}"
