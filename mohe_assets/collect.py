@@ -4,6 +4,7 @@ A collection is a few worker threads, each holding one region at a time, under o
 region's outcome as it is reached and may stop at any moment: whatever a restart needs is in the database before.
 """
 
+import datetime as dt
 import logging
 import queue
 import threading
@@ -26,7 +27,7 @@ from mohe_assets.errors import (
 from mohe_assets.places import RegionIndex
 from mohe_assets.search_plan import Search, remaining
 from mohe_assets.sources import PlaceSource
-from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease
+from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease, Standing
 from mohe_assets.store.executions import Burial, Ending, Executions
 from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch
 
@@ -62,12 +63,13 @@ class RegionOutcome:
 class Request:
     """Which regions a run may take: `codes`, or any without them.
 
-    `by_person` takes FAILED ones before their time, `afresh` COMPLETED ones too, with a new round of searches.
+    `by_person` takes FAILED ones before their time, `afresh_before` also those COMPLETED before that moment, with a new round
+    of searches.
     """
 
     codes: frozenset[str] | None = None
     by_person: bool = False
-    afresh: bool = False
+    afresh_before: dt.datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +131,10 @@ class CollectionRun:
             self.executions.finish(self.run_id, ending, note)
             self._over.set()
             pulse.join(timeout=1)
+
+    def not_taken(self) -> list[Standing]:
+        """The regions asked for by code that this run did not hold, and how they stand."""
+        return self.checkpoints.standing((self.request.codes or frozenset()) - self._taken)
 
     def _reported(self, workers: int) -> Generator[RegionOutcome]:
         while workers:
@@ -205,8 +211,9 @@ class CollectionRun:
         """A region is tried once in a run: its next attempt belongs to a later one, after its back-off."""
         request = self.request
         return self.checkpoints.claim(
-            self.run_id, codes=request.codes, without=self._taken, by_person=request.by_person, afresh=request.afresh
-        )
+            self.run_id, codes=request.codes, without=self._taken, by_person=request.by_person,
+            afresh_before=request.afresh_before,
+        )  # fmt: skip
 
     def _collect_or_explain(self, lease: Lease) -> RegionOutcome:
         try:

@@ -5,8 +5,9 @@ import dagster as dg
 from mohe_assets import settings
 from mohe_assets.defs.assets.places import build_places
 from mohe_assets.defs.assets.regions import sigungu_regions
-from mohe_assets.defs.jobs import ingest_places, place_ingestion_batch, refresh_regions
+from mohe_assets.defs.jobs import ingest_places, new_round, place_ingestion_batch, refresh_regions
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.schedules import monthly_new_round, weekly_region_refresh
 from mohe_assets.defs.sensors import pending_region_sensor
 from mohe_assets.errors import SettingsError
 
@@ -15,8 +16,9 @@ def build_defs(*, resource_overrides: dict[str, object] | None = None) -> dg.Def
     """Everything, with resources replaced for tests."""
     return dg.Definitions(
         assets=[sigungu_regions, build_places(regions_per_run=_regions_per_run())],
-        jobs=[refresh_regions, ingest_places, place_ingestion_batch],
+        jobs=[refresh_regions, ingest_places, place_ingestion_batch, new_round],
         sensors=[pending_region_sensor],
+        schedules=[weekly_region_refresh, monthly_new_round],
         resources={"mohe": MoheResource(), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )

@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
@@ -82,6 +83,10 @@ def prepare(settings: Settings) -> DatabaseUrls:
     return urls
 
 
+def _execute(statement: str, connection: Connection) -> None:
+    connection.execute(text(statement))
+
+
 def _ensure_database(url: str, *, beside: str) -> None:
     wanted = Database.connect(url)
     try:
@@ -98,7 +103,9 @@ def _ensure_database(url: str, *, beside: str) -> None:
         if not missing:
             Database.connect(url).check()
         quoted = there.engine.dialect.identifier_preparer.quote(name or "")
-        there.transact(lambda connection: connection.execute(text(f"CREATE DATABASE {quoted}")), autocommit=True)
+        for statement in (f"CREATE DATABASE {quoted}", f"ALTER DATABASE {quoted} SET timezone TO 'UTC'"):
+            # UTC, because Dagster writes its runs' times as the session's local ones and reads them as UTC.
+            there.transact(partial(_execute, statement), autocommit=True)
     except ProgrammingError as error:
         reason = str(error.orig).strip().splitlines()[0]
         message = (

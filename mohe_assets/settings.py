@@ -4,12 +4,15 @@ Nothing here opens a file, a socket or a database: a `Settings` is checked by lo
 """
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self, cast
 from urllib.parse import urlsplit
 
+from psycopg2 import ProgrammingError
+from psycopg2.extensions import parse_dsn
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import make_url
@@ -27,6 +30,7 @@ MAX_KEYWORD_LENGTH = 50
 
 _TRUE = ("true", "1", "yes", "on")
 _FALSE = ("false", "0", "no", "off")
+_HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 
 
 class Settings(BaseSettings):
@@ -61,8 +65,8 @@ class Settings(BaseSettings):
     mohe_max_attempts: int = Field(default=5, gt=0, le=1_000)
     mohe_lease_seconds: float = Field(default=60, ge=2, le=3_600)
     mohe_heartbeat_seconds: float = Field(default=5, ge=0.2, le=600)
-    mohe_regions_per_run: int = Field(default=16, gt=0, le=10_000)
-    mohe_runs_in_flight: int = Field(default=2, gt=0, le=1_000)
+    mohe_regions_per_run: int = Field(default=32, gt=0, le=10_000)
+    mohe_runs_in_flight: int = Field(default=3, gt=0, le=1_000)
     mohe_worker_threads: int = Field(default=8, gt=0, le=256)
     mohe_retry_seconds: float = Field(default=60, gt=0, le=86_400)
     mohe_region_refresh_days: float = Field(default=7, gt=0, le=3_650)
@@ -101,13 +105,14 @@ class Settings(BaseSettings):
     @field_validator("mohe_government_api_url", "mohe_naver_api_url", "mohe_naver_hub_url")
     @classmethod
     def _base_url(cls, value: str) -> str:
-        parts = urlsplit(value.strip())
         try:
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            parts = urlsplit(value)
+            usable = parts.scheme in ("http", "https") and bool(_HOST.fullmatch(parts.netloc)) and parts.port != 0
         except ValueError:
             usable = False
-        if not usable or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
-            raise ValueError(f"is {value!r}; it has to be http(s)://host[:port] and nothing more")
+        if not usable or parts.path not in ("", "/") or parts.query or parts.fragment:
+            # The value is not repeated: whoever puts more into it may have put a key or a password there.
+            raise ValueError("has to be http(s)://host[:port] and nothing more")
         return f"{parts.scheme}://{parts.netloc}"
 
     @field_validator("mohe_database_url", "mohe_dagster_database_url")
@@ -117,12 +122,29 @@ class Settings(BaseSettings):
             return None
         try:
             url = make_url(value.get_secret_value())
-        except (ArgumentError, ValueError):
+            parse_dsn(value.get_secret_value())  # knows which options a URL may carry after its ?
+        except (ArgumentError, ValueError, ProgrammingError):
             url = None
         # A plain scheme, because psql and dagster-postgres read the same URL.
         if url is None or url.drivername not in ("postgresql", "postgres") or not url.database:
             raise ValueError("has to be postgresql://user:password@host:port/database")
         return SecretStr(url.set(drivername="postgresql").render_as_string(hide_password=False))
+
+    @field_validator("govt_api_key", "naver_client_id", "naver_client_secret", "ncp_apigw_api_key_id", "ncp_apigw_api_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        text = "" if value is None else value.get_secret_value()
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError("has a space, a line break or a letter that no key has; copy it again")
+        return value
+
+    @field_validator("mohe_home")
+    @classmethod
+    def _home(cls, value: Path) -> Path:
+        try:
+            return value.expanduser()
+        except RuntimeError:
+            raise ValueError(f"is '{value}'; there is no such user's home folder") from None
 
     @field_validator("mohe_search_keywords", mode="before")
     @classmethod
@@ -170,7 +192,7 @@ class Settings(BaseSettings):
     @property
     def home(self) -> Path:
         """Where the embedded server, logs and Dagster's local files live; absolute."""
-        return self.mohe_home.expanduser().absolute()
+        return self.mohe_home.absolute()
 
     def require_collection_keys(self) -> None:
         """Raises SettingsError unless everything a collection needs is set."""
@@ -203,7 +225,8 @@ def process_environment() -> Mapping[str, str]:
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from the environment; SettingsError with one sentence naming the first bad variable."""
     source = process_environment() if environ is None else environ
-    values = {name: source[name.upper()] for name in Settings.model_fields if source.get(name.upper(), "").strip()}
+    given = {name: source.get(name.upper(), "").strip() for name in Settings.model_fields}
+    values = {name: value for name, value in given.items() if value}
     if "MOHE_SEARCH_KEYWORDS" in source and "mohe_search_keywords" not in values:
         values["mohe_search_keywords"] = source["MOHE_SEARCH_KEYWORDS"]
     try:

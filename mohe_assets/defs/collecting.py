@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import dagster as dg
 
 from mohe_assets.collect import DECLARED_DEAD, CollectionRun, RegionOutcome, Request
-from mohe_assets.defs.dead_runs import recover
 from mohe_assets.defs.metadata import materialization
+from mohe_assets.defs.recovery import recover
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.platform import KST, Platform
+from mohe_assets.store.checkpoints import Status
 from mohe_assets.store.database import reconnecting
 
 
@@ -63,8 +64,21 @@ def collect(context: Context, platform: Platform, request: Request, *, total: in
             for outcome in outcomes:
                 _report(context, outcome)
                 totals.add(outcome)
+        _account_for_the_rest(context, run)
         _end(context, run)
     return totals
+
+
+def _account_for_the_rest(context: Context, run: CollectionRun) -> None:
+    """The regions this run was to collect and did not hold: collected by another since it was asked, or held by one."""
+    others = run.not_taken()
+    fresh = [one.region_code for one in others if one.status == Status.COMPLETED]
+    for completion in run.checkpoints.completions(fresh, reported_too=True) if fresh else []:
+        # Once more, so that this run and its backfill know the partition as done.
+        reconnecting()(context.log_event, materialization(completion))
+    for one in others:
+        if one.status == Status.PROCESSING:
+            context.log.warning(f"{one.region_name} is being collected by run {one.run_id}; this run leaves it to that one.")
 
 
 def _report(context: Context, outcome: RegionOutcome) -> None:

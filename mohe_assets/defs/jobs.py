@@ -25,6 +25,23 @@ ingest_places = dg.define_asset_job(
 
 
 @dg.op(out=dg.Out(dg.Nothing))
+def make_completed_pending(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
+    """COMPLETED → PENDING, with a new round of searches; places, ledger and the record of earlier runs stay."""
+    with mohe.open() as platform:
+        codes = platform.checkpoints.new_round()
+    context.log.info(f"{len(codes)} regions begin a new round")
+
+
+@dg.job(
+    description="Starts a new round: every completed region becomes PENDING again, and is collected by the sensor or a batch.",
+    executor_def=dg.in_process_executor,
+)
+def new_round() -> None:
+    """History stays: places, ledger rows of earlier rounds, and `batch_execution_metadata`."""
+    make_completed_pending()
+
+
+@dg.op(out=dg.Out(dg.Nothing))
 def refresh_if_due(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
     """Refreshes the regions if there are none, or if the list is old. A failed refresh of a list we have stops nothing."""
     with cancelled_by_signals(context), mohe.open() as platform:

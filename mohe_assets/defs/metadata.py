@@ -6,6 +6,7 @@ from mohe_assets.store.checkpoints import Completion
 from mohe_assets.sync import RegionSync
 
 PLACES = dg.AssetKey("places")
+OWNER = "team:mohe"
 
 
 def materialization(completion: Completion) -> dg.AssetMaterialization:
@@ -16,6 +17,7 @@ def materialization(completion: Completion) -> dg.AssetMaterialization:
         description=f"{completion.region_name}: {completion.places} places",
         metadata={
             "region": completion.region_name,
+            "dagster/partition_row_count": completion.places,
             "places": completion.places,
             "places_new": completion.places_new,
             "places_known_before": completion.places - completion.places_new,
@@ -28,6 +30,7 @@ def materialization(completion: Completion) -> dg.AssetMaterialization:
             "round": completion.round,
             "attempt": completion.attempt,
             "collected_by_run": completion.run_id,
+            "execution_row": f"batch_execution_metadata.execution_id = '{completion.run_id}'",
         },
     )
 
@@ -36,6 +39,7 @@ def region_sync_metadata(sync: RegionSync) -> dict[str, dg.MetadataValue]:
     """What a refresh did, for the asset's page."""
     listed, changes = sync.listed, sync.changes
     found: dict[str, dg.MetadataValue] = {
+        "dagster/row_count": dg.MetadataValue.int(len(listed.regions)),
         "source": dg.MetadataValue.text(listed.source),
         "as_of": dg.MetadataValue.text(listed.as_of.isoformat()),
         "leaf_regions": dg.MetadataValue.int(len(listed.leaves)),

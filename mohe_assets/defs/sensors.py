@@ -1,5 +1,6 @@
 """The sensor that keeps the collection going: read → what is due → run requests."""
 
+import datetime as dt
 from collections.abc import Collection, Iterator, Sequence
 
 import dagster as dg
@@ -10,13 +11,17 @@ from dagster._core.storage.tags import (
 )
 
 from mohe_assets.defs.assets.places import SENSOR_TRIGGER, TRIGGER_TAG
-from mohe_assets.defs.dead_runs import recover
-from mohe_assets.defs.jobs import ingest_places
+from mohe_assets.defs.jobs import ingest_places, place_ingestion_batch
+from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.defs.recovery import reconcile, recover
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.platform import Platform
+from mohe_assets.platform import KST, Platform
 from mohe_assets.store.api_budget import read_state
 
+INTERVAL_SECONDS = 5
+# Comparing all partitions with all checkpoints is for what nobody should have done by hand; once a minute is enough.
+RECONCILE_SECONDS = 60
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -28,69 +33,110 @@ UNFINISHED = [
 
 @dg.sensor(
     job=ingest_places,
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Launches runs for the regions that are due, takes back those of runs that died, and waits for the quota.",
+    description=(
+        "Launches runs for the regions that are due, takes back those of runs that died, reports completions whose event "
+        "was lost, and waits for the quota. CHECKPOINT_AUTO_RESUME=false keeps it from launching."
+    ),
 )
 def pending_region_sensor(context: dg.SensorEvaluationContext, mohe: MoheResource) -> dg.SensorResult | dg.SkipReason:
     """Asks for contiguous ranges of due regions, a bounded number of runs at a time."""
     with mohe.open() as platform:
-        settings = platform.settings
         recover(context.instance, platform)
-        if not settings.checkpoint_auto_resume:
-            return dg.SkipReason("CHECKPOINT_AUTO_RESUME is false: runs are launched by people only.")
-        if (reason := _closed(platform)) is not None:
-            return dg.SkipReason(reason)
-        unfinished = context.instance.get_runs(filters=dg.RunsFilter(job_name=ingest_places.name, statuses=UNFINISHED))
-        room = settings.mohe_runs_in_flight - len(unfinished)
-        if room <= 0:
-            return dg.SkipReason(f"{len(unfinished)} runs are under way, no more than {settings.mohe_runs_in_flight} at once.")
-        keys = context.instance.get_dynamic_partitions(str(sigungu_partitions.name))
-        due = platform.checkpoints.due_keys()
-        requests = list(run_requests(keys, due - busy_keys(keys, unfinished), settings.mohe_regions_per_run, room))
+        cursor = _reconcile_now_and_then(context, platform)
+        unfinished = _unfinished_runs(context.instance)
+        reason = _reason_to_wait(platform, unfinished)
+        requests = [] if reason else _requests(context.instance, platform, unfinished)
         if not requests:
-            return dg.SkipReason(_nothing_due(platform))
-        return dg.SensorResult(run_requests=requests)
+            return dg.SensorResult(skip_reason=reason or _nothing_due(platform), cursor=cursor)
+        return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
-def _closed(platform: Platform) -> str | None:
+def _reconcile_now_and_then(context: dg.SensorEvaluationContext, platform: Platform) -> str:
+    now = dt.datetime.now(dt.UTC)
+    last = dt.datetime.fromisoformat(context.cursor) if context.cursor else None
+    if last is not None and now - last < dt.timedelta(seconds=RECONCILE_SECONDS):
+        return str(context.cursor)
+    reconcile(context.instance, platform)
+    return now.isoformat()
+
+
+def _unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """The runs under way that collect places, whoever launched them: the sensor, a backfill, a person."""
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED))
+    return [run for run in runs if _collects(run)]
+
+
+def _collects(run: dg.DagsterRun) -> bool:
+    return run.job_name in {ingest_places.name, place_ingestion_batch.name} or PLACES in (run.asset_selection or ())
+
+
+def _reason_to_wait(platform: Platform, unfinished: Sequence[dg.DagsterRun]) -> str | None:
+    settings = platform.settings
+    if not settings.checkpoint_auto_resume:
+        return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."
+    if any(run.job_name == place_ingestion_batch.name for run in unfinished):
+        return "place_ingestion_batch is collecting all that is due."
     state = read_state(platform.database, platform.account)
     if state.blocked_why is not None:
         return f"The API is blocked: {state.blocked_why}"
     if state.closed_until is not None:
-        return f"Waiting for the quota until {state.closed_until:%Y-%m-%d %H:%M %Z}: {state.closed_why}"
+        return f"Waiting for the quota until {_kst(state.closed_until)}: {state.closed_why}"
+    if len(unfinished) >= settings.mohe_runs_in_flight:
+        return f"{len(unfinished)} runs are under way; MOHE_RUNS_IN_FLIGHT allows {settings.mohe_runs_in_flight}."
     return None
+
+
+def _requests(instance: dg.DagsterInstance, platform: Platform, unfinished: Sequence[dg.DagsterRun]) -> list[dg.RunRequest]:
+    settings = platform.settings
+    keys = instance.get_dynamic_partitions(str(sigungu_partitions.name))
+    due = platform.checkpoints.due_keys() - busy_keys(keys, unfinished)
+    room = settings.mohe_runs_in_flight - len(unfinished)
+    return list(run_requests(keys, due, settings.mohe_regions_per_run, room))
 
 
 def _nothing_due(platform: Platform) -> str:
     progress = platform.checkpoints.progress()
+    if not progress.total:
+        return "There are no regions yet: materialize sigungu_regions, or run the job refresh_regions."
     text = f"Nothing is due: {progress.completed} of {progress.total} regions are completed"
     if progress.processing:
         text += f", {progress.processing} are being collected"
+    if progress.pending:
+        text += f", {progress.pending} wait in runs under way"
     if progress.failed:
         text += f", {progress.failed} failed"
     if progress.next_retry_at:
-        text += f" (next try {progress.next_retry_at:%Y-%m-%d %H:%M %Z})"
+        text += f" (next try {_kst(progress.next_retry_at)})"
+    if progress.given_up:
+        text += f"; {progress.given_up} of them are tried again only when asked for"
     return text + "."
+
+
+def _kst(moment: dt.datetime) -> str:
+    return f"{moment.astimezone(KST):%Y-%m-%d %H:%M:%S} KST"
 
 
 def busy_keys(keys: Sequence[str], runs: Collection[dg.DagsterRun]) -> set[str]:
     """Partition keys that unfinished runs are going to collect, whoever launched them."""
+    position = {key: n for n, key in enumerate(keys)}
     busy: set[str] = set()
     for run in runs:
         if key := run.tags.get(PARTITION_NAME_TAG):
             busy.add(key)
-        first, last = run.tags.get(ASSET_PARTITION_RANGE_START_TAG), run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
-        if first in keys and last in keys:
-            busy.update(keys[keys.index(first) : keys.index(last) + 1])
+        first, last = (run.tags.get(tag, "") for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG))
+        if first in position and last in position:
+            busy.update(keys[position[first] : position[last] + 1])
     return busy
 
 
 def run_requests(keys: Sequence[str], due: Collection[str], regions_per_run: int, room: int) -> Iterator[dg.RunRequest]:
     """One request per contiguous range of due keys, at most `regions_per_run` keys long, at most `room` requests."""
-    for chunk in list(_ranges(keys, due, regions_per_run))[:room]:
+    for _, chunk in zip(range(room), _ranges(keys, due, regions_per_run), strict=False):
         tags = {ASSET_PARTITION_RANGE_START_TAG: chunk[0], ASSET_PARTITION_RANGE_END_TAG: chunk[-1]}
         # No run key: Dagster refuses a key it has seen, whatever became of that run, and a lost run must be asked again.
+        # What keeps a region from being asked for twice is the list of unfinished runs, and the claim itself.
         yield dg.RunRequest(tags={**tags, TRIGGER_TAG: SENSOR_TRIGGER})
 
 

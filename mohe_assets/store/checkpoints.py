@@ -78,6 +78,16 @@ class Completion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """A region's status and its last holder."""
+
+    region_code: str
+    region_name: str
+    status: str
+    run_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
     """Regions by status. `given_up` are the FAILED ones that only a person tries again."""
 
@@ -124,7 +134,7 @@ WITH due AS (
        AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) AND NOT c.region_code = ANY(CAST(:without AS text[]))
        AND (c.status = 'PENDING'
             OR c.status = 'FAILED' AND (:by_person OR c.retry_at <= now())
-            OR c.status = 'COMPLETED' AND :afresh)
+            OR c.status = 'COMPLETED' AND c.end_time < CAST(:afresh_before AS timestamptz))
        AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = :run_id AND e.status <> 'RUNNING')
      ORDER BY c.status = 'FAILED', c.failures, c.region_code
      LIMIT :limit FOR UPDATE OF c SKIP LOCKED
@@ -230,6 +240,11 @@ SELECT r.partition_key FROM batch_checkpoint c
   JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
  WHERE {_OURS} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now())
 """
+COMPLETED_KEYS = f"""
+SELECT r.partition_key, c.region_code FROM batch_checkpoint c
+  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
+ WHERE {_OURS} AND c.status = 'COMPLETED' AND c.reported_at IS NOT NULL
+"""
 RESET = (
     "DELETE FROM places WHERE region_type = :type",
     "DELETE FROM search_query WHERE batch_name = :batch AND region_type = :type",
@@ -242,6 +257,11 @@ SELECT count(*) AS total, count(*) FILTER (WHERE c.status = 'COMPLETED') AS comp
        count(*) FILTER (WHERE c.status = 'FAILED' AND c.retry_at IS NULL) AS given_up,
        min(c.retry_at) FILTER (WHERE c.status = 'FAILED') AS next_retry_at
   FROM batch_checkpoint c WHERE {_OURS}
+"""
+
+STANDING = f"""
+SELECT c.region_code, c.region_name, c.status, coalesce(c.run_id, '') AS run_id FROM batch_checkpoint c
+ WHERE {_OURS} AND c.region_code = ANY(CAST(:codes AS text[])) ORDER BY c.region_code
 """
 
 MARK_REPORTED = f"""
@@ -294,15 +314,16 @@ class Checkpoints:
         codes: Collection[str] | None = None,
         without: Collection[str] = (),
         by_person: bool = False,
-        afresh: bool = False,
+        afresh_before: dt.datetime | None = None,
     ) -> list[Lease]:
         """Takes up to `limit` due regions for the run, or nothing.
 
-        `by_person` also takes FAILED regions before their time, `afresh` also COMPLETED ones (with a new round).
+        `by_person` also takes FAILED regions before their time, `afresh_before` also those COMPLETED before that moment, with
+        a new round: what was completed since it was asked for is fresh already.
         """
         found = self._select(
             CLAIM, run_id=run_id, limit=limit, any_code=codes is None, codes=sorted(codes or ()), without=sorted(without),
-            by_person=by_person, afresh=afresh, lease_seconds=self.lease_seconds,
+            by_person=by_person, afresh_before=afresh_before, lease_seconds=self.lease_seconds,
         )  # fmt: skip
         return sorted((Lease(**row) for row in found), key=lambda lease: lease.region_code)  # type: ignore[arg-type]
 
@@ -390,6 +411,14 @@ class Checkpoints:
     def progress(self) -> Progress:
         """How far the collection is."""
         return Progress(**self._select(PROGRESS)[0])  # type: ignore[arg-type]
+
+    def standing(self, codes: Collection[str]) -> list[Standing]:
+        """How these regions stand, by code; a code without a checkpoint is missing from it."""
+        return [Standing(**row) for row in self._select(STANDING, codes=sorted(codes))]  # type: ignore[arg-type]
+
+    def completed_keys(self) -> dict[str, str]:
+        """Partition key → code of the completed regions whose event Dagster was given."""
+        return {str(row["partition_key"]): str(row["region_code"]) for row in self._select(COMPLETED_KEYS)}
 
     def mark_reported(self, completions: Collection[Completion]) -> None:
         """Dagster has the events of these completions."""

@@ -38,7 +38,7 @@ _CONFIG = """
 listen_addresses = ''
 max_connections = 200
 shared_buffers = 128MB
-timezone = 'Asia/Seoul'
+timezone = 'UTC'
 """
 
 
@@ -78,8 +78,9 @@ class EmbeddedServer:
                 if not self.running:
                     self._initialise()
                     self._launch()
-                for database in (DATA_DATABASE, DAGSTER_DATABASE):
-                    self._create(database)
+                # People read the data in their own time. Dagster writes local times and reads them as UTC.
+                self._create(DATA_DATABASE, timezone="Asia/Seoul")
+                self._create(DAGSTER_DATABASE, timezone="UTC")
         except Timeout:
             raise DatabaseUnavailable(
                 f"Another process has been starting the embedded PostgreSQL below {self.home} for {START_SECONDS} s; "
@@ -120,11 +121,13 @@ class EmbeddedServer:
             tail = log.read_text(encoding="utf-8", errors="replace")[-500:] if log.exists() else done.stdout[-500:]
             raise DatabaseUnavailable(f"The embedded PostgreSQL in {self.data} did not start: {tail.strip()}")
 
-    def _create(self, database: str) -> None:
+    def _create(self, database: str, *, timezone: str) -> None:
         query = f"SELECT 1 FROM pg_database WHERE datname = '{database}'"
         found = self._run("psql", "-XAtqc", query, self.url("postgres"))
-        if found.stdout.strip() != "1":
-            done = self._run("psql", "-XAtqc", f'CREATE DATABASE "{database}"', self.url("postgres"))
+        if found.stdout.strip() == "1":
+            return
+        for statement in (f'CREATE DATABASE "{database}"', f"ALTER DATABASE \"{database}\" SET timezone TO '{timezone}'"):
+            done = self._run("psql", "-XAtqc", statement, self.url("postgres"))
             if done.returncode:
                 raise DatabaseUnavailable(f"Database {database} cannot be created: {done.stdout.strip()}")
 

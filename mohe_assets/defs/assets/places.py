@@ -6,7 +6,10 @@ from collections.abc import Iterator
 import dagster as dg
 
 from mohe_assets.collect import Request
+from mohe_assets.defs import tables
 from mohe_assets.defs.collecting import cancelled_by_signals, collect
+from mohe_assets.defs.lineage import asked_at
+from mohe_assets.defs.metadata import OWNER
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.regions import code_of_partition_key
@@ -28,6 +31,14 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="places",
         kinds={"postgres", "python"},
+        owners=[OWNER],
+        tags={"source": "naver-local"},
+        code_version="1",
+        metadata={
+            "dagster/column_schema": tables.PLACES,
+            "dagster/table_name": "places",
+            "terms_of_use": dg.MetadataValue.text("Storing results is restricted by Naver's terms, see README.md."),
+        },
         deps=["sigungu_regions"],
         partitions_def=sigungu_partitions,
         # One process start costs what twenty searches do: a run takes several regions.
@@ -44,7 +55,8 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
         codes = frozenset(code_of_partition_key(key) for key in context.partition_keys)
         by_person = context.run.tags.get(TRIGGER_TAG) != SENSOR_TRIGGER
         with cancelled_by_signals(context), mohe.open() as platform:
-            request = Request(codes=codes, by_person=by_person, afresh=by_person)
+            asked = asked_at(context.instance, context.run) if by_person else None
+            request = Request(codes=codes, by_person=by_person, afresh_before=asked)
             totals = collect(context, platform, request, total=len(codes))
         context.log.info(f"{totals}")
         # A generator that yields no result: a returned None would be logged as the materialization of every partition

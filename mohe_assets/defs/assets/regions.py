@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from mohe_assets.defs.metadata import region_sync_metadata
+from mohe_assets.defs import tables
+from mohe_assets.defs.metadata import OWNER, region_sync_metadata
 from mohe_assets.defs.refreshing import refresh
 from mohe_assets.defs.resources import MoheResource
 
@@ -13,7 +14,18 @@ class RefreshConfig(dg.Config):
     accept_any_change: bool = False
 
 
-@dg.asset(group_name="regions", kinds={"postgres", "python"})
+@dg.asset(
+    group_name="regions",
+    kinds={"postgres", "python"},
+    owners=[OWNER],
+    tags={"source": "data.go.kr"},
+    code_version="1",
+    metadata={
+        "dagster/column_schema": tables.REGION,
+        "dagster/table_name": "region",
+        "source": dg.MetadataValue.text("행정안전부_행정표준코드_법정동코드 (StanReginCd) on data.go.kr"),
+    },
+)
 def sigungu_regions(context: dg.AssetExecutionContext, config: RefreshConfig, mohe: MoheResource) -> dg.MaterializeResult[None]:
     """The government's list of legal districts (법정동코드): tables `region` and `legal_dong`, the partition set `sigungu`,
     and a PENDING checkpoint for every new region.

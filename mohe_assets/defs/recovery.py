@@ -9,7 +9,7 @@ from collections.abc import Collection
 import dagster as dg
 
 from mohe_assets.collect import announce
-from mohe_assets.defs.metadata import materialization
+from mohe_assets.defs.metadata import PLACES, materialization
 from mohe_assets.platform import Platform
 from mohe_assets.store.executions import Burial
 
@@ -21,6 +21,20 @@ def recover(instance: dg.DagsterInstance, platform: Platform) -> Burial:
     _end_in_dagster(instance, platform)
     _report_completions(instance, platform)
     return burial
+
+
+def reconcile(instance: dg.DagsterInstance, platform: Platform) -> int:
+    """Reports completed regions that Dagster does not show as materialized, whatever became of their events.
+
+    The other way round needs no repair: a region that is due is collected, green or not.
+    """
+    shown = instance.get_materialized_partitions(PLACES)
+    missing = [code for key, code in platform.checkpoints.completed_keys().items() if key not in shown]
+    completions = platform.checkpoints.completions(missing, reported_too=True) if missing else []
+    for completion in completions:
+        instance.report_runless_asset_event(materialization(completion))
+    platform.checkpoints.mark_reported(completions)
+    return len(completions)
 
 
 def _over_in_dagster(instance: dg.DagsterInstance, run_ids: Collection[str]) -> set[str]:
