@@ -108,6 +108,7 @@ class CollectionRun:
     failed: list[RegionOutcome] = field(default_factory=list)
     _held: dict[str, Lease] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
+    _not_again: set[str] = field(default_factory=set)
     _outcomes: "queue.SimpleQueue[RegionOutcome | BaseException | None]" = field(default_factory=queue.SimpleQueue)
     _claiming: threading.Lock = field(default_factory=threading.Lock)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -184,6 +185,8 @@ class CollectionRun:
         try:
             while (lease := self._next()) is not None:
                 outcome = self._collect_or_explain(lease)
+                if outcome.outcome is not Outcome.COMPLETED:
+                    self._not_again.add(lease.region_code)
                 self._held.pop(lease.region_code, None)
                 self._outcomes.put(outcome)
         except StopRequested:
@@ -211,7 +214,7 @@ class CollectionRun:
         """A region is tried once in a run: its next attempt belongs to a later one, after its back-off."""
         request = self.request
         return self.checkpoints.claim(
-            self.run_id, codes=request.codes, without=self._taken, by_person=request.by_person,
+            self.run_id, codes=request.codes, without=self._not_again, by_person=request.by_person,
             afresh_before=request.afresh_before,
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ from mohe_assets.clients.transport import Timeouts
 from mohe_assets.collect import CollectionRun, Limits, Request
 from mohe_assets.errors import DatabaseUnavailable, SettingsError, StopRequested
 from mohe_assets.places import RegionIndex
-from mohe_assets.regions import REGION_TYPE_SIGUNGU, build_region_list
+from mohe_assets.regions import REGION_TYPES, build_region_list
 from mohe_assets.settings import Settings
 from mohe_assets.sources import NaverLocalSource
 from mohe_assets.store import schema
@@ -130,9 +130,9 @@ class Platform:
     @contextmanager
     def open(cls, settings: Settings) -> "Iterator[Platform]":
         """Checks that the database answers and has the current schema. Raises SettingsError, DatabaseUnavailable."""
-        if settings.checkpoint_region_type != REGION_TYPE_SIGUNGU:
+        if settings.checkpoint_region_type not in REGION_TYPES:
             raise SettingsError(
-                f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed is {REGION_TYPE_SIGUNGU}."
+                f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed are {' and '.join(REGION_TYPES)}."
             )
         urls = locate(settings)
         if urls.embedded is not None:
@@ -216,7 +216,9 @@ class Platform:
         with client:
             download = client.download()
         rows = ((row.region_cd, row.locatadd_nm) for row in download.rows)
-        listed = build_region_list(rows, as_of=dt.datetime.now(KST).date(), source="api")
+        today = dt.datetime.now(KST).date()
+        region_type = self.settings.checkpoint_region_type
+        listed = build_region_list(rows, as_of=today, source="api", region_type=region_type)
         return Download(listed=listed, calls=download.calls)
 
     def prepare_batch(self) -> None:

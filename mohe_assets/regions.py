@@ -15,6 +15,8 @@ from mohe_assets.errors import AnswerChanged, RegionListRefused
 
 SNAPSHOT_AS_OF = dt.date(2026, 10, 8)
 REGION_TYPE_SIGUNGU = "sigungu"
+REGION_TYPE_LEGAL_DONG = "legal_dong"  # every dong, eup, myeon and ri without a ri of its own: about 20,000
+REGION_TYPES = (REGION_TYPE_SIGUNGU, REGION_TYPE_LEGAL_DONG)
 # 30 of 255 leaves (12 %) changed on 2026-07-01, the largest reform on record; twice that is no reform but a bad list.
 MAX_VANISHED_SHARE = 0.25
 
@@ -31,7 +33,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
-    """One sigungu. `parent_code` is the parent city's five digits, or the sido's two."""
+    """One sigungu (or legal dong). `parent_code` is the parent city's code, else the sido's two digits (the sigungu's)."""
 
     region_code: str
     region_name: str
@@ -92,8 +94,12 @@ def code_of_partition_key(key: str) -> str:
     return key.partition("_")[0]
 
 
-def build_region_list(rows: Iterable[tuple[str, str]], *, as_of: dt.date, source: str) -> RegionList:
+def build_region_list(
+    rows: Iterable[tuple[str, str]], *, as_of: dt.date, source: str, region_type: str = REGION_TYPE_SIGUNGU
+) -> RegionList:
     """Regions and dongs from (ten-digit code, full name) rows of the whole list.
+
+    For `legal_dong` the dongs themselves are the regions, with ten-digit codes, and have no dongs below them.
 
     Parents are found by name, because `locathigh_cd` of a 일반구 points at its sido, not at its city. Sejong has no sido
     row; its one sigungu row is both. Raises AnswerChanged if a row cannot be placed.
@@ -107,8 +113,11 @@ def build_region_list(rows: Iterable[tuple[str, str]], *, as_of: dt.date, source
     sigungu = {code[:5]: name for code, name in names.items() if level_of(code) is Level.SIGUNGU}
     if not sigungu:
         raise AnswerChanged("The region list has no sigungu row.", api=source)
-    regions = tuple(_regions(sigungu, sidos))
     dongs = tuple(_dongs(names, sigungu, source))
+    if region_type == REGION_TYPE_LEGAL_DONG:
+        regions, dongs = tuple(_dong_regions(names, sigungu, sidos)), ()
+    else:
+        regions = tuple(_regions(sigungu, sidos))
     return RegionList(regions=regions, dongs=dongs, as_of=as_of, source=source, rows=len(names))
 
 
@@ -125,6 +134,22 @@ def _regions(sigungu: Mapping[str, str], sidos: Mapping[str, str]) -> Iterator[R
             sido_name=sido_name,
             sigungu_name=name.removeprefix(sido_name).strip() or name,
             parent_code=parent_city or code[:2],
+            is_leaf=name not in parents,
+        )
+
+
+def _dong_regions(names: Mapping[str, str], sigungu: Mapping[str, str], sidos: Mapping[str, str]) -> Iterator[Region]:
+    dongs = {code: name for code, name in sorted(names.items()) if level_of(code) is Level.DONG}
+    code_by_name = {name: code for code, name in dongs.items()}
+    parents = {name.rpartition(" ")[0] for name in dongs.values()}
+    for code, name in dongs.items():
+        sido_name = sidos.get(code[:2], name.split()[0])
+        yield Region(
+            region_code=code,
+            region_name=name,
+            sido_name=sido_name,
+            sigungu_name=sigungu[code[:5]].removeprefix(sido_name).strip() or sigungu[code[:5]],
+            parent_code=code_by_name.get(name.rpartition(" ")[0], code[:5]),
             is_leaf=name not in parents,
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from mohe_assets.errors import ApiBlocked, ApiError
-from mohe_assets.regions import RegionChanges, RegionList, bundled_snapshot, compare
+from mohe_assets.regions import REGION_TYPE_SIGUNGU, RegionChanges, RegionList, bundled_snapshot, compare
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.regions import Regions
 
@@ -51,7 +51,7 @@ def sync_regions(
     try:
         downloaded = download()
     except ApiError as error:
-        if known or isinstance(error, ApiBlocked):
+        if known or isinstance(error, ApiBlocked) or regions.region_type != REGION_TYPE_SIGUNGU:
             raise
         downloaded = Download(listed=bundled_snapshot(), calls=error.calls)
         warning = f"{error} The bundled list of {downloaded.listed.as_of} is used until a refresh succeeds."

@@ -37,6 +37,10 @@ CREATE INDEX IF NOT EXISTS idx_batch_checkpoint_region ON batch_checkpoint (regi
 CREATE INDEX IF NOT EXISTS idx_batch_checkpoint_parent ON batch_checkpoint (parent_code);
 CREATE INDEX IF NOT EXISTS idx_batch_checkpoint_run ON batch_checkpoint (run_id);
 
+-- What a claim reads: the next region to collect is the first entry, however many regions there are.
+CREATE INDEX IF NOT EXISTS idx_batch_checkpoint_claim
+    ON batch_checkpoint (batch_name, region_type, status, failures, region_code);
+
 CREATE TABLE IF NOT EXISTS batch_execution_metadata (
     id                 bigserial    PRIMARY KEY,
     batch_name         varchar(100) NOT NULL,
