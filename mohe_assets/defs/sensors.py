@@ -19,6 +19,7 @@ from mohe_assets.defs.resources import MoheResource
 from mohe_assets.platform import KST, Platform
 from mohe_assets.store.api_budget import read_state
 
+REGIONS_TAG = "mohe/regions"
 INTERVAL_SECONDS = 5
 # Comparing all partitions with all checkpoints is for what nobody should have done by hand; once a minute is enough.
 RECONCILE_SECONDS = 60
@@ -137,7 +138,8 @@ def run_requests(keys: Sequence[str], due: Collection[str], regions_per_run: int
         tags = {ASSET_PARTITION_RANGE_START_TAG: chunk[0], ASSET_PARTITION_RANGE_END_TAG: chunk[-1]}
         # No run key: Dagster refuses a key it has seen, whatever became of that run, and a lost run must be asked again.
         # What keeps a region from being asked for twice is the list of unfinished runs, and the claim itself.
-        yield dg.RunRequest(tags={**tags, TRIGGER_TAG: SENSOR_TRIGGER})
+        named = chunk[0] if len(chunk) == 1 else f"{chunk[0]} … {chunk[-1]} ({len(chunk)})"
+        yield dg.RunRequest(tags={**tags, TRIGGER_TAG: SENSOR_TRIGGER, REGIONS_TAG: named})
 
 
 def _ranges(keys: Sequence[str], due: Collection[str], size: int) -> Iterator[list[str]]:

@@ -89,7 +89,7 @@ class Database:
             return cast("_T", patiently(self._once, work, autocommit=autocommit))
         except OperationalError as error:
             reason = str(error.orig).strip().splitlines()[0] if error.orig else "no connection"
-            message = f"The database {self.where} cannot be used: {reason}"
+            message = f"The database {self.where} cannot be used: {reason.rstrip('.')}."
         raise DatabaseUnavailable(message)
 
     def _once(self, work: Callable[[Connection], _T], *, autocommit: bool) -> _T:
@@ -105,8 +105,10 @@ class Database:
 
     @property
     def where(self) -> str:
-        """The URL for a person, without the password."""
-        return self.engine.url.set(drivername="postgresql").render_as_string(hide_password=True)
+        """The URL for a person, without the password, which may be among its options, too."""
+        url = self.engine.url
+        place = {name: value for name, value in url.query.items() if name in ("host", "port")}
+        return url.set(drivername="postgresql", query=place).render_as_string(hide_password=True)
 
     def close(self) -> None:
         self.engine.dispose()
