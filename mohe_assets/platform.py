@@ -83,6 +83,19 @@ def prepare(settings: Settings) -> DatabaseUrls:
     return urls
 
 
+def _require_current(database: Database, settings: Settings, urls: DatabaseUrls) -> None:
+    """A server of a person's own is left as it is, with a sentence what to do; the embedded one is made ready."""
+    try:
+        schema.require_current(database)
+    except DatabaseUnavailable:
+        if urls.embedded is None:
+            raise
+    else:
+        return
+    prepare(settings)
+    schema.require_current(database)
+
+
 def _execute(statement: str, connection: Connection) -> None:
     connection.execute(text(statement))
 
@@ -135,12 +148,10 @@ class Platform:
                 f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed are {' and '.join(REGION_TYPES)}."
             )
         urls = locate(settings)
-        if urls.embedded is not None:
-            prepare(settings)
         # One connection per worker, one for the heartbeat, one for the caller.
         database = Database.connect(urls.data, pool_size=settings.mohe_worker_threads + 2)
         try:
-            schema.require_current(database)
+            _require_current(database, settings, urls)
             yield cls(settings=settings, database=database)
         finally:
             database.close()

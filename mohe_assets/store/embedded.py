@@ -5,6 +5,7 @@ of the binaries readable for all when it runs as root (/root went from 700 to 75
 data and binaries are put where the server's user can reach them.
 """
 
+import errno
 import getpass
 import hashlib
 import importlib.util
@@ -72,7 +73,7 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Makes sure that the server runs and both databases exist. Safe from many processes at once."""
-        self.home.mkdir(parents=True, exist_ok=True)
+        self._make_home()
         try:
             with FileLock(self.home / "postgres.lock", timeout=START_SECONDS):
                 if not self.running:
@@ -99,6 +100,17 @@ class EmbeddedServer:
     def psql(self) -> Path:
         """The psql that comes with the server."""
         return self._binaries() / "psql"
+
+    def _make_home(self) -> None:
+        try:
+            _make_passable(self.home)
+        except OSError as error:
+            reason = error.strerror
+        else:
+            if os.access(self.home, os.W_OK):
+                return
+            reason = os.strerror(errno.EACCES)
+        raise DatabaseUnavailable(f"MOHE_HOME is {self.home}, which cannot be used as a folder to write to: {reason}.")
 
     def _initialise(self) -> None:
         if (self.data / "PG_VERSION").exists():
@@ -154,7 +166,8 @@ class EmbeddedServer:
             return subprocess.CompletedProcess(done.args, done.returncode, output.read())
 
     def _own(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        _make_passable(folder.parent)
+        folder.mkdir(exist_ok=True)
         folder.chmod(0o700)
         if account := _account():
             shutil.chown(folder, account, account)
@@ -171,9 +184,17 @@ class EmbeddedServer:
         return copy / binaries
 
 
+def _make_passable(folder: Path) -> None:
+    """Makes the folder and what is missing above it, passable to the server's account under any umask; loosens no other."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        one.chmod(one.stat().st_mode | 0o011)
+
+
 def _copy_wheel(site: Path, copy: Path) -> None:
     """Binaries and their libraries, which they look for at a fixed distance; complete at once or not at all."""
-    STATE_FOLDER.mkdir(parents=True, exist_ok=True, mode=0o755)
+    _make_passable(STATE_FOLDER)
     with FileLock(STATE_FOLDER / "copy.lock", timeout=START_SECONDS):
         if copy.exists():
             return
