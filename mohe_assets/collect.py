@@ -155,7 +155,7 @@ class CollectionRun:
         if isinstance(self.halted, ApiBlocked):
             return Ending.FAILED, str(self.halted)
         if self.failed:
-            return Ending.FAILED, f"{len(self.failed)} regions failed"
+            return Ending.FAILED, f"{len(self.failed)} region{'s' if len(self.failed) > 1 else ''} failed"
         return Ending.COMPLETED, str(self.halted) if self.halted else None
 
     def _shut_down(self, workers: list[threading.Thread]) -> None:

@@ -5,9 +5,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 
-from mohe_assets.collect import DECLARED_DEAD, CollectionRun, RegionOutcome, Request
-from mohe_assets.defs.metadata import materialization
+from mohe_assets.collect import DECLARED_DEAD, CollectionRun, Outcome, RegionOutcome, Request
+from mohe_assets.defs.metadata import PLACES, materialization
 from mohe_assets.defs.recovery import recover
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.platform import KST, Platform
@@ -87,6 +89,24 @@ def _report(context: Context, outcome: RegionOutcome) -> None:
         reconnecting()(context.log_event, materialization(outcome.completion))
     else:
         context.log.warning(f"{outcome.lease.region_name} {outcome.outcome.value}: {outcome.reason}")
+        if outcome.outcome is Outcome.FAILED and not _is_partitioned(context.run):
+            _show_as_failed(context, outcome.lease.partition_key)
+
+
+def _is_partitioned(run: dg.DagsterRun) -> bool:
+    return PARTITION_NAME_TAG in run.tags or ASSET_PARTITION_RANGE_START_TAG in run.tags
+
+
+def _show_as_failed(context: Context, partition_key: str) -> None:
+    """Makes a failed region of the batch red in the UI.
+
+    Dagster calls a partition failed when the last run that planned to materialize it failed without doing so. A partitioned
+    run plans its partitions when it is created; the batch says so here, for the regions that failed only.
+    """
+    planned = AssetMaterializationPlannedData(PLACES, partition=partition_key)
+    step_key = context.get_step_execution_context().step.key
+    event = DagsterEvent.build_asset_materialization_planned_event(context.job_name, step_key, planned)
+    context.instance.report_dagster_event(event, run_id=context.run_id)
 
 
 def _end(context: Context, run: CollectionRun) -> None:
