@@ -3,7 +3,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint constraints clean
+.PHONY: install demo test bench lint constraints clean
 
 install: $(VENV)/.installed
 
@@ -28,6 +28,11 @@ lint: $(VENV)/.installed-dev
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Takes about ten minutes; writes benchmarks/results/*.json, where README.md has its numbers from.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/rate.py
+	$(BIN)/python benchmarks/recovery.py
 
 # Writes the versions of a fresh environment with everything in it; names and versions only, no address.
 constraints:

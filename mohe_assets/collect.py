@@ -9,7 +9,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -88,6 +89,52 @@ def announce(burial: Burial) -> None:
 
 
 @dataclass(kw_only=True)
+class Pulse:
+    """Calls `beat` every so many seconds, in a thread of its own, until it is stopped or `beat` fails."""
+
+    seconds: float
+    beat: Callable[[], object]
+    failed: Callable[[Exception], None]
+    _over: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(timeout=1)
+
+    def _run(self) -> None:
+        try:
+            while not self._over.wait(self.seconds):
+                self.beat()
+        except Exception as error:  # noqa: BLE001 - handed on, not swallowed
+            self.failed(error)
+
+
+@contextmanager
+def alive(executions: Executions, run_id: str, *, seconds: float) -> Iterator[None]:
+    """Makes a run known, and its death noticed, before it collects; ends its row if what it does then fails."""
+
+    def beat_failed(error: Exception) -> None:
+        log.warning("The heartbeat stopped: %s", error)
+
+    executions.start(run_id)
+    pulse = Pulse(seconds=seconds, beat=lambda: executions.heartbeat(run_id), failed=beat_failed)
+    pulse.start()
+    try:
+        yield
+    except BaseException as error:
+        executions.finish(run_id, Ending.FAILED if isinstance(error, Exception) else Ending.INTERRUPTED, str(error) or None)
+        raise
+    finally:
+        pulse.stop()
+
+
+@dataclass(kw_only=True)
 class CollectionRun:
     """One run. After the last outcome, `halted` says why it ended before its regions did, or is None; `declared_dead` that
     it was frozen for longer than its lease.
@@ -111,17 +158,17 @@ class CollectionRun:
     _not_again: set[str] = field(default_factory=set)
     _outcomes: "queue.SimpleQueue[RegionOutcome | BaseException | None]" = field(default_factory=queue.SimpleQueue)
     _claiming: threading.Lock = field(default_factory=threading.Lock)
-    _over: threading.Event = field(default_factory=threading.Event)
 
     def outcomes(self) -> Generator[RegionOutcome]:
         """Runs the collection; close the iterator to stop it. Asking for the next outcome says that the last is reported."""
         self.executions.start(self.run_id, total=self.total)
         workers = [threading.Thread(target=self._work, name=f"collect-{n}", daemon=True) for n in range(self.limits.threads)]
-        pulse = threading.Thread(target=self._pulse, name="heartbeat", daemon=True)
+        pulse = Pulse(seconds=self.limits.heartbeat_seconds, beat=self._beat, failed=self._abandon)
         ending: Ending = Ending.INTERRUPTED
         note: str | None = "stopped"
         try:
-            for thread in (pulse, *workers):
+            pulse.start()
+            for thread in workers:
                 thread.start()
             yield from self._reported(len(workers))
             ending, note = self._ending()
@@ -129,9 +176,9 @@ class CollectionRun:
             self.declared_dead, note = True, str(error)
         finally:
             self._shut_down(workers)
-            self.executions.finish(self.run_id, ending, note)
-            self._over.set()
-            pulse.join(timeout=1)
+            pulse.stop()
+            if not self.executions.finish(self.run_id, ending, note):
+                self.declared_dead = True
 
     def not_taken(self) -> list[Standing]:
         """The regions asked for by code that this run did not hold, and how they stand."""
@@ -168,14 +215,10 @@ class CollectionRun:
         for lease in list(self._held.values()):
             self.checkpoints.release(lease)
 
-    def _pulse(self) -> None:
-        try:
-            while not self._over.wait(self.limits.heartbeat_seconds):
-                self.checkpoints.renew(list(self._held.values()))
-                if not self.executions.heartbeat(self.run_id) and not self._over.is_set():
-                    self._abandon(StopRequested(DECLARED_DEAD))
-        except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
-            self._abandon(error)
+    def _beat(self) -> None:
+        self.checkpoints.renew(list(self._held.values()))
+        if not self.executions.heartbeat(self.run_id):
+            self._abandon(StopRequested(DECLARED_DEAD))
 
     def _abandon(self, error: Exception) -> None:
         self.stop.set()

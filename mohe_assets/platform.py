@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +19,7 @@ from mohe_assets.clients.http import CallGate, OpenGate, RetryPolicy
 from mohe_assets.clients.naver_local import CLASSIC, HUB, NaverLocalClient
 from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.clients.transport import Timeouts
-from mohe_assets.collect import CollectionRun, Limits, Request
+from mohe_assets.collect import CollectionRun, Limits, Request, alive
 from mohe_assets.errors import DatabaseUnavailable, SettingsError, StopRequested
 from mohe_assets.places import RegionIndex
 from mohe_assets.regions import REGION_TYPES, build_region_list
@@ -242,6 +242,10 @@ class Platform:
         elif not settings.checkpoint_enabled:
             anew = self.checkpoints.new_round(also_unfinished=True)
             log.warning("CHECKPOINT_ENABLED is false: no checkpoint is read, %d regions are collected anew.", len(anew))
+
+    def alive(self, run_id: str) -> AbstractContextManager[None]:
+        """A row and a heartbeat for a run that does not collect yet."""
+        return alive(self.executions, run_id, seconds=self.settings.mohe_heartbeat_seconds)
 
     @contextmanager
     def collection(self, run_id: str, request: Request, *, total: int = 0) -> Iterator[CollectionRun]:

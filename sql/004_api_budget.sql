@@ -10,7 +10,8 @@ CREATE TABLE IF NOT EXISTS api_budget (
     next_slot_at     timestamptz  NOT NULL DEFAULT '-infinity',
     pace             double precision NOT NULL DEFAULT 1,  -- share of the configured rate in use; falls after refusals
     paced_at         timestamptz  NOT NULL DEFAULT '-infinity',
-    strikes          integer      NOT NULL DEFAULT 0,    -- cuts of the pace in quick succession
+    paced_calls      integer      NOT NULL DEFAULT 0,    -- the day's calls, and of them the refused, at the last cut
+    paced_refused    integer      NOT NULL DEFAULT 0,
     proven           varchar(64),                        -- digest of the credentials that last got an answer
     probing_since    timestamptz,                        -- one call is out that shows whether the API answers (again)
     exhausted_until  timestamptz,                        -- the server said that the quota is used up
@@ -51,26 +52,35 @@ LANGUAGE sql IMMUTABLE AS $$
       FROM (SELECT extract(epoch FROM moment - budget.paced_at)::double precision AS since) AS elapsed
 $$;
 
--- The server refused a call for its rate: everybody slows down. A lone refusal is a late packet and costs half a per cent;
--- refusals that go on, one cut after the other, say that the configured rate is too high. Refusals at the same moment count
--- once: the calls that caused them were sent before anybody could know.
+-- The server refused a call for its rate: everybody slows down. A few refusals among many calls are late packets and cost
+-- half a per cent; more than one call in five refused since the last look says that the configured rate is too high, and
+-- costs fifteen. Refusals at the same moment count once: the calls that caused them were sent before anybody could know.
 CREATE OR REPLACE FUNCTION slow_down(p_api text, p_account text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    budget api_budget;
-    moment timestamptz;
-    strike integer;
+    budget  api_budget;
+    moment  timestamptz;
+    calls   integer;
+    refused integer;
+    enough  boolean;
 BEGIN
     SELECT * INTO budget FROM api_budget WHERE api = p_api AND account = p_account FOR UPDATE;
     moment := budget_clock();
-    UPDATE api_usage SET refused_rate = refused_rate + 1
-     WHERE api = p_api AND account = p_account AND day = budget_day(moment);
+    UPDATE api_usage AS usage SET refused_rate = usage.refused_rate + 1
+     WHERE api = p_api AND account = p_account AND day = budget_day(moment)
+    RETURNING usage.reserved, usage.refused_rate INTO calls, refused;
     IF budget.paced_at > moment - interval '0.5 seconds' THEN
         RETURN;
     END IF;
-    strike := CASE WHEN budget.paced_at > moment - interval '3 seconds' THEN least(budget.strikes + 1, 5) ELSE 1 END;
+    -- Judged over five calls at least, and over one day: the counts begin anew at midnight.
+    enough := calls - budget.paced_calls NOT BETWEEN 0 AND 4;
     UPDATE api_budget
-       SET paced_at = moment, strikes = strike,
-           pace = greatest(0.02, current_pace(budget, moment) * (ARRAY[0.995, 0.99, 0.98, 0.95, 0.85])[strike])
+       SET paced_at = moment,
+           paced_calls = CASE WHEN enough THEN calls ELSE budget.paced_calls END,
+           paced_refused = CASE WHEN enough THEN refused ELSE budget.paced_refused END,
+           pace = greatest(0.02, current_pace(budget, moment) * CASE
+               WHEN enough AND (refused - budget.paced_refused) * 5 > calls - budget.paced_calls
+                    AND calls > budget.paced_calls THEN 0.85
+               ELSE 0.995 END)
      WHERE api = p_api AND account = p_account;
 END $$;
 

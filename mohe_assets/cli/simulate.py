@@ -29,6 +29,7 @@ def simulate(
     """
     try:
         config = SimulatorConfig(
+            warm=True,
             seed=seed,
             round=round_number,
             calls_per_second=calls_per_second or None,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from mohe_assets import settings as settings_module
@@ -63,19 +64,19 @@ def _show(found: Status) -> Group:
                              f"{progress.pending} pending, {progress.failed} failed")  # fmt: skip
     table.add_row("places", f"{overview.places:,}")
     table.add_row("searches", f"{overview.searches:,} stored, {overview.calls:,} calls")
-    table.add_row("API", _api(found.api))
+    table.add_row("API", escape(_api(found.api)))
     parts: list[Any] = [table]
     if overview.failures:
         failed = Table("failed region", "kind", "failures", "next try", "reason", title_justify="left")
         for one in overview.failures:
             when = f"{one.retry_at:%m-%d %H:%M}" if one.retry_at else "when asked: mohe retry"
-            failed.add_row(one.region_name, one.failure_kind, str(one.failures), when, one.error_message)
+            failed.add_row(one.region_name, one.failure_kind, str(one.failures), when, escape(one.error_message))
         parts.append(failed)
     if overview.runs:
         runs = Table("run", "status", "started", "regions done", "note")
         for run in overview.runs:
             done = f"{run.completed_regions} of {run.total_regions}"
-            runs.add_row(run.execution_id[:8], run.status, f"{run.start_time:%m-%d %H:%M:%S}", done, run.note or "")
+            runs.add_row(run.execution_id[:8], run.status, f"{run.start_time:%m-%d %H:%M:%S}", done, escape(run.note or ""))
         parts.append(runs)
     return Group(*parts)
 

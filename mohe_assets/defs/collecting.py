@@ -59,9 +59,10 @@ def collect(context: Context, platform: Platform, request: Request, *, total: in
 
     Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success with what was done.
     """
-    recover(context.instance, platform)
+    with platform.alive(context.run.run_id):
+        recover(context.instance, platform)
     totals = Totals()
-    with platform.collection(context.run_id, request, total=total) as run:
+    with platform.collection(context.run.run_id, request, total=total) as run:
         with closing(run.outcomes()) as outcomes:
             for outcome in outcomes:
                 _report(context, outcome)
@@ -106,7 +107,7 @@ def _show_as_failed(context: Context, partition_key: str) -> None:
     planned = AssetMaterializationPlannedData(PLACES, partition=partition_key)
     step_key = context.get_step_execution_context().step.key
     event = DagsterEvent.build_asset_materialization_planned_event(context.job_name, step_key, planned)
-    context.instance.report_dagster_event(event, run_id=context.run_id)
+    context.instance.report_dagster_event(event, run_id=context.run.run_id)
 
 
 def _end(context: Context, run: CollectionRun) -> None:

@@ -4,6 +4,7 @@ import dagster as dg
 
 from mohe_assets.collect import Request
 from mohe_assets.defs.collecting import cancelled_by_signals, collect
+from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH
 from mohe_assets.defs.refreshing import mirror_partitions, refresh
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.errors import ApiError
@@ -17,7 +18,7 @@ refresh_regions = dg.define_asset_job(
 )
 
 ingest_places = dg.define_asset_job(
-    "ingest_places",
+    INGEST_PLACES,
     # The checks look at the whole country; they are run when asked for, not after every few regions.
     selection=dg.AssetSelection.assets("places").without_checks(),
     description="Collects the places of the chosen regions.",
@@ -47,12 +48,17 @@ def refresh_if_due(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
     """Refreshes the regions if there are none, or if the list is old. A failed refresh of a list we have stops nothing."""
     with cancelled_by_signals(context), mohe.open() as platform:
         platform.settings.require_collection_keys()
-        if not platform.refresh_is_due():
-            mirror_partitions(context.instance, platform)
-        elif platform.regions.last_refresh() is None:
-            _refresh(context, platform)
-        else:
-            _refresh_or_go_on(context, platform)
+        with platform.alive(context.run_id):
+            _refresh_if_due(context, platform)
+
+
+def _refresh_if_due(context: dg.OpExecutionContext, platform: Platform) -> None:
+    if not platform.refresh_is_due():
+        mirror_partitions(context.instance, platform)
+    elif platform.regions.last_refresh() is None:
+        _refresh(context, platform)
+    else:
+        _refresh_or_go_on(context, platform)
 
 
 def _refresh(context: dg.OpExecutionContext, platform: Platform) -> None:
@@ -82,6 +88,7 @@ def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> N
 
 
 @dg.job(
+    name=PLACE_INGESTION_BATCH,
     description="The whole collection in one process: refresh if due, then due regions until none is left.",
     executor_def=dg.in_process_executor,
 )

@@ -7,6 +7,8 @@ from mohe_assets.sync import RegionSync
 
 PLACES = dg.AssetKey("places")
 OWNER = "team:mohe"
+INGEST_PLACES = "ingest_places"
+PLACE_INGESTION_BATCH = "place_ingestion_batch"
 
 
 def materialization(completion: Completion) -> dg.AssetMaterialization:

@@ -4,14 +4,18 @@ Ours is committed first, always. So a completion may lack its event, and a run t
 the other way round cannot happen.
 """
 
+import datetime as dt
 from collections.abc import Collection
 
 import dagster as dg
 
 from mohe_assets.collect import announce
-from mohe_assets.defs.metadata import PLACES, materialization
+from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH, PLACES, materialization
 from mohe_assets.platform import Platform
 from mohe_assets.store.executions import Burial
+
+# Between Dagster's start of a run and its row lie imports and a connection: seconds, a minute on a bad day.
+STILLBORN_SECONDS = 60
 
 
 def recover(instance: dg.DagsterInstance, platform: Platform) -> Burial:
@@ -19,6 +23,7 @@ def recover(instance: dg.DagsterInstance, platform: Platform) -> Burial:
     burial = platform.executions.bury_dead(platform.checkpoints, over=lambda run_ids: _over_in_dagster(instance, run_ids))
     announce(burial)
     _end_in_dagster(instance, platform)
+    _end_stillborn(instance, platform)
     _report_completions(instance, platform)
     return burial
 
@@ -54,6 +59,22 @@ def _end_in_dagster(instance: dg.DagsterInstance, platform: Platform) -> None:
             instance.report_run_canceled(run, message="The run's process is gone; its regions go on in other runs.")
     if ended:
         platform.executions.mark_ended_in_dagster(ended)
+
+
+def _end_stillborn(instance: dg.DagsterInstance, platform: Platform) -> None:
+    """Ends runs that died between Dagster's start of them and the first thing they do, which is to make themselves known."""
+    grace = dt.timedelta(seconds=STILLBORN_SECONDS + platform.settings.mohe_lease_seconds)
+    long_ago = (dt.datetime.now(dt.UTC) - grace).timestamp()
+    started = instance.get_run_records(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    old = {record.dagster_run.run_id: record.dagster_run for record in started if (record.start_time or long_ago) < long_ago}
+    silent = {run_id: run for run_id, run in old.items() if collects_places(run)}
+    for run_id in silent.keys() - platform.executions.known(silent.keys()):
+        instance.report_run_canceled(silent[run_id], message="The run's process died before it began; nothing was lost.")
+
+
+def collects_places(run: dg.DagsterRun) -> bool:
+    """Whether a run collects places, whoever launched it: the sensor, a backfill, a person."""
+    return run.job_name in {INGEST_PLACES, PLACE_INGESTION_BATCH} or PLACES in (run.asset_selection or ())
 
 
 def _report_completions(instance: dg.DagsterInstance, platform: Platform) -> None:

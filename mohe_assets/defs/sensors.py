@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Collection, Iterator, Sequence
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -11,10 +12,11 @@ from dagster._core.storage.tags import (
 )
 
 from mohe_assets.defs.assets.places import SENSOR_TRIGGER, TRIGGER_TAG
-from mohe_assets.defs.jobs import ingest_places, place_ingestion_batch
-from mohe_assets.defs.metadata import PLACES
+from mohe_assets.defs.jobs import ingest_places
+from mohe_assets.defs.metadata import PLACE_INGESTION_BATCH
 from mohe_assets.defs.partitions import sigungu_partitions
-from mohe_assets.defs.recovery import reconcile, recover
+from mohe_assets.defs.recovery import collects_places, reconcile, recover
+from mohe_assets.defs.refreshing import mirror_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.platform import KST, Platform
 from mohe_assets.store.api_budget import read_state
@@ -23,13 +25,6 @@ REGIONS_TAG = "mohe/regions"
 INTERVAL_SECONDS = 5
 # Comparing all partitions with all checkpoints is for what nobody should have done by hand; once a minute is enough.
 RECONCILE_SECONDS = 60
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 @dg.sensor(
@@ -59,25 +54,22 @@ def _reconcile_now_and_then(context: dg.SensorEvaluationContext, platform: Platf
     last = dt.datetime.fromisoformat(context.cursor) if context.cursor else None
     if last is not None and now - last < dt.timedelta(seconds=RECONCILE_SECONDS):
         return str(context.cursor)
+    mirror_partitions(context.instance, platform)
     reconcile(context.instance, platform)
     return now.isoformat()
 
 
 def _unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """The runs under way that collect places, whoever launched them: the sensor, a backfill, a person."""
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED))
-    return [run for run in runs if _collects(run)]
-
-
-def _collects(run: dg.DagsterRun) -> bool:
-    return run.job_name in {ingest_places.name, place_ingestion_batch.name} or PLACES in (run.asset_selection or ())
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    return [run for run in runs if collects_places(run)]
 
 
 def _reason_to_wait(platform: Platform, unfinished: Sequence[dg.DagsterRun]) -> str | None:
     settings = platform.settings
     if not settings.checkpoint_auto_resume:
         return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."
-    if any(run.job_name == place_ingestion_batch.name for run in unfinished):
+    if any(run.job_name == PLACE_INGESTION_BATCH for run in unfinished):
         return "place_ingestion_batch is collecting all that is due."
     state = read_state(platform.database, platform.account)
     if state.blocked_why is not None:

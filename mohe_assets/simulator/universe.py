@@ -3,6 +3,7 @@
 Only hashes of texts seed the generators, so that two processes agree whatever PYTHONHASHSEED is.
 """
 
+import gc
 import math
 import random
 import re
@@ -84,6 +85,14 @@ class Universe:
             rng = random.Random(f"{self.seed}:{base}")  # noqa: S311 - as above
             self._districts[base] = list(_district(base, self.size(base), rng))
         return self._districts[base]
+
+    def make_all(self) -> None:
+        """All districts at once; the collector is told to leave them alone, since they live as long as the process."""
+        for base, district in base_sigungu().items():
+            if district.is_leaf:
+                self.places(base)
+        gc.collect()
+        gc.freeze()
 
     def matching(self, base: str, keywords: tuple[tuple[str, ...], ...]) -> list[Place]:
         """Places where every keyword (one of its forms) is in the title or the category."""

@@ -28,6 +28,8 @@ class World:
         self._edits: tuple[Mapping[str, Any], ...] = ()
         self._apply(config)
         self._start_counting()
+        if config.warm:
+            self.universe.make_all()
 
     def configure(self, changes: Mapping[str, Any]) -> None:
         """Change settings while running; nothing changes when one of them is malformed (ValueError)."""

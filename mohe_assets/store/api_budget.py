@@ -53,7 +53,8 @@ WITH counted AS (
      WHERE api = :api AND account = :account AND day = budget_day(budget_clock())
 )
 UPDATE api_budget
-   SET exhausted_until = greatest(budget_clock() + interval '1 minute', CAST(:until AS timestamptz), exhausted_until),
+   SET exhausted_until = greatest(budget_clock() + interval '1 minute', exhausted_until,
+                                  coalesce(CAST(:until AS timestamptz), budget_midnight(budget_day(budget_clock()) + 1))),
        exhausted_why = :why, probing_since = NULL
  WHERE api = :api AND account = :account
 """

@@ -102,8 +102,9 @@ SELECT execution_id, host, process_id, process_started,
   FROM batch_execution_metadata WHERE batch_name = :batch AND status = 'RUNNING'
 """
 BURY = """
-UPDATE batch_execution_metadata
-   SET status = 'INTERRUPTED', end_time = coalesce(heartbeat_at, now()), note = 'the run stopped without a word'
+UPDATE batch_execution_metadata e
+   SET status = 'INTERRUPTED', end_time = coalesce(heartbeat_at, now()), note = 'the run stopped without a word',
+       calls_used = (SELECT coalesce(sum(q.calls), 0) FROM search_query q WHERE q.run_id = e.execution_id)
  WHERE execution_id = ANY(CAST(:dead AS text[])) AND status = 'RUNNING'
 RETURNING execution_id
 """
@@ -111,6 +112,7 @@ NOT_ENDED_IN_DAGSTER = """
 SELECT execution_id FROM batch_execution_metadata
  WHERE batch_name = :batch AND status = 'INTERRUPTED' AND dagster_ended_at IS NULL ORDER BY id
 """
+KNOWN = "SELECT execution_id FROM batch_execution_metadata WHERE execution_id = ANY(CAST(:run_ids AS text[]))"
 ENDED_IN_DAGSTER = """
 UPDATE batch_execution_metadata SET dagster_ended_at = now() WHERE execution_id = ANY(CAST(:ended AS text[]))
 """
@@ -184,6 +186,11 @@ class Executions:
             return Burial(dead_runs=tuple(row["execution_id"] for row in buried), regions=tuple(regions))
 
         return self.database.transact(work)
+
+    def known(self, run_ids: Collection[str]) -> set[str]:
+        """Those of the runs that have a row, whatever its status."""
+        found = self.database.transact(lambda c: rows(c, KNOWN, run_ids=sorted(run_ids)))
+        return {str(row["execution_id"]) for row in found}
 
     def not_ended_in_dagster(self) -> list[str]:
         """Interrupted runs that Dagster may still believe to be running."""

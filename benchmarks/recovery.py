@@ -1,0 +1,85 @@
+"""A national collection that is killed ten times: what it repeats, loses and leaves behind, and how fast it goes on."""
+
+import argparse
+import random
+import statistics
+import time
+
+from recovery_stage import Stage, stage, uninterrupted, write
+
+from mohe_assets.simulator.config import SimulatorConfig
+from mohe_assets_tests.recovery.processes import Collected, repeated, statuses, until
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=int, default=50, help="the API's calls per second")
+    parser.add_argument("--latency-ms", type=float, default=60)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lease-seconds", type=float, default=10)
+    parser.add_argument("--keywords", default="", help="comma-separated; the default fifteen if empty")
+    arguments = parser.parse_args()
+    changes = {"MOHE_SEARCH_KEYWORDS": arguments.keywords} if arguments.keywords else {}
+    reference = uninterrupted(**changes)
+    changes |= {"MOHE_LEASE_SECONDS": str(arguments.lease_seconds), "MOHE_HEARTBEAT_SECONDS": "1"}
+    config = SimulatorConfig(warm=True, calls_per_second=arguments.rate, latency_ms=arguments.latency_ms, daily_quota=None)
+    with stage(config, **changes) as made:
+        result = measure(made, reference, random.Random(arguments.seed), arguments.kills)
+    write(
+        "recovery", {"calls per second": arguments.rate, "latency (ms)": arguments.latency_ms, "seed": arguments.seed, **result}
+    )
+
+
+def measure(made: Stage, reference: Collected, moments: random.Random, kills: int) -> dict[str, object]:
+    """Kills at random calls, each time starting again by hand; then what is left, one lease after the end."""
+    settings, database = made.platform.settings, made.platform.database
+    searches = len(reference.searches)
+    began = time.monotonic()
+    idle: list[float] = []
+    worker = made.start_worker()
+    for target in sorted(moments.sample(range(1, searches - settings.mohe_worker_threads), kills)):
+        until_received(made, target)
+        worker.kill()
+        killed_at, before = time.monotonic(), received(made)
+        worker = made.start_worker()
+        until_received(made, before + 1)
+        idle.append(time.monotonic() - killed_at)
+    status = worker.wait(3_600)
+    seconds = time.monotonic() - began
+    time.sleep(settings.mohe_lease_seconds)
+    answers = made.simulator.stats()["naver"]["answers_per_search"]
+    left = made.platform.database.transact(
+        lambda connection: connection.exec_driver_sql(
+            "SELECT count(*) FROM batch_execution_metadata WHERE status = 'RUNNING'"
+        ).scalar_one()
+    )
+    return {
+        "searches": searches,
+        "kills": kills,
+        "last run's exit status": status,
+        "regions": statuses(database),
+        "searches never answered": searches - len(answers),
+        "searches answered more than once": sum(times > 1 for times in answers.values()),
+        "answers beyond the first": repeated(answers),
+        "worker threads": settings.mohe_worker_threads,
+        "places": len(reference.places),
+        "places identical to an uninterrupted collection": "yes" if Collected.of(database) == reference else "no",
+        "seconds from kill -9 to the next call, median": round(statistics.median(idle), 2) if idle else None,
+        "seconds from kill -9 to the next call, longest": round(max(idle), 2) if idle else None,
+        "left PROCESSING one lease after the end": statuses(database).get("PROCESSING", 0),
+        "left RUNNING one lease after the end": left,
+        "seconds in all": round(seconds, 1),
+    }
+
+
+def until_received(made: Stage, calls: int) -> None:
+    until(lambda: received(made) >= calls, f"call {calls}", seconds=3_600)
+
+
+def received(made: Stage) -> int:
+    return int(made.simulator.stats(brief=True)["naver"]["received"])
+
+
+if __name__ == "__main__":
+    main()

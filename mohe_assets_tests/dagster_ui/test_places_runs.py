@@ -1,0 +1,315 @@
+"""Runs of the jobs and of the asset `places`: what each region's partition shows afterwards, and what is asked again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARENT_RUN_ID_TAG,
+    ROOT_RUN_ID_TAG,
+)
+
+from mohe_assets.defs.assets.places import SENSOR_TRIGGER, TRIGGER_TAG
+from mohe_assets.defs.metadata import PLACES
+from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.platform import Platform
+from mohe_assets.simulator.server import Simulator
+from mohe_assets.store.database import Database
+from mohe_assets_tests.dagster_ui.conftest import KEYWORDS, Collect, FewRegions, execute, keys_of
+from mohe_assets_tests.recovery.processes import executions, materializations, partition_of, read, statuses
+from mohe_assets_tests.recovery.test_quota import set_noon
+
+SEARCHES = len(KEYWORDS)
+
+
+def code(key: str) -> str:
+    return key.partition("_")[0]
+
+
+def name_of(key: str) -> str:
+    return key.partition("_")[2].replace("_", " ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A run that is over."""
+
+    run_id: str
+    succeeded: bool
+    materialized: tuple[str, ...]
+    log: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """Runs jobs in this process, on this test's instance."""
+
+    instance: dg.DagsterInstance
+    definitions: dg.Definitions
+
+    def create(self, first: str, last: str | None = None, **tags: str) -> dg.DagsterRun:
+        """A run over a range of partitions, asked for now and not executed yet."""
+        span = {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last or first}
+        job = self.definitions.resolve_job_def("ingest_places")
+        return self.instance.create_run_for_job(job, tags={**span, **tags})
+
+    def execute(self, run: dg.DagsterRun) -> Done:
+        job = self.definitions.resolve_job_def(run.job_name)
+        result = execute_run(InMemoryJob(job), run, self.instance, raise_on_error=False)
+        return self.done(run.run_id, succeeded=result.success)
+
+    def collect(self, first: str, last: str | None = None, **tags: str) -> Done:
+        return self.execute(self.create(first, last, **tags))
+
+    def job(self, name: str, run_config: Mapping[str, object] | None = None) -> Done:
+        job = self.definitions.resolve_job_def(name)
+        result = job.execute_in_process(run_config=run_config, instance=self.instance, raise_on_error=False)
+        return self.done(result.run_id, succeeded=result.success)
+
+    def done(self, run_id: str, *, succeeded: bool) -> Done:
+        entries = self.instance.all_logs(run_id)
+        events = [entry for entry in entries if entry.dagster_event and entry.dagster_event.is_step_materialization]
+        errors = [str(entry.dagster_event.event_specific_data) for entry in entries if entry.dagster_event]
+        return Done(
+            run_id=run_id,
+            succeeded=succeeded,
+            materialized=tuple(sorted(partition_of(entry) for entry in events if partition_of(entry))),
+            log="\n".join([*(entry.message for entry in entries), *errors]),
+        )
+
+
+@pytest.fixture
+def launcher(instance: dg.DagsterInstance, definitions: dg.Definitions) -> Launcher:
+    return Launcher(instance=instance, definitions=definitions)
+
+
+def ledger(database: Database) -> dict[tuple[str, int], int]:
+    """(Region code, round) → searches."""
+    sql = "SELECT region_code, round, count(*) AS searches FROM search_query GROUP BY 1, 2"
+    return {(row["region_code"], row["round"]): row["searches"] for row in read(database, sql)}
+
+
+def calls(simulator: Simulator) -> int:
+    return int(simulator.stats(brief=True)["naver"]["received"])
+
+
+class TestACollection:
+    def test_every_region_is_materialized_by_itself_and_says_what_was_found(
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, few: FewRegions
+    ) -> None:
+        keys = few(3)
+        done = launcher.collect(keys[0], keys[2])
+        assert done.succeeded
+        assert done.materialized == tuple(keys)
+        assert statuses(database) == {"COMPLETED": 3}
+        assert instance.get_materialized_partitions(PLACES) == set(keys)
+        rows = {row["region_code"]: row for row in read(database, "SELECT * FROM batch_checkpoint")}
+        for record in materializations(instance):
+            shown = {name: value.value for name, value in cast("Any", record.asset_materialization).metadata.items()}
+            key = partition_of(record.event_log_entry)
+            row = rows[code(key)]
+            assert shown["region"] == row["region_name"] == name_of(key)
+            assert shown["places"] == shown["dagster/partition_row_count"] == row["processed_count"] > 0
+            assert shown["places_new"] + shown["places_known_before"] == shown["places"]
+            assert {"strays", "items_set_aside", "searches_full"} <= set(shown)
+            assert (shown["searches"], shown["calls"]) == (SEARCHES, SEARCHES)
+            assert shown["duration_seconds"] > 0
+            assert (shown["round"], shown["attempt"]) == (1, 1)
+            assert shown["collected_by_run"] == done.run_id
+            assert done.run_id in shown["execution_row"]
+        assert [(run["execution_id"], run["status"]) for run in executions(database)] == [(done.run_id, "COMPLETED")]
+
+    def test_a_region_that_fails_fails_the_run_and_the_others_stay(
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator, few: FewRegions
+    ) -> None:
+        keys = few(4)
+        simulator.add_faults([{"api": "naver", "fault": "status", "status": 503, "query_contains": name_of(keys[1])}])
+        done = launcher.collect(keys[0], keys[3])
+        assert not done.succeeded
+        assert done.materialized == (keys[0], keys[2], keys[3])
+        assert f"{name_of(keys[1])}: " in done.log
+        assert "503" in done.log
+        assert keys_of(database, failed(database)) == [keys[1]]
+
+        simulator.clear_faults()
+        again = launcher.collect(keys[1])
+        assert again.succeeded, "a person does not wait for retry_at"
+        assert instance.get_materialized_partitions(PLACES) == set(keys)
+
+    def test_a_quota_that_ends_in_the_middle_is_a_success_with_what_was_done(
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator, few: FewRegions
+    ) -> None:
+        keys = few(10)
+        set_noon(database, simulator)
+        simulator.configure(daily_quota=9)
+        done = launcher.collect(keys[0], keys[9])
+        assert done.succeeded
+        assert "KST" in done.log
+        reached = instance.get_materialized_partitions(PLACES)
+        assert reached == set(done.materialized)
+        assert 1 <= len(reached) <= 4
+        assert statuses(database) == {"COMPLETED": len(reached), "PENDING": 10 - len(reached)}
+
+    def test_a_refused_key_fails_the_run_once_with_the_variable_and_no_region(
+        self, launcher: Launcher, database: Database, simulator: Simulator, few: FewRegions
+    ) -> None:
+        keys = few(5)
+        simulator.configure(client_secret="changed-at-the-other-end")
+        done = launcher.collect(keys[0], keys[4])
+        assert not done.succeeded
+        assert "NAVER_CLIENT_SECRET" in done.log
+        assert statuses(database) == {"PENDING": 5}
+
+    def test_a_region_held_by_a_live_run_is_left_to_it(
+        self, launcher: Launcher, database: Database, platform: Platform, few: FewRegions
+    ) -> None:
+        keys = few(3)
+        platform.executions.start("a-live-run")
+        (lease,) = platform.checkpoints.claim("a-live-run", codes=[code(keys[1])])
+        done = launcher.collect(keys[0], keys[2])
+        assert done.succeeded
+        assert done.materialized == (keys[0], keys[2])
+        assert f"{name_of(keys[1])} is being collected by run a-live-run" in done.log
+        assert platform.checkpoints.release(lease), "nobody took it away"
+        assert statuses(database) == {"COMPLETED": 2, "PENDING": 1}
+
+
+def failed(database: Database) -> list[str]:
+    return [row["region_code"] for row in read(database, "SELECT region_code FROM batch_checkpoint WHERE status = 'FAILED'")]
+
+
+class TestWhatIsAskedAgain:
+    def test_a_person_who_materializes_a_completed_region_gets_it_collected_afresh(
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator, few: FewRegions
+    ) -> None:
+        keys = few(2)
+        first = launcher.collect(keys[0], keys[1])
+        second = launcher.collect(keys[0])
+        assert first.materialized == tuple(keys)
+        assert second.materialized == (keys[0],)
+        assert ledger(database) == {(code(keys[0]), 1): SEARCHES, (code(keys[1]), 1): SEARCHES, (code(keys[0]), 2): SEARCHES}
+        assert calls(simulator) == 3 * SEARCHES
+        newest = instance.get_latest_materialization_event(PLACES)
+        shown = cast("Any", newest).asset_materialization.metadata
+        assert shown["round"].value == 2
+        assert shown["places_new"].value == 0, "the world has not changed meanwhile"
+
+    def test_the_sensor_does_not(
+        self, launcher: Launcher, database: Database, simulator: Simulator, few: FewRegions, collect_elsewhere: Collect
+    ) -> None:
+        keys = few(2)
+        collect_elsewhere([keys[0]])
+        done = launcher.collect(keys[0], keys[1], **{TRIGGER_TAG: SENSOR_TRIGGER})
+        assert done.succeeded
+        assert statuses(database) == {"COMPLETED": 2}
+        assert calls(simulator) == 2 * SEARCHES
+
+    def test_a_re_execution_does_only_what_its_lineage_has_left(
+        self, launcher: Launcher, instance: dg.DagsterInstance, simulator: Simulator, few: FewRegions
+    ) -> None:
+        keys = few(4)
+        simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": name_of(keys[2])}])
+        first = launcher.collect(keys[0], keys[3])
+        assert not first.succeeded
+        simulator.clear_faults()
+        before = calls(simulator)
+
+        lineage = {ROOT_RUN_ID_TAG: first.run_id, PARENT_RUN_ID_TAG: first.run_id}
+        second = launcher.collect(keys[0], keys[3], **lineage)
+        assert second.succeeded
+        assert calls(simulator) - before == SEARCHES
+        assert set(second.materialized) == set(keys), "the others are said to be done once more"
+        assert instance.get_materialized_partitions(PLACES) == set(keys)
+
+        before = calls(simulator)
+        third = launcher.collect(keys[0], keys[3], **{ROOT_RUN_ID_TAG: first.run_id, PARENT_RUN_ID_TAG: second.run_id})
+        assert third.succeeded
+        assert calls(simulator) == before
+
+    def test_what_another_run_completed_since_is_reported_and_not_repeated(
+        self, launcher: Launcher, simulator: Simulator, few: FewRegions, collect_elsewhere: Collect
+    ) -> None:
+        keys = few(3)
+        asked = launcher.create(keys[0], keys[2])
+        collect_elsewhere(keys[:2])
+        done = launcher.execute(asked)
+        assert done.succeeded
+        assert done.materialized == tuple(keys)
+        assert calls(simulator) == 3 * SEARCHES
+
+    def test_a_new_round_makes_completed_regions_due_and_keeps_the_history(
+        self,
+        launcher: Launcher,
+        database: Database,
+        platform: Platform,
+        simulator: Simulator,
+        few: FewRegions,
+        collect_elsewhere: Collect,
+    ) -> None:
+        keys = few(3)
+        collect_elsewhere(keys[:2])
+        execute(database, "UPDATE batch_checkpoint SET status = 'FAILED' WHERE status = 'PENDING'")
+        places = read(database, "SELECT count(*) AS found FROM places")
+        assert launcher.job("new_round").succeeded
+        assert statuses(database) == {"PENDING": 2, "FAILED": 1}
+        assert platform.checkpoints.due_keys() == set(keys[:2])
+        assert read(database, "SELECT count(*) AS found FROM places") == places
+        assert len(executions(database)) == 1
+        launcher.collect(keys[0], keys[1], **{TRIGGER_TAG: SENSOR_TRIGGER})
+        assert ledger(database) == {(code(key), number): SEARCHES for key in keys[:2] for number in (1, 2)}
+        assert calls(simulator) == 4 * SEARCHES
+
+
+class TestTheRegions:
+    REFRESH: Mapping[str, object] = {"ops": {"sigungu_regions": {"config": {"accept_any_change": True}}}}
+
+    @staticmethod
+    def without(simulator: Simulator, codes: list[str]) -> None:
+        simulator.configure(region_edits=[{"op": "drop", "code": f"{one}00000"} for one in codes])
+
+    def partitions(self, instance: dg.DagsterInstance) -> list[str]:
+        return list(instance.get_dynamic_partitions(str(sigungu_partitions.name)))
+
+    def test_a_refresh_adds_what_is_missing_and_says_what_the_list_has(
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database
+    ) -> None:
+        keys = keys_of(database)
+        instance.delete_dynamic_partition(str(sigungu_partitions.name), keys[5])
+        assert launcher.job("refresh_regions").succeeded
+        assert sorted(self.partitions(instance)) == keys
+        newest = instance.get_latest_materialization_event(dg.AssetKey("sigungu_regions"))
+        shown = {name: value.value for name, value in cast("Any", newest).asset_materialization.metadata.items()}
+        assert (shown["leaf_regions"], shown["added"], shown["abolished"], shown["source"]) == (256, 0, 0, "api")
+
+    def test_an_abolished_region_loses_its_partition_and_is_not_collected(
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, platform: Platform, simulator: Simulator
+    ) -> None:
+        keys = keys_of(database)
+        gone = keys[7]
+        self.without(simulator, [code(gone)])
+        assert launcher.job("refresh_regions").succeeded
+        assert sorted(self.partitions(instance)) == [key for key in keys if key != gone]
+        assert gone not in platform.checkpoints.due_keys()
+        row = read(database, "SELECT status FROM region WHERE region_code = :code", code=code(gone))
+        assert row == [{"status": "ABOLISHED"}]
+
+    def test_a_list_that_lacks_a_third_is_refused_until_a_person_accepts_it(
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator
+    ) -> None:
+        keys = keys_of(database)
+        gone = keys[::3]
+        self.without(simulator, [code(key) for key in gone])
+        refused = launcher.job("refresh_regions")
+        assert not refused.succeeded
+        assert str(len(gone)) in refused.log
+        assert "accept_any_change" in refused.log
+        assert sorted(self.partitions(instance)) == keys
+
+        assert launcher.job("refresh_regions", self.REFRESH).succeeded
+        assert sorted(self.partitions(instance)) == sorted(set(keys) - set(gone))

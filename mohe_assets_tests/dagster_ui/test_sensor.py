@@ -1,0 +1,303 @@
+"""The sensor against a real database: what it asks for, what it waits for and says so, and what it repairs."""
+
+import dataclasses
+import datetime as dt
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+from dagster._core.test_utils import create_run_for_test
+from sqlalchemy import Engine, event
+
+from mohe_assets.defs.metadata import PLACES
+from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.sensors import RECONCILE_SECONDS, busy_keys, pending_region_sensor
+from mohe_assets.errors import ApiBlocked, QuotaExhausted
+from mohe_assets.platform import KST, Platform
+from mohe_assets.store.api_budget import SharedBudget
+from mohe_assets.store.database import Database
+from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, execute, keys_of
+from mohe_assets_tests.recovery.processes import executions, materializations, partition_of, read, run_status, statuses
+
+GIVE_UP = "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = NULL, failures = 5, end_time = now()"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sensor:
+    """The sensor on this test's database; a call is one tick."""
+
+    instance: dg.DagsterInstance
+    environment: Environment
+
+    def __call__(self, *, cursor: str | None = None, **changes: str) -> dg.SensorResult:
+        context = dg.build_sensor_context(instance=self.instance, cursor=cursor)
+        result = pending_region_sensor(context, mohe=MoheResource(environment={**self.environment, **changes}))
+        assert isinstance(result, dg.SensorResult)
+        return result
+
+    def asked(self, **changes: str) -> list[list[str]]:
+        """The partition keys of each run it asks for."""
+        requests = self(**changes).run_requests or []
+        keys = self.instance.get_dynamic_partitions(str(sigungu_partitions.name))
+        return [sorted(busy_keys(keys, [dg.DagsterRun(job_name="any", tags=one.tags)])) for one in requests]
+
+    def reason(self, **changes: str) -> str:
+        """Why it asks for nothing."""
+        result = self(**changes)
+        assert not result.run_requests
+        assert result.skip_reason is not None
+        return str(result.skip_reason.skip_message)
+
+
+@pytest.fixture
+def sensor(instance: dg.DagsterInstance, environment: Environment) -> Sensor:
+    return Sensor(instance=instance, environment=environment)
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """What every engine of this process sends meanwhile, Dagster's own included."""
+    sent: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def budget(platform: Platform) -> SharedBudget:
+    """The gate of some run, after its first call."""
+    gate = SharedBudget(database=platform.database, account=platform.account, stop=threading.Event())
+    gate.reserve()
+    return gate
+
+
+def launched(
+    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, *, job: str = "ingest_places", **tags: str
+) -> dg.DagsterRun:
+    """A run that Dagster believes to be in this status; nobody executes it."""
+    there = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("mohe_assets"), "__repository__")
+    run: dg.DagsterRun = create_run_for_test(
+        instance,
+        job_name=job,
+        status=status,
+        tags=tags,
+        asset_selection={PLACES} if job in {"ingest_places", "__ASSET_JOB"} else None,
+        remote_job_origin=RemoteJobOrigin(there, job),
+    )
+    return run
+
+
+class TestWhatItAsksFor:
+    def test_ranges_of_the_regions_that_are_due(self, sensor: Sensor, database: Database) -> None:
+        keys = keys_of(database)
+        assert sensor.asked() == [keys[0:32], keys[32:64], keys[64:96]]
+        assert sensor.asked(MOHE_REGIONS_PER_RUN="100", MOHE_RUNS_IN_FLIGHT="9") == [keys[:100], keys[100:200], keys[200:]]
+
+    def test_completed_regions_are_left_alone(self, sensor: Sensor, few: FewRegions, collect_elsewhere: Collect) -> None:
+        keys = few(7)
+        collect_elsewhere([keys[2], keys[3]])
+        assert sensor.asked() == [keys[0:2], keys[4:7]]
+
+    @pytest.mark.parametrize(
+        ("job", "status"),
+        [
+            ("ingest_places", dg.DagsterRunStatus.QUEUED),
+            ("ingest_places", dg.DagsterRunStatus.STARTED),
+            ("ingest_places", dg.DagsterRunStatus.CANCELING),
+            ("__ASSET_JOB", dg.DagsterRunStatus.NOT_STARTED),
+            ("__ASSET_JOB", dg.DagsterRunStatus.STARTING),
+        ],
+        ids=lambda value: getattr(value, "name", value),
+    )
+    def test_what_an_unfinished_run_is_going_to_collect_is_not_asked_for(
+        self, sensor: Sensor, instance: dg.DagsterInstance, few: FewRegions, job: str, status: dg.DagsterRunStatus
+    ) -> None:
+        keys = few(8)
+        launched(instance, status, job=job, **{ASSET_PARTITION_RANGE_START_TAG: keys[1], ASSET_PARTITION_RANGE_END_TAG: keys[3]})
+        launched(instance, status, job=job, **{PARTITION_NAME_TAG: keys[6]})
+        assert sensor.asked(MOHE_RUNS_IN_FLIGHT="9") == [[keys[0]], keys[4:6], [keys[7]]]
+
+    @pytest.mark.parametrize(
+        "ended", [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED], ids=lambda s: s.name
+    )
+    def test_what_a_run_that_is_over_did_not_collect_is_asked_for_again(
+        self, sensor: Sensor, instance: dg.DagsterInstance, few: FewRegions, ended: dg.DagsterRunStatus
+    ) -> None:
+        keys = few(3)
+        request = (sensor().run_requests or [])[0]
+        launched(instance, ended, **request.tags)
+        assert sensor.asked() == [keys]
+
+    def test_runs_under_way_take_their_share_of_the_room(
+        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database
+    ) -> None:
+        keys = keys_of(database)
+        for key in keys[-2:]:
+            launched(instance, dg.DagsterRunStatus.STARTED, **{PARTITION_NAME_TAG: key})
+        launched(instance, dg.DagsterRunStatus.STARTED, job="refresh_regions")
+        assert sensor.asked() == [keys[:32]]
+
+    def test_a_failed_region_is_asked_for_once_its_time_has_come(
+        self, sensor: Sensor, database: Database, few: FewRegions
+    ) -> None:
+        later, now, never = few(3)
+        for key, retry_at in ((later, "now() + interval '1 hour'"), (now, "now() - interval '1 second'"), (never, "NULL")):
+            code = key.partition("_")[0]
+            execute(database, f"{GIVE_UP} WHERE region_code = :code", code=code)
+            execute(database, f"UPDATE batch_checkpoint SET retry_at = {retry_at} WHERE region_code = :code", code=code)
+        assert sensor.asked() == [[now]]
+
+
+class TestWhatItWaitsFor:
+    def test_a_person_when_auto_resume_is_off(self, sensor: Sensor) -> None:
+        assert "CHECKPOINT_AUTO_RESUME is false" in sensor.reason(CHECKPOINT_AUTO_RESUME="false")
+
+    def test_the_quota_and_it_says_until_when(self, sensor: Sensor, platform: Platform) -> None:
+        until = dt.datetime.now(KST).replace(microsecond=0) + dt.timedelta(hours=5)
+        budget(platform).refused(QuotaExhausted("Naver says 010", api=platform.account.api, reset_at=until, calls=1))
+        reason = sensor.reason()
+        assert f"{until:%Y-%m-%d %H:%M:%S} KST" in reason
+        assert "Naver says 010" in reason
+
+    def test_the_credentials_and_it_names_their_variables(self, sensor: Sensor, platform: Platform) -> None:
+        why = "NAVER_CLIENT_ID or NAVER_CLIENT_SECRET is refused."
+        blocked = ApiBlocked(why, api=platform.account.api, variables=("NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET"), calls=1)
+        budget(platform).refused(blocked)
+        reason = sensor.reason()
+        assert "NAVER_CLIENT_ID" in reason
+        assert "NAVER_CLIENT_SECRET" in reason
+        assert sensor.asked(NAVER_CLIENT_SECRET="another-secret"), "credentials that changed are worth a try"
+
+    def test_the_runs_in_flight(self, sensor: Sensor, instance: dg.DagsterInstance, database: Database) -> None:
+        for key in keys_of(database)[:2]:
+            launched(instance, dg.DagsterRunStatus.STARTED, **{PARTITION_NAME_TAG: key})
+        assert "2 runs are under way" in sensor.reason(MOHE_RUNS_IN_FLIGHT="2")
+
+    def test_the_batch_that_collects_everything(self, sensor: Sensor, instance: dg.DagsterInstance) -> None:
+        launched(instance, dg.DagsterRunStatus.STARTED, job="place_ingestion_batch")
+        assert "place_ingestion_batch" in sensor.reason()
+
+    def test_nothing_and_then_it_counts(
+        self, sensor: Sensor, database: Database, few: FewRegions, collect_elsewhere: Collect
+    ) -> None:
+        keys = few(6)
+        collect_elsewhere(keys[:3])
+        execute(database, f"{GIVE_UP} WHERE status = 'PENDING'")
+        execute(
+            database,
+            "UPDATE batch_checkpoint SET retry_at = '2099-01-01T00:00:00+09:00' WHERE region_code = :code",
+            code=keys[5].partition("_")[0],
+        )
+        reason = sensor.reason()
+        assert reason.startswith("Nothing is due: 3 of 6 regions are completed, 3 failed (next try 2099-01-01 00:00:00 KST)")
+        assert "2 of them are tried again only when asked for" in reason
+
+    def test_regions_and_then_it_says_how_to_get_them(self, sensor: Sensor, database: Database) -> None:
+        execute(database, "DELETE FROM batch_checkpoint")
+        execute(database, "DELETE FROM legal_dong")
+        execute(database, "DELETE FROM region")
+        assert "refresh_regions" in sensor.reason()
+
+    def test_a_bad_setting_is_named_by_the_tick_that_fails(self, sensor: Sensor) -> None:
+        with pytest.raises(dg.Failure, match="MOHE_REGIONS_PER_RUN is 'many'"):
+            sensor(MOHE_REGIONS_PER_RUN="many")
+
+
+class TestWhatItRepairs:
+    def test_a_completion_whose_event_was_lost_is_reported(
+        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database, few: FewRegions, collect_elsewhere: Collect
+    ) -> None:
+        keys = few(3)
+        collect_elsewhere(keys)
+        execute(database, "UPDATE batch_checkpoint SET reported_at = NULL")
+        # Within the minute between two comparisons of everything: this needs none.
+        sensor(cursor=dt.datetime.now(dt.UTC).isoformat())
+        events = [record.event_log_entry for record in materializations(instance)]
+        assert sorted(map(partition_of, events)) == keys
+        assert {entry.run_id for entry in events} == {""}, "no run of Dagster's can be blamed"
+        assert read(database, "SELECT 1 AS one FROM batch_checkpoint WHERE reported_at IS NULL") == []
+        sensor()
+        assert len(materializations(instance)) == 3, "once is enough"
+
+    def test_an_event_log_that_was_deleted_is_filled_again_within_a_minute(
+        self, sensor: Sensor, instance: dg.DagsterInstance, few: FewRegions, collect_elsewhere: Collect
+    ) -> None:
+        keys = few(5)
+        collect_elsewhere(keys[:4])
+        moment = dt.datetime.now(dt.UTC)
+        sensor(cursor=(moment - dt.timedelta(seconds=RECONCILE_SECONDS / 2)).isoformat())
+        assert instance.get_materialized_partitions(PLACES) == set()
+        result = sensor(cursor=(moment - dt.timedelta(seconds=RECONCILE_SECONDS + 1)).isoformat())
+        assert instance.get_materialized_partitions(PLACES) == set(keys[:4])
+        assert dt.datetime.fromisoformat(str(result.cursor)) >= moment
+
+    def test_partition_keys_that_dagster_lost_come_back_and_are_collected(
+        self, sensor: Sensor, instance: dg.DagsterInstance, few: FewRegions
+    ) -> None:
+        keys = few(4)
+        name = str(sigungu_partitions.name)
+        for key in keys:
+            instance.delete_dynamic_partition(name, key)
+        assert sensor.asked() == [keys]
+
+    def test_a_run_that_died_gives_its_regions_back_and_ends_as_cancelled(
+        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database, platform: Platform, few: FewRegions
+    ) -> None:
+        keys = few(4)
+        tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[2]}
+        dead = launched(instance, dg.DagsterRunStatus.STARTED, **tags)
+        platform.executions.start(dead.run_id, total=3)
+        platform.checkpoints.claim(dead.run_id, limit=3)
+        assert sensor.asked() == [[keys[3]]], "it lives: its heart beats"
+
+        execute(database, "UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'")
+        assert sensor.asked() == [keys]
+        assert statuses(database) == {"PENDING": 4}
+        assert [run["status"] for run in executions(database)] == ["INTERRUPTED"]
+        assert run_status(instance, dead.run_id) is dg.DagsterRunStatus.CANCELED
+
+    def test_a_run_that_dagster_knows_to_be_over_gives_its_regions_back_at_once(
+        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database, platform: Platform, few: FewRegions
+    ) -> None:
+        keys = few(2)
+        over = launched(instance, dg.DagsterRunStatus.FAILURE)
+        platform.executions.start(over.run_id)
+        platform.checkpoints.claim(over.run_id, limit=2)
+        assert sensor.asked() == [keys]
+        assert [run["status"] for run in executions(database)] == ["INTERRUPTED"]
+        assert run_status(instance, over.run_id) is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_tick_takes_as_many_statements_for_250_due_regions_as_for_ten(sensor: Sensor, database: Database) -> None:
+    def tick(due: int) -> list[str]:
+        codes = [key.partition("_")[0] for key in keys_of(database)]
+        execute(database, GIVE_UP)
+        execute(
+            database,
+            "UPDATE batch_checkpoint SET status = 'PENDING', failures = 0 WHERE region_code = ANY(:codes)",
+            codes=codes[:due],
+        )
+        with statements() as sent:
+            asked = sensor.asked(MOHE_REGIONS_PER_RUN="300")
+        assert [len(keys) for keys in asked] == [due]
+        return sent
+
+    tick(1)
+    few, many = tick(10), tick(250)
+    assert few == many
+    assert len(few) < 60

@@ -1,0 +1,159 @@
+"""A real `mohe up`: the sensor, backfills as the page launches them, signals and kills. Checkpoints and page agree at the end.
+
+Each test starts it once, which takes ten seconds; so each goes through several scenes of one life.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mohe_assets.simulator.server import Simulator
+from mohe_assets.store.database import Database
+from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.dagster_ui.conftest import KEYWORDS, FewRegions, execute, keys_of
+from mohe_assets_tests.dagster_ui.ui import Up, alive, keys_with, kill
+from mohe_assets_tests.recovery.processes import executions, read, repeated, statuses, until
+
+THREADS = 4
+# What a stop may take, and what a machine under load may add to it.
+STOP_SECONDS = 10
+UNDER_LOAD = 20
+
+StartUp = Callable[..., Up]
+
+
+@pytest.fixture
+def start_up(process_environment: Callable[..., Environment], tmp_path: Path) -> Iterator[StartUp]:
+    """Starts `mohe up` with the changes given to its environment and waits for its page; none outlives the test."""
+    started: list[Up] = []
+
+    def start(**changes: str) -> Up:
+        up = Up(process_environment(**changes), tmp_path / f"up-{len(started)}.log")
+        started.append(up)
+        return up.ready()
+
+    yield start
+    for up in started:
+        up.end()
+
+
+def completed(database: Database) -> int:
+    return statuses(database).get("COMPLETED", 0)
+
+
+def page_agrees(up: Up, database: Database) -> bool:
+    seen = up.ui.partitions()
+    return (
+        seen.materialized == keys_with(database, "COMPLETED")
+        and seen.failed == keys_with(database, "FAILED")
+        and seen.missing == keys_with(database, "PENDING")
+        and not seen.under_way
+    )
+
+
+def test_the_sensor_alone_completes_all_regions_and_a_backfill_meanwhile_repeats_nothing(
+    start_up: StartUp, simulator: Simulator, database: Database
+) -> None:
+    keys = keys_of(database)
+    # A region takes two calls of 200 ms: the last regions are not reached before the backfill over them is launched.
+    simulator.configure(calls_per_second=120, latency_ms=200)
+    up = start_up(MOHE_CALLS_PER_SECOND="120", MOHE_REGIONS_PER_RUN="43", MOHE_RUNS_IN_FLIGHT="3")
+    until(lambda: completed(database) > 0, "the sensor's first region")
+    backfill = up.ui.backfill(keys[-40:])
+
+    until(lambda: statuses(database) == {"COMPLETED": 256}, "all regions are completed")
+    until(lambda: not up.ui.runs("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"), "all runs are over")
+    until(lambda: up.ui.backfill_status(backfill) == "COMPLETED_SUCCESS", "the backfill is done, whoever did its work")
+    assert {run["status"] for run in up.ui.runs()} == {"SUCCESS"}
+    assert page_agrees(up, database)
+    answers = simulator.stats()["naver"]["answers_per_search"]
+    assert len(answers) == 256 * len(KEYWORDS)
+    assert repeated(answers) == 0
+    until(lambda: "256 of 256" in str(up.ui.last_tick().get("skipReason")), "the sensor says that nothing is due")
+
+
+def test_a_backfill_can_be_cancelled_resumed_and_stopped_with_its_code_server(
+    start_up: StartUp, simulator: Simulator, database: Database
+) -> None:
+    keys = keys_of(database)[:40]
+    simulator.configure(latency_ms=250)
+    up = start_up(CHECKPOINT_AUTO_RESUME="false", MOHE_REGIONS_PER_RUN="10")
+    until(lambda: "CHECKPOINT_AUTO_RESUME" in str(up.ui.last_tick().get("skipReason")), "the sensor says that it waits")
+    assert simulator.stats(brief=True)["naver"]["received"] == 0
+
+    # Cancelled in the middle: what it held is released, nothing is red.
+    first = up.ui.backfill(keys)
+    until(lambda: completed(database) >= 4, "a few regions")
+    up.ui.cancel(first)
+    until(lambda: up.ui.backfill_status(first) == "CANCELED", "the backfill is cancelled")
+    assert set(statuses(database)) == {"COMPLETED", "PENDING"}, "its regions are released"
+    done = completed(database)
+    assert 4 <= done < 40
+    until(lambda: page_agrees(up, database), "the page shows the same")
+
+    # The code server alone is told to stop: its runs release their regions, and it is started again.
+    up.ui.backfill_missing_or_failed(keys)
+    until(lambda: completed(database) >= done + 4, "a few more regions")
+    told = time.monotonic()
+    server = up.code_server()
+    server.terminate()
+    until(lambda: "PROCESSING" not in statuses(database), "the regions are released")
+    assert time.monotonic() - told < STOP_SECONDS + UNDER_LOAD
+
+    # What is left and nothing else, once the queue has come to its end.
+    until(lambda: server not in up.family() and up.ui.loaded, "the code server is started again")
+    until(lambda: not up.ui.runs("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"), "all runs are over")
+    answered = simulator.stats()["naver"]["answers_per_search"]
+    last, left = up.ui.backfill_missing_or_failed(keys)
+    assert left.isdisjoint(keys_with(database, "COMPLETED"))
+    until(lambda: up.ui.backfill_status(last) == "COMPLETED_SUCCESS", "the rest is collected")
+
+    assert keys_with(database, "COMPLETED") == frozenset(keys)
+    assert statuses(database) == {"COMPLETED": 40, "PENDING": 216}
+    assert page_agrees(up, database)
+    asked = simulator.stats()["naver"]["answers_per_search"]
+    assert len(asked) == 40 * len(KEYWORDS)
+    assert repeated(asked) <= 2 * 4 * THREADS, "at most what was in flight when four runs were stopped twice"
+    assert all(count == asked[search] for search, count in answered.items() if count > 1), "nothing done was done again"
+    assert {run["round"] for run in read(database, "SELECT DISTINCT round FROM search_query")} == {1}
+
+
+def test_killed_it_goes_on_and_told_to_stop_it_leaves_nothing_behind(
+    start_up: StartUp, simulator: Simulator, database: Database, few: FewRegions
+) -> None:
+    keys = few(48)
+    simulator.configure(latency_ms=400)
+    up = start_up(MOHE_REGIONS_PER_RUN="24", MOHE_RUNS_IN_FLIGHT="2", MOHE_LEASE_SECONDS="6")
+
+    # kill -9 of the code server and of the runs below it.
+    until(lambda: completed(database) >= 4, "a few regions")
+    server = up.code_server()
+    kill([server, *server.children(recursive=True)])
+    until(lambda: completed(database) == 48, "all regions are completed nevertheless")
+    until(lambda: not up.ui.runs("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"), "all runs are over")
+    interrupted = {run["execution_id"] for run in executions(database) if run["status"] == "INTERRUPTED"}
+    assert interrupted
+    assert {run["id"] for run in up.ui.runs("CANCELED")} >= interrupted
+    seen = up.ui.partitions()
+    assert (seen.materialized, seen.failed) == (frozenset(keys), frozenset())
+    answers = simulator.stats()["naver"]["answers_per_search"]
+    assert len(answers) == 48 * len(KEYWORDS)
+    assert repeated(answers) <= 2 * THREADS
+
+    # SIGTERM in the middle of another round.
+    execute(
+        database,
+        """UPDATE batch_checkpoint SET status = 'PENDING', round = round + 1, searches_done = 0, start_time = NULL,
+                  end_time = NULL, reported_at = NULL""",
+    )
+    until(lambda: statuses(database).get("PROCESSING", 0) >= THREADS and completed(database) >= 2, "a few regions again")
+    family = up.family()
+    assert len(family) >= 5
+    told = time.monotonic()
+    assert up.terminate() == 0, up.output[-3000:]
+    assert time.monotonic() - told < STOP_SECONDS + UNDER_LOAD
+    assert alive(family) == []
+    assert set(statuses(database)) <= {"COMPLETED", "PENDING"}
+    assert "RUNNING" not in {run["status"] for run in executions(database)}

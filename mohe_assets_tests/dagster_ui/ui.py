@@ -1,0 +1,200 @@
+"""A real `mohe up`, and its GraphQL as the web page uses it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import psutil
+import requests
+
+from mohe_assets.store.database import Database
+from mohe_assets_tests.recovery.processes import PATIENCE, read, until
+
+_REQUEST_TIMEOUT = 60
+
+LOADED = """{ workspaceOrError { ... on Workspace { locationEntries { loadStatus
+    locationOrLoadError { __typename ... on RepositoryLocation { repositories { name } } } } } } }"""
+STATUSES = """{ assetNodeOrError(assetKey: {path: ["places"]}) { ... on AssetNode { assetPartitionStatuses {
+    ... on DefaultPartitionStatuses { materializedPartitions failedPartitions unmaterializedPartitions materializingPartitions } } } } }"""
+LAUNCH = """mutation($parameters: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $parameters) {
+    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+CANCEL = "mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) { __typename } }"
+BACKFILL = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+RUNS = """query($status: [RunStatus!]) { runsOrError(filter: {statuses: $status}) {
+    ... on Runs { results { runId status tags { key value } } } } }"""
+TICK = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor { sensorState {
+    ticks(limit: 1) { status skipReason error { message } } } } } }"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partitions:
+    """What the asset's page paints."""
+
+    materialized: frozenset[str]
+    failed: frozenset[str]
+    missing: frozenset[str]
+    under_way: frozenset[str]
+
+
+class Ui:
+    """The web server's GraphQL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy of the environment stands between a test and its own process
+
+    def close(self) -> None:
+        self._session.close()
+
+    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+        response = self._session.post(
+            f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=_REQUEST_TIMEOUT
+        )
+        body = response.json()
+        assert "errors" not in body, body
+        return cast("dict[str, Any]", body["data"])
+
+    @property
+    def loaded(self) -> bool:
+        """The web server answers and has loaded the definitions."""
+        try:
+            entries = self.ask(LOADED)["workspaceOrError"]["locationEntries"]
+        except requests.ConnectionError:
+            return False
+        return bool(entries) and all(entry["locationOrLoadError"]["__typename"] == "RepositoryLocation" for entry in entries)
+
+    def partitions(self) -> Partitions:
+        found = self.ask(STATUSES)["assetNodeOrError"]["assetPartitionStatuses"]
+        under_way = frozenset(found["materializingPartitions"])
+        return Partitions(
+            materialized=frozenset(found["materializedPartitions"]),
+            failed=frozenset(found["failedPartitions"]),
+            missing=frozenset(found["unmaterializedPartitions"]),
+            under_way=under_way,
+        )
+
+    def backfill(self, keys: Collection[str]) -> str:
+        """Launches one over these partitions and returns its id."""
+        parameters = {"assetSelection": [{"path": ["places"]}], "partitionNames": sorted(keys), "fromFailure": False, "tags": []}
+        answer = self.ask(LAUNCH, parameters=parameters)["launchPartitionBackfill"]
+        assert answer["__typename"] == "LaunchBackfillSuccess", answer
+        return str(answer["backfillId"])
+
+    def backfill_missing_or_failed(self, keys: Collection[str]) -> tuple[str, frozenset[str]]:
+        """As the page's choice of that name: it sends the keys that are not green. Returns the id and those keys."""
+        seen = self.partitions()
+        left = frozenset(keys) & (seen.missing | seen.failed)
+        return self.backfill(left), left
+
+    def cancel(self, backfill_id: str) -> None:
+        assert self.ask(CANCEL, id=backfill_id)["cancelPartitionBackfill"]["__typename"] == "CancelBackfillSuccess"
+
+    def backfill_status(self, backfill_id: str) -> str:
+        return str(self.ask(BACKFILL, id=backfill_id)["partitionBackfillOrError"]["status"])
+
+    def runs(self, *status: str) -> list[dict[str, Any]]:
+        found = self.ask(RUNS, status=list(status) or None)["runsOrError"]["results"]
+        return [{"id": one["runId"], "status": one["status"], **{tag["key"]: tag["value"] for tag in one["tags"]}} for one in found]
+
+    def last_tick(self) -> dict[str, Any]:
+        selector = {
+            "repositoryLocationName": "mohe_assets",
+            "repositoryName": "__repository__",
+            "sensorName": "pending_region_sensor",
+        }
+        ticks = self.ask(TICK, selector=selector)["sensorOrError"]["sensorState"]["ticks"]
+        return dict(ticks[0]) if ticks else {}
+
+
+class Up:
+    """`mohe up` with everything below it, in a process group of its own."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        self.port = _free_port()
+        command = [str(Path(sys.executable).with_name("mohe")), "up", "--port", str(self.port)]
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                cwd=log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.ui = Ui(f"http://127.0.0.1:{self.port}")
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def ready(self) -> Self:
+        def loaded() -> bool:
+            assert self._process.poll() is None, self.output[-3000:]
+            return self.ui.loaded
+
+        until(loaded, "the page has loaded the definitions")
+        return self
+
+    def family(self) -> list[psutil.Process]:
+        """Itself and all below it."""
+        itself = psutil.Process(self._process.pid)
+        return [itself, *itself.children(recursive=True)]
+
+    def code_server(self) -> psutil.Process:
+        for process in self.family()[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "mohe_assets.definitions" in process.cmdline() and "grpc" in process.cmdline():
+                    return process
+        raise AssertionError("no code server")
+
+    def terminate(self) -> int:
+        """SIGTERM to `mohe up` alone, as `docker stop` does; its exit status."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"mohe up did not end:\n{self.output[-3000:]}") from None
+
+    def end(self) -> None:
+        """Whatever is left, for cleaning up."""
+        self.ui.close()
+        left = self.family() if self._process.poll() is None else []
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        kill(left)
+        self._process.wait(timeout=PATIENCE)
+
+
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """Kill -9 of all of them at once, and waits until they are gone."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=PATIENCE)
+
+
+def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def keys_with(database: Database, *status: str) -> frozenset[str]:
+    """Partition keys of the regions whose checkpoint has one of these statuses."""
+    sql = """SELECT r.partition_key FROM batch_checkpoint c JOIN region r USING (region_type, region_code)
+              WHERE c.status = ANY(:status)"""
+    return frozenset(row["partition_key"] for row in read(database, sql, status=list(status)))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

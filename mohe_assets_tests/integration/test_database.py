@@ -1,0 +1,175 @@
+"""Transactions outlive what happens to their connection, and give up with a sentence that shows no password."""
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from mohe_assets.errors import DatabaseUnavailable
+from mohe_assets.store.database import Database, rows
+from mohe_assets.store.embedded import EmbeddedServer
+
+END_ME = "SELECT pg_terminate_backend(pg_backend_pid())"
+END_THE_OTHERS = """
+SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+def execute(database: Database, sql: str) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute(text(sql))
+
+    database.transact(work)
+
+
+def count(database: Database) -> int:
+    return int(database.transact(lambda connection: rows(connection, "SELECT count(*) AS n FROM written"))[0]["n"])
+
+
+@pytest.fixture
+def empty(empty_database_url: str) -> Iterator[Database]:
+    """A database with one table, and no patience to wait for."""
+    connected = Database.connect(empty_database_url)
+    database = Database(engine=connected.engine, sleep=lambda _: None)
+    execute(database, "CREATE TABLE written (n integer)")
+    yield database
+    database.close()
+
+
+def test_a_transaction_whose_connection_is_cut_runs_again_from_its_start(empty: Database) -> None:
+    tries: list[int] = []
+
+    def work(connection: Connection) -> str:
+        tries.append(len(tries))
+        connection.execute(text("INSERT INTO written VALUES (1)"))
+        if len(tries) < 3:
+            connection.execute(text(END_ME))
+        return "done"
+
+    assert empty.transact(work) == "done"
+    assert len(tries) == 3
+    assert count(empty) == 1
+
+
+def test_connections_cut_while_they_were_idle_are_not_noticed(empty: Database, empty_database_url: str) -> None:
+    other = Database.connect(empty_database_url)
+    execute(other, "INSERT INTO written VALUES (1)")
+    execute(empty, END_THE_OTHERS)
+    assert count(other) == 1
+    other.close()
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_an_error_of_our_own_is_raised_at_once_and_rolls_back(empty: Database, *, autocommit: bool) -> None:
+    tries: list[int] = []
+
+    def work(connection: Connection) -> None:
+        tries.append(1)
+        connection.execute(text("INSERT INTO written VALUES (1)"))
+        connection.execute(text("SELECT * FROM nowhere"))
+
+    with pytest.raises(ProgrammingError):
+        empty.transact(work, autocommit=autocommit)
+    assert len(tries) == 1
+    assert count(empty) == int(autocommit)
+
+
+def test_two_transactions_that_lock_each_other_out_both_get_through(empty_database_url: str) -> None:
+    database = Database.connect(empty_database_url)
+    execute(database, "CREATE TABLE written AS SELECT n, 0 AS hits FROM generate_series(1, 2) n")
+    both_hold_one = threading.Barrier(2, timeout=30)
+
+    def lock(first: int, second: int) -> None:
+        tries: list[int] = []
+
+        def work(connection: Connection) -> None:
+            tries.append(1)
+            connection.execute(text("UPDATE written SET hits = hits + 1 WHERE n = :n"), {"n": first})
+            if len(tries) == 1:
+                both_hold_one.wait()
+            connection.execute(text("UPDATE written SET hits = hits + 1 WHERE n = :n"), {"n": second})
+
+        database.transact(work)
+
+    threads = [threading.Thread(target=lock, args=pair) for pair in ((1, 2), (2, 1))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = database.transact(lambda connection: rows(connection, "SELECT hits FROM written"))
+    assert [row["hits"] for row in found] == [2, 2]
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "patience"),
+    [
+        ("postgresql://someone:recognisable-secret@127.0.0.1:1/mohe", 0.0),
+        ("postgresql://someone:recognisable-secret@127.0.0.1:1/mohe", 0.5),
+        ("postgresql:///mohe?host=127.0.0.1&port=1&user=someone&password=recognisable-secret", 0.0),
+    ],
+)
+def test_a_server_that_is_not_there_is_given_up_on_without_showing_the_password(url: str, patience: float) -> None:
+    connected = Database.connect(url)
+    with pytest.raises(DatabaseUnavailable) as caught:
+        Database(engine=connected.engine, reconnect_seconds=patience).transact(lambda _: None)
+    sentence = str(caught.value)
+    assert "recognisable-secret" not in sentence
+    assert "127.0.0.1" in sentence
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_a_statement_that_fails_does_not_show_the_values_it_was_given(empty: Database) -> None:
+    execute(empty, "ALTER TABLE written ADD CONSTRAINT small CHECK (n < 10)")
+    with pytest.raises(IntegrityError) as caught:
+        empty.transact(lambda c: c.execute(text("INSERT INTO written VALUES (:n)"), {"n": 424_242}))
+    assert "parameters hidden" in str(caught.value)
+
+
+@pytest.fixture
+def own_server() -> Iterator[EmbeddedServer]:
+    """A server of this test's own, to be stopped and killed."""
+    home = Path(mkdtemp(prefix="mohe-restart-"))
+    home.chmod(0o755)
+    server = EmbeddedServer(home=home)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(home)
+
+
+def test_transactions_wait_for_a_server_that_restarts_or_crashed(own_server: EmbeddedServer) -> None:
+    database = Database.connect(own_server.url())
+    execute(database, "CREATE TABLE written (n integer)")
+    own_server.stop()
+    restart = threading.Timer(0.3, own_server.start)
+    restart.start()
+    execute(database, "INSERT INTO written VALUES (1)")
+    restart.join()
+
+    postmaster = int((own_server.data / "postmaster.pid").read_text(encoding="ascii").split()[0])
+    tries: list[int] = []
+
+    def work(connection: Connection) -> None:
+        tries.append(1)
+        connection.execute(text("INSERT INTO written VALUES (2)"))
+        if len(tries) == 1:
+            os.kill(postmaster, signal.SIGQUIT)  # immediate shutdown: what a crash looks like to its clients
+
+    again = threading.Timer(1.0, own_server.start)
+    again.start()
+    database.transact(work)
+    again.join()
+    assert count(database) == 2
+    database.close()

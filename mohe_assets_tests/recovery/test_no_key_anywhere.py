@@ -1,0 +1,113 @@
+"""Whatever happens, no key is in any output, event or table, even when a server sends it back to us."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mohe_assets.simulator.server import Simulator
+from mohe_assets.store.database import Database
+from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
+from mohe_assets_tests.recovery.processes import Worker, read
+
+# Each key has a word in it that survives every encoding, and that is what is searched for.
+GOVERNMENT, CLIENT_ID, SECRET = "GovtNeedle7731", "IdNeedle4412", "SecretNeedle9083"
+NEEDLES = (GOVERNMENT, CLIENT_ID, SECRET)
+# As the portal's encoded form has it: a %2B, and a + and = that somebody decoded by hand.
+CONFIGURED_KEY = f"a%2Bb+{GOVERNMENT}%2F=="
+REAL_KEY = f"a+b+{GOVERNMENT}/=="
+
+
+@pytest.fixture
+def environment(environment: Environment, simulator: Simulator) -> Environment:
+    """Recognisable keys, and a region list that is refreshed in each run, so that all of them travel."""
+    simulator.configure(government_key=REAL_KEY, client_id=CLIENT_ID, client_secret=SECRET)
+    keys = {"GOVT_API_KEY": CONFIGURED_KEY, "NAVER_CLIENT_ID": CLIENT_ID, "NAVER_CLIENT_SECRET": SECRET}
+    return {**environment, **keys, "MOHE_REGION_REFRESH_DAYS": "0.0000001"}
+
+
+@pytest.fixture
+def databases(database: Database, dagster_url: str) -> Iterator[tuple[Database, Database]]:
+    """Ours and Dagster's."""
+    dagster = Database.connect(dagster_url)
+    yield database, dagster
+    dagster.close()
+
+
+def where_keys_are(worker: Worker, environment: Environment, databases: tuple[Database, Database]) -> list[str]:
+    """Places in which a key was found."""
+    found = [f"output: {needle}" for needle in NEEDLES if needle.lower() in worker.output.lower()]
+    for path in Path(environment["DAGSTER_HOME"]).rglob("*"):
+        if path.is_file():
+            content = path.read_bytes().lower()
+            found += [f"{path}: {needle}" for needle in NEEDLES if needle.lower().encode() in content]
+    for database in databases:
+        found += list(rows_with_keys(database))
+    return found
+
+
+def rows_with_keys(database: Database) -> Iterator[str]:
+    """Every table, every column of every row, as PostgreSQL itself writes it."""
+    tables = read(database, """SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) AS name FROM pg_tables
+                                WHERE schemaname NOT IN ('pg_catalog', 'information_schema')""")  # fmt: skip
+    assert len(tables) > 5
+    for table in tables:
+        sql = f"SELECT one::text AS text FROM {table['name']} AS one WHERE one::text ~* :needles"
+        for row in read(database, sql, needles="|".join(NEEDLES)):
+            yield f"{table['name']}: {re.sub(r'[^ -~]', '?', row['text'])[:300]}"
+
+
+def echo(api: str, status: int, body: Any, **more: Any) -> dict[str, Any]:
+    return {"api": api, "fault": "status", "status": status, "body": json.dumps(body), **more}
+
+
+def test_no_key_is_left_anywhere_by_a_success(
+    simulator: Simulator,
+    start_worker: StartWorker,
+    few: FewRegions,
+    environment: Environment,
+    databases: tuple[Database, Database],
+) -> None:
+    few(4)
+    worker = start_worker().succeed()
+
+    assert simulator.stats()["regions"]["answered"] >= 21, "the government's key travelled"
+    assert where_keys_are(worker, environment, databases) == []
+
+
+def test_no_key_is_left_anywhere_by_failures_that_echo_it(
+    simulator: Simulator,
+    start_worker: StartWorker,
+    few: FewRegions,
+    environment: Environment,
+    databases: tuple[Database, Database],
+) -> None:
+    few(3)
+    said = {"errorMessage": f"no luck with {CLIENT_ID} and {SECRET}", "errorCode": "SE99"}
+    simulator.add_faults([echo("naver", 500, said), echo("regions", 500, {"url": f"?ServiceKey={CONFIGURED_KEY}&{REAL_KEY}"})])
+    worker = start_worker()
+
+    assert worker.wait() != 0
+    assert "could not be refreshed" in worker.output
+    assert where_keys_are(worker, environment, databases) == []
+
+
+def test_no_key_is_left_anywhere_when_the_keys_are_refused(
+    simulator: Simulator,
+    start_worker: StartWorker,
+    few: FewRegions,
+    environment: Environment,
+    databases: tuple[Database, Database],
+) -> None:
+    few(3)
+    simulator.add_faults([echo("naver", 401, {"errorMessage": f"{CLIENT_ID} {SECRET} unknown", "errorCode": "024"})])
+    simulator.add_faults([{"api": "regions", "fault": "auth"}])
+    worker = start_worker()
+
+    assert worker.wait() != 0
+    assert "NAVER_CLIENT_SECRET" in worker.output
+    assert where_keys_are(worker, environment, databases) == []

@@ -1,0 +1,103 @@
+"""Several workers on one database and one limit, one of them asleep beyond its lease."""
+
+import signal
+
+import dagster as dg
+
+from mohe_assets.collect import INTERRUPTED_FOUND
+from mohe_assets.simulator.server import Simulator
+from mohe_assets.store.database import Database
+from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
+from mohe_assets_tests.recovery.processes import (
+    Collected,
+    backends_waiting,
+    executions,
+    holding,
+    read,
+    run_status,
+    statuses,
+    until,
+)
+
+WORKERS = 3
+
+
+def test_three_workers_share_the_regions_and_the_rate_and_repeat_nothing(
+    simulator: Simulator,
+    database: Database,
+    database_url: str,
+    start_worker: StartWorker,
+    few: FewRegions,
+    reference: Collected,
+) -> None:
+    codes = few(100)
+    simulator.configure(calls_per_second=50, latency_ms=30)
+    # They start at the same moment, whatever their processes took to get there.
+    with holding(database_url, "LOCK TABLE batch_execution_metadata IN ACCESS EXCLUSIVE MODE"):
+        workers = [start_worker(MOHE_CALLS_PER_SECOND="50") for _ in range(WORKERS)]
+        until(lambda: backends_waiting(database_url) == WORKERS, "all workers are at the start")
+    for worker in workers:
+        worker.succeed()
+
+    assert statuses(database) == {"COMPLETED": 100}
+    assert Collected.of(database) == reference.only(codes)
+    assert set(simulator.stats()["naver"]["answers_per_search"].values()) == {1}
+    assert read(database, "SELECT region_code FROM batch_checkpoint WHERE attempt <> 1") == [], "each was taken once"
+    holders = read(database, "SELECT region_code FROM search_query GROUP BY region_code HAVING count(DISTINCT run_id) > 1")
+    assert holders == []
+    shares = [run["completed_regions"] for run in executions(database)]
+    assert sum(shares) == 100
+    assert min(shares) > 0, "all took part"
+    assert simulator.stats()["naver"]["refused_rate"] <= 20, "a tenth; together they know the limit"
+
+
+def test_a_worker_that_slept_through_its_lease_writes_nothing_when_it_wakes(
+    simulator: Simulator,
+    database: Database,
+    instance: dg.DagsterInstance,
+    start_worker: StartWorker,
+    few: FewRegions,
+    reference: Collected,
+) -> None:
+    codes = few(40)
+    simulator.configure(latency_ms=150)
+    short = {"MOHE_LEASE_SECONDS": "2", "MOHE_HEARTBEAT_SECONDS": "0.5"}
+    sleeper = start_worker(**short)
+    until(lambda: len(Collected.of(database).searches) >= 8, "eight searches")
+    sleeper.send(signal.SIGSTOP)
+    asleep = executions(database)[0]["execution_id"]
+    held = {row["region_code"] for row in read(database, "SELECT region_code FROM batch_checkpoint WHERE status = 'PROCESSING'")}
+    assert held
+    written = written_by(database, asleep)
+    until(lambda: is_silent(database, asleep), "its lease ends")
+
+    other = start_worker(**short)
+    # Woken while there is still much to be had: neither its own regions nor new ones are for it.
+    until(lambda: taken_from(database, asleep) >= held, "its regions are somebody else's")
+    assert "PENDING" in statuses(database)
+    sleeper.send(signal.SIGCONT)
+    sleeper.wait()
+    other.succeed()
+
+    assert INTERRUPTED_FOUND in other.output
+    assert written_by(database, asleep) == written
+    assert statuses(database) == {"COMPLETED": 40}
+    assert Collected.of(database) == reference.only(codes)
+    assert [run["status"] for run in executions(database)] == ["INTERRUPTED", "COMPLETED"]
+    # Never a failure, which would paint the regions red that it gave up.
+    assert run_status(instance, asleep) is dg.DagsterRunStatus.CANCELED
+
+
+def is_silent(database: Database, run_id: str) -> bool:
+    sql = "SELECT heartbeat_at < now() - interval '2.2 seconds' AS silent FROM batch_execution_metadata WHERE execution_id = :run"
+    return bool(read(database, sql, run=run_id)[0]["silent"])
+
+
+def taken_from(database: Database, run_id: str) -> set[str]:
+    sql = "SELECT region_code FROM batch_checkpoint WHERE attempt > 1 AND run_id <> :run"
+    return {row["region_code"] for row in read(database, sql, run=run_id)}
+
+
+def written_by(database: Database, run_id: str) -> list[dict[str, object]]:
+    """Everything in the ledger that this run wrote."""
+    return read(database, "SELECT * FROM search_query WHERE run_id = :run ORDER BY id", run=run_id)

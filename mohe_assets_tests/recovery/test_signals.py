@@ -1,0 +1,67 @@
+"""SIGTERM and SIGINT: whatever is held is given back at once, and the next run goes on."""
+
+import signal
+import time
+
+import dagster as dg
+import pytest
+
+from mohe_assets.collect import INTERRUPTED_FOUND
+from mohe_assets.simulator.server import Simulator
+from mohe_assets.store.database import Database
+from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
+from mohe_assets_tests.recovery.processes import Collected, executions, repeated, run_status, statuses, until
+
+ENOUGH_REGIONS = 40
+THREADS = 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_worker_told_to_stop_gives_its_regions_back_within_ten_seconds(
+    simulator: Simulator,
+    database: Database,
+    instance: dg.DagsterInstance,
+    start_worker: StartWorker,
+    few: FewRegions,
+    reference: Collected,
+    number: signal.Signals,
+) -> None:
+    codes = few(ENOUGH_REGIONS)
+    simulator.configure(latency_ms=100)
+    worker = start_worker()
+    until(lambda: statuses(database).get("COMPLETED", 0) >= 6, "six completions")
+    told_at = time.monotonic()
+    worker.send(number)
+    worker.wait()
+    seconds = time.monotonic() - told_at
+
+    assert seconds < 10
+    left = statuses(database)
+    assert set(left) == {"COMPLETED", "PENDING"}, left
+    stopped = executions(database)[0]
+    assert stopped["status"] == "INTERRUPTED", stopped
+    assert stopped["completed_regions"] == left["COMPLETED"]
+    assert run_status(instance, stopped["execution_id"]) is dg.DagsterRunStatus.CANCELED
+
+    following = start_worker().succeed()
+
+    assert INTERRUPTED_FOUND not in following.output, "nothing was left to be taken back"
+    assert statuses(database) == {"COMPLETED": ENOUGH_REGIONS}
+    assert Collected.of(database) == reference.only(codes)
+    assert repeated(simulator.stats()["naver"]["answers_per_search"]) <= THREADS
+
+
+def test_a_worker_that_waits_for_a_hanging_api_stops_in_time_too(
+    simulator: Simulator, database: Database, start_worker: StartWorker, few: FewRegions
+) -> None:
+    few(8)
+    simulator.add_faults([{"api": "naver", "fault": "hang", "seconds": 60, "from_call": 3}])
+    worker = start_worker(MOHE_HTTP_TIMEOUT_SECONDS="50")
+    until(lambda: simulator.stats(brief=True)["naver"]["faulted"] >= THREADS, "every thread waits for an answer")
+    told_at = time.monotonic()
+    worker.send(signal.SIGTERM)
+    worker.wait()
+
+    assert time.monotonic() - told_at < 10
+    assert "PROCESSING" not in statuses(database)
+    assert executions(database)[0]["status"] == "INTERRUPTED"

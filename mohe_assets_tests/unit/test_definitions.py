@@ -1,0 +1,101 @@
+"""What Dagster loads: without a warning, without touching anything outside, and with the names other people rely on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+
+from mohe_assets.definitions import build_defs
+
+# Runs in a process of its own: refuses what an import must not do, then imports.
+IMPORT = """
+import sys
+
+TOUCHES = ("socket.connect", "socket.bind", "socket.getaddrinfo", "sqlite3.connect", "os.mkdir")
+
+def refuse(event, arguments):
+    if event in TOUCHES:
+        raise AssertionError(f"the import does {event}{arguments}")
+
+def refused(*arguments, **options):
+    raise AssertionError("the import opens a database")
+
+sys.addaudithook(refuse)
+import psycopg2
+psycopg2.connect = psycopg2._connect = refused
+
+import mohe_assets.definitions
+print("imported", len(list(mohe_assets.definitions.defs.assets)))
+"""
+
+
+def _import(code: str, home: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *options, "-c", code]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", "MOHE_DAILY_QUOTA": "nonsense"}
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_importing_opens_nothing_writes_nothing_and_survives_a_bad_setting(tmp_path: Path) -> None:
+    done = _import(IMPORT, tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "imported 2"), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dagster_finds_everything_loadable_and_warns_of_nothing() -> None:
+    # Warnings are errors in these tests.
+    dg.Definitions.validate_loadable(build_defs())
+
+
+def test_the_public_surface_is_as_other_people_know_it() -> None:
+    repository = build_defs().get_repository_def()
+    graph = repository.asset_graph
+    nodes = {key.to_user_string(): graph.get(key) for key in graph.get_all_asset_keys()}
+    assets = {
+        name: (
+            node.group_name,
+            sorted(node.kinds),
+            list(node.owners),
+            node.partitions_def.name if isinstance(node.partitions_def, dg.DynamicPartitionsDefinition) else None,
+            sorted(parent.to_user_string() for parent in node.parent_keys),
+        )
+        for name, node in nodes.items()
+    }
+    surface = {
+        "assets": assets,
+        "checks": sorted(key.to_user_string() for key in graph.asset_check_keys),
+        "jobs": sorted(job.name for job in repository.get_all_jobs() if not job.name.startswith("__")),
+        "sensors": {sensor.name: (sensor.job_name, sensor.default_status.name) for sensor in repository.sensor_defs},
+        "schedules": {
+            schedule.name: (schedule.job_name, schedule.cron_schedule, schedule.execution_timezone, schedule.default_status.name)
+            for schedule in repository.schedule_defs
+        },
+    }
+    assert surface == {
+        "assets": {
+            "sigungu_regions": ("regions", ["postgres", "python"], ["team:mohe"], None, []),
+            "places": ("places", ["postgres", "python"], ["team:mohe"], "sigungu", ["sigungu_regions"]),
+        },
+        "checks": ["places:checkpoints_match_partitions"],
+        "jobs": ["ingest_places", "new_round", "place_ingestion_batch", "refresh_regions"],
+        "sensors": {"pending_region_sensor": ("ingest_places", "RUNNING")},
+        "schedules": {
+            "weekly_region_refresh": ("refresh_regions", "0 4 * * 1", "Asia/Seoul", "STOPPED"),
+            "monthly_new_round": ("new_round", "0 3 1 * *", "Asia/Seoul", "STOPPED"),
+        },
+    }
+
+
+def test_every_asset_says_what_it_is_where_its_rows_are_and_which_code_made_them() -> None:
+    graph = build_defs().get_repository_def().asset_graph
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description, key
+        assert node.code_version, key
+        assert {"dagster/table_name", "dagster/column_schema"} <= set(node.metadata), key
+
+
+def test_backfills_take_as_many_regions_per_run_as_the_setting_says() -> None:
+    places = build_defs().get_repository_def().asset_graph.get(dg.AssetKey("places"))
+    assert places.backfill_policy is not None
+    assert places.backfill_policy.max_partitions_per_run == 32

@@ -1,0 +1,206 @@
+"""Items of an answer become place records, or are set aside with the reason; one bad item never costs the others."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from mohe_assets.places import PlaceRecord, RegionIndex, SetAsideReason, clean_address, clean_title, parse_items, place_key
+from mohe_assets.regions import bundled_snapshot
+
+ITEM = {
+    "title": "중화요리<b>본가</b>", "link": "http://example.com", "category": "중식>중식당", "description": "", "telephone": "",
+    "address": "전북특별자치도 남원시 주천면 장안리 145-1", "roadAddress": "전북특별자치도 남원시 정령치로 9",
+    "mapx": "1273800123", "mapy": "354100456",
+}  # fmt: skip
+INDEX = RegionIndex(bundled_snapshot().regions)
+
+
+def item(**changes: Any) -> dict[str, Any]:
+    return {**ITEM, **changes}
+
+
+def parsed(**changes: Any) -> PlaceRecord:
+    (place,), aside = parse_items([item(**changes)])
+    assert aside == ()
+    return place
+
+
+def reason(given: object) -> SetAsideReason:
+    places, (aside,) = parse_items([given])
+    assert places == ()
+    return aside.reason
+
+
+class TestTitles:
+    @pytest.mark.parametrize(
+        ("title", "clean"),
+        [
+            ("중화요리<b>본가</b>", "중화요리본가"),
+            ("<B>가</B>나", "가나"),
+            ("A&amp;B", "A&B"),
+            ("A&amp;amp;B", "A&amp;B"),
+            ("&lt;b&gt;굵게&lt;/b&gt;", "<b>굵게</b>"),
+            ("가 <b> 나</b>\t다 ", "가 나 다"),
+            ("1 &lt; 2", "1 < 2"),
+            ("카페 ☕ 100% '맛'", "카페 ☕ 100% '맛'"),
+        ],
+    )
+    def test_tags_go_first_and_entities_are_read_once(self, title: str, clean: str) -> None:
+        assert clean_title(title) == clean
+
+    @pytest.mark.parametrize("title", ["", " ", "<b></b>", "&nbsp;"])
+    def test_an_item_without_a_title_is_set_aside(self, title: str) -> None:
+        assert reason(item(title=title)) is SetAsideReason.NO_TITLE
+
+
+class TestCategories:
+    @pytest.mark.parametrize("category", ["지명", "지명>산"])
+    def test_names_of_mountains_and_villages_are_no_places(self, category: str) -> None:
+        assert reason(item(category=category)) is SetAsideReason.PLACE_NAME
+
+    @pytest.mark.parametrize("category", ["", "카페,디저트", "음식점>카페,디저트>베이커리", "서비스>지명수배"])
+    def test_other_categories_are_kept_as_they_are(self, category: str) -> None:
+        assert parsed(category=category).category == category
+
+
+class TestCoordinates:
+    def test_degrees_times_ten_millions_become_exact_degrees(self) -> None:
+        place = parsed()
+        assert (place.longitude, place.latitude) == (Decimal("127.3800123"), Decimal("35.4100456"))
+
+    def test_numbers_do_as_well_as_texts(self) -> None:
+        assert parsed(mapx=1273800123, mapy=354100456) == parsed()
+
+    @pytest.mark.parametrize(("mapx", "mapy"), [("313277", "552050"), ("0313277", "0552050"), ("1273800123", "552050")])
+    def test_katech_coordinates_are_refused_and_never_divided(self, mapx: str, mapy: str) -> None:
+        assert reason(item(mapx=mapx, mapy=mapy)) is SetAsideReason.KATECH
+
+    @pytest.mark.parametrize(
+        ("mapx", "mapy"),
+        [("1396917000", "356895000"), ("1273800123", "-354100456"), ("354100456", "1273800123"), ("1240000000", "354100456")],
+    )
+    def test_a_point_outside_of_korea_is_refused(self, mapx: str, mapy: str) -> None:
+        assert reason(item(mapx=mapx, mapy=mapy)) is SetAsideReason.OUTSIDE_KOREA
+
+    @pytest.mark.parametrize("bad", ["", "127.38", "1.27e9", "abc", None, True, [], {}, 127.38])
+    def test_what_is_no_whole_number_is_refused(self, bad: object) -> None:
+        assert reason(item(mapx=bad)) is SetAsideReason.BAD_COORDINATES
+
+
+class TestAddresses:
+    @pytest.mark.parametrize(
+        ("address", "clean"),
+        [
+            ("세종특별자치시 세종특별자치시 어진동 572", "세종특별자치시 어진동 572"),
+            ("세종특별자치시 어진동 572", "세종특별자치시 어진동 572"),
+            ("  서울특별시  강남구 ", "서울특별시 강남구"),
+            ("서울 서울 강남구", "서울 서울 강남구"),
+            ("", ""),
+        ],
+    )
+    def test_only_the_doubled_name_of_sejong_is_said_once(self, address: str, clean: str) -> None:
+        assert clean_address(address) == clean
+
+    def test_an_empty_road_address_stays_empty(self) -> None:
+        assert parsed(roadAddress="").road_address == ""
+
+    def test_the_road_address_stands_in_for_a_missing_one(self) -> None:
+        assert parsed(address="").address == ITEM["roadAddress"]
+
+    def test_an_item_without_any_address_is_set_aside(self) -> None:
+        assert reason(item(address="", roadAddress=" ")) is SetAsideReason.NO_ADDRESS
+
+
+class TestGarbage:
+    @pytest.mark.parametrize("given", [None, "text", 7, [], [ITEM]])
+    def test_what_is_no_object_is_set_aside(self, given: object) -> None:
+        assert reason(given) is SetAsideReason.NOT_AN_OBJECT
+
+    @pytest.mark.parametrize("field", ["title", "category", "address", "roadAddress", "telephone", "link"])
+    def test_a_field_that_is_no_text_is_set_aside(self, field: str) -> None:
+        assert reason(item(**{field: 7})) is SetAsideReason.BAD_TEXT
+        assert reason(item(**{field: {"a": 1}})) is SetAsideReason.BAD_TEXT
+
+    @pytest.mark.parametrize("field", ["category", "roadAddress", "telephone", "link", "description"])
+    def test_a_missing_field_is_an_empty_one(self, field: str) -> None:
+        without = {name: value for name, value in ITEM.items() if name != field}
+        assert parse_items([without]) == parse_items([item(**{field: None})])
+        assert len(parse_items([without])[0]) == 1
+
+    def test_an_empty_object_is_set_aside(self) -> None:
+        assert reason({}) is SetAsideReason.NO_TITLE
+
+    def test_one_bad_item_costs_no_other_and_is_counted_by_its_position(self) -> None:
+        places, aside = parse_items([item(), None, item(title="둘"), item(mapx="313277"), item(title="셋")])
+        assert [place.name for place in places] == ["중화요리본가", "둘", "셋"]
+        assert [(one.position, one.reason) for one in aside] == [(1, SetAsideReason.NOT_AN_OBJECT), (3, SetAsideReason.KATECH)]
+
+    def test_the_same_place_twice_in_one_answer_is_kept_once(self) -> None:
+        places, aside = parse_items([item(), item(title="중화요리 본가")])
+        assert len(places) == 1
+        assert aside == ()
+
+
+class TestIdentity:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"title": "중화요리본가"},
+            {"title": "<b>중화요리</b> 본가"},
+            {"roadAddress": "전북특별자치도 남원시 다른길 1"},
+            {"roadAddress": ""},
+            {"address": "전북특별자치도 남원시 주천면 장안리 145-1 한국빌딩 B1"},
+            {"address": "전라북도 남원시 주천면 장안리 145-1"},
+            {"category": "한식"},
+            {"link": ""},
+        ],
+    )
+    def test_a_year_of_changes_leaves_a_place_the_same(self, changes: dict[str, str]) -> None:
+        assert parsed(**changes).place_key == parsed().place_key
+
+    def test_width_and_case_of_letters_make_no_other_place(self) -> None:
+        assert parsed(title="ＣＡＦＥ 8").place_key == parsed(title="cafe8").place_key
+
+    def test_two_shops_at_one_point_are_two_places(self) -> None:
+        assert parsed(title="본가 별관").place_key != parsed().place_key
+
+    def test_two_branches_of_one_name_are_two_places(self) -> None:
+        assert parsed(mapx="1273800124").place_key != parsed().place_key
+
+    def test_the_key_is_what_the_database_has_had_from_the_beginning(self) -> None:
+        assert place_key("중화요리본가", Decimal("35.4100456"), Decimal("127.3800123")) == "c02aefc80357b696ceb60ecfe225bb24"
+
+
+class TestAttribution:
+    @pytest.mark.parametrize(
+        ("address", "code"),
+        [
+            ("서울특별시 중구 명동2가 1", "11140"),
+            ("부산광역시 중구 광복동 1", "26110"),
+            ("대구광역시 중구 동인동1가 1", "27110"),
+            ("대전광역시 중구 은행동 1", "30140"),
+            ("울산광역시 중구 성남동 1", "31110"),
+            ("강원특별자치도 고성군 간성읍 1", "51820"),
+            ("경상남도 고성군 고성읍 1", "48820"),
+            ("세종특별자치시 어진동 572", "36110"),
+            ("경기도 수원시 장안구 파장동 1", "41111"),
+            ("제주특별자치도 제주시 연동 1", "50110"),
+            ("서울특별시   강남구", "11680"),
+        ],
+    )
+    def test_the_leading_words_of_an_address_name_its_region(self, address: str, code: str) -> None:
+        assert INDEX.region_of(address) == code
+
+    @pytest.mark.parametrize(
+        "address", ["", "경기도 수원시", "경기도 수원시 파장동 1", "중구 명동", "미국 뉴욕", "서울특별시 강남구청"]
+    )
+    def test_an_address_that_names_no_leaf_has_no_region(self, address: str) -> None:
+        assert INDEX.region_of(address) is None
+
+    def test_every_leaf_finds_itself(self) -> None:
+        leaves = bundled_snapshot().leaves
+        assert [INDEX.region_of(f"{region.region_name} 1-1") for region in leaves] == [region.region_code for region in leaves]
+
+    def test_an_index_of_nothing_finds_nothing(self) -> None:
+        assert RegionIndex([]).region_of("서울특별시 강남구") is None

@@ -1,0 +1,105 @@
+"""What the sensor asks for: contiguous ranges of due regions that nobody is busy with, bounded in size and number."""
+
+import pytest
+from dagster import AssetKey, DagsterRun, RunRequest
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mohe_assets.defs.assets.places import SENSOR_TRIGGER, TRIGGER_TAG
+from mohe_assets.defs.recovery import collects_places
+from mohe_assets.defs.sensors import REGIONS_TAG, busy_keys, run_requests
+
+KEYS = [f"{11000 + n * 10}_지역{n}" for n in range(20)]
+
+
+def run_over(*keys: str, job: str = "ingest_places") -> DagsterRun:
+    if len(keys) == 1:
+        return DagsterRun(job_name=job, tags={PARTITION_NAME_TAG: keys[0]})
+    first, last = keys
+    return DagsterRun(job_name=job, tags={ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last})
+
+
+def asked(requests: list[RunRequest]) -> list[list[str]]:
+    """The keys of each request, as Dagster reads its range."""
+    return [sorted(busy_keys(KEYS, [DagsterRun(job_name="any", tags=request.tags)])) for request in requests]
+
+
+class TestBusyKeys:
+    def test_a_run_of_one_partition_is_busy_with_it(self) -> None:
+        assert busy_keys(KEYS, [run_over(KEYS[3])]) == {KEYS[3]}
+
+    def test_a_range_is_busy_with_all_between_both_ends(self) -> None:
+        assert busy_keys(KEYS, [run_over(KEYS[3], KEYS[6])]) == set(KEYS[3:7])
+
+    def test_several_runs_add_up(self) -> None:
+        assert busy_keys(KEYS, [run_over(KEYS[0]), run_over(KEYS[5], KEYS[6])]) == {KEYS[0], KEYS[5], KEYS[6]}
+
+    def test_a_range_with_an_end_that_is_gone_is_no_reason_to_wait_for_anything(self) -> None:
+        assert busy_keys(KEYS, [run_over(KEYS[0], "99999_없는구")]) == set()
+
+    def test_a_run_without_partitions_is_busy_with_none(self) -> None:
+        assert busy_keys(KEYS, [DagsterRun(job_name="refresh_regions")]) == set()
+
+
+class TestRunRequests:
+    def test_neighbours_share_a_run_and_a_gap_starts_the_next(self) -> None:
+        due = {*KEYS[2:5], KEYS[6], *KEYS[9:11]}
+        assert asked(list(run_requests(KEYS, due, 32, 10))) == [KEYS[2:5], [KEYS[6]], KEYS[9:11]]
+
+    def test_a_run_takes_no_more_regions_than_allowed(self) -> None:
+        assert [len(keys) for keys in asked(list(run_requests(KEYS, KEYS, 8, 10)))] == [8, 8, 4]
+
+    def test_no_more_runs_are_asked_for_than_there_is_room(self) -> None:
+        assert asked(list(run_requests(KEYS, KEYS, 3, 2))) == [KEYS[0:3], KEYS[3:6]]
+
+    @pytest.mark.parametrize("room", [0, -1])
+    def test_without_room_nothing_is_asked_for(self, room: int) -> None:
+        assert list(run_requests(KEYS, KEYS, 3, room)) == []
+
+    def test_a_due_region_without_its_partition_yet_is_left_out(self) -> None:
+        assert asked(list(run_requests(KEYS, {"99999_없는구", KEYS[1]}, 3, 5))) == [[KEYS[1]]]
+
+    def test_a_request_names_its_regions_and_who_asked_and_can_be_asked_again(self) -> None:
+        single, several = run_requests(KEYS, [KEYS[0], KEYS[4], KEYS[5]], 3, 5)
+        assert single.tags[REGIONS_TAG] == KEYS[0]
+        assert several.tags[REGIONS_TAG] == f"{KEYS[4]} … {KEYS[5]} (2)"
+        assert {request.tags[TRIGGER_TAG] for request in (single, several)} == {SENSOR_TRIGGER}
+        assert {request.run_key for request in (single, several)} == {None}
+
+    @given(due=st.sets(st.sampled_from(KEYS)), size=st.integers(1, 25), room=st.integers(0, 25))
+    def test_whatever_is_due_the_ranges_are_due_bounded_disjoint_and_in_the_order_of_codes(
+        self, due: set[str], size: int, room: int
+    ) -> None:
+        found = asked(list(run_requests(KEYS, due, size, room)))
+        flat = [key for keys in found for key in keys]
+        assert flat == [key for key in KEYS if key in due][: len(flat)]
+        assert all(1 <= len(keys) <= size for keys in found)
+        assert len(found) <= room
+        # What is missing is missing for want of room only.
+        assert set(flat) == due or len(found) == room
+
+
+class TestWhichRunsCollect:
+    @pytest.mark.parametrize("job", ["ingest_places", "place_ingestion_batch"])
+    def test_both_collecting_jobs_do_whoever_launched_them(self, job: str) -> None:
+        assert collects_places(DagsterRun(job_name=job))
+
+    def test_a_backfill_or_a_click_on_the_asset_does(self) -> None:
+        assert collects_places(DagsterRun(job_name="__ASSET_JOB", asset_selection=frozenset({AssetKey("places")})))
+
+    @pytest.mark.parametrize(
+        "run",
+        [
+            DagsterRun(job_name="refresh_regions"),
+            DagsterRun(job_name="new_round"),
+            DagsterRun(job_name="__ASSET_JOB", asset_selection=frozenset({AssetKey("sigungu_regions")})),
+        ],
+        ids=["a refresh", "a new round", "the other asset"],
+    )
+    def test_other_runs_do_not(self, run: DagsterRun) -> None:
+        assert not collects_places(run)

@@ -1,0 +1,217 @@
+"""Every bad value is refused with one sentence that names its variable, and no sentence shows a key."""
+
+from pathlib import Path
+
+import pytest
+
+from mohe_assets import settings as settings_module
+from mohe_assets.errors import SettingsError
+from mohe_assets.settings import DEFAULT_KEYWORDS, Settings
+
+SECRET = "do-not-show-me"
+POSITIVE = (
+    "MOHE_CALLS_PER_SECOND", "MOHE_DAILY_QUOTA", "MOHE_MONTHLY_QUOTA", "MOHE_MAX_CALLS_PER_REGION", "MOHE_MAX_ATTEMPTS",
+    "MOHE_LEASE_SECONDS", "MOHE_HEARTBEAT_SECONDS", "MOHE_REGIONS_PER_RUN", "MOHE_RUNS_IN_FLIGHT", "MOHE_WORKER_THREADS",
+    "MOHE_RETRY_SECONDS", "MOHE_REGION_REFRESH_DAYS", "MOHE_HTTP_TIMEOUT_SECONDS",
+)  # fmt: skip
+FLAGS = ("CHECKPOINT_ENABLED", "CHECKPOINT_AUTO_RESUME", "BATCH_AUTO_INITIALIZATION")
+BASE_URLS = ("MOHE_GOVERNMENT_API_URL", "MOHE_NAVER_API_URL", "MOHE_NAVER_HUB_URL")
+DATABASE_URLS = ("MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL")
+KEYS = ("GOVT_API_KEY", "NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET", "NCP_APIGW_API_KEY_ID", "NCP_APIGW_API_KEY")
+
+
+def load(**variables: str) -> Settings:
+    return settings_module.load(variables)
+
+
+def refusal(**variables: str) -> str:
+    """The sentence with which the variables are refused; checks what holds for all of them."""
+    with pytest.raises(SettingsError) as caught:
+        load(**variables)
+    sentence = str(caught.value)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    assert ". " not in sentence.replace("...", "")
+    assert SECRET not in sentence
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None, "pydantic's own error shows the values"
+    return sentence
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "-5\n", "nan", "inf", "-inf", "1e999", "many", "1,000", "0x10", "9" * 30])
+@pytest.mark.parametrize("variable", POSITIVE)
+def test_a_limit_that_is_no_positive_number_is_refused_by_name(variable: str, value: str) -> None:
+    assert refusal(**{variable: value}).startswith(f"{variable} is ")
+
+
+@pytest.mark.parametrize("value", ["maybe", "2", "-1", "nein", "true false"])
+@pytest.mark.parametrize("variable", FLAGS)
+def test_a_flag_that_is_neither_true_nor_false_is_refused_by_name(variable: str, value: str) -> None:
+    assert refusal(**{variable: value}).startswith(f"{variable} is '{value}'; allowed are ")
+
+
+@pytest.mark.parametrize(("value", "meant"), [("TRUE", True), (" 1 ", True), ("Yes", True), ("on", True), ("off", False)])
+def test_a_flag_is_read_in_its_usual_spellings(value: str, *, meant: bool) -> None:
+    assert load(CHECKPOINT_ENABLED=value).checkpoint_enabled is meant
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "openapi.naver.com",
+        "//openapi.naver.com",
+        "ftp://openapi.naver.com",
+        "https://",
+        "https://openapi.naver.com/v1",
+        f"https://openapi.naver.com?key={SECRET}",
+        "https://openapi.naver.com#top",
+        f"https://someone:{SECRET}@openapi.naver.com",
+        f"https://:{SECRET}@openapi.naver.com",
+        "https://openapi.naver.com:port",
+        "https://openapi.naver.com:0",
+        "https://openapi.naver.com:70000",
+        "https://open api.naver.com",
+        "http://[bad",
+    ],
+)
+@pytest.mark.parametrize("variable", BASE_URLS)
+def test_a_base_url_with_more_or_less_than_scheme_host_and_port_is_refused_by_name(variable: str, value: str) -> None:
+    assert refusal(**{variable: value}) == f"{variable} has to be http(s)://host[:port] and nothing more."
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("http://localhost:8900", "http://localhost:8900"),
+        (" https://api.example/ ", "https://api.example"),
+        ("http://[::1]:8900", "http://[::1]:8900"),
+    ],
+)
+def test_a_base_url_is_kept_without_its_slash(value: str, kept: str) -> None:
+    assert load(MOHE_NAVER_API_URL=value).mohe_naver_api_url == kept
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "nonsense",
+        f"mysql://someone:{SECRET}@host/mohe",
+        f"postgresql+psycopg2://someone:{SECRET}@host/mohe",
+        f"postgresql://someone:{SECRET}@host",
+        f"postgresql://someone:{SECRET}@host:port/mohe",
+        f"postgresql://someone:{SECRET}@host/mohe?no_such_option=1",
+        f"postgresql://someone:{SECRET}@[host/mohe",
+    ],
+)
+@pytest.mark.parametrize("variable", DATABASE_URLS)
+def test_a_database_url_that_psql_could_not_read_is_refused_without_its_password(variable: str, value: str) -> None:
+    assert refusal(**{variable: value}) == f"{variable} has to be postgresql://user:password@host:port/database."
+
+
+def test_a_database_url_keeps_its_password_and_its_options() -> None:
+    value = f"postgres://someone:{SECRET}@host:5433/mohe?sslmode=require"
+    kept = load(MOHE_DATABASE_URL=value).mohe_database_url
+    assert kept is not None
+    assert kept.get_secret_value() == f"postgresql://someone:{SECRET}@host:5433/mohe?sslmode=require"
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ("NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET"),
+        ("NAVER_CLIENT_SECRET", "NAVER_CLIENT_ID"),
+        ("NCP_APIGW_API_KEY_ID", "NCP_APIGW_API_KEY"),
+        ("NCP_APIGW_API_KEY", "NCP_APIGW_API_KEY_ID"),
+    ],
+)
+def test_half_a_pair_of_keys_is_refused_by_both_names(given: str, missing: str) -> None:
+    assert refusal(**{given: SECRET, missing: " "}) == f"{given} is set but {missing} is not; set both or neither."
+
+
+@pytest.mark.parametrize("value", [f"two words{SECRET}", f"two\n{SECRET}", f"키{SECRET}", f"{SECRET}\x1b[0m"])
+@pytest.mark.parametrize("variable", KEYS)
+def test_a_key_that_no_header_could_carry_is_refused_without_being_shown(variable: str, value: str) -> None:
+    assert refusal(**{variable: value}).startswith(f"{variable} has a space")
+
+
+def test_white_space_around_a_value_is_not_part_of_it() -> None:
+    settings = load(GOVT_API_KEY=f"  {SECRET}\n", MOHE_DAILY_QUOTA=" 7\n", MOHE_HOME=" here ")
+    assert settings.require_government_key() == SECRET
+    assert settings.mohe_daily_quota == 7
+    assert settings.home == Path.cwd() / "here"
+
+
+@pytest.mark.parametrize("value", ["", " ", ",", "카페,,공원", "카페, ", "x" * 51, "카페,!!!"])
+def test_a_keyword_list_with_a_blank_or_useless_word_is_refused_by_name(value: str) -> None:
+    assert refusal(MOHE_SEARCH_KEYWORDS=value).startswith("MOHE_SEARCH_KEYWORDS ")
+
+
+def test_a_keyword_said_twice_is_searched_once() -> None:
+    assert load(MOHE_SEARCH_KEYWORDS="카페, 공원 ,카페,북  카페,북 카페").mohe_search_keywords == ("카페", "공원", "북 카페")
+
+
+@pytest.mark.parametrize("variable", ["CHECKPOINT_BATCH_NAME", "CHECKPOINT_REGION_TYPE"])
+def test_a_name_too_long_for_its_column_is_refused(variable: str) -> None:
+    assert refusal(**{variable: "x" * 51}).startswith(f"{variable} is ")
+
+
+def test_a_heartbeat_over_half_the_lease_is_refused_by_both_names() -> None:
+    sentence = refusal(MOHE_LEASE_SECONDS="20", MOHE_HEARTBEAT_SECONDS="10.5")
+    assert "MOHE_HEARTBEAT_SECONDS is 10.5" in sentence
+    assert "MOHE_LEASE_SECONDS (20)" in sentence
+    assert load(MOHE_LEASE_SECONDS="20", MOHE_HEARTBEAT_SECONDS="10").mohe_heartbeat_seconds == 10
+
+
+def test_the_home_of_a_user_that_does_not_exist_is_refused_by_name() -> None:
+    assert refusal(MOHE_HOME="~nobody-of-this-name/mohe").startswith("MOHE_HOME is ")
+
+
+def test_the_defaults_are_those_users_were_promised() -> None:
+    defaults = load()
+    assert (defaults.checkpoint_enabled, defaults.checkpoint_auto_resume) == (True, True)
+    assert defaults.batch_auto_initialization is False
+    assert (defaults.checkpoint_batch_name, defaults.checkpoint_region_type) == ("place-ingestion-batch", "sigungu")
+    assert defaults.mohe_home == Path(".mohe")
+    assert defaults.mohe_government_api_url == "https://apis.data.go.kr"
+    assert defaults.mohe_naver_api_url == "https://openapi.naver.com"
+    assert defaults.mohe_naver_hub_url == "https://naverapihub.apigw.ntruss.com"
+    assert defaults.mohe_lease_seconds == 60
+    assert defaults.mohe_daily_quota == 25_000
+    assert ",".join(defaults.mohe_search_keywords) == (
+        "카페,레스토랑,음식점,베이커리,디저트,공원,박물관,미술관,서점,영화관,헬스장,요가,필라테스,갤러리,문화센터"
+    )
+    assert defaults.calls_per_second == 10
+    assert not defaults.uses_hub
+    assert [getattr(defaults, key.lower()) for key in KEYS] == [None] * len(KEYS)
+
+
+def test_a_variable_set_to_nothing_counts_as_not_set_but_for_the_keywords() -> None:
+    names = [name.upper() for name in Settings.model_fields]
+    empty = {name: "" for name in names if name != "MOHE_SEARCH_KEYWORDS"}
+    assert load(**empty) == load(**dict.fromkeys(empty, " \t")) == load()
+    assert refusal(MOHE_SEARCH_KEYWORDS="").startswith("MOHE_SEARCH_KEYWORDS is ''")
+    assert load().mohe_search_keywords == DEFAULT_KEYWORDS
+
+
+def test_both_hub_keys_mean_the_hub_and_its_rate() -> None:
+    hub = load(NCP_APIGW_API_KEY_ID="a", NCP_APIGW_API_KEY="b", NAVER_CLIENT_ID="c", NAVER_CLIENT_SECRET="d")
+    assert hub.uses_hub
+    assert hub.calls_per_second == 50
+    assert load(MOHE_CALLS_PER_SECOND="3.5").calls_per_second == 3.5
+
+
+def test_a_collection_asks_for_the_keys_it_lacks_by_name() -> None:
+    with pytest.raises(SettingsError, match=r"^GOVT_API_KEY is not set; .*\.$"):
+        load(NAVER_CLIENT_ID="a", NAVER_CLIENT_SECRET="b").require_collection_keys()
+    with pytest.raises(SettingsError, match=r"^NAVER_CLIENT_ID and NAVER_CLIENT_SECRET are not set; .*NCP_APIGW_API_KEY.*\.$"):
+        load(GOVT_API_KEY="a").require_collection_keys()
+    load(GOVT_API_KEY="a", NCP_APIGW_API_KEY_ID="b", NCP_APIGW_API_KEY="c").require_collection_keys()
+
+
+def test_no_key_shows_when_the_settings_are_printed() -> None:
+    settings = load(
+        **dict.fromkeys(KEYS, SECRET),
+        MOHE_DATABASE_URL=f"postgresql://someone:{SECRET}@host/mohe",
+        MOHE_DAGSTER_DATABASE_URL=f"postgresql://someone:{SECRET}@host/dagster",
+    )
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
