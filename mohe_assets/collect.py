@@ -228,7 +228,8 @@ class CollectionRun:
         try:
             while (lease := self._next()) is not None:
                 outcome = self._collect_or_explain(lease)
-                if outcome.outcome is not Outcome.COMPLETED:
+                # What this run completed is younger than its request, but only if the clocks of both agree.
+                if outcome.outcome is not Outcome.COMPLETED or self.request.afresh_before is not None:
                     self._not_again.add(lease.region_code)
                 self._held.pop(lease.region_code, None)
                 self._outcomes.put(outcome)

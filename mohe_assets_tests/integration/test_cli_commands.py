@@ -105,9 +105,12 @@ class TestStatus:
                       " error_message = 'KeyError: [/red] [bold]' WHERE region_code = '11680'")  # fmt: skip
         store.executions.start("run")
         store.executions.finish("run", Ending.FAILED, "note [/x] [green]")
-        store.execute("INSERT INTO api_budget (api, account, exhausted_until, exhausted_why)"
-                      " VALUES ('naver-classic', :account, budget_clock() + interval '1 hour', 'closed [/y]')",
-                      account=ApiAccount.of("naver-classic", "demo-client-id", "", rate=1, daily=1, monthly=None).account)  # fmt: skip
+        account = ApiAccount.of("naver-classic", "demo-client-id", "", rate=1, daily=1, monthly=None).account
+        store.execute(
+            """INSERT INTO api_budget (api, account, exhausted_until, exhausted_why)
+               VALUES ('naver-classic', :account, budget_clock() + interval '1 hour', 'closed [/y]')""",
+            account=account,
+        )
         done = mohe("status")
         assert done.status == 0
         assert "[/red] [bold]" in done.out

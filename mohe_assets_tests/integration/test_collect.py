@@ -141,6 +141,10 @@ class TestGoodDay:
         _, outcomes = collect(open_platform(MOHE_SEARCH_KEYWORDS="카페"), None)
         assert kinds(outcomes) == {Outcome.COMPLETED: 6}
 
+    def test_a_request_from_a_clock_that_is_ahead_collects_a_region_once(self, few: Platform) -> None:
+        ahead = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
+        assert kinds(collect(few, GANGNAM, "run", afresh_before=ahead)[1]) == {Outcome.COMPLETED: 1}
+
     def test_a_completed_region_is_not_collected_again_unless_it_is_asked_for_afresh(
         self, few: Platform, store: Store, simulator: Simulator
     ) -> None:
