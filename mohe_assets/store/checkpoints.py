@@ -195,10 +195,15 @@ UPDATE batch_checkpoint c
 RELEASE = f"UPDATE batch_checkpoint c SET status = 'PENDING', lease_expires_at = NULL WHERE {_MINE}"
 
 # A region whose lease ran out, or whose holder is known to be dead before that.
+# Rows that are locked are left for the next look: by a worker that is storing, or by one frozen in the middle of it.
 RECLAIM = f"""
-UPDATE batch_checkpoint c SET status = 'PENDING', lease_expires_at = NULL
- WHERE {_OURS} AND c.status = 'PROCESSING'
-   AND (c.lease_expires_at IS NULL OR c.lease_expires_at < now() OR c.run_id = ANY(CAST(:dead_runs AS text[])))
+WITH lost AS (
+    SELECT c.id FROM batch_checkpoint c
+     WHERE {_OURS} AND c.status = 'PROCESSING'
+       AND (c.lease_expires_at IS NULL OR c.lease_expires_at < now() OR c.run_id = ANY(CAST(:dead_runs AS text[])))
+       FOR UPDATE SKIP LOCKED
+)
+UPDATE batch_checkpoint c SET status = 'PENDING', lease_expires_at = NULL FROM lost WHERE c.id = lost.id
 RETURNING c.region_code
 """
 

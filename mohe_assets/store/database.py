@@ -71,7 +71,8 @@ class Database:
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
-                "options": "-c timezone=Asia/Seoul -c lock_timeout=30s -c idle_in_transaction_session_timeout=60s",
+                # No transaction of ours pauses: one that does belongs to a frozen process, and must not keep its locks.
+                "options": "-c timezone=Asia/Seoul -c lock_timeout=30s -c idle_in_transaction_session_timeout=5s",
             },
         )
         return cls(engine=engine)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
+from sqlalchemy import text
 
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending, Process, host_identity
@@ -190,3 +191,16 @@ class TestDeadRuns:
         assert store.executions.not_ended_in_dagster() == []
         ended = run_row(store)["dagster_ended_at"]
         assert isinstance(ended, dt.datetime)
+
+    def test_a_process_frozen_in_the_middle_of_storing_holds_nobody_up(self, store: Store) -> None:
+        store.executions.start("run")
+        store.claim("11680")
+        store.claim("11110")
+        fall_silent(store)
+        with store.database.engine.connect() as frozen:
+            frozen.execute(text("SELECT FROM batch_checkpoint WHERE region_code = '11680' FOR UPDATE"))
+            burial = store.executions.bury_dead(store.checkpoints)
+            assert (burial.dead_runs, burial.regions) == (("run",), ("11110",))
+            frozen.rollback()
+        store.execute("UPDATE batch_checkpoint SET lease_expires_at = now() WHERE region_code = '11680'")
+        assert store.executions.bury_dead(store.checkpoints).regions == ("11680",)

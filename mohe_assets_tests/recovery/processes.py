@@ -111,8 +111,9 @@ class Collected:
 
     @classmethod
     def of(cls, database: Database) -> "Collected":
-        ids = {row["id"]: row["naver_place_id"] for row in read(database, "SELECT id, naver_place_id FROM places")}
+        # The ledger first: workers go on meanwhile, and a place is stored with its search at the latest.
         ledger = read(database, "SELECT region_code, query, place_ids FROM search_query WHERE status = 'DONE'")
+        ids = {row["id"]: row["naver_place_id"] for row in read(database, "SELECT id, naver_place_id FROM places")}
         places = read(database, """SELECT naver_place_id, name, category, address, road_address, latitude, longitude, phone,
                                           website_url, source, region_type, region_code FROM places""")  # fmt: skip
         return cls(

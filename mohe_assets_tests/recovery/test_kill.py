@@ -111,10 +111,10 @@ def test_a_recovery_that_is_killed_itself_is_done_by_the_next_run(
     held = statuses(database)["PROCESSING"]
     assert held > 0
 
-    # While it takes the regions back: the rows are locked, so it is waiting for them when it dies.
-    with holding(database_url, "SELECT FROM batch_checkpoint WHERE status = 'PROCESSING' FOR UPDATE"):
+    # While it takes the regions back: the dead run's row is locked, so it is waiting for that one when it dies.
+    with holding(database_url, "SELECT FROM batch_execution_metadata WHERE status = 'RUNNING' FOR UPDATE"):
         second = start_worker()
-        until(lambda: backends_waiting(database_url) > 0, "the recovery waits for the regions")
+        until(lambda: backends_waiting(database_url) > 0, "the recovery waits for the dead run's row")
         second.kill()
         end_waiting_backends(database_url)
     assert statuses(database)["PROCESSING"] == held
