@@ -219,6 +219,9 @@ class CollectionRun:
         self.checkpoints.renew(list(self._held.values()))
         if not self.executions.heartbeat(self.run_id):
             self._abandon(StopRequested(DECLARED_DEAD))
+        elif self.request.codes is None:
+            # Whoever takes any region also takes those of runs that die meanwhile, without waiting for its own end.
+            announce(self.executions.bury_dead(self.checkpoints))
 
     def _abandon(self, error: Exception) -> None:
         self.stop.set()

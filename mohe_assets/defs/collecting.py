@@ -68,6 +68,7 @@ def collect(context: Context, platform: Platform, request: Request, *, total: in
                 _report(context, outcome)
                 totals.add(outcome)
         _account_for_the_rest(context, run)
+        recover(context.instance, platform)
         _end(context, run)
     return totals
 

@@ -66,6 +66,7 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_when_it_wakes(
     until(lambda: len(Collected.of(database).searches) >= 8, "eight searches")
     sleeper.send(signal.SIGSTOP)
     asleep = executions(database)[0]["execution_id"]
+    simulator.configure(latency_ms=1000)
     held = {row["region_code"] for row in read(database, "SELECT region_code FROM batch_checkpoint WHERE status = 'PROCESSING'")}
     assert held
     written = written_by(database, asleep)
@@ -77,6 +78,7 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_when_it_wakes(
     assert "PENDING" in statuses(database)
     sleeper.send(signal.SIGCONT)
     sleeper.wait()
+    simulator.configure(latency_ms=30)
     other.succeed()
 
     assert INTERRUPTED_FOUND in other.output
