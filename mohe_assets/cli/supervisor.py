@@ -4,9 +4,11 @@ Dagster's code server does not pass a SIGTERM on to the runs it executes, so the
 killed. Here every process below gets the signal, and a run that gets it releases its regions.
 """
 
+import contextlib
 import ctypes
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,16 +24,22 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 9.0
 # A process that dies at once, over and over, must not become a busy loop.
 RESTART_SECONDS = 5.0
+LISTEN_SECONDS = 30.0
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(kw_only=True)
 class Supervisor:
-    """`commands` by name, started in their order and stopped together."""
+    """`commands` by name, started in their order and stopped together.
+
+    The others are started once the first takes connections at `first_listens`, if that is given: Dagster's daemon meets a
+    code server that does not listen yet with a traceback, and looks again a minute later.
+    """
 
     commands: Mapping[str, Sequence[str]]
     environment: Mapping[str, str]
     restart: bool = True
+    first_listens: tuple[str, int] | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _started: dict[str, float] = field(default_factory=dict)
@@ -43,6 +51,7 @@ class Supervisor:
         try:
             for name in self.commands:
                 self._start(name)
+                self._wait_for_first()
             while not self._stop.wait(0.2):
                 for name, process in list(self._running.items()):
                     status = process.poll()
@@ -61,6 +70,16 @@ class Supervisor:
             env=dict(self.environment),
             preexec_fn=_as_child,  # noqa: PLW1509 - before any thread is started
         )
+
+    def _wait_for_first(self) -> None:
+        """Not for ever: what keeps it from listening is said by those that need it."""
+        deadline = time.monotonic() + LISTEN_SECONDS
+        while self.first_listens is not None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(self.first_listens, timeout=1):
+                return
+            first = next(iter(self._running.values()))
+            if first.poll() is not None or self._stop.wait(0.1):
+                return
 
     def _start_again(self, name: str, status: int) -> None:
         log.warning("%s ended with status %s and is started again", name, status)

@@ -58,6 +58,7 @@ def _run(variables: dict[str, str], host: str, port: int) -> int:
             "the web server": [_program("dagster-webserver"), "-w", str(workspace), "-h", host, "-p", str(port)],
         },
         environment=variables,
+        first_listens=("127.0.0.1", code_server_port),
     )
     return supervisor.run()
 

@@ -6,7 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -15,22 +16,30 @@ import psutil
 import requests
 
 from mohe_assets.store.database import Database
-from mohe_assets_tests.recovery.processes import PATIENCE, read, until
+from mohe_assets_tests.recovery.processes import PATIENCE, read
 
 _REQUEST_TIMEOUT = 60
 
 LOADED = """{ workspaceOrError { ... on Workspace { locationEntries { loadStatus
     locationOrLoadError { __typename ... on RepositoryLocation { repositories { name } } } } } } }"""
 STATUSES = """{ assetNodeOrError(assetKey: {path: ["places"]}) { ... on AssetNode { assetPartitionStatuses {
-    ... on DefaultPartitionStatuses { materializedPartitions failedPartitions unmaterializedPartitions materializingPartitions } } } } }"""
+    ... on DefaultPartitionStatuses {
+        materializedPartitions failedPartitions unmaterializedPartitions materializingPartitions } } } } }"""
 LAUNCH = """mutation($parameters: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $parameters) {
     __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 CANCEL = "mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) { __typename } }"
 BACKFILL = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
-RUNS = """query($status: [RunStatus!]) { runsOrError(filter: {statuses: $status}) {
-    ... on Runs { results { runId status tags { key value } } } } }"""
+RUNS = "query($status: [RunStatus!]) { runsOrError(filter: {statuses: $status}) { ... on Runs { results { runId status } } } }"
 TICK = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor { sensorState {
     ticks(limit: 1) { status skipReason error { message } } } } } }"""
+
+
+def until(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE) -> None:
+    """Waits for something outside of this process, asking rarely: whoever answers shares two cores with all the others."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: did not happen within {seconds:g} s"
+        time.sleep(0.25)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +109,14 @@ class Ui:
     def backfill_status(self, backfill_id: str) -> str:
         return str(self.ask(BACKFILL, id=backfill_id)["partitionBackfillOrError"]["status"])
 
-    def runs(self, *status: str) -> list[dict[str, Any]]:
+    def runs(self, *status: str) -> list[dict[str, str]]:
         found = self.ask(RUNS, status=list(status) or None)["runsOrError"]["results"]
-        return [{"id": one["runId"], "status": one["status"], **{tag["key"]: tag["value"] for tag in one["tags"]}} for one in found]
+        return [{"id": one["runId"], "status": one["status"]} for one in found]
+
+    @property
+    def idle(self) -> bool:
+        """No run is under way or waiting."""
+        return not self.runs("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 
     def last_tick(self) -> dict[str, Any]:
         selector = {
@@ -114,17 +128,32 @@ class Ui:
         return dict(ticks[0]) if ticks else {}
 
 
+# Dagster looks for new and cancelled backfills every 30 seconds, which no setting changes. For a process that finds this
+# file on its path it is two: the tests are about what happens then, not about the wait.
+_IMPATIENT = """
+import sys
+
+if any("dagster-daemon" in argument for argument in sys.orig_argv):
+    from dagster._daemon import controller
+
+    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 2
+"""
+
+
 class Up:
     """`mohe up` with everything below it, in a process group of its own."""
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         self.log = log
         self.port = _free_port()
+        on_path = log.with_suffix(".path")
+        on_path.mkdir()
+        (on_path / "sitecustomize.py").write_text(_IMPATIENT, encoding="utf-8")
         command = [str(Path(sys.executable).with_name("mohe")), "up", "--port", str(self.port)]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
-                env=dict(environment),
+                env={**environment, "PYTHONPATH": str(on_path)},
                 cwd=log.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -151,11 +180,16 @@ class Up:
         return [itself, *itself.children(recursive=True)]
 
     def code_server(self) -> psutil.Process:
+        """The one that runs now; waits for it while it is started again."""
+        until(lambda: self._code_server() is not None, "a code server runs")
+        return cast("psutil.Process", self._code_server())
+
+    def _code_server(self) -> psutil.Process | None:
         for process in self.family()[1:]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if "mohe_assets.definitions" in process.cmdline() and "grpc" in process.cmdline():
                     return process
-        raise AssertionError("no code server")
+        return None
 
     def terminate(self) -> int:
         """SIGTERM to `mohe up` alone, as `docker stop` does; its exit status."""
@@ -184,7 +218,15 @@ def kill(processes: Sequence[psutil.Process]) -> None:
 
 
 def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    """Those of them that have not ended; one whose end nobody has asked about yet has."""
+    return [one for one in processes if _status(one) not in {None, psutil.STATUS_ZOMBIE}]
+
+
+def _status(process: psutil.Process) -> str | None:
+    try:
+        return str(process.status()) if process.is_running() else None
+    except psutil.NoSuchProcess:
+        return None
 
 
 def keys_with(database: Database, *status: str) -> frozenset[str]:
