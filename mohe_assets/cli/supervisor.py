@@ -1,8 +1,4 @@
-"""Runs a few processes together: starts them, starts again what dies, and stops them all, run workers included.
-
-Dagster's code server does not pass a SIGTERM on to the runs it executes, so they would hold their regions until they are
-killed. Here every process below gets the signal, and a run that gets it releases its regions.
-"""
+"""Runs a few processes together: the first is what the others need. Starts again what dies, and stops them all."""
 
 import contextlib
 import ctypes
@@ -22,6 +18,8 @@ log = logging.getLogger(__name__)
 
 # `docker stop` kills after ten seconds; a run needs six at most to end its searches in flight.
 STOP_SECONDS = 9.0
+# Of them, for the daemon and the web server, before the code server and its runs are told.
+OTHERS_SECONDS = 1.5
 # A process that dies at once, over and over, must not become a busy loop.
 RESTART_SECONDS = 5.0
 LISTEN_SECONDS = 30.0
@@ -38,14 +36,13 @@ class Supervisor:
 
     commands: Mapping[str, Sequence[str]]
     environment: Mapping[str, str]
-    restart: bool = True
     first_listens: tuple[str, int] | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _started: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT (then 0), or until a process ends that is not to be started again (then its status)."""
+        """Until SIGTERM or SIGINT; returns 0."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         try:
@@ -55,8 +52,6 @@ class Supervisor:
             while not self._stop.wait(0.2):
                 for name, process in list(self._running.items()):
                     status = process.poll()
-                    if status is not None and not self.restart:
-                        return status
                     if status is not None:
                         self._start_again(name, status)
         finally:
@@ -69,6 +64,8 @@ class Supervisor:
             list(self.commands[name]),
             env=dict(self.environment),
             preexec_fn=_as_child,  # noqa: PLW1509 - before any thread is started
+            # Out of reach of a terminal's Ctrl-C, which would signal everybody at once.
+            start_new_session=True,
         )
 
     def _wait_for_first(self) -> None:
@@ -88,14 +85,32 @@ class Supervisor:
         self._start(name)
 
     def _end(self) -> None:
-        everyone = [process for child in self._running.values() for process in _family(child.pid)]
-        for process in everyone:
-            _signal(process, signal.SIGTERM)
-        _, alive = psutil.wait_procs(everyone, timeout=STOP_SECONDS)
-        for process in alive:
-            _signal(process, signal.SIGKILL)
+        """The others before the first, so that nothing is launched into a code server that is stopping.
+
+        Each is told once: a second signal would interrupt the cleaning up of the first. What a process has below it is its
+        own to tell.
+        """
+        if not self._running:
+            return
+        deadline = time.monotonic() + STOP_SECONDS
+        families = [process for child in self._running.values() for process in _family(child.pid)]
+        first, *others = self._running.values()
+        for child in others:
+            child.terminate()
+        _wait(others, time.monotonic() + OTHERS_SECONDS)
+        first.terminate()
+        _wait([first, *others], deadline)
+        for process in families:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         for child in self._running.values():
             child.wait()
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]], deadline: float) -> None:
+    for child in children:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def _family(process_id: int) -> list[psutil.Process]:
@@ -104,13 +119,6 @@ def _family(process_id: int) -> list[psutil.Process]:
         return [parent, *parent.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        log.debug("process %s had ended already", process.pid)
 
 
 def _as_child() -> None:

@@ -71,12 +71,12 @@ def code_server(
     """Run Dagster's code server alone, the process in which runs execute; SIGTERM lets its runs release their regions."""
     settings = settings_module.load()
     variables = {**os.environ, **environment(settings, prepare(settings))}
-    supervisor = Supervisor(commands={"the code server": _code_server(host, port)}, environment=variables, restart=False)
-    raise typer.Exit(supervisor.run())
+    command = _code_server(host, port)
+    os.execve(command[0], command, variables)  # noqa: S606 - it takes over this process, and its signals
 
 
 def _code_server(host: str, port: int) -> list[str]:
-    return [_program("dagster"), "api", "grpc", "-m", "mohe_assets.definitions", "-h", host, "-p", str(port)]
+    return [sys.executable, "-m", "mohe_assets.defs.code_server", "-h", host, "-p", str(port)]
 
 
 def _refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:

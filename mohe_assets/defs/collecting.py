@@ -9,7 +9,7 @@ from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 
 from mohe_assets.collect import DECLARED_DEAD, CollectionRun, Outcome, RegionOutcome, Request
-from mohe_assets.defs.metadata import PLACES, materialization
+from mohe_assets.defs.metadata import PLACES, failure_observation, materialization
 from mohe_assets.defs.recovery import recover
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.platform import KST, Platform
@@ -91,8 +91,10 @@ def _report(context: Context, outcome: RegionOutcome) -> None:
         reconnecting()(context.log_event, materialization(outcome.completion))
     else:
         context.log.warning(f"{outcome.lease.region_name} {outcome.outcome.value}: {outcome.reason}")
-        if outcome.outcome is Outcome.FAILED and not _is_partitioned(context.run):
-            _show_as_failed(context, outcome.lease.partition_key)
+        if outcome.outcome is Outcome.FAILED:
+            reconnecting()(context.log_event, failure_observation(outcome.lease, outcome.reason))
+            if not _is_partitioned(context.run):
+                _show_as_failed(context, outcome.lease.partition_key)
 
 
 def _is_partitioned(run: dg.DagsterRun) -> bool:

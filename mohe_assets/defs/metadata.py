@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from mohe_assets.store.checkpoints import Completion
+from mohe_assets.store.checkpoints import Completion, Lease
 from mohe_assets.sync import RegionSync
 
 PLACES = dg.AssetKey("places")
@@ -34,6 +34,16 @@ def materialization(completion: Completion) -> dg.AssetMaterialization:
             "collected_by_run": completion.run_id,
             "execution_row": f"batch_execution_metadata.execution_id = '{completion.run_id}'",
         },
+    )
+
+
+def failure_observation(lease: Lease, reason: str) -> dg.AssetObservation:
+    """The reason on the page of a failed region's partition, where Dagster itself only names the run."""
+    return dg.AssetObservation(
+        asset_key=PLACES,
+        partition=lease.partition_key,
+        description=f"{lease.region_name}: {reason}",
+        metadata={"region": lease.region_name, "error": reason, "round": lease.round, "attempt": lease.attempt},
     )
 
 

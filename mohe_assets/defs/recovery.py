@@ -16,6 +16,7 @@ from mohe_assets.store.executions import Burial
 
 # Between Dagster's start of a run and its row lie imports and a connection: seconds, a minute on a bad day.
 STILLBORN_SECONDS = 60
+BEGUN = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
 def recover(instance: dg.DagsterInstance, platform: Platform) -> Burial:
@@ -64,9 +65,9 @@ def _end_in_dagster(instance: dg.DagsterInstance, platform: Platform) -> None:
 def _end_stillborn(instance: dg.DagsterInstance, platform: Platform) -> None:
     """Ends runs that died between Dagster's start of them and the first thing they do, which is to make themselves known."""
     grace = dt.timedelta(seconds=STILLBORN_SECONDS + platform.settings.mohe_lease_seconds)
-    long_ago = (dt.datetime.now(dt.UTC) - grace).timestamp()
-    started = instance.get_run_records(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-    old = {record.dagster_run.run_id: record.dagster_run for record in started if (record.start_time or long_ago) < long_ago}
+    long_ago = dt.datetime.now(dt.UTC) - grace
+    begun = instance.get_run_records(filters=dg.RunsFilter(statuses=BEGUN))
+    old = {record.dagster_run.run_id: record.dagster_run for record in begun if record.update_timestamp < long_ago}
     silent = {run_id: run for run_id, run in old.items() if collects_places(run)}
     for run_id in silent.keys() - platform.executions.known(silent.keys()):
         instance.report_run_canceled(silent[run_id], message="The run's process died before it began; nothing was lost.")

@@ -74,7 +74,7 @@ def test_the_sensor_alone_completes_all_regions_and_a_backfill_meanwhile_repeats
     until(lambda: "256 of 256" in str(up.ui.last_tick().get("skipReason")), "the sensor says that nothing is due")
 
 
-def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_that_is_stopped_fails_nothing(
+def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_told_to_stop_releases_its_regions(
     start_up: StartUp, simulator: Simulator, database: Database
 ) -> None:
     keys = keys_of(database)[:40]
@@ -109,16 +109,24 @@ def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_that_is_stopp
     assert len(answers) == 40 * len(KEYWORDS)
     assert repeated(answers) <= 4, "at most what was in flight in four threads when they were stopped"
 
-    # The code server alone is told to stop: Dagster lets it end its run first, and it is started again.
-    simulator.configure(latency_ms=500)
+    # The code server alone is told to stop: its run releases its regions, nothing is red, and it is started again.
+    simulator.configure(latency_ms=1_000)
     more = keys_of(database)[100:110]
     up.ui.backfill(more)
     until(lambda: completed(database) >= 42, "a few regions more")
     server = up.code_server()
+    told = time.monotonic()
     server.terminate()
-    simulator.configure(latency_ms=50)
     until(lambda: not alive([server]), "the code server ends")
+    assert time.monotonic() - told < STOP_SECONDS + UNDER_LOAD
+    assert "PROCESSING" not in statuses(database)
+    assert frozenset(more) - keys_with(database, "COMPLETED"), "it ended in the middle"
+    simulator.configure(latency_ms=50)
     until(lambda: up.ui.loaded and up.code_server().pid != server.pid, "the code server is started again")
+    until(lambda: up.ui.idle, "the run is over")
+    assert up.ui.partitions().failed == frozenset()
+    rest, _ = up.ui.backfill_missing_or_failed(more)
+    until(lambda: up.ui.backfill_status(rest) == "COMPLETED_SUCCESS", "the rest is collected")
     assert keys_with(database, "COMPLETED") == frozenset([*keys, *more])
     until(lambda: page_agrees(up, database), "the page shows the same")
 

@@ -187,7 +187,7 @@ class Up:
     def _code_server(self) -> psutil.Process | None:
         for process in self.family()[1:]:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if "mohe_assets.definitions" in process.cmdline() and "grpc" in process.cmdline():
+                if "mohe_assets.defs.code_server" in process.cmdline():
                     return process
         return None
 

@@ -156,7 +156,7 @@ def test_a_run_killed_before_its_first_word_is_ended_in_dagster_after_a_while(
         end_waiting_backends(database_url)
     assert executions(database) == []
     with psycopg2.connect(dagster_url) as connection, connection.cursor() as cursor:
-        cursor.execute("UPDATE runs SET start_time = start_time - 600 WHERE status = 'STARTED'")
+        cursor.execute("UPDATE runs SET update_timestamp = update_timestamp - interval '10 minutes' WHERE status = 'STARTED'")
         assert cursor.rowcount == 1
     connection.close()
 
