@@ -53,7 +53,7 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- The server refused a call for its rate: everybody slows down. A few refusals among many calls are late packets and cost
--- a quarter of a per cent; more than one call in five refused since the last look says that the configured rate is too high, and
+-- half a per cent; more than one call in five refused since the last look says that the configured rate is too high, and
 -- costs fifteen. Refusals at the same moment count once: the calls that caused them were sent before anybody could know.
 CREATE OR REPLACE FUNCTION slow_down(p_api text, p_account text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -80,7 +80,7 @@ BEGIN
            pace = greatest(0.02, current_pace(budget, moment) * CASE
                WHEN enough AND (refused - budget.paced_refused) * 5 > calls - budget.paced_calls
                     AND calls > budget.paced_calls THEN 0.85
-               ELSE 0.9975 END)
+               ELSE 0.995 END)
      WHERE api = p_api AND account = p_account;
 END $$;
 

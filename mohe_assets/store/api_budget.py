@@ -23,9 +23,9 @@ from mohe_assets.store.database import Database, rows
 
 log = logging.getLogger(__name__)
 
-# Slots are spaced for 99 % of the limit: the server's second and ours differ by the jitter of the network, and at the
-# full rate every late packet would be a refusal.
-HEADROOM = 0.99
+# Slots are spaced for 98.5 % of the limit: the server's second and ours differ by the jitter of the network and of both
+# hosts, and what is late by more than the 15 ms this leaves in a second is refused.
+HEADROOM = 0.985
 # A process that was held up would send what it had reserved meanwhile all at once. It keeps the spacing of its slots
 # instead, and catches up by this share of it.
 CATCH_UP = 0.005

@@ -104,13 +104,13 @@ class TestRate:
         set_clock(database, NOON + dt.timedelta(minutes=1))
         assert [budget._reserve_row()["wait_seconds"] for _ in range(2)] == pytest.approx([0, 1 / (10 * HEADROOM)], abs=1e-5)
 
-    def test_a_lone_refusal_costs_a_quarter_of_a_per_cent_and_its_call_counts_for_no_quota(
+    def test_a_lone_refusal_costs_half_a_per_cent_and_its_call_counts_for_no_quota(
         self, database: Database, open_budget: NewBudget
     ) -> None:
         budget = open_budget(calls_per_second=10)
         budget.reserve()
         budget.refused(RATE)
-        assert spacing(budget) == pytest.approx(1 / (10 * HEADROOM * 0.9975), rel=1e-4)
+        assert spacing(budget) == pytest.approx(1 / (10 * HEADROOM * 0.995), rel=1e-4)
         state = read_state(database, budget.account)
         assert (state.refused_rate, state.used_today, state.open) == (1, used(database) - 1, True)
 
@@ -118,7 +118,7 @@ class TestRate:
         budgets = [open_budget(calls_per_second=10) for _ in range(3)]
         for budget in budgets:
             budget.refused(RATE)
-        assert spacing(budgets[0]) == pytest.approx(1 / (10 * HEADROOM * 0.9975), rel=1e-4)
+        assert spacing(budgets[0]) == pytest.approx(1 / (10 * HEADROOM * 0.995), rel=1e-4)
 
     def test_refusals_that_go_on_slow_down_more_and_more_but_never_to_a_halt(
         self, database: Database, open_budget: NewBudget
