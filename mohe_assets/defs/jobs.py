@@ -1,4 +1,4 @@
-"""The three jobs: refresh the regions, collect chosen regions, and the whole batch in one process."""
+"""The four jobs: refresh the regions, collect chosen regions, the whole batch in one process, and a new round."""
 
 import dagster as dg
 
