@@ -9,28 +9,23 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
 
 from mohe_assets.errors import (
     AnswerChanged,
     ApiBlocked,
     ApiError,
-    BadQuery,
     DatabaseUnavailable,
     FailureKind,
     LeaseLost,
     QuotaExhausted,
     StopRequested,
 )
-from mohe_assets.places import RegionIndex
-from mohe_assets.search_plan import Search, remaining
-from mohe_assets.sources import PlaceSource
-from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease, Standing
+from mohe_assets.heartbeat import Pulse
+from mohe_assets.region_work import Outcome, RegionOutcome, RegionWork
+from mohe_assets.store.checkpoints import Checkpoints, Lease, Standing
 from mohe_assets.store.executions import Burial, Ending, Executions
-from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch
 
 log = logging.getLogger(__name__)
 
@@ -41,45 +36,18 @@ INTERRUPTED_FOUND = "중단된 배치 발견 - 자동 재시작합니다"
 DECLARED_DEAD = "This run was silent for longer than its lease and was declared dead; others go on with its regions."
 
 
-class Outcome(StrEnum):
-    """How a run left one region."""
-
-    COMPLETED = "completed"
-    FAILED = "failed"
-    RELEASED = "released"
-    LOST = "lost"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RegionOutcome:
-    """One region's end in this run; `completion` is set when COMPLETED, `reason` otherwise."""
-
-    outcome: Outcome
-    lease: Lease
-    completion: Completion | None = None
-    reason: str = ""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """Which regions a run may take: `codes`, or any without them.
 
     `by_person` takes FAILED ones before their time, `afresh_before` also those COMPLETED before that moment, with a new round
-    of searches.
+    of searches. `refine` takes COMPLETED regions and nothing else, for searches beyond their base plan.
     """
 
     codes: frozenset[str] | None = None
     by_person: bool = False
     afresh_before: dt.datetime | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """`threads` is also the most searches that a kill can make repeat."""
-
-    threads: int
-    calls_per_region: int
-    heartbeat_seconds: float
+    refine: bool = False
 
 
 def announce(burial: Burial) -> None:
@@ -89,66 +57,13 @@ def announce(burial: Burial) -> None:
 
 
 @dataclass(kw_only=True)
-class Pulse:
-    """Calls `beat` every so many seconds, in a thread of its own, until it is stopped or `beat` fails."""
-
-    seconds: float
-    beat: Callable[[], object]
-    failed: Callable[[Exception], None]
-    _over: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join(timeout=1)
-
-    def _run(self) -> None:
-        try:
-            while not self._over.wait(self.seconds):
-                self.beat()
-        except Exception as error:  # noqa: BLE001 - handed on, not swallowed
-            self.failed(error)
-
-
-@contextmanager
-def alive(executions: Executions, run_id: str, *, seconds: float) -> Iterator[None]:
-    """Makes a run known, and its death noticed, before it collects; ends its row if what it does then fails."""
-
-    def beat_failed(error: Exception) -> None:
-        log.warning("The heartbeat stopped: %s", error)
-
-    executions.start(run_id)
-    pulse = Pulse(seconds=seconds, beat=lambda: executions.heartbeat(run_id), failed=beat_failed)
-    pulse.start()
-    try:
-        yield
-    except BaseException as error:
-        executions.finish(run_id, Ending.FAILED if isinstance(error, Exception) else Ending.INTERRUPTED, str(error) or None)
-        raise
-    finally:
-        pulse.stop()
-
-
-@dataclass(kw_only=True)
 class CollectionRun:
     """One run. After the last outcome, `halted` says why it ended before its regions did, or is None; `declared_dead` that
     it was frozen for longer than its lease.
     """
 
-    run_id: str
     request: Request
-    limits: Limits
-    source: PlaceSource
-    regions: RegionIndex
-    checkpoints: Checkpoints
-    executions: Executions
-    ledger: Ledger
-    stop: threading.Event
+    work: RegionWork
     total: int = 0
     halted: ApiError | None = None
     declared_dead: bool = False
@@ -159,11 +74,27 @@ class CollectionRun:
     _outcomes: "queue.SimpleQueue[RegionOutcome | BaseException | None]" = field(default_factory=queue.SimpleQueue)
     _claiming: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def run_id(self) -> str:
+        return self.work.run_id
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return self.work.checkpoints
+
+    @property
+    def executions(self) -> Executions:
+        return self.work.executions
+
+    @property
+    def stop(self) -> threading.Event:
+        return self.work.stop
+
     def outcomes(self) -> Generator[RegionOutcome]:
         """Runs the collection; close the iterator to stop it. Asking for the next outcome says that the last is reported."""
         self.executions.start(self.run_id, total=self.total)
-        workers = [threading.Thread(target=self._work, name=f"collect-{n}", daemon=True) for n in range(self.limits.threads)]
-        pulse = Pulse(seconds=self.limits.heartbeat_seconds, beat=self._beat, failed=self._abandon)
+        workers = [threading.Thread(target=self._work, name=f"collect-{n}", daemon=True) for n in range(self.work.limits.threads)]
+        pulse = Pulse(seconds=self.work.limits.heartbeat_seconds, beat=self._beat, failed=self._abandon)
         ending: Ending = Ending.INTERRUPTED
         note: str | None = "stopped"
         try:
@@ -195,7 +126,7 @@ class CollectionRun:
                 if outcome.outcome is Outcome.FAILED:
                     self.failed.append(outcome)
                 yield outcome
-                if outcome.completion is not None:
+                if outcome.outcome is Outcome.COMPLETED and outcome.completion is not None:
                     self.checkpoints.mark_reported([outcome.completion])
 
     def _ending(self) -> tuple[Ending, str | None]:
@@ -232,7 +163,9 @@ class CollectionRun:
             while (lease := self._next()) is not None:
                 outcome = self._collect_or_explain(lease)
                 # What this run completed is younger than its request, but only if the clocks of both agree.
-                if outcome.outcome is not Outcome.COMPLETED or self.request.afresh_before is not None:
+                if outcome.outcome is not Outcome.REFINED and (
+                    outcome.outcome is not Outcome.COMPLETED or self.request.afresh_before is not None
+                ):
                     self._not_again.add(lease.region_code)
                 self._held.pop(lease.region_code, None)
                 self._outcomes.put(outcome)
@@ -260,14 +193,19 @@ class CollectionRun:
     def _claim(self) -> list[Lease]:
         """A region is tried once in a run: its next attempt belongs to a later one, after its back-off."""
         request = self.request
+        # What a thread has just finished is given back in the database before it is here: not to be taken in between.
+        without = self._not_again.union(list(self._held))
+        if request.refine:
+            lease = self.work.refinement.claim(self.run_id, without=without)
+            return [lease] if lease else []
         return self.checkpoints.claim(
-            self.run_id, codes=request.codes, without=self._not_again, by_person=request.by_person,
+            self.run_id, codes=request.codes, without=without, by_person=request.by_person,
             afresh_before=request.afresh_before,
         )  # fmt: skip
 
     def _collect_or_explain(self, lease: Lease) -> RegionOutcome:
         try:
-            return self._collect(lease)
+            return self.work.refine(lease) if self.request.refine else self.work.collect(lease)
         except (QuotaExhausted, ApiBlocked) as error:
             self.halted = self.halted or error
             self.checkpoints.release(lease)
@@ -277,52 +215,13 @@ class CollectionRun:
             return RegionOutcome(outcome=Outcome.LOST, lease=lease, reason=str(error))
         except ApiError as error:
             changed = isinstance(error, AnswerChanged)
-            return self._fail(lease, FailureKind.ANSWER_CHANGED if changed else FailureKind.TRANSIENT, str(error))
+            kind = FailureKind.ANSWER_CHANGED if changed else FailureKind.TRANSIENT
+            failed = self.work.fail(lease, kind, str(error))
+            # A refinement that failed left its region COMPLETED.
+            return replace(failed, outcome=Outcome.RELEASED) if self.request.refine else failed
         except (DatabaseUnavailable, StopRequested):
             raise
         except Exception as error:
             # Our own bug, met in this region: set it apart, so that the next run gets past it, and end loudly.
-            self._fail(lease, FailureKind.INTERNAL, f"{type(error).__name__}: {error}")
+            self.work.fail(lease, FailureKind.INTERNAL, f"{type(error).__name__}: {error}")
             raise
-
-    def _collect(self, lease: Lease) -> RegionOutcome:
-        plan = self.source.plan(lease.region_name)
-        done, calls = self.ledger.done(lease)
-        for search in remaining(plan, done):
-            if self.stop.is_set():
-                raise StopRequested("The run is stopping.")
-            if calls >= self.limits.calls_per_region:
-                reason = f"{calls} calls were spent on it without completing it; MOHE_MAX_CALLS_PER_REGION allows no more."
-                return self._fail(lease, FailureKind.CALL_BUDGET, reason, final=True)
-            calls += self._search(lease, search)
-        self.checkpoints.complete(lease, plan, also=lambda connection: self.executions.tally(connection, self.run_id))
-        completion = self.checkpoints.completions([lease.region_code], reported_too=True)[0]
-        return RegionOutcome(outcome=Outcome.COMPLETED, lease=lease, completion=completion)
-
-    def _search(self, lease: Lease, search: Search) -> int:
-        """One search, asked and stored; returns the calls it took."""
-        try:
-            answer = self.source.perform(search)
-        except BadQuery as error:
-            log.warning("%s: the API refuses the query %r: %s", lease.region_name, search.query, error)
-            self.ledger.skip(lease, search, calls=error.calls, reason=str(error))
-            return error.calls
-        except ApiError as error:
-            if error.calls:
-                self.ledger.failed(lease, search, calls=error.calls, reason=str(error))
-            raise
-        places = [AttributedPlace(place=place, region_code=self.regions.region_of(place.address)) for place in answer.places]
-        stored = StoredSearch(
-            search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls, places=places,
-            set_aside=answer.set_aside,
-        )  # fmt: skip
-        self.ledger.store(lease, stored)
-        return answer.calls
-
-    def _fail(self, lease: Lease, kind: FailureKind, reason: str, *, final: bool = False) -> RegionOutcome:
-        log.error("%s: %s", lease.region_name, reason)
-        self.checkpoints.fail(
-            lease, kind=kind, message=reason, final=final,
-            also=lambda connection: self.executions.tally(connection, self.run_id),
-        )  # fmt: skip
-        return RegionOutcome(outcome=Outcome.FAILED, lease=lease, reason=reason)

@@ -19,10 +19,13 @@ from mohe_assets.clients.http import CallGate, OpenGate, RetryPolicy
 from mohe_assets.clients.naver_local import CLASSIC, HUB, NaverLocalClient
 from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.clients.transport import Timeouts
-from mohe_assets.collect import CollectionRun, Limits, Request, alive
+from mohe_assets.collect import CollectionRun, Request
 from mohe_assets.errors import DatabaseUnavailable, SettingsError, StopRequested
+from mohe_assets.heartbeat import alive
 from mohe_assets.places import RegionIndex
+from mohe_assets.region_work import Limits, RegionWork
 from mohe_assets.regions import REGION_TYPES, build_region_list
+from mohe_assets.search_plan import base_plan, plan_digest
 from mohe_assets.settings import Settings
 from mohe_assets.sources import NaverLocalSource
 from mohe_assets.store import schema
@@ -32,6 +35,7 @@ from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.ledger import Ledger
+from mohe_assets.store.refinement import Refinement
 from mohe_assets.store.regions import Regions
 from mohe_assets.sync import Download, RegionSync, sync_regions
 
@@ -177,6 +181,10 @@ class Platform:
         )
 
     @property
+    def refinement(self) -> Refinement:
+        return Refinement(checkpoints=self.checkpoints, calls_per_region=self.settings.mohe_max_calls_per_region)
+
+    @property
     def regions(self) -> Regions:
         return Regions(database=self.database, region_type=self.settings.checkpoint_region_type)
 
@@ -242,6 +250,16 @@ class Platform:
         elif not settings.checkpoint_enabled:
             anew = self.checkpoints.new_round(also_unfinished=True)
             log.warning("CHECKPOINT_ENABLED is false: no checkpoint is read, %d regions are collected anew.", len(anew))
+        else:
+            self.follow_the_plan()
+
+    def follow_the_plan(self) -> list[str]:
+        """Makes regions completed with another list of keywords due again, for what is new in it; returns their codes."""
+        digest = plan_digest(base_plan("", self.settings.mohe_search_keywords))
+        due = self.checkpoints.replan(digest)
+        if due:
+            log.warning("MOHE_SEARCH_KEYWORDS has changed: %d regions are due for the searches that are new.", len(due))
+        return due
 
     def alive(self, run_id: str) -> AbstractContextManager[None]:
         """A row and a heartbeat for a run that does not collect yet."""
@@ -256,9 +274,8 @@ class Platform:
         with self._place_client(budget, stop) as client:
             source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
             checkpoints = self.checkpoints
-            yield CollectionRun(
+            work = RegionWork(
                 run_id=run_id,
-                request=request,
                 limits=Limits(
                     threads=self.settings.mohe_worker_threads,
                     calls_per_region=self.settings.mohe_max_calls_per_region,
@@ -266,12 +283,14 @@ class Platform:
                 ),
                 source=source,
                 regions=RegionIndex(self.regions.active()),
+                dongs=self.regions.dongs,
                 checkpoints=checkpoints,
+                refinement=self.refinement,
                 executions=self.executions,
                 ledger=Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id),
                 stop=stop,
-                total=total,
             )
+            yield CollectionRun(request=request, work=work, total=total)
 
     def _place_client(self, gate: CallGate, stop: threading.Event) -> NaverLocalClient:
         settings = self.settings

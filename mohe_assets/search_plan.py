@@ -3,6 +3,7 @@
 A search is identified by (query, sort); resuming is the plan without the searches the ledger has done.
 """
 
+import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,7 @@ class Stage(StrEnum):
     """Why a search is made. `base`: full region name × keyword, for every region."""
 
     BASE = "base"
+    SORT = "sort"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,3 +49,9 @@ def base_plan(region_name: str, keywords: Iterable[str]) -> tuple[Search, ...]:
 def remaining(plan: Iterable[Search], done: Collection[tuple[str, str]]) -> tuple[Search, ...]:
     """The searches of the plan that are not done, in the plan's order."""
     return tuple(search for search in plan if search.identity not in done)
+
+
+def plan_digest(plan: Iterable[Search]) -> str:
+    """The same for the same kind of plan, whatever the region and the order: says whether a completed one has changed."""
+    kinds = sorted({f"{search.sort}:{search.keyword}" for search in plan})
+    return hashlib.sha256("\n".join(kinds).encode()).hexdigest()[:32]

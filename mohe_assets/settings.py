@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     mohe_daily_quota: int = Field(default=25_000, gt=0, le=100_000_000)
     mohe_monthly_quota: int = Field(default=775_000, gt=0, le=1_000_000_000)
     mohe_max_calls_per_region: int = Field(default=200, gt=0, le=100_000)
+    mohe_refine: bool = True
     mohe_max_attempts: int = Field(default=5, gt=0, le=1_000)
     mohe_lease_seconds: float = Field(default=60, ge=2, le=3_600)
     mohe_heartbeat_seconds: float = Field(default=5, ge=0.2, le=600)
@@ -85,7 +86,7 @@ class Settings(BaseSettings):
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
 
-    @field_validator("checkpoint_enabled", "checkpoint_auto_resume", "batch_auto_initialization", mode="before")
+    @field_validator("checkpoint_enabled", "checkpoint_auto_resume", "batch_auto_initialization", "mohe_refine", mode="before")
     @classmethod
     def _flag(cls, value: object) -> object:
         text = str(value).strip().lower()

@@ -126,6 +126,7 @@ def environment(simulator: Simulator, database_url: str, tmp_path: Path) -> Envi
         "NAVER_CLIENT_SECRET": config.client_secret,
         "MOHE_CALLS_PER_SECOND": "5000",
         "MOHE_DAILY_QUOTA": "1000000",
+        "MOHE_REFINE": "false",  # a sensor that goes on to refine never comes to rest; the tests of that turn it on
     }
 
 

@@ -8,11 +8,12 @@ import dagster as dg
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 
-from mohe_assets.collect import DECLARED_DEAD, CollectionRun, Outcome, RegionOutcome, Request
+from mohe_assets.collect import DECLARED_DEAD, CollectionRun, Request
 from mohe_assets.defs.metadata import PLACES, failure_observation, materialization
 from mohe_assets.defs.recovery import recover
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.platform import KST, Platform
+from mohe_assets.region_work import Outcome, RegionOutcome
 from mohe_assets.store.checkpoints import Status
 from mohe_assets.store.database import reconnecting
 
@@ -22,6 +23,7 @@ class Totals:
     """What a run did, region by region."""
 
     completed: int = 0
+    refined: int = 0
     failed: int = 0
     released: int = 0
     lost: int = 0

@@ -1,10 +1,10 @@
-"""The four jobs: refresh the regions, collect chosen regions, the whole batch in one process, and a new round."""
+"""The jobs: refresh the regions, collect chosen regions, the whole batch in one process, refine, and a new round."""
 
 import dagster as dg
 
 from mohe_assets.collect import Request
 from mohe_assets.defs.collecting import cancelled_by_signals, collect
-from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH
+from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES
 from mohe_assets.defs.refreshing import mirror_partitions, refresh
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.errors import ApiError
@@ -95,3 +95,24 @@ def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> N
 def place_ingestion_batch() -> None:
     """For `dagster job execute`: run it as often as you like, it goes on where it stopped."""
     collect_due_regions(start=refresh_if_due())
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def refine_completed_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
+    """Searches completed regions deeper, the most promising first, until the day's calls end or none promises more."""
+    with cancelled_by_signals(context), mohe.open() as platform:
+        totals = collect(context, platform, Request(refine=True), total=0)
+    context.log.info(f"{totals.refined} slices of regions refined")
+
+
+@dg.job(
+    name=REFINE_PLACES,
+    description=(
+        "Searches completed regions deeper: the other order of full answers, then their dongs, where it pays most. Ends when "
+        "the day's calls end, when a region waits for its base plan, or when nothing promises more."
+    ),
+    executor_def=dg.in_process_executor,
+)
+def refine_places() -> None:
+    """Launched by the sensor when every region has its base plan; for `dagster job execute`, too."""
+    refine_completed_regions()

@@ -9,6 +9,7 @@ PLACES = dg.AssetKey("places")
 OWNER = "team:mohe"
 INGEST_PLACES = "ingest_places"
 PLACE_INGESTION_BATCH = "place_ingestion_batch"
+REFINE_PLACES = "refine_places"
 
 
 def materialization(completion: Completion) -> dg.AssetMaterialization:
@@ -26,6 +27,7 @@ def materialization(completion: Completion) -> dg.AssetMaterialization:
             "strays": completion.strays,
             "items_set_aside": completion.set_aside,
             "searches": completion.searches,
+            "searches_beyond_the_base_plan": completion.refinements,
             "searches_full": completion.saturated,
             "calls": completion.calls,
             "duration_seconds": completion.seconds,

@@ -10,7 +10,7 @@ from collections.abc import Collection
 import dagster as dg
 
 from mohe_assets.collect import announce
-from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH, PLACES, materialization
+from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH, PLACES, REFINE_PLACES, materialization
 from mohe_assets.platform import Platform
 from mohe_assets.store.executions import Burial
 
@@ -75,7 +75,7 @@ def _end_stillborn(instance: dg.DagsterInstance, platform: Platform) -> None:
 
 def collects_places(run: dg.DagsterRun) -> bool:
     """Whether a run collects places, whoever launched it: the sensor, a backfill, a person."""
-    return run.job_name in {INGEST_PLACES, PLACE_INGESTION_BATCH} or PLACES in (run.asset_selection or ())
+    return run.job_name in {INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES} or PLACES in (run.asset_selection or ())
 
 
 def _report_completions(instance: dg.DagsterInstance, platform: Platform) -> None:

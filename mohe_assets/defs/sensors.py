@@ -40,8 +40,9 @@ def pending_region_sensor(context: dg.SensorEvaluationContext, mohe: MoheResourc
     """Asks for contiguous ranges of due regions, a bounded number of runs at a time."""
     with mohe.open() as platform:
         recover(context.instance, platform)
+        platform.follow_the_plan()
         cursor = _reconcile_now_and_then(context, platform)
-        unfinished = _unfinished_runs(context.instance)
+        unfinished = unfinished_runs(context.instance)
         reason = _reason_to_wait(platform, unfinished)
         requests = [] if reason else _requests(context.instance, platform, unfinished)
         if not requests:
@@ -59,7 +60,7 @@ def _reconcile_now_and_then(context: dg.SensorEvaluationContext, platform: Platf
     return now.isoformat()
 
 
-def _unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """The runs under way that collect places, whoever launched them: the sensor, a backfill, a person."""
     runs = instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
     return [run for run in runs if collects_places(run)]
@@ -71,13 +72,20 @@ def _reason_to_wait(platform: Platform, unfinished: Sequence[dg.DagsterRun]) -> 
         return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."
     if any(run.job_name == PLACE_INGESTION_BATCH for run in unfinished):
         return "place_ingestion_batch is collecting all that is due."
+    if closed := why_closed(platform):
+        return closed
+    if len(unfinished) >= settings.mohe_runs_in_flight:
+        return f"{len(unfinished)} runs are under way; MOHE_RUNS_IN_FLIGHT allows {settings.mohe_runs_in_flight}."
+    return None
+
+
+def why_closed(platform: Platform) -> str | None:
+    """Why no call can be made now and until when, None if one can."""
     state = read_state(platform.database, platform.account)
     if state.blocked_why is not None:
         return f"The API is blocked: {state.blocked_why}"
     if state.closed_until is not None:
         return f"Waiting for the quota until {_kst(state.closed_until)}: {state.closed_why}"
-    if len(unfinished) >= settings.mohe_runs_in_flight:
-        return f"{len(unfinished)} runs are under way; MOHE_RUNS_IN_FLIGHT allows {settings.mohe_runs_in_flight}."
     return None
 
 

@@ -13,6 +13,9 @@
                                       └───┬────┘
                                           └── claim, once retry_at has come ──▶ PROCESSING
 
+COMPLETED also becomes PROCESSING with `refining` set, for more searches than the base plan has, and always goes back to
+COMPLETED: store/refinement.py. COMPLETED becomes PENDING again by new_round, and by replan when the base plan changed.
+
 `attempt` is the fencing token. A claim raises it, and advance, complete, fail and release are guarded by
 `attempt = :mine AND status = 'PROCESSING'`: a worker that slept through its lease can write nothing, neither places nor
 status. The lease (`lease_expires_at`) says until when a holder that is not heard of is believed to live.
@@ -31,7 +34,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, text
 
 from mohe_assets.errors import FailureKind, LeaseLost
-from mohe_assets.search_plan import Search
+from mohe_assets.search_plan import Search, plan_digest
 from mohe_assets.store.database import Database, rows
 
 RETRY_CAP_SECONDS = 6 * 3600
@@ -71,6 +74,7 @@ class Completion:
     places_new: int
     strays: int
     searches: int
+    refinements: int
     saturated: int
     set_aside: int
     calls: int
@@ -102,17 +106,18 @@ class Progress:
 
 _ITS_LEDGER = """(q.batch_name, q.region_type, q.region_code, q.round)
                        = (c.batch_name, c.region_type, c.region_code, c.round)"""
-# The region's ledger summed up; the ledger is the truth for all three.
-_LEDGER_COUNTERS = f"""
+# The region's ledger summed up; the ledger is the truth for all four.
+LEDGER_COUNTERS = f"""
     searches_done = (SELECT count(*) FROM search_query q WHERE {_ITS_LEDGER} AND q.status <> 'FAILED'),
     calls_used = (SELECT coalesce(sum(q.calls), 0) FROM search_query q WHERE {_ITS_LEDGER}),
+    refinements = (SELECT count(*) FROM search_query q WHERE {_ITS_LEDGER} AND q.status <> 'FAILED' AND q.stage <> 'base'),
     processed_count = (SELECT count(DISTINCT p) FROM search_query q, unnest(q.place_ids) p WHERE {_ITS_LEDGER})
 """
-_MINE = """c.batch_name = :batch AND c.region_type = :type AND c.region_code = :code
+MINE = """c.batch_name = :batch AND c.region_type = :type AND c.region_code = :code
            AND c.attempt = :attempt AND c.status = 'PROCESSING'"""
-_OURS = "c.batch_name = :batch AND c.region_type = :type"
-_LEASE_END = "now() + make_interval(secs => :lease_seconds)"
-_COLLECTABLE = """EXISTS (SELECT FROM region r WHERE r.region_type = c.region_type AND r.region_code = c.region_code
+OURS = "c.batch_name = :batch AND c.region_type = :type"
+LEASE_END = "now() + make_interval(secs => :lease_seconds)"
+COLLECTABLE = """EXISTS (SELECT FROM region r WHERE r.region_type = c.region_type AND r.region_code = c.region_code
                           AND r.status = 'ACTIVE' AND r.is_leaf)"""
 
 SEED = """
@@ -128,24 +133,29 @@ RETURNING (xmax = 0) AS seeded
 # SKIP LOCKED: two runs that claim at once take different regions instead of waiting for each other.
 # A run that was declared dead while it slept takes nothing when it wakes, not even before it hears of it.
 # One statement per status, tried in this order: each has an index that gives its first row at once, however many regions.
+# The last takes a region from its refinement, which is fenced off and loses one search at most; it waits for the row,
+# which the refinement locks for milliseconds, because a person's wish must not be lost to that.
 _CLAIMABLE = (
-    "c.status = 'PENDING'",
-    "c.status = 'FAILED' AND (:by_person OR c.retry_at <= now())",
-    "c.status = 'COMPLETED' AND c.end_time < CAST(:afresh_before AS timestamptz)",
+    ("c.status = 'PENDING'", "SKIP LOCKED"),
+    ("c.status = 'FAILED' AND (:by_person OR c.retry_at <= now())", "SKIP LOCKED"),
+    ("c.status = 'COMPLETED' AND c.end_time < CAST(:afresh_before AS timestamptz)", "SKIP LOCKED"),
+    ("c.status = 'PROCESSING' AND c.refining AND c.end_time < CAST(:afresh_before AS timestamptz)", ""),
 )
 _CLAIM = f"""
 WITH due AS (
-    SELECT c.id, c.status = 'COMPLETED' AS afresh FROM batch_checkpoint c
-     WHERE {_OURS} AND {_COLLECTABLE}
+    SELECT c.id, c.status = 'COMPLETED' OR c.refining AS afresh FROM batch_checkpoint c
+     WHERE {OURS} AND {COLLECTABLE}
        AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) AND NOT c.region_code = ANY(CAST(:without AS text[]))
        AND %s
        AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = :run_id AND e.status <> 'RUNNING')
      ORDER BY c.failures, c.region_code
-     LIMIT :limit FOR UPDATE OF c SKIP LOCKED
+     LIMIT :limit FOR UPDATE OF c %s
 )
 UPDATE batch_checkpoint c
-   SET status = 'PROCESSING', attempt = c.attempt + 1, run_id = :run_id, lease_expires_at = {_LEASE_END},
-       round = c.round + due.afresh::int,
+   SET status = 'PROCESSING', attempt = c.attempt + 1, run_id = :run_id, lease_expires_at = {LEASE_END},
+       round = c.round + due.afresh::int, refining = false,
+       promise = CASE WHEN due.afresh THEN 0 ELSE c.promise END,
+       refinements = CASE WHEN due.afresh THEN 0 ELSE c.refinements END,
        searches_done = CASE WHEN due.afresh THEN 0 ELSE c.searches_done END,
        calls_used = CASE WHEN due.afresh THEN 0 ELSE c.calls_used END,
        processed_count = CASE WHEN due.afresh THEN 0 ELSE c.processed_count END,
@@ -156,75 +166,91 @@ UPDATE batch_checkpoint c
  WHERE c.id = due.id AND r.region_type = c.region_type AND r.region_code = c.region_code
 RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round
 """
-CLAIM = tuple(_CLAIM % condition for condition in _CLAIMABLE)
+CLAIM = tuple(_CLAIM % (condition, locking) for condition, locking in _CLAIMABLE)
+CLAIM_DUE = CLAIM[:2]
 
-ADVANCE = f"UPDATE batch_checkpoint c SET lease_expires_at = {_LEASE_END}, {_LEDGER_COUNTERS} WHERE {_MINE}"
+ADVANCE = f"UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END}, {LEDGER_COUNTERS} WHERE {MINE}"
 
 RENEW = f"""
-UPDATE batch_checkpoint c SET lease_expires_at = {_LEASE_END}
+UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END}
   FROM unnest(CAST(:codes AS text[]), CAST(:attempts AS integer[])) AS held (code, attempt)
- WHERE {_OURS} AND c.region_code = held.code AND c.attempt = held.attempt AND c.status = 'PROCESSING'
+ WHERE {OURS} AND c.region_code = held.code AND c.attempt = held.attempt AND c.status = 'PROCESSING'
 """
 
 COMPLETE = f"""
 UPDATE batch_checkpoint c
    SET status = 'COMPLETED', end_time = now(), lease_expires_at = NULL, error_message = NULL, failure_kind = NULL,
-       retry_at = NULL, failures = 0, reported_at = NULL, {_LEDGER_COUNTERS}
- WHERE {_MINE}
+       retry_at = NULL, failures = 0, reported_at = NULL, promise = :promise, plan = :plan, {LEDGER_COUNTERS}
+ WHERE {MINE}
    AND NOT EXISTS (
         SELECT FROM unnest(CAST(:queries AS text[]), CAST(:sorts AS text[])) AS plan (query, sort)
          WHERE NOT EXISTS (SELECT FROM search_query q
                             WHERE {_ITS_LEDGER} AND (q.query, q.sort) = (plan.query, plan.sort) AND q.status <> 'FAILED'))
 """
 COMPLETED_BY_ME = f"""
-SELECT 1 FROM batch_checkpoint c WHERE {_OURS} AND c.region_code = :code AND c.attempt = :attempt AND c.status = 'COMPLETED'
+SELECT 1 FROM batch_checkpoint c WHERE {OURS} AND c.region_code = :code AND c.attempt = :attempt AND c.status = 'COMPLETED'
 """
 
 # Back-off doubles with every failure in a row; at the last attempt retry_at stays NULL and only a person asks again.
+# A refinement that fails leaves its region COMPLETED, with the reason; one that is given up promises nothing more.
 FAIL = f"""
 UPDATE batch_checkpoint c
-   SET status = 'FAILED', end_time = now(), lease_expires_at = NULL, error_message = :message, failure_kind = :kind,
+   SET status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'FAILED' END, refining = false,
+       end_time = CASE WHEN c.refining THEN c.end_time ELSE now() END,
+       promise = CASE WHEN :final OR c.failures + 1 >= :max_attempts THEN 0 ELSE c.promise END,
+       lease_expires_at = NULL, error_message = :message, failure_kind = :kind,
        failures = c.failures + 1,
        retry_at = CASE WHEN :final OR c.failures + 1 >= :max_attempts THEN NULL
                        ELSE now() + make_interval(
                            secs => least(:cap_seconds, :backoff_seconds * power(2, least(c.failures, 30)))) END,
-       {_LEDGER_COUNTERS}
- WHERE {_MINE}
+       {LEDGER_COUNTERS}
+ WHERE {MINE}
 """
 
-RELEASE = f"UPDATE batch_checkpoint c SET status = 'PENDING', lease_expires_at = NULL WHERE {_MINE}"
+_BACK = "status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'PENDING' END, refining = false, lease_expires_at = NULL"
+RELEASE = f"UPDATE batch_checkpoint c SET {_BACK} WHERE {MINE}"
 
 # A region whose lease ran out, or whose holder is known to be dead before that.
 # Rows that are locked are left for the next look: by a worker that is storing, or by one frozen in the middle of it.
 RECLAIM = f"""
 WITH lost AS (
     SELECT c.id FROM batch_checkpoint c
-     WHERE {_OURS} AND c.status = 'PROCESSING'
+     WHERE {OURS} AND c.status = 'PROCESSING'
        AND (c.lease_expires_at IS NULL OR c.lease_expires_at < now() OR c.run_id = ANY(CAST(:dead_runs AS text[])))
        FOR UPDATE SKIP LOCKED
 )
-UPDATE batch_checkpoint c SET status = 'PENDING', lease_expires_at = NULL FROM lost WHERE c.id = lost.id
+UPDATE batch_checkpoint c SET {_BACK} FROM lost WHERE c.id = lost.id
 RETURNING c.region_code
 """
 
 RETRY = f"""
 UPDATE batch_checkpoint c SET status = 'PENDING', failures = 0, retry_at = NULL, end_time = NULL
- WHERE {_OURS} AND c.status = 'FAILED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
+ WHERE {OURS} AND c.status = 'FAILED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
 RETURNING c.region_code
 """
 
+# A region that is being refined begins the round, too: its refinement finds its lease lost.
 NEW_ROUND = f"""
 UPDATE batch_checkpoint c
-   SET status = 'PENDING', round = c.round + 1, start_time = NULL, end_time = NULL, processed_count = 0,
+   SET status = 'PENDING', refining = false, refinements = 0, promise = 0, lease_expires_at = NULL,
+       round = c.round + 1, start_time = NULL, end_time = NULL, processed_count = 0,
        searches_done = 0, calls_used = 0, failures = 0, retry_at = NULL,
        error_message = NULL, failure_kind = NULL, reported_at = NULL
- WHERE {_OURS} AND {_COLLECTABLE} AND (c.status = 'COMPLETED' OR :also_unfinished AND c.status <> 'PROCESSING')
+ WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining OR :also_unfinished AND c.status <> 'PROCESSING')
+RETURNING c.region_code
+"""
+
+# Regions completed with another base plan are due again, in the same round: what their ledger has is not asked again.
+# Those of the batch system have no plan, and are left as they are.
+REPLAN = f"""
+UPDATE batch_checkpoint c SET status = 'PENDING', refining = false, lease_expires_at = NULL
+ WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining) AND c.plan <> :plan
 RETURNING c.region_code
 """
 
 COMPLETIONS = f"""
 SELECT c.region_code, c.region_name, r.partition_key, c.attempt, c.round, coalesce(c.run_id, '') AS run_id,
-       c.processed_count AS places, c.searches_done AS searches, c.calls_used AS calls,
+       c.processed_count AS places, c.searches_done AS searches, c.refinements, c.calls_used AS calls,
        coalesce(extract(epoch FROM c.end_time - c.start_time), 0)::float AS seconds,
        coalesce(l.places_new, 0) AS places_new, coalesce(l.strays, 0) AS strays,
        coalesce(l.saturated, 0) AS saturated, coalesce(l.set_aside, 0) AS set_aside
@@ -235,7 +261,7 @@ SELECT c.region_code, c.region_name, r.partition_key, c.attempt, c.round, coales
                count(*) FILTER (WHERE q.result_count >= 5) AS saturated
           FROM search_query q
          WHERE {_ITS_LEDGER}) l ON true
- WHERE {_OURS} AND c.status = 'COMPLETED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
+ WHERE {OURS} AND c.status = 'COMPLETED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
    AND (:reported_too OR c.reported_at IS NULL
         AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = c.run_id AND e.status = 'RUNNING'))
  ORDER BY c.region_code
@@ -243,22 +269,22 @@ SELECT c.region_code, c.region_name, r.partition_key, c.attempt, c.round, coales
 
 DUE = f"""
 SELECT count(*) AS due FROM batch_checkpoint c
- WHERE {_OURS} AND {_COLLECTABLE} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now())
+ WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now())
 """
 DUE_KEYS = f"""
 SELECT r.partition_key FROM batch_checkpoint c
   JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
- WHERE {_OURS} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now())
+ WHERE {OURS} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now())
 """
 STATUSES = f"""
 SELECT r.partition_key, c.status, c.round FROM batch_checkpoint c
   JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
- WHERE {_OURS}
+ WHERE {OURS}
 """
 COMPLETED_KEYS = f"""
 SELECT r.partition_key, c.region_code FROM batch_checkpoint c
   JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
- WHERE {_OURS} AND c.status = 'COMPLETED' AND c.reported_at IS NOT NULL
+ WHERE {OURS} AND c.status = 'COMPLETED' AND c.reported_at IS NOT NULL
 """
 RESET = (
     "DELETE FROM places WHERE region_type = :type",
@@ -271,18 +297,18 @@ SELECT count(*) AS total, count(*) FILTER (WHERE c.status = 'COMPLETED') AS comp
        count(*) FILTER (WHERE c.status = 'PENDING') AS pending,
        count(*) FILTER (WHERE c.status = 'FAILED' AND c.retry_at IS NULL) AS given_up,
        min(c.retry_at) FILTER (WHERE c.status = 'FAILED') AS next_retry_at
-  FROM batch_checkpoint c WHERE {_OURS}
+  FROM batch_checkpoint c WHERE {OURS}
 """
 
 STANDING = f"""
 SELECT c.region_code, c.region_name, c.status, coalesce(c.run_id, '') AS run_id FROM batch_checkpoint c
- WHERE {_OURS} AND c.region_code = ANY(CAST(:codes AS text[])) ORDER BY c.region_code
+ WHERE {OURS} AND c.region_code = ANY(CAST(:codes AS text[])) ORDER BY c.region_code
 """
 
 MARK_REPORTED = f"""
 UPDATE batch_checkpoint c SET reported_at = now()
   FROM unnest(CAST(:codes AS text[]), CAST(:attempts AS integer[])) AS told (code, attempt)
- WHERE {_OURS} AND c.region_code = told.code AND c.attempt = told.attempt AND c.status = 'COMPLETED'
+ WHERE {OURS} AND c.region_code = told.code AND c.attempt = told.attempt AND c.status = 'COMPLETED'
 """
 
 
@@ -341,7 +367,7 @@ class Checkpoints:
             "by_person": by_person, "afresh_before": afresh_before, "lease_seconds": self.lease_seconds,
         }  # fmt: skip
         found: list[dict[str, object]] = []
-        for sql in CLAIM if afresh_before is not None else CLAIM[:-1]:
+        for sql in CLAIM if afresh_before is not None else CLAIM_DUE:
             if len(found) < limit:
                 found += self._select(sql, limit=limit - len(found), **values)
         return sorted((Lease(**row) for row in found), key=lambda lease: lease.region_code)  # type: ignore[arg-type]
@@ -357,15 +383,18 @@ class Checkpoints:
             return 0
         return self._run(RENEW, **_codes_and_attempts(leases), lease_seconds=self.lease_seconds)
 
-    def complete(self, lease: Lease, plan: Sequence[Search], *, also: Also = _nothing_else) -> None:
+    def complete(self, lease: Lease, plan: Sequence[Search], *, promise: float = 0.0, also: Also = _nothing_else) -> None:
         """PROCESSING → COMPLETED if the ledger has every search of the plan. Raises LeaseLost.
+
+        `promise` is the number of new places expected of the region's first refinement.
 
         A repeat after a connection lost while committing finds its own work done, and is content.
         """
 
         def work(connection: Connection) -> bool:
             values = {"queries": [search.query for search in plan], "sorts": [search.sort.value for search in plan]}
-            done = self._count(connection, COMPLETE, **_guard(lease), **values)
+            known = {"promise": promise, "plan": plan_digest(plan)}
+            done = self._count(connection, COMPLETE, **_guard(lease), **values, **known)
             also(connection)
             return bool(done or rows(connection, COMPLETED_BY_ME, **self._scope, **_guard(lease)))
 
@@ -400,6 +429,10 @@ class Checkpoints:
     def new_round(self, *, also_unfinished: bool = False) -> list[str]:
         """COMPLETED → PENDING with a new round of searches; `also_unfinished` starts PENDING and FAILED anew too."""
         return [str(row["region_code"]) for row in self._select(NEW_ROUND, also_unfinished=also_unfinished)]
+
+    def replan(self, digest: str) -> list[str]:
+        """COMPLETED → PENDING where the base plan was another than that of this digest; the round stays."""
+        return [str(row["region_code"]) for row in self._select(REPLAN, plan=digest)]
 
     def completions(self, codes: Collection[str] | None = None, *, reported_too: bool = False) -> list[Completion]:
         """Completed regions, by default those that Dagster was not told of and whose run is over, so that nobody will."""

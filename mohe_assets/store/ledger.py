@@ -13,6 +13,7 @@ from psycopg2.extras import Json
 from sqlalchemy import Connection, text
 
 from mohe_assets.places import PlaceRecord, SetAside
+from mohe_assets.refinement import Answered
 from mohe_assets.search_plan import Search
 from mohe_assets.store.checkpoints import Checkpoints, Lease
 from mohe_assets.store.database import rows
@@ -77,6 +78,12 @@ SELECT query, sort FROM search_query
  WHERE batch_name = :batch AND region_type = :type AND region_code = :code AND round = :round AND source = :source
    AND status <> 'FAILED'
 """
+HISTORY = """
+SELECT query, sort, keyword, stage, dong_name, coalesce(result_count, 0) AS result_count, place_ids FROM search_query
+ WHERE batch_name = :batch AND region_type = :type AND region_code = :code AND round = :round AND source = :source
+   AND status <> 'FAILED'
+ ORDER BY id
+"""
 CALLS_SPENT = """
 SELECT coalesce(sum(calls), 0)::int AS calls FROM search_query
  WHERE batch_name = :batch AND region_type = :type AND region_code = :code AND round = :round
@@ -101,13 +108,21 @@ class Ledger:
 
         return self.checkpoints.database.transact(work)
 
-    def store(self, lease: Lease, stored: StoredSearch) -> None:
-        """Places, ledger row and checkpoint of one answered search, all or nothing. Raises LeaseLost."""
+    def history(self, lease: Lease) -> list[Answered]:
+        """The region's finished searches of this round, in the order in which they were made."""
+        found = self.checkpoints.database.transact(lambda connection: rows(connection, HISTORY, **self._key(lease)))
+        return [Answered(**{**row, "place_ids": tuple(row["place_ids"])}) for row in found]
+
+    def store(self, lease: Lease, stored: StoredSearch) -> tuple[int, ...]:
+        """Places, ledger row and checkpoint of one answered search, all or nothing; returns the places' ids in the answer's
+        order. Raises LeaseLost.
+        """
         places = sorted(stored.places, key=lambda one: one.place.place_key)
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> tuple[int, ...]:
             found = rows(connection, UPSERT_PLACES, **self._place_columns(places, stored)) if places else []
             ids = {row["naver_place_id"]: row["id"] for row in found}
+            place_ids = [ids[one.place.place_key] for one in stored.places]
             self._write(
                 connection,
                 lease,
@@ -115,15 +130,16 @@ class Ledger:
                 status="DONE",
                 calls=stored.calls,
                 result_count=stored.result_count,
-                place_ids=[ids[one.place.place_key] for one in stored.places],
+                place_ids=place_ids,
                 new_places=sum(bool(row["is_new"]) for row in found),
                 strays=sum(one.region_code != lease.region_code for one in places),
                 set_aside=Json([{"position": one.position, "reason": one.reason.value} for one in stored.set_aside]),
                 answer=Json(stored.answer),
                 answered_at=stored.answered_at,
             )
+            return tuple(place_ids)
 
-        self.checkpoints.database.transact(work)
+        return self.checkpoints.database.transact(work)
 
     def skip(self, lease: Lease, search: Search, *, calls: int, reason: str) -> None:
         """The API refuses this query for good: it counts as finished, with its reason. Raises LeaseLost."""

@@ -47,6 +47,10 @@ REGIONS = """
 SELECT region_code, region_name, sido_name, sigungu_name, parent_code, is_leaf, partition_key
   FROM region WHERE region_type = :type AND status = 'ACTIVE' ORDER BY region_code
 """
+DONGS = """
+SELECT dong_name FROM legal_dong
+ WHERE region_type = :type AND region_code = :code AND status = 'ACTIVE' ORDER BY dong_name COLLATE "C"
+"""
 LAST_REFRESH = """
 SELECT source, as_of, refreshed_at, refreshed_at < now() - make_interval(secs => :seconds) AS old
   FROM region_refresh WHERE region_type = :type ORDER BY refreshed_at DESC, id DESC LIMIT 1
@@ -87,6 +91,11 @@ class Regions:
             for row in found
             if row["is_leaf"] and (codes is None or row["region_code"] in codes)
         }
+
+    def dongs(self, region_code: str) -> list[str]:
+        """Names of a region's dongs, eups, myeons and ris; those below an eup with its name before theirs."""
+        values = {"type": self.region_type, "code": region_code}
+        return [row["dong_name"] for row in self.database.transact(lambda connection: rows(connection, DONGS, **values))]
 
     def last_refresh(self, *, due_after_seconds: float = 0) -> Refresh | None:
         """The last accepted reading, None before the first."""

@@ -13,9 +13,10 @@ import pytest
 from mohe_assets import platform as platform_module
 from mohe_assets import settings as settings_module
 from mohe_assets.clients.http import RetryPolicy
-from mohe_assets.collect import CollectionRun, Outcome, RegionOutcome, Request
+from mohe_assets.collect import CollectionRun, Request
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.platform import Platform
+from mohe_assets.region_work import Outcome, RegionOutcome
 from mohe_assets.regions import bundled_snapshot
 from mohe_assets.search_plan import Search
 from mohe_assets.simulator.server import Simulator
@@ -269,7 +270,7 @@ class TestBadDays:
 
     def test_our_own_bug_sets_its_region_apart_and_ends_the_run_loudly(self, few: Platform, store: Store) -> None:
         with started(few, CODES) as run:
-            run.source = Broken(run.source)
+            run.work = dataclasses.replace(run.work, source=Broken(run.work.source))
             with pytest.raises(ZeroDivisionError):
                 list(run.outcomes())
         row = store.row("11680")
@@ -288,6 +289,9 @@ class Broken:
 
     def plan(self, region_name: str) -> Any:
         return self.source.plan(region_name)
+
+    def depth(self, *known: Any) -> Any:
+        return self.source.depth(*known)
 
     def perform(self, search: Search) -> Answer:
         if "강남구" in search.query:

@@ -77,8 +77,11 @@ def test_the_public_surface_is_as_other_people_know_it() -> None:
             "places": ("places", ["postgres", "python"], ["team:mohe"], "sigungu", ["sigungu_regions"]),
         },
         "checks": ["places:checkpoints_match_partitions"],
-        "jobs": ["ingest_places", "new_round", "place_ingestion_batch", "refresh_regions"],
-        "sensors": {"pending_region_sensor": ("ingest_places", "RUNNING")},
+        "jobs": ["ingest_places", "new_round", "place_ingestion_batch", "refine_places", "refresh_regions"],
+        "sensors": {
+            "pending_region_sensor": ("ingest_places", "RUNNING"),
+            "refinement_sensor": ("refine_places", "RUNNING"),
+        },
         "schedules": {
             "weekly_region_refresh": ("refresh_regions", "0 4 * * 1", "Asia/Seoul", "STOPPED"),
             "monthly_new_round": ("new_round", "0 3 1 * *", "Asia/Seoul", "STOPPED"),

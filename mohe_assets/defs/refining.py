@@ -1,0 +1,46 @@
+"""The sensor that spends what is left of the day's calls on depth, once every region has its base plan."""
+
+import dagster as dg
+
+from mohe_assets.defs.metadata import REFINE_PLACES
+from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.sensors import unfinished_runs, why_closed
+from mohe_assets.platform import Platform
+
+INTERVAL_SECONDS = 15
+
+
+@dg.sensor(
+    job_name=REFINE_PLACES,  # by name: given the job itself, Dagster builds the sensor again and warns of its own doing
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Launches refine_places when every region has its base plan and calls are left. MOHE_REFINE=false or "
+        "CHECKPOINT_AUTO_RESUME=false keeps it from launching."
+    ),
+)
+def refinement_sensor(context: dg.SensorEvaluationContext, mohe: MoheResource) -> dg.SensorResult | dg.SkipReason:
+    """One run at a time, which claims the most promising regions until there is a reason to stop."""
+    with mohe.open() as platform:
+        if reason := _reason_to_wait(context.instance, platform):
+            return dg.SkipReason(reason)
+    return dg.SensorResult(run_requests=[dg.RunRequest()])
+
+
+def _reason_to_wait(instance: dg.DagsterInstance, platform: Platform) -> str | None:
+    settings = platform.settings
+    if not settings.mohe_refine:
+        return "MOHE_REFINE is false: completed regions are not searched deeper by themselves."
+    if not settings.checkpoint_auto_resume:
+        return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."
+    outlook = platform.refinement.outlook()
+    so_far = f"{outlook.searches:,} searches beyond the base plan so far"
+    if outlook.base_is_due:
+        return f"Regions wait for their base plan, which has precedence; {so_far}."
+    if under_way := len(unfinished_runs(instance)):
+        return (
+            f"{under_way} runs are collecting or refining; {so_far}, {outlook.regions + outlook.refining} regions promise more."
+        )
+    if closed := why_closed(platform):
+        return f"{closed} ({so_far})"
+    return None if outlook.has_work else f"No region promises more than it has given; {so_far}."

@@ -1,0 +1,149 @@
+"""What a worker does with one region it holds: the searches its plan has left, or a few more of a finished one.
+
+Knows neither HTTP nor SQL nor Dagster. Each search is stored before the next is sent; whatever interrupts leaves nothing
+half-done.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Connection
+
+from mohe_assets.errors import ApiError, BadQuery, FailureKind, StopRequested
+from mohe_assets.places import RegionIndex
+from mohe_assets.refinement import Answered, RegionPlan, answered
+from mohe_assets.search_plan import Search, remaining
+from mohe_assets.sources import PlaceSource
+from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease
+from mohe_assets.store.executions import Executions
+from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch
+from mohe_assets.store.refinement import Refinement
+
+log = logging.getLogger(__name__)
+
+# A region is refined for so many searches at a time, then the most promising region of the country is looked for again.
+SLICE_SEARCHES = 16
+# A slice ends early when its next search promises less than this share of what the best other region does.
+SLICE_ENDS_BELOW = 0.8
+
+
+class Outcome(StrEnum):
+    """How a run left one region."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REFINED = "refined"
+    RELEASED = "released"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegionOutcome:
+    """One region's end in this run; `completion` is set when COMPLETED or REFINED, `reason` otherwise."""
+
+    outcome: Outcome
+    lease: Lease
+    completion: Completion | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """`threads` is also the most searches that a kill can make repeat."""
+
+    threads: int
+    calls_per_region: int
+    heartbeat_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionWork:
+    """The work of one run; all its threads share it. `dongs` gives the names of a region's dongs by its code."""
+
+    run_id: str
+    limits: Limits
+    source: PlaceSource
+    regions: RegionIndex
+    dongs: Callable[[str], Sequence[str]]
+    checkpoints: Checkpoints
+    refinement: Refinement
+    executions: Executions
+    ledger: Ledger
+    stop: threading.Event
+
+    def collect(self, lease: Lease) -> RegionOutcome:
+        """The searches its base plan has left. Raises ApiError, LeaseLost, StopRequested."""
+        plan = self.source.plan(lease.region_name)
+        done, calls = self.ledger.done(lease)
+        for search in remaining(plan, done):
+            self._go_on_unless_stopped()
+            if calls >= self.limits.calls_per_region:
+                reason = f"{calls} calls were spent on it without completing it; MOHE_MAX_CALLS_PER_REGION allows no more."
+                return self.fail(lease, FailureKind.CALL_BUDGET, reason, final=True)
+            calls += self._search(lease, search)[0]
+        self.checkpoints.complete(lease, plan, promise=_promise(self._depth(lease)), also=self._tally)
+        return self._outcome(Outcome.COMPLETED, lease)
+
+    def refine(self, lease: Lease) -> RegionOutcome:
+        """A few searches beyond the base plan, as long as they promise more than other regions do. Raises as `collect`."""
+        depth, (_, calls) = self._depth(lease), self.ledger.done(lease)
+        enough = self.refinement.next_promise() * SLICE_ENDS_BELOW
+        for _ in range(SLICE_SEARCHES):
+            best = depth.best()
+            if best is None or best[1] < enough or calls >= self.limits.calls_per_region:
+                break
+            self._go_on_unless_stopped()
+            spent, answered = self._search(lease, best[0])
+            calls += spent
+            depth.learn(answered)
+        self.refinement.settle(lease, promise=_promise(depth), also=self._tally)
+        return self._outcome(Outcome.REFINED, lease)
+
+    def _depth(self, lease: Lease) -> RegionPlan:
+        return self.source.depth(lease.region_name, self.dongs(lease.region_code), self.ledger.history(lease))
+
+    def _outcome(self, outcome: Outcome, lease: Lease) -> RegionOutcome:
+        completion = self.checkpoints.completions([lease.region_code], reported_too=True)[0]
+        return RegionOutcome(outcome=outcome, lease=lease, completion=completion)
+
+    def _tally(self, connection: Connection) -> None:
+        self.executions.tally(connection, self.run_id)
+
+    def _go_on_unless_stopped(self) -> None:
+        if self.stop.is_set():
+            raise StopRequested("The run is stopping.")
+
+    def _search(self, lease: Lease, search: Search) -> tuple[int, Answered]:
+        """One search, asked and stored; returns the calls it took, and what it brought."""
+        try:
+            answer = self.source.perform(search)
+        except BadQuery as error:
+            log.warning("%s: the API refuses the query %r: %s", lease.region_name, search.query, error)
+            self.ledger.skip(lease, search, calls=error.calls, reason=str(error))
+            return error.calls, answered(search, 0, ())
+        except ApiError as error:
+            if error.calls:
+                self.ledger.failed(lease, search, calls=error.calls, reason=str(error))
+            raise
+        places = [AttributedPlace(place=place, region_code=self.regions.region_of(place.address)) for place in answer.places]
+        stored = StoredSearch(
+            search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls, places=places,
+            set_aside=answer.set_aside,
+        )  # fmt: skip
+        place_ids = self.ledger.store(lease, stored)
+        return answer.calls, answered(search, answer.result_count, place_ids)
+
+    def fail(self, lease: Lease, kind: FailureKind, reason: str, *, final: bool = False) -> RegionOutcome:
+        """The region's own error: FAILED with the reason, or COMPLETED as before if it was being refined."""
+        log.error("%s: %s", lease.region_name, reason)
+        self.checkpoints.fail(lease, kind=kind, message=reason, final=final, also=self._tally)
+        return RegionOutcome(outcome=Outcome.FAILED, lease=lease, reason=reason)
+
+
+def _promise(depth: RegionPlan) -> float:
+    """Places expected of the region's next search; 0 when it has none left."""
+    best = depth.best()
+    return best[1] if best else 0.0

@@ -1,0 +1,128 @@
+"""Depth: COMPLETED regions are taken for a few more searches each, the most promising of the country first.
+
+    COMPLETED ── claim ──▶ PROCESSING, refining ── settle ──▶ COMPLETED, with what its next search promises
+                                 │   release, reclaim, fail ──▶ COMPLETED, as it promised before
+                                 └── claim afresh, new_round, replan: the refinement finds its lease lost
+
+Nothing is claimed while a region waits for its base plan. Between claim and settle the checkpoint's own guards hold.
+"""
+
+import datetime as dt
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from mohe_assets.errors import LeaseLost
+from mohe_assets.store.checkpoints import (
+    COLLECTABLE,
+    COMPLETED_BY_ME,
+    LEASE_END,
+    LEDGER_COUNTERS,
+    MINE,
+    OURS,
+    Also,
+    Checkpoints,
+    Lease,
+)
+from mohe_assets.store.database import rows
+
+_REFINABLE = """c.status = 'COMPLETED' AND c.promise > 0 AND c.calls_used < :calls_per_region
+           AND (c.retry_at IS NULL OR c.retry_at <= now())"""
+_BASE_IS_DUE = f"""EXISTS (
+    SELECT FROM batch_checkpoint c
+     WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now()
+                                         OR c.status = 'PROCESSING' AND NOT c.refining))"""
+
+CLAIM = f"""
+WITH best AS (
+    SELECT c.id FROM batch_checkpoint c
+     WHERE {OURS} AND {COLLECTABLE} AND {_REFINABLE} AND NOT c.region_code = ANY(CAST(:without AS text[]))
+       AND NOT {_BASE_IS_DUE}
+       AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = :run_id AND e.status <> 'RUNNING')
+     ORDER BY c.promise DESC, c.region_code
+     LIMIT 1 FOR UPDATE OF c SKIP LOCKED
+)
+UPDATE batch_checkpoint c
+   SET status = 'PROCESSING', refining = true, attempt = c.attempt + 1, run_id = :run_id, lease_expires_at = {LEASE_END},
+       retry_at = NULL
+  FROM best, region r
+ WHERE c.id = best.id AND r.region_type = c.region_type AND r.region_code = c.region_code
+RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round
+"""
+SETTLE = f"""
+UPDATE batch_checkpoint c
+   SET status = 'COMPLETED', refining = false, lease_expires_at = NULL, error_message = NULL, failure_kind = NULL,
+       failures = 0, promise = :promise, {LEDGER_COUNTERS}
+ WHERE {MINE} AND c.refining
+"""
+NEXT_PROMISE = f"""
+SELECT coalesce(max(c.promise), 0) AS promise FROM batch_checkpoint c WHERE {OURS} AND {_REFINABLE}
+"""
+OUTLOOK = f"""
+SELECT count(*) FILTER (WHERE {_REFINABLE}) AS regions, count(*) FILTER (WHERE c.refining) AS refining,
+       coalesce(sum(c.refinements), 0)::int AS searches, {_BASE_IS_DUE} AS base_is_due, min(c.retry_at) AS next_retry_at
+  FROM batch_checkpoint c WHERE {OURS} AND (c.status = 'COMPLETED' OR c.refining)
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outlook:
+    """Whether there is anything to refine: `regions` that promise something, `refining` those held, `searches` made so far."""
+
+    regions: int
+    refining: int
+    searches: int
+    base_is_due: bool
+    next_retry_at: dt.datetime | None
+
+    @property
+    def has_work(self) -> bool:
+        """A run that refines would find a region."""
+        return self.regions > 0 and not self.base_is_due
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """Claims for depth on the checkpoints of one batch. `calls_per_region` bounds what a round spends on one region."""
+
+    checkpoints: Checkpoints
+    calls_per_region: int
+
+    def claim(self, run_id: str, *, without: Collection[str] = ()) -> Lease | None:
+        """The most promising region, or None: nothing is left, or a base plan has precedence."""
+        values = {"run_id": run_id, "without": sorted(without), "lease_seconds": self.checkpoints.lease_seconds}
+        found = self._select(CLAIM, **values)
+        return Lease(**found[0]) if found else None  # type: ignore[arg-type]
+
+    def next_promise(self) -> float:
+        """What the most promising region that nobody holds promises."""
+        return float(str(self._select(NEXT_PROMISE)[0]["promise"]))
+
+    def settle(self, lease: Lease, *, promise: float, also: Also) -> None:
+        """PROCESSING → COMPLETED with what the next search promises; 0 ends the refinement. Raises LeaseLost."""
+
+        def work(connection: Connection) -> int:
+            guard = {"code": lease.region_code, "attempt": lease.attempt}
+            done = connection.execute(text(SETTLE), {**self._scope, **guard, "promise": promise}).rowcount
+            also(connection)
+            # After a connection that was lost while committing, its own work is done already.
+            return done or len(rows(connection, COMPLETED_BY_ME, **self._scope, **guard))
+
+        if not self.checkpoints.database.transact(work):
+            raise LeaseLost(f"{lease.region_name} was taken over while attempt {lease.attempt} refined it.")
+
+    def outlook(self) -> Outlook:
+        """For the sensor: one statement, however many regions."""
+        return Outlook(**self._select(OUTLOOK)[0])  # type: ignore[arg-type]
+
+    @property
+    def _scope(self) -> dict[str, object]:
+        return {
+            "batch": self.checkpoints.batch_name,
+            "type": self.checkpoints.region_type,
+            "calls_per_region": self.calls_per_region,
+        }
+
+    def _select(self, sql: str, **values: object) -> list[dict[str, object]]:
+        return self.checkpoints.database.transact(lambda connection: rows(connection, sql, **{**self._scope, **values}))

@@ -1,0 +1,22 @@
+-- How deep a region was searched beyond its base plan, and what one more search of it promises.
+
+ALTER TABLE batch_checkpoint
+    ADD COLUMN IF NOT EXISTS refining    boolean NOT NULL DEFAULT false,      -- PROCESSING for depth; goes back to COMPLETED
+    ADD COLUMN IF NOT EXISTS refinements integer NOT NULL DEFAULT 0,          -- searches of this round beyond the base plan
+    ADD COLUMN IF NOT EXISTS promise     double precision NOT NULL DEFAULT 0, -- new places expected of its next refinement
+    ADD COLUMN IF NOT EXISTS plan        varchar(64);                         -- digest of the base plan it completed
+
+-- What a refinement claims: the most promising region, however many there are.
+CREATE INDEX IF NOT EXISTS idx_batch_checkpoint_promise
+    ON batch_checkpoint (batch_name, region_type, promise DESC, region_code) WHERE status = 'COMPLETED';
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'batch_checkpoint_refines_when_processing') THEN
+        ALTER TABLE batch_checkpoint ADD CONSTRAINT batch_checkpoint_refines_when_processing
+            CHECK (NOT refining OR status = 'PROCESSING');
+        -- Once, with the constraint: regions completed before there was a promise are looked at by the first refinement.
+        -- Those of the batch system have no ledger, and stay as they are.
+        UPDATE batch_checkpoint SET promise = 5 WHERE status = 'COMPLETED' AND searches_done > 0;
+    END IF;
+END $$;
