@@ -179,7 +179,7 @@ UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END}
 
 COMPLETE = f"""
 UPDATE batch_checkpoint c
-   SET status = 'COMPLETED', end_time = now(), lease_expires_at = NULL, error_message = NULL, failure_kind = NULL,
+   SET status = 'COMPLETED', refining = false, end_time = now(), lease_expires_at = NULL, error_message = NULL, failure_kind = NULL,
        retry_at = NULL, failures = 0, reported_at = NULL, promise = :promise, plan = :plan, {LEDGER_COUNTERS}
  WHERE {MINE}
    AND NOT EXISTS (
@@ -207,7 +207,9 @@ UPDATE batch_checkpoint c
  WHERE {MINE}
 """
 
-_BACK = "status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'PENDING' END, refining = false, lease_expires_at = NULL"
+# A refinement is fenced off besides: back to COMPLETED by somebody else looks like completed by itself.
+_BACK = """status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'PENDING' END, refining = false, lease_expires_at = NULL,
+       attempt = c.attempt + c.refining::int"""
 RELEASE = f"UPDATE batch_checkpoint c SET {_BACK} WHERE {MINE}"
 
 # A region whose lease ran out, or whose holder is known to be dead before that.

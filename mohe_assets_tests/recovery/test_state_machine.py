@@ -24,6 +24,7 @@ from mohe_assets.store.checkpoints import Checkpoints, Lease
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending, Executions
 from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch
+from mohe_assets.store.refinement import Refinement
 from mohe_assets_tests.recovery.processes import read
 
 REGIONS = {"11110": "서울특별시 종로구", "26110": "부산광역시 중구", "36110": "세종특별자치시", "50110": "제주특별자치도 제주시"}
@@ -46,7 +47,9 @@ class Row:
     attempt: int = 0
     round: int = 1
     failures: int = 0
-    retry: str = ""  # of a FAILED region: "later", "due", or "asked", which only a person does
+    retry: str = ""  # of a FAILED region, or of a refinement: "later", "due", or "asked", which only a person does
+    refining: bool = False
+    promises: bool = False
     holder: str | None = None
     expired: bool = False
     done: dict[str, str] = field(default_factory=dict)
@@ -56,9 +59,24 @@ class Row:
     def begin_round(self) -> None:
         self.round += 1
         self.done, self.calls, self.places = {}, 0, set()
+        self.refining = self.promises = False
 
     def take_back(self) -> None:
-        self.status, self.holder, self.expired = "PENDING", None, False
+        self.status, self.holder, self.expired = "COMPLETED" if self.refining else "PENDING", None, False
+        self.attempt += self.refining
+        self.refining = False
+
+    @property
+    def base_is_due(self) -> bool:
+        return (
+            self.status == "PENDING"
+            or (self.status == "FAILED" and self.retry == "due")
+            or (self.status == "PROCESSING" and not self.refining)
+        )
+
+    @property
+    def is_refinable(self) -> bool:
+        return self.status == "COMPLETED" and self.promises and self.retry != "later"
 
 
 @dataclass(kw_only=True)
@@ -109,6 +127,7 @@ class Collection(RuleBasedStateMachine):
             max_attempts=MAX_ATTEMPTS, backoff_seconds=3_600,
         )  # fmt: skip
         self.executions = Executions(database=self.database, batch_name=BATCH, lease_seconds=LEASE_SECONDS)
+        self.refinement = Refinement(checkpoints=self.checkpoints, calls_per_region=1_000_000)
         self.rows = {code: Row() for code in REGIONS}
         self.runs: dict[str, Run] = {}
         self.totals: dict[str, tuple[int, int]] = {}
@@ -149,6 +168,7 @@ class Collection(RuleBasedStateMachine):
                 row.status == "PENDING"
                 or (row.status == "FAILED" and (by_person or row.retry == "due"))
                 or (row.status == "COMPLETED" and afresh)
+                or (row.refining and afresh)
             )
         }
         if self.runs[worker.run_id].status != "RUNNING":
@@ -158,11 +178,58 @@ class Collection(RuleBasedStateMachine):
         for lease in found:
             assert lease.region_code in claimable
             row = self.rows[lease.region_code]
-            if row.status == "COMPLETED":
+            if row.status == "COMPLETED" or row.refining:
                 row.begin_round()
             row.status, row.holder, row.expired, row.attempt, row.retry = "PROCESSING", worker.run_id, False, row.attempt + 1, ""
             assert (lease.attempt, lease.round) == (row.attempt, row.round)
             worker.held.append(lease)
+
+    @precondition(lambda self: self.awake() and not any(row.base_is_due for row in self.rows.values()))
+    @rule(who=ANY)
+    def claim_for_refinement(self, who: int) -> None:
+        worker = self.pick(who)
+        lease = self.refinement.claim(worker.run_id)
+        if self.runs[worker.run_id].status != "RUNNING":
+            assert lease is None, "a run that was declared dead takes nothing"
+            return
+        refinable = {code for code, row in self.rows.items() if row.is_refinable}
+        assert (lease is not None) == bool(refinable)
+        if lease is not None:
+            row = self.rows[lease.region_code]
+            assert lease.region_code in refinable
+            row.status, row.holder, row.expired, row.attempt, row.retry = "PROCESSING", worker.run_id, False, row.attempt + 1, ""
+            row.refining = True
+            worker.held.append(lease)
+
+    @precondition(lambda self: self.awake())
+    @rule(who=ANY)
+    def a_base_plan_has_precedence(self, who: int) -> None:
+        if any(row.base_is_due for row in self.rows.values()):
+            assert self.refinement.claim(self.pick(who).run_id) is None
+
+    @precondition(lambda self: any(row.refining for row in self.rows.values()) and self.believers())
+    @rule(who=ANY, which=ANY, more=st.booleans())
+    def settle(self, who: int, which: int, *, more: bool) -> None:
+        worker, lease = self.pick_lease(who, which)
+        row = self.rows[lease.region_code]
+        refines = row.refining
+        with self.refused_unless_held(worker, lease, and_also=refines):
+            self.refinement.settle(lease, promise=float(more), also=self.tally(worker))
+        if self.holds(worker, lease) and refines:
+            row.status, row.holder, row.failures, row.refining, row.promises = "COMPLETED", None, 0, False, more
+            worker.held.remove(lease)
+        self.note_totals(worker)
+
+    @precondition(lambda self: self.awake())
+    @rule(who=ANY)
+    def finish_all_base_plans(self, who: int) -> None:
+        """Refinement begins when none is left, which few examples would reach by themselves."""
+        worker = self.pick(who)
+        for code in REGIONS:
+            self.claim(self.workers.index(worker), by_person=True, afresh=False, one=code)
+        if self.runs[worker.run_id].status == "RUNNING":
+            while mine := [lease for lease in worker.held if self.holds(worker, lease)]:
+                self.work_off(self.workers.index(worker), worker.held.index(mine[0]))
 
     @precondition(lambda self: self.believers())
     @rule(who=ANY, which=ANY, number=SEARCH)
@@ -194,9 +261,9 @@ class Collection(RuleBasedStateMachine):
         row = self.rows[lease.region_code]
         finished = sum(status != "FAILED" for status in row.done.values()) == len(KEYWORDS)
         with self.refused_unless_held(worker, lease, and_also=finished):
-            self.checkpoints.complete(lease, plan_of(lease), also=self.tally(worker))
+            self.checkpoints.complete(lease, plan_of(lease), promise=1, also=self.tally(worker))
         if self.holds(worker, lease) and finished:
-            row.status, row.holder, row.failures = "COMPLETED", None, 0
+            row.status, row.holder, row.failures, row.refining, row.promises = "COMPLETED", None, 0, False, True
             worker.held.remove(lease)
         self.note_totals(worker)
 
@@ -223,8 +290,10 @@ class Collection(RuleBasedStateMachine):
         worker.held.remove(lease)
         if held:
             row = self.rows[lease.region_code]
-            row.status, row.holder, row.failures = "FAILED", None, row.failures + 1
+            row.status, row.holder, row.failures = "COMPLETED" if row.refining else "FAILED", None, row.failures + 1
             row.retry = "asked" if final or row.failures >= MAX_ATTEMPTS else "later"
+            row.promises = row.promises and row.retry == "later"
+            row.refining = False
         self.note_totals(worker)
 
     @precondition(lambda self: self.believers())
@@ -345,12 +414,12 @@ class Collection(RuleBasedStateMachine):
     @rule(also_unfinished=st.booleans())
     def a_new_round_begins(self, *, also_unfinished: bool) -> None:
         wanted = {"COMPLETED", "PENDING", "FAILED"} if also_unfinished else {"COMPLETED"}
-        expected = {code for code, row in self.rows.items() if row.status in wanted}
+        expected = {code for code, row in self.rows.items() if row.status in wanted or row.refining}
         assert set(self.checkpoints.new_round(also_unfinished=also_unfinished)) == expected
         for code in expected:
             row = self.rows[code]
             row.begin_round()
-            row.status, row.failures, row.retry = "PENDING", 0, ""
+            row.status, row.failures, row.retry, row.holder, row.expired = "PENDING", 0, "", None, False
 
     # --- what has to hold after every step
 
@@ -360,6 +429,7 @@ class Collection(RuleBasedStateMachine):
             model = self.rows[row["region_code"]]
             assert (row["status"], row["attempt"], row["round"]) == (model.status, model.attempt, model.round), row
             assert (row["failures"], row["calls_used"]) == (model.failures, model.calls), row
+            assert (row["refining"], row["promise"] > 0) == (model.refining, model.promises), row
             assert row["searches_done"] == sum(status != "FAILED" for status in model.done.values()), row
             assert row["processed_count"] == len(model.places), row
 
@@ -376,7 +446,7 @@ class Collection(RuleBasedStateMachine):
             assert row["status"] in {"PENDING", "PROCESSING", "COMPLETED", "FAILED"}
             # A lease ends by itself, whatever became of its holder.
             assert (row["status"] == "PROCESSING") == (row["lease_expires_at"] is not None), row
-            assert row["status"] == "FAILED" or row["retry_at"] is None, row
+            assert row["status"] in {"FAILED", "COMPLETED"} or row["retry_at"] is None, row
 
     @invariant()
     def counters_are_what_the_ledger_says(self) -> None:
