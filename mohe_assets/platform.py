@@ -21,20 +21,22 @@ from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.clients.transport import Timeouts
 from mohe_assets.collect import CollectionRun, Request
 from mohe_assets.errors import DatabaseUnavailable, SettingsError, StopRequested
+from mohe_assets.forecast import KST, Allowance
 from mohe_assets.heartbeat import alive
 from mohe_assets.places import RegionIndex
 from mohe_assets.region_work import Limits, RegionWork
 from mohe_assets.regions import REGION_TYPES, build_region_list
-from mohe_assets.search_plan import base_plan, plan_digest
+from mohe_assets.search_plan import Search, base_plan, plan_digest
 from mohe_assets.settings import Settings
 from mohe_assets.sources import NaverLocalSource
 from mohe_assets.store import schema
-from mohe_assets.store.api_budget import ApiAccount, SharedBudget
+from mohe_assets.store.api_budget import ApiAccount, SharedBudget, read_state
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.ledger import Ledger
+from mohe_assets.store.overview import WorkLeft, work_left
 from mohe_assets.store.refinement import Refinement
 from mohe_assets.store.regions import Regions
 from mohe_assets.sync import Download, RegionSync, sync_regions
@@ -42,7 +44,6 @@ from mohe_assets.sync import Download, RegionSync, sync_regions
 log = logging.getLogger(__name__)
 
 REGION_CALLS_PER_SECOND = 25.0  # the government's limit is 30
-KST = dt.timezone(dt.timedelta(hours=9))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -255,11 +256,38 @@ class Platform:
 
     def follow_the_plan(self) -> list[str]:
         """Makes regions completed with another list of keywords due again, for what is new in it; returns their codes."""
-        digest = plan_digest(base_plan("", self.settings.mohe_search_keywords))
-        due = self.checkpoints.replan(digest)
+        due = self.checkpoints.replan(plan_digest(self._any_plan))
         if due:
             log.warning("MOHE_SEARCH_KEYWORDS has changed: %d regions are due for the searches that are new.", len(due))
         return due
+
+    @property
+    def _any_plan(self) -> tuple[Search, ...]:
+        """The base plan of some region: of the same kind as that of every other."""
+        return base_plan("", self.settings.mohe_search_keywords)
+
+    def work_left(self) -> WorkLeft:
+        """The calls the collection still takes if nothing fails."""
+        settings = self.settings
+        return work_left(
+            self.database,
+            settings.checkpoint_batch_name,
+            settings.checkpoint_region_type,
+            self._any_plan,
+            settings.mohe_max_calls_per_region,
+        )
+
+    def allowance(self) -> Allowance:
+        """What the API allows from now on; the whole day's quota while no keys are set."""
+        settings = self.settings
+        has_keys = settings.naver_client_id is not None or settings.uses_hub
+        state = read_state(self.database, self.account) if has_keys else None
+        left = settings.mohe_daily_quota if state is None else state.daily_quota - state.used_today
+        return Allowance(
+            left_today=0 if state and state.closed_until else max(0, left),
+            daily_quota=settings.mohe_daily_quota,
+            calls_per_second=settings.calls_per_second,
+        )
 
     def alive(self, run_id: str) -> AbstractContextManager[None]:
         """A row and a heartbeat for a run that does not collect yet."""

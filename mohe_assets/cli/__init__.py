@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from mohe_assets.cli import db, demo, env, retry, simulate, status, up
+from mohe_assets.cli import db, demo, env, plan, retry, simulate, status, up
 from mohe_assets.errors import MoheError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.command()(up.up)
 app.command("code-server")(up.code_server)
 app.command()(env.env)
 app.command()(simulate.simulate)
+app.command()(plan.plan)
 app.command()(status.status)
 app.command()(retry.retry)
 app.command()(retry.unblock)

@@ -12,7 +12,8 @@ from mohe_assets.collect import DECLARED_DEAD, CollectionRun, Request
 from mohe_assets.defs.metadata import PLACES, failure_observation, materialization
 from mohe_assets.defs.recovery import recover
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
-from mohe_assets.platform import KST, Platform
+from mohe_assets.forecast import KST
+from mohe_assets.platform import Platform
 from mohe_assets.region_work import Outcome, RegionOutcome
 from mohe_assets.store.checkpoints import Status
 from mohe_assets.store.database import reconnecting

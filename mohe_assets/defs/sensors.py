@@ -18,7 +18,8 @@ from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.recovery import collects_places, reconcile, recover
 from mohe_assets.defs.refreshing import mirror_partitions
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.platform import KST, Platform
+from mohe_assets.forecast import KST
+from mohe_assets.platform import Platform
 from mohe_assets.store.api_budget import read_state
 
 REGIONS_TAG = "mohe/regions"

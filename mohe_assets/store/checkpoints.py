@@ -179,8 +179,8 @@ UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END}
 
 COMPLETE = f"""
 UPDATE batch_checkpoint c
-   SET status = 'COMPLETED', refining = false, end_time = now(), lease_expires_at = NULL, error_message = NULL, failure_kind = NULL,
-       retry_at = NULL, failures = 0, reported_at = NULL, promise = :promise, plan = :plan, {LEDGER_COUNTERS}
+   SET status = 'COMPLETED', refining = false, end_time = now(), lease_expires_at = NULL, error_message = NULL,
+       failure_kind = NULL, retry_at = NULL, failures = 0, reported_at = NULL, promise = :promise, plan = :plan, {LEDGER_COUNTERS}
  WHERE {MINE}
    AND NOT EXISTS (
         SELECT FROM unnest(CAST(:queries AS text[]), CAST(:sorts AS text[])) AS plan (query, sort)

@@ -1,10 +1,12 @@
 """Questions about the whole collection, for people: reads only, a bounded number of rows."""
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from mohe_assets.search_plan import Search, plan_digest
 from mohe_assets.store.database import Database, rows
 
 COUNTS = """
@@ -32,6 +34,33 @@ SELECT r.sido_name, count(*) AS regions, count(*) FILTER (WHERE c.status = 'COMP
  WHERE c.batch_name = :batch AND c.region_type = :type
  GROUP BY r.sido_name ORDER BY places DESC, r.sido_name
 """
+
+
+# What completed regions have in their ledger does not matter, unless it was for another plan; those of the batch system
+# have no plan and no ledger.
+WORK_LEFT = """
+SELECT count(*) AS regions, coalesce(sum(greatest(:keywords - done, 0)) FILTER (WHERE NOT finished), 0)::int AS base,
+       coalesce(sum(greatest(:calls_per_region - greatest(calls_used, :keywords), 0)) FILTER (WHERE NOT legacy), 0)::int AS depth
+  FROM (SELECT c.calls_used, c.status = 'COMPLETED' AND c.plan IS NULL AS legacy,
+               (c.status = 'COMPLETED' OR c.refining) AND coalesce(c.plan, :plan) = :plan AS finished,
+               (SELECT count(*) FROM search_query q
+                 WHERE (q.batch_name, q.region_type, q.region_code, q.round)
+                       = (c.batch_name, c.region_type, c.region_code, c.round)
+                   AND q.stage = 'base' AND q.status <> 'FAILED' AND q.keyword = ANY(CAST(:words AS text[]))) AS done
+          FROM batch_checkpoint c
+          JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
+                       AND r.status = 'ACTIVE' AND r.is_leaf
+         WHERE c.batch_name = :batch AND c.region_type = :type) regions
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkLeft:
+    """Searches the base plan still needs, and the most that refinement may add to it, over `regions` regions."""
+
+    regions: int
+    base: int
+    depth: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +123,15 @@ def read_overview(database: Database, batch_name: str, region_type: str) -> Over
         )
 
     return database.transact(work)
+
+
+def work_left(database: Database, batch_name: str, region_type: str, plan: Sequence[Search], calls_per_region: int) -> WorkLeft:
+    """What the plan of any one region, taken for all of them, leaves to do."""
+    values = {
+        "batch": batch_name, "type": region_type, "keywords": len(plan), "words": [search.keyword for search in plan],
+        "plan": plan_digest(plan), "calls_per_region": calls_per_region,
+    }  # fmt: skip
+    return WorkLeft(**database.transact(lambda connection: rows(connection, WORK_LEFT, **values))[0])
 
 
 def by_sido(database: Database, batch_name: str, region_type: str) -> list[SidoRow]:

@@ -22,7 +22,8 @@ from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.sensors import RECONCILE_SECONDS, busy_keys, pending_region_sensor
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
-from mohe_assets.platform import KST, Platform
+from mohe_assets.forecast import KST
+from mohe_assets.platform import Platform
 from mohe_assets.store.api_budget import SharedBudget
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
