@@ -1,7 +1,7 @@
 """Where our tables and Dagster's event log are two stores: what a crash left between them is put right here.
 
 Ours is committed first, always. So a completion may lack its event, and a run that died may still look alive in Dagster;
-the other way round cannot happen.
+the other way round cannot happen. What partitions show beyond that is compared in agreement.py.
 """
 
 import datetime as dt
@@ -27,20 +27,6 @@ def recover(instance: dg.DagsterInstance, platform: Platform) -> Burial:
     _end_stillborn(instance, platform)
     _report_completions(instance, platform)
     return burial
-
-
-def reconcile(instance: dg.DagsterInstance, platform: Platform) -> int:
-    """Reports completed regions that Dagster does not show as materialized, whatever became of their events.
-
-    The other way round needs no repair: a region that is due is collected, green or not.
-    """
-    shown = instance.get_materialized_partitions(PLACES)
-    missing = [code for key, code in platform.checkpoints.completed_keys().items() if key not in shown]
-    completions = platform.checkpoints.completions(missing, reported_too=True) if missing else []
-    for completion in completions:
-        instance.report_runless_asset_event(materialization(completion))
-    platform.checkpoints.mark_reported(completions)
-    return len(completions)
 
 
 def _over_in_dagster(instance: dg.DagsterInstance, run_ids: Collection[str]) -> set[str]:

@@ -98,4 +98,4 @@ def test_every_asset_says_what_it_is_where_its_rows_are_and_which_code_made_them
 def test_backfills_take_as_many_regions_per_run_as_the_setting_says() -> None:
     places = build_defs().get_repository_def().asset_graph.get(dg.AssetKey("places"))
     assert places.backfill_policy is not None
-    assert places.backfill_policy.max_partitions_per_run == 32
+    assert places.backfill_policy.max_partitions_per_run == 64
