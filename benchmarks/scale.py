@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import dagster as dg
 from recovery_stage import UNLIMITED, Stage, stage, write
@@ -52,13 +51,22 @@ def counted() -> Iterator[list[str]]:
 def ticks(made: Stage, instance: dg.DagsterInstance) -> dict[str, float]:
     """Every tick here compares all regions, as one in a dozen does; the others are faster."""
 
-    def tick(cursor: str | None = None) -> Any:
+    def tick(cursor: str | None = None) -> str:
         context = dg.build_sensor_context(instance=instance, cursor=cursor)
-        return pending_region_sensor(context, mohe=MoheResource(environment=dict(made.variables)))
+        return str(pending_region_sensor(context, mohe=MoheResource(environment=dict(made.variables))).cursor or "")
 
-    first = seconds_of(tick)  # paints what HALFWAY set without Dagster
+    def paint() -> list[float]:
+        """What HALFWAY set without Dagster is repaired, some hundred regions a tick."""
+        taken, cursor = list[float](), ""
+        while not cursor:
+            began = time.monotonic()
+            cursor = tick()
+            taken.append(time.monotonic() - began)
+        return taken
+
+    repairing = paint()
     comparing = [seconds_of(tick) for _ in range(TICKS)]
-    cursor = tick().cursor
+    cursor = tick()
     plain = [seconds_of(lambda: tick(cursor)) for _ in range(TICKS)]
     with counted() as sent:
         tick()
@@ -66,7 +74,8 @@ def ticks(made: Stage, instance: dg.DagsterInstance) -> dict[str, float]:
         "tick, median (s)": round(statistics.median(plain), 3),
         "tick that compares every region, median (s)": round(statistics.median(comparing), 3),
         "statements of such a tick": len(sent),
-        "tick that repairs a third of the regions (s)": round(first, 1),
+        "ticks that repair an event log that lost a third of the regions": len(repairing),
+        "longest of these (s)": round(max(repairing), 1),
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Collection
 import dagster as dg
 
 from mohe_assets.collect import announce
+from mohe_assets.defs.agreement import REPAIRS_AT_ONCE
 from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH, PLACES, materialization
 from mohe_assets.platform import Platform
 from mohe_assets.store.executions import Burial
@@ -65,7 +66,7 @@ def collects_places(run: dg.DagsterRun) -> bool:
 
 
 def _report_completions(instance: dg.DagsterInstance, platform: Platform) -> None:
-    completions = platform.checkpoints.completions()
+    completions = platform.checkpoints.completions()[:REPAIRS_AT_ONCE]
     for completion in completions:
         instance.report_runless_asset_event(materialization(completion))
     platform.checkpoints.mark_reported(completions)

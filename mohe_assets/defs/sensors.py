@@ -11,7 +11,7 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
 )
 
-from mohe_assets.defs.agreement import reconcile
+from mohe_assets.defs.agreement import REPAIRS_AT_ONCE, reconcile
 from mohe_assets.defs.jobs import ingest_places
 from mohe_assets.defs.metadata import PLACE_INGESTION_BATCH
 from mohe_assets.defs.partitions import sigungu_partitions
@@ -57,7 +57,8 @@ def _reconcile_now_and_then(context: dg.SensorEvaluationContext, platform: Platf
     if last is not None and now - last < dt.timedelta(seconds=RECONCILE_SECONDS):
         return str(context.cursor)
     mirror_partitions(context.instance, platform)
-    reconcile(context.instance, platform)
+    if len(reconcile(context.instance, platform)) > REPAIRS_AT_ONCE:
+        return str(context.cursor or "")  # the next tick goes on
     return now.isoformat()
 
 

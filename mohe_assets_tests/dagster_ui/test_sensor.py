@@ -248,6 +248,29 @@ class TestWhatItRepairs:
         assert instance.get_materialized_partitions(PLACES) == set(keys[:4])
         assert dt.datetime.fromisoformat(str(result.cursor)) >= moment
 
+    def test_more_than_a_tick_has_time_for_is_repaired_by_the_next_ticks_without_a_minute_between(
+        self,
+        sensor: Sensor,
+        instance: dg.DagsterInstance,
+        database: Database,
+        few: FewRegions,
+        collect_elsewhere: Collect,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("mohe_assets.defs.agreement.REPAIRS_AT_ONCE", 2)
+        monkeypatch.setattr("mohe_assets.defs.sensors.REPAIRS_AT_ONCE", 2)
+        monkeypatch.setattr("mohe_assets.defs.recovery.REPAIRS_AT_ONCE", 1)
+        keys = few(7)
+        collect_elsewhere(keys)
+        cursor, materialized = "", []
+        while not cursor:
+            cursor = str(sensor().cursor or "")
+            materialized.append(len(instance.get_materialized_partitions(PLACES)))
+        assert materialized == [2, 4, 6, 7]
+        # The same for completions that nobody reported.
+        execute(database, "UPDATE batch_checkpoint SET reported_at = NULL")
+        assert [len(materializations(instance)) for _ in range(2) if sensor(cursor=cursor)] == [8, 9]
+
     def test_partition_keys_that_dagster_lost_come_back_and_are_collected(
         self, sensor: Sensor, instance: dg.DagsterInstance, few: FewRegions
     ) -> None:
