@@ -50,10 +50,11 @@ def completed(database: Database) -> int:
 
 def page_agrees(up: Up, database: Database) -> bool:
     seen = up.ui.partitions()
+    known = frozenset(keys_of(database))
     return (
         seen.materialized == keys_with(database, "COMPLETED")
         and seen.failed == keys_with(database, "FAILED")
-        and seen.missing == keys_with(database, "PENDING")
+        and seen.missing & known == keys_with(database, "PENDING")
         and not seen.under_way
     )
 
