@@ -33,6 +33,8 @@ test: lint
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/rate.py
 	$(BIN)/python benchmarks/recovery.py
+	$(BIN)/python benchmarks/sensor.py
+	$(BIN)/python benchmarks/scale.py
 
 # Writes the versions of a fresh environment with everything in it; names and versions only, no address.
 constraints:

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     mohe_max_attempts: int = Field(default=5, gt=0, le=1_000)
     mohe_lease_seconds: float = Field(default=60, ge=2, le=3_600)
     mohe_heartbeat_seconds: float = Field(default=5, ge=0.2, le=600)
-    mohe_regions_per_run: int = Field(default=32, gt=0, le=10_000)
+    mohe_regions_per_run: int = Field(default=64, gt=0, le=10_000)
     mohe_runs_in_flight: int = Field(default=3, gt=0, le=1_000)
     mohe_worker_threads: int = Field(default=8, gt=0, le=256)
     mohe_retry_seconds: float = Field(default=60, gt=0, le=86_400)

@@ -1,8 +1,10 @@
 """How our records look in the Dagster UI."""
 
+from typing import Protocol
+
 import dagster as dg
 
-from mohe_assets.store.checkpoints import Completion, Lease
+from mohe_assets.store.checkpoints import Completion
 from mohe_assets.sync import RegionSync
 
 PLACES = dg.AssetKey("places")
@@ -33,20 +35,46 @@ def materialization(completion: Completion) -> dg.AssetMaterialization:
             "duration_seconds": completion.seconds,
             "round": completion.round,
             "attempt": completion.attempt,
-            "collected_by_run": completion.run_id,
-            "execution_row": f"batch_execution_metadata.execution_id = '{completion.run_id}'",
+            **_run_link("collected_by_run", completion.run_id),
         },
     )
 
 
-def failure_observation(lease: Lease, reason: str) -> dg.AssetObservation:
+class FailedRegion(Protocol):
+    """A region at the attempt that failed."""
+
+    @property
+    def region_name(self) -> str: ...
+    @property
+    def partition_key(self) -> str: ...
+    @property
+    def round(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
+
+
+def failure_observation(region: FailedRegion, reason: str, run_id: str) -> dg.AssetObservation:
     """The reason on the page of a failed region's partition, where Dagster itself only names the run."""
     return dg.AssetObservation(
         asset_key=PLACES,
-        partition=lease.partition_key,
-        description=f"{lease.region_name}: {reason}",
-        metadata={"region": lease.region_name, "error": reason, "round": lease.round, "attempt": lease.attempt},
+        partition=region.partition_key,
+        description=f"{region.region_name}: {reason}",
+        metadata={
+            "region": region.region_name,
+            "error": reason,
+            "round": region.round,
+            "attempt": region.attempt,
+            **_run_link("failed_in_run", run_id),
+        },
     )
+
+
+def _run_link(label: str, run_id: str) -> dict[str, dg.MetadataValue]:
+    """A click to the run, and the query for its row; a row edited by hand names no run."""
+    if not run_id:
+        return {}
+    query = f"SELECT * FROM batch_execution_metadata WHERE execution_id = '{run_id}';"
+    return {label: dg.MetadataValue.dagster_run(run_id), "execution_row": dg.MetadataValue.text(query)}
 
 
 def region_sync_metadata(sync: RegionSync) -> dict[str, dg.MetadataValue]:

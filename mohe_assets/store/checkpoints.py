@@ -278,16 +278,6 @@ SELECT r.partition_key FROM batch_checkpoint c
   JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
  WHERE {OURS} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now())
 """
-STATUSES = f"""
-SELECT r.partition_key, c.status, c.round FROM batch_checkpoint c
-  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
- WHERE {OURS}
-"""
-COMPLETED_KEYS = f"""
-SELECT r.partition_key, c.region_code FROM batch_checkpoint c
-  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
- WHERE {OURS} AND c.status = 'COMPLETED' AND c.reported_at IS NOT NULL
-"""
 RESET = (
     "DELETE FROM places WHERE region_type = :type",
     "DELETE FROM search_query WHERE batch_name = :batch AND region_type = :type",
@@ -469,14 +459,6 @@ class Checkpoints:
     def standing(self, codes: Collection[str]) -> list[Standing]:
         """How these regions stand, by code; a code without a checkpoint is missing from it."""
         return [Standing(**row) for row in self._select(STANDING, codes=sorted(codes))]  # type: ignore[arg-type]
-
-    def statuses(self) -> dict[str, tuple[str, int]]:
-        """Partition key → (status, round) of all active regions."""
-        return {str(row["partition_key"]): (str(row["status"]), int(str(row["round"]))) for row in self._select(STATUSES)}
-
-    def completed_keys(self) -> dict[str, str]:
-        """Partition key → code of the completed regions whose event Dagster was given."""
-        return {str(row["partition_key"]): str(row["region_code"]) for row in self._select(COMPLETED_KEYS)}
 
     def mark_reported(self, completions: Collection[Completion]) -> None:
         """Dagster has the events of these completions."""

@@ -15,9 +15,9 @@ from dagster._core.storage.tags import (
     ROOT_RUN_ID_TAG,
 )
 
-from mohe_assets.defs.assets.places import SENSOR_TRIGGER, TRIGGER_TAG
 from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.defs.run_tags import SENSOR_TRIGGER, TRIGGER_TAG
 from mohe_assets.platform import Platform
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database

@@ -468,7 +468,6 @@ class TestReporting:
         assert [one.region_code for one in found] == ["11680"]
         store.checkpoints.mark_reported(found)
         assert store.checkpoints.completions() == []
-        assert store.checkpoints.completed_keys() == {"11680_서울특별시_강남구": "11680"}
 
     def test_an_old_report_does_not_mark_a_newer_completion(self, store: Store) -> None:
         store.complete(store.claim())

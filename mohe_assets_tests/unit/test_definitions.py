@@ -1,5 +1,6 @@
 """What Dagster loads: without a warning, without touching anything outside, and with the names other people rely on."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,19 @@ def test_importing_opens_nothing_writes_nothing_and_survives_a_bad_setting(tmp_p
 def test_dagster_finds_everything_loadable_and_warns_of_nothing() -> None:
     # Warnings are errors in these tests.
     dg.Definitions.validate_loadable(build_defs())
+
+
+def test_dagsters_own_validation_of_the_workspace_is_clean(tmp_path: Path) -> None:
+    # Dagster remarks on a home without its file, even on an empty one that is not there.
+    (tmp_path / "dagster.yaml").touch()
+    command = [str(Path(sys.executable).with_name("dagster")), "definitions", "validate", "-w", "workspace.yaml"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "DAGSTER_HOME": str(tmp_path)}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    assert "All code locations passed validation" in told
+    assert not re.search("WARNING|ERROR", told), told
 
 
 def test_the_public_surface_is_as_other_people_know_it() -> None:
@@ -101,4 +115,4 @@ def test_every_asset_says_what_it_is_where_its_rows_are_and_which_code_made_them
 def test_backfills_take_as_many_regions_per_run_as_the_setting_says() -> None:
     places = build_defs().get_repository_def().asset_graph.get(dg.AssetKey("places"))
     assert places.backfill_policy is not None
-    assert places.backfill_policy.max_partitions_per_run == 32
+    assert places.backfill_policy.max_partitions_per_run == 64
