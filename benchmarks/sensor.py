@@ -15,9 +15,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=50, help="calls per second")
     parser.add_argument("--latency-ms", type=float, default=60)
     arguments = parser.parse_args()
-    config = SimulatorConfig(
-        warm=True, calls_per_second=arguments.limit, latency_ms=arguments.latency_ms, daily_quota=None
-    )
+    config = SimulatorConfig(warm=True, calls_per_second=arguments.limit, latency_ms=arguments.latency_ms, daily_quota=None)
     with stage(config) as made:
         began = time.monotonic()
         up = Up(made.variables, made.home / "up.log")
@@ -30,7 +28,9 @@ def main() -> None:
         finally:
             up.end()
         runs = executions(made.platform.database)
-        starts = read(made.platform.database, "SELECT count(*) AS regions, count(DISTINCT run_id) AS runs FROM batch_checkpoint")[0]
+        starts = read(made.platform.database, "SELECT count(*) AS regions, count(DISTINCT run_id) AS runs FROM batch_checkpoint")[
+            0
+        ]
     moments = seen["answered_at"]
     span = moments[-1] - moments[0]
     answered = seen["answered"]

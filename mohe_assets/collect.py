@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mohe_assets.attribution import RegionIndex
 from mohe_assets.errors import (
     AnswerChanged,
     ApiBlocked,
@@ -25,7 +26,6 @@ from mohe_assets.errors import (
     QuotaExhausted,
     StopRequested,
 )
-from mohe_assets.places import RegionIndex
 from mohe_assets.search_plan import Search, remaining
 from mohe_assets.sources import PlaceSource
 from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease, Standing
@@ -144,7 +144,7 @@ class CollectionRun:
     request: Request
     limits: Limits
     source: PlaceSource
-    regions: RegionIndex
+    index: Callable[[], RegionIndex]
     checkpoints: Checkpoints
     executions: Executions
     ledger: Ledger
@@ -153,6 +153,7 @@ class CollectionRun:
     halted: ApiError | None = None
     declared_dead: bool = False
     failed: list[RegionOutcome] = field(default_factory=list)
+    _regions: RegionIndex | None = None
     _held: dict[str, Lease] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
     _not_again: set[str] = field(default_factory=set)
@@ -216,6 +217,8 @@ class CollectionRun:
             self.checkpoints.release(lease)
 
     def _beat(self) -> None:
+        # A list taken over meanwhile brings addresses under names this run did not know.
+        self._regions = self.index()
         self.checkpoints.renew(list(self._held.values()))
         if not self.executions.heartbeat(self.run_id):
             self._abandon(StopRequested(DECLARED_DEAD))
@@ -311,7 +314,8 @@ class CollectionRun:
             if error.calls:
                 self.ledger.failed(lease, search, calls=error.calls, reason=str(error))
             raise
-        places = [AttributedPlace(place=place, region_code=self.regions.region_of(place.address)) for place in answer.places]
+        regions = self._regions = self._regions or self.index()
+        places = [AttributedPlace(place=place, region_code=regions.region_of(place.address)) for place in answer.places]
         stored = StoredSearch(
             search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls, places=places,
             set_aside=answer.set_aside,

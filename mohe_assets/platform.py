@@ -21,7 +21,6 @@ from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.clients.transport import Timeouts
 from mohe_assets.collect import CollectionRun, Limits, Request, alive
 from mohe_assets.errors import DatabaseUnavailable, SettingsError, StopRequested
-from mohe_assets.places import RegionIndex
 from mohe_assets.regions import REGION_TYPES, build_region_list
 from mohe_assets.settings import Settings
 from mohe_assets.sources import NaverLocalSource
@@ -32,6 +31,7 @@ from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.ledger import Ledger
+from mohe_assets.store.lifecycle import CachedIndex, Lifecycle
 from mohe_assets.store.regions import Regions
 from mohe_assets.sync import Download, RegionSync, sync_regions
 
@@ -181,6 +181,10 @@ class Platform:
         return Regions(database=self.database, region_type=self.settings.checkpoint_region_type)
 
     @property
+    def lifecycle(self) -> Lifecycle:
+        return Lifecycle(database=self.database, region_type=self.settings.checkpoint_region_type)
+
+    @property
     def account(self) -> ApiAccount:
         """Whose calls are counted: HUB's if its keys are set, else classic."""
         settings = self.settings
@@ -265,7 +269,7 @@ class Platform:
                     heartbeat_seconds=self.settings.mohe_heartbeat_seconds,
                 ),
                 source=source,
-                regions=RegionIndex(self.regions.active()),
+                index=CachedIndex(self.lifecycle).current,
                 checkpoints=checkpoints,
                 executions=self.executions,
                 ledger=Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from mohe_assets.defs.assets.places import SENSOR_TRIGGER, TRIGGER_TAG
 from mohe_assets.defs.recovery import collects_places
-from mohe_assets.defs.sensors import REGIONS_TAG, busy_keys, run_requests
+from mohe_assets.defs.refreshing import busy_keys
+from mohe_assets.defs.sensors import REGIONS_TAG, run_requests
 
 KEYS = [f"{11000 + n * 10}_지역{n}" for n in range(20)]
 
