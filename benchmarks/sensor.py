@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from itertools import pairwise
 
 from recovery_stage import stage, write
 
@@ -47,7 +48,7 @@ def main() -> None:
             "seconds between the first call and the last": round(span, 1),
             "share of the limit used": round((answered - 1) / span / arguments.limit, 4),
             "seconds lost per region against the limit": round((span - (answered - 1) / arguments.limit) / 256, 3),
-            "longest pause between two calls (s)": round(max(b - a for a, b in zip(moments, moments[1:], strict=False)), 2),
+            "longest pause between two calls (s)": round(max(b - a for a, b in pairwise(moments)), 2),
             "seconds from the start of mohe up to its page": round(loaded, 1),
         },
     )

@@ -153,7 +153,6 @@ class CollectionRun:
     halted: ApiError | None = None
     declared_dead: bool = False
     failed: list[RegionOutcome] = field(default_factory=list)
-    _regions: RegionIndex | None = None
     _held: dict[str, Lease] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
     _not_again: set[str] = field(default_factory=set)
@@ -217,8 +216,6 @@ class CollectionRun:
             self.checkpoints.release(lease)
 
     def _beat(self) -> None:
-        # A list taken over meanwhile brings addresses under names this run did not know.
-        self._regions = self.index()
         self.checkpoints.renew(list(self._held.values()))
         if not self.executions.heartbeat(self.run_id):
             self._abandon(StopRequested(DECLARED_DEAD))
@@ -314,7 +311,8 @@ class CollectionRun:
             if error.calls:
                 self.ledger.failed(lease, search, calls=error.calls, reason=str(error))
             raise
-        regions = self._regions = self._regions or self.index()
+        # Asked for each answer: a list taken over meanwhile brings names this run did not know.
+        regions = self.index()
         places = [AttributedPlace(place=place, region_code=regions.region_of(place.address)) for place in answer.places]
         stored = StoredSearch(
             search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls, places=places,

@@ -19,8 +19,8 @@ from sqlalchemy import Engine, event
 
 from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.partitions import sigungu_partitions
-from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.refreshing import busy_keys
+from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.sensors import RECONCILE_SECONDS, pending_region_sensor
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.platform import KST, Platform
