@@ -1,7 +1,9 @@
 """Reforms of the districts in the middle of a collection: nothing is lost, nothing doubled, only what is new is collected."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources import Answer, PlaceSource
 from mohe_assets.store.database import rows
 from mohe_assets.store.ledger import Ledger, StoredSearch
+from mohe_assets.store.lifecycle import HOLD_LIST
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.unit.reforms import BEFORE_FEBRUARY, BEFORE_JULY, NEW_IN_JULY, OLD_OF_JULY
 
@@ -171,6 +174,25 @@ class TestJuly:
         with pytest.raises(LeaseLost, match="abolished"):
             Ledger(checkpoints=platform.checkpoints, source="naver-local", run_id="run").store(lease, stored)
         assert read(platform, "SELECT 1 AS any FROM search_query") == []
+
+    def test_a_search_that_is_being_stored_is_waited_for_so_that_its_places_move_too(
+        self, before: OpenPlatform, simulator: Simulator
+    ) -> None:
+        platform = before(BEFORE_JULY)
+        simulator.configure(region_edits=[])
+        place = """INSERT INTO places (name, category, address, latitude, longitude, naver_place_id, region_code)
+                   VALUES ('x', 'x', '인천광역시 중구 운서동 1', 37, 126, 'x', '28110')"""
+        waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        with ThreadPoolExecutor(1) as threads, platform.database.engine.begin() as storing:
+            storing.execute(text(HOLD_LIST))
+            storing.execute(text(place))
+            refresh = threads.submit(platform.refresh_regions)
+            while not storing.execute(text(waiting)).all():
+                assert not refresh.done()
+                time.sleep(0.02)
+            storing.commit()
+            assert refresh.result().rehomed.moved == 1
+        assert homes(platform) == {"x": "28155"}
 
 
 class TestFebruary:
