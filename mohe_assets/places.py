@@ -1,4 +1,4 @@
-"""Place records: titles, coordinates, identity, and the region an address belongs to. Pure: no HTTP, no SQL.
+"""Place records: titles, coordinates, identity. Pure: no HTTP, no SQL.
 
 An item that cannot become a record is set aside with its reason; nothing is dropped in silence.
 """
@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-
-from mohe_assets.regions import Region
 
 # apis.md: mapx and mapy are WGS84 degrees × 10⁷; everything in Korea lies within these bounds.
 _SCALE = Decimal(10_000_000)
@@ -153,19 +151,3 @@ def place_key(name: str, latitude: Decimal, longitude: Decimal) -> str:
     """
     title = unicodedata.normalize("NFKC", name).casefold().replace(" ", "")
     return hashlib.sha256(f"{title}|{latitude:.7f}|{longitude:.7f}".encode()).hexdigest()[:32]
-
-
-class RegionIndex:
-    """Finds the leaf region of an address by its leading words: 경기도 수원시 장안구 before 경기도 수원시."""
-
-    def __init__(self, regions: Iterable[Region]) -> None:
-        self._codes = {tuple(region.region_name.split()): region.region_code for region in regions if region.is_leaf}
-        self._longest = max((len(words) for words in self._codes), default=0)
-
-    def region_of(self, address: str) -> str | None:
-        """The region's code, or None when the address names no leaf region."""
-        words = address.split()
-        for size in range(min(self._longest, len(words)), 0, -1):
-            if code := self._codes.get(tuple(words[:size])):
-                return code
-        return None

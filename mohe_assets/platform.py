@@ -23,7 +23,6 @@ from mohe_assets.collect import CollectionRun, Request
 from mohe_assets.errors import DatabaseUnavailable, SettingsError, StopRequested
 from mohe_assets.forecast import KST, Allowance
 from mohe_assets.heartbeat import alive
-from mohe_assets.places import RegionIndex
 from mohe_assets.region_work import Limits, RegionWork
 from mohe_assets.regions import REGION_TYPES, build_region_list
 from mohe_assets.search_plan import Search, base_plan, plan_digest
@@ -36,6 +35,7 @@ from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.ledger import Ledger
+from mohe_assets.store.lifecycle import CachedIndex, Lifecycle
 from mohe_assets.store.overview import WorkLeft, work_left
 from mohe_assets.store.refinement import Refinement
 from mohe_assets.store.regions import Regions
@@ -190,6 +190,10 @@ class Platform:
         return Regions(database=self.database, region_type=self.settings.checkpoint_region_type)
 
     @property
+    def lifecycle(self) -> Lifecycle:
+        return Lifecycle(database=self.database, region_type=self.settings.checkpoint_region_type)
+
+    @property
     def account(self) -> ApiAccount:
         """Whose calls are counted: HUB's if its keys are set, else classic."""
         settings = self.settings
@@ -310,7 +314,7 @@ class Platform:
                     heartbeat_seconds=self.settings.mohe_heartbeat_seconds,
                 ),
                 source=source,
-                regions=RegionIndex(self.regions.active()),
+                index=CachedIndex(self.lifecycle).current,
                 dongs=self.regions.dongs,
                 checkpoints=checkpoints,
                 refinement=self.refinement,

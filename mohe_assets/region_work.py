@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from sqlalchemy import Connection
 
+from mohe_assets.attribution import RegionIndex
 from mohe_assets.errors import ApiError, BadQuery, FailureKind, StopRequested
-from mohe_assets.places import RegionIndex
 from mohe_assets.refinement import Answered, RegionPlan, answered
 from mohe_assets.search_plan import Search, remaining
 from mohe_assets.sources import PlaceSource
@@ -66,7 +66,7 @@ class RegionWork:
     run_id: str
     limits: Limits
     source: PlaceSource
-    regions: RegionIndex
+    index: Callable[[], RegionIndex]
     dongs: Callable[[str], Sequence[str]]
     checkpoints: Checkpoints
     refinement: Refinement
@@ -128,7 +128,9 @@ class RegionWork:
             if error.calls:
                 self.ledger.failed(lease, search, calls=error.calls, reason=str(error))
             raise
-        places = [AttributedPlace(place=place, region_code=self.regions.region_of(place.address)) for place in answer.places]
+        # Asked for each answer: a list taken over meanwhile brings names this run did not know.
+        regions = self.index()
+        places = [AttributedPlace(place=place, region_code=regions.region_of(place.address)) for place in answer.places]
         stored = StoredSearch(
             search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls, places=places,
             set_aside=answer.set_aside,

@@ -1,10 +1,12 @@
 """How our records look in the Dagster UI."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import dagster as dg
 
 from mohe_assets.store.checkpoints import Completion
+from mohe_assets.succession import Succession
 from mohe_assets.sync import RegionSync
 
 PLACES = dg.AssetKey("places")
@@ -12,6 +14,7 @@ OWNER = "team:mohe"
 INGEST_PLACES = "ingest_places"
 PLACE_INGESTION_BATCH = "place_ingestion_batch"
 REFINE_PLACES = "refine_places"
+SHOWN_AT_MOST = 50
 
 
 def materialization(completion: Completion) -> dg.AssetMaterialization:
@@ -94,6 +97,27 @@ def region_sync_metadata(sync: RegionSync) -> dict[str, dg.MetadataValue]:
         "renamed": dg.MetadataValue.int(len(changes.renamed)),
         "checkpoints_seeded": dg.MetadataValue.int(sync.seeded),
     }
+    found |= {
+        "successions": dg.MetadataValue.int(len(sync.successions)),
+        "places_moved": dg.MetadataValue.int(sync.rehomed.moved),
+        "places_without_region": dg.MetadataValue.int(sync.rehomed.homeless),
+        "leases_ended": dg.MetadataValue.int(sync.evicted),
+    }
+    if sync.successions:
+        found["what_became_of_them"] = dg.MetadataValue.md(succession_table(sync.successions))
     if sync.warning:
         found["warning"] = dg.MetadataValue.text(sync.warning)
     return found
+
+
+def succession_table(successions: Sequence[Succession]) -> str:
+    """Old → new as a Markdown table of SHOWN_AT_MOST rows at most."""
+    lines = ["| old | new | common dong names | of the old | of the new |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {one.old_code} {one.old_name} | {one.new_code} {one.new_name} | {one.shared_dongs} "
+        f"| {one.share_of_old:.0%} | {one.share_of_new:.0%} |"
+        for one in successions[:SHOWN_AT_MOST]
+    ]
+    if len(successions) > SHOWN_AT_MOST:
+        lines.append(f"| and {len(successions) - SHOWN_AT_MOST} more, see table region_succession | | | | |")
+    return "\n".join(lines)

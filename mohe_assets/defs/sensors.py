@@ -4,19 +4,14 @@ import datetime as dt
 from collections.abc import Collection, Iterator, Sequence
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
-)
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from mohe_assets.defs.agreement import REPAIRS_AT_ONCE, reconcile
 from mohe_assets.defs.jobs import ingest_places
 from mohe_assets.defs.metadata import PLACE_INGESTION_BATCH
 from mohe_assets.defs.partitions import sigungu_partitions
-from mohe_assets.defs.recovery import collects_places, recover
-from mohe_assets.defs.refreshing import mirror_partitions
+from mohe_assets.defs.recovery import recover
+from mohe_assets.defs.refreshing import busy_keys, mirror_partitions, unfinished_runs
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.run_tags import REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, regions_label
 from mohe_assets.forecast import KST
@@ -62,12 +57,6 @@ def _reconcile_now_and_then(context: dg.SensorEvaluationContext, platform: Platf
     if len(reconcile(context.instance, platform)) > REPAIRS_AT_ONCE:
         return str(context.cursor or "")  # the next tick goes on
     return now.isoformat()
-
-
-def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """The runs under way that collect places, whoever launched them: the sensor, a backfill, a person."""
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
-    return [run for run in runs if collects_places(run)]
 
 
 def _reason_to_wait(platform: Platform, unfinished: Sequence[dg.DagsterRun]) -> str | None:
@@ -127,19 +116,6 @@ def progress_sentence(progress: Progress) -> str:
 
 def _kst(moment: dt.datetime) -> str:
     return f"{moment.astimezone(KST):%Y-%m-%d %H:%M:%S} KST"
-
-
-def busy_keys(keys: Sequence[str], runs: Collection[dg.DagsterRun]) -> set[str]:
-    """Partition keys that unfinished runs are going to collect, whoever launched them."""
-    position = {key: n for n, key in enumerate(keys)}
-    busy: set[str] = set()
-    for run in runs:
-        if key := run.tags.get(PARTITION_NAME_TAG):
-            busy.add(key)
-        first, last = (run.tags.get(tag, "") for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG))
-        if first in position and last in position:
-            busy.update(keys[position[first] : position[last] + 1])
-    return busy
 
 
 def run_requests(

@@ -11,13 +11,14 @@ REGION = dg.TableSchema(
         dg.TableColumn("sigungu_name", "varchar", description="without the sido"),
         dg.TableColumn("parent_code", "varchar", description="the parent city, else the sido's two digits"),
         dg.TableColumn("is_leaf", "bool", description="only leaves are collected"),
-        dg.TableColumn("partition_key", "varchar", description="assigned once, kept for the region's life"),
+        dg.TableColumn("partition_key", "varchar", description="kept for a life of the region"),
         dg.TableColumn("status", "varchar", description="ACTIVE or ABOLISHED"),
         dg.TableColumn("abolished_at", "timestamptz"),
         dg.TableColumn("source", "varchar", description="api or snapshot"),
         dg.TableColumn("as_of", "date", description="day of the list that last showed it"),
         dg.TableColumn("created_at", "timestamptz"),
         dg.TableColumn("updated_at", "timestamptz"),
+        dg.TableColumn("life", "int4", description="+1 when a code comes back; 0: never a leaf"),
     ]
 )
 

@@ -17,6 +17,7 @@ from mohe_assets.refinement import Answered
 from mohe_assets.search_plan import Search
 from mohe_assets.store.checkpoints import Checkpoints, Lease
 from mohe_assets.store.database import rows
+from mohe_assets.store.lifecycle import HOLD_LIST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,14 +41,19 @@ class StoredSearch:
     answered_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
 
+# A run may know an older list than the database: a code that is no leaf any more is not written, whatever it knows.
 # Rows are sorted by key in Python before, so that two searches with common places lock them in the same order.
 UPSERT_PLACES = """
 INSERT INTO places AS known (naver_place_id, name, category, address, road_address, latitude, longitude, phone,
                              website_url, region_code, source, region_type, first_seen_at, last_seen_at)
-SELECT p.*, CAST(:source AS text), CAST(:type AS text), CAST(:seen AS timestamptz), CAST(:seen AS timestamptz)
+SELECT p.key, p.name, p.category, p.address, p.road, p.latitude, p.longitude, p.phone, p.website,
+       (SELECT r.region_code FROM region r WHERE r.region_type = :type AND r.region_code = p.region AND r.status = 'ACTIVE'
+           AND r.is_leaf),
+       CAST(:source AS text), CAST(:type AS text), CAST(:seen AS timestamptz), CAST(:seen AS timestamptz)
   FROM unnest(CAST(:keys AS text[]), CAST(:names AS text[]), CAST(:categories AS text[]), CAST(:addresses AS text[]),
               CAST(:roads AS text[]), CAST(:latitudes AS numeric[]), CAST(:longitudes AS numeric[]),
-              CAST(:phones AS text[]), CAST(:websites AS text[]), CAST(:regions AS text[])) AS p
+              CAST(:phones AS text[]), CAST(:websites AS text[]), CAST(:regions AS text[]))
+       AS p (key, name, category, address, road, latitude, longitude, phone, website, region)
 ON CONFLICT (naver_place_id) DO UPDATE
    SET name = excluded.name, category = excluded.category, address = excluded.address,
        road_address = coalesce(nullif(excluded.road_address, ''), known.road_address),
@@ -120,6 +126,7 @@ class Ledger:
         places = sorted(stored.places, key=lambda one: one.place.place_key)
 
         def work(connection: Connection) -> tuple[int, ...]:
+            connection.execute(text(HOLD_LIST))
             found = rows(connection, UPSERT_PLACES, **self._place_columns(places, stored)) if places else []
             ids = {row["naver_place_id"]: row["id"] for row in found}
             place_ids = [ids[one.place.place_key] for one in stored.places]

@@ -20,8 +20,9 @@ from sqlalchemy import Engine, event
 
 from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.defs.refreshing import busy_keys
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.sensors import RECONCILE_SECONDS, busy_keys, pending_region_sensor
+from mohe_assets.defs.sensors import RECONCILE_SECONDS, pending_region_sensor
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.forecast import KST
 from mohe_assets.platform import Platform

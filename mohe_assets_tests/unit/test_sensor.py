@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mohe_assets.defs.recovery import collects_places
+from mohe_assets.defs.refreshing import busy_keys
 from mohe_assets.defs.run_tags import ALL_DUE, REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, region_name, regions_label
-from mohe_assets.defs.sensors import busy_keys, run_requests
+from mohe_assets.defs.sensors import run_requests
 
 KEYS = [f"{11000 + n * 10}_지역{n}" for n in range(20)]
 
