@@ -183,10 +183,11 @@ def compare(made: tuple[str, int], arguments: argparse.Namespace) -> tuple[str, 
         "base in both orders": partial(both_orders, country),
         "blind": partial(blind, country),
         "greedy": partial(greedy, country),
-        "ours without categories": ours(with_categories=False),
-        "ours without nationwide counts": ours(with_tallies=False),
         "ours": (full := ours()),
     }
+    if arguments.parts:
+        plans["ours without categories"] = ours(with_categories=False)
+        plans["ours without nationwide counts"] = ours(with_tallies=False)
     table = {label: measure(country, plan()) for label, plan in plans.items()}
     places = {label: marks["25,000"]["places"] for label, marks in table.items()}
     lengths = sorted(map(len, full.ledger.values()))
@@ -220,17 +221,20 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2")
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--slice", type=int, default=20, help="most searches a claim")
-    parser.add_argument("--share", type=float, default=0.75, help="of the best promise elsewhere, below which a slice ends")
+    parser.add_argument("--share", type=float, default=0.5, help="of the best promise elsewhere, below which a slice ends")
     parser.add_argument("--budget", type=int, default=1_000, help="most searches a region, base included")
+    parser.add_argument("--parts", action="store_true", help="also ours without categories, and without nationwide counts")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
-    countries = [(world, int(seed)) for world, seed in product(arguments.worlds.split(","), arguments.seeds.split(","))]
-    with ProcessPoolExecutor(arguments.processes) as pool:
-        results = dict(pool.map(partial(compare, arguments=arguments), countries))
+    countries = [(world, int(seed)) for seed, world in product(arguments.seeds.split(","), arguments.worlds.split(","))]
     protocol = {name: getattr(arguments, name) for name in ("threads", "slice", "share", "budget")}
+    results: dict[str, Mapping[str, object]] = {}
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        for label, result in pool.map(partial(compare, arguments=arguments), countries):
+            results[label] = result
+            show(label, result)
+    print()
     write("search_plan", {"protocol": protocol, **results})
-    for label, result in results.items():
-        show(label, result)
 
 
 if __name__ == "__main__":
