@@ -23,7 +23,7 @@ from mohe_assets.collect import CollectionRun, Request
 from mohe_assets.errors import DatabaseUnavailable, SettingsError, StopRequested
 from mohe_assets.forecast import KST, Allowance
 from mohe_assets.heartbeat import alive
-from mohe_assets.region_work import Limits, RegionWork
+from mohe_assets.region_work import CachedTallies, Limits, RegionWork
 from mohe_assets.regions import REGION_TYPES, build_region_list
 from mohe_assets.search_plan import Search, base_plan, plan_digest
 from mohe_assets.settings import Settings
@@ -306,6 +306,7 @@ class Platform:
         with self._place_client(budget, stop) as client:
             source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
             checkpoints = self.checkpoints
+            ledger = Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id)
             work = RegionWork(
                 run_id=run_id,
                 limits=Limits(
@@ -319,7 +320,8 @@ class Platform:
                 checkpoints=checkpoints,
                 refinement=self.refinement,
                 executions=self.executions,
-                ledger=Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id),
+                ledger=ledger,
+                tallies=CachedTallies(ledger=ledger),
                 stop=stop,
             )
             yield CollectionRun(request=request, work=work, total=total)

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     mohe_calls_per_second: float | None = Field(default=None, gt=0, le=10_000)
     mohe_daily_quota: int = Field(default=25_000, gt=0, le=100_000_000)
     mohe_monthly_quota: int = Field(default=775_000, gt=0, le=1_000_000_000)
-    mohe_max_calls_per_region: int = Field(default=200, gt=0, le=100_000)
+    mohe_max_calls_per_region: int = Field(default=400, gt=0, le=100_000)
     mohe_refine: bool = True
     mohe_max_attempts: int = Field(default=5, gt=0, le=1_000)
     mohe_lease_seconds: float = Field(default=60, ge=2, le=3_600)

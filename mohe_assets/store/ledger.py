@@ -13,8 +13,9 @@ from psycopg2.extras import Json
 from sqlalchemy import Connection, text
 
 from mohe_assets.places import PlaceRecord, SetAside
+from mohe_assets.promise import Tallies
 from mohe_assets.refinement import Answered
-from mohe_assets.search_plan import Search
+from mohe_assets.search_plan import Search, Sort, Stage
 from mohe_assets.store.checkpoints import Checkpoints, Lease
 from mohe_assets.store.database import rows
 from mohe_assets.store.lifecycle import HOLD_LIST
@@ -67,14 +68,18 @@ RETURNING known.id, known.naver_place_id, (known.xmax = 0) AS is_new
 WRITE_LEDGER = """
 INSERT INTO search_query AS known
        (batch_name, region_type, region_code, round, source, query, sort, keyword, dong_name, stage, status, attempt,
-        run_id, calls, result_count, place_ids, new_places, strays, set_aside, answer, error_message, answered_at)
+        run_id, calls, result_count, place_ids, novel, new_places, strays, set_aside, answer, error_message, answered_at)
 VALUES (:batch, :type, :code, :round, :source, :query, :sort, :keyword, :dong_name, :stage, :status, :attempt,
-        :run_id, :calls, :result_count, CAST(:place_ids AS bigint[]), :new_places, :strays, :set_aside, :answer,
+        :run_id, :calls, :result_count, CAST(:place_ids AS bigint[]),
+        (SELECT count(DISTINCT p) FROM unnest(CAST(:place_ids AS bigint[])) p
+          WHERE NOT EXISTS (SELECT FROM search_query q
+                             WHERE q.batch_name = :batch AND q.region_type = :type AND q.region_code = :code
+                               AND q.round = :round AND p = ANY(q.place_ids))), :new_places, :strays, :set_aside, :answer,
         :error_message, :answered_at)
 ON CONFLICT (batch_name, region_type, region_code, round, source, query, sort) DO UPDATE
    SET status = excluded.status, attempt = excluded.attempt, run_id = excluded.run_id,
        calls = known.calls + excluded.calls, result_count = excluded.result_count, place_ids = excluded.place_ids,
-       new_places = excluded.new_places, strays = excluded.strays, set_aside = excluded.set_aside,
+       novel = excluded.novel, new_places = excluded.new_places, strays = excluded.strays, set_aside = excluded.set_aside,
        answer = excluded.answer, error_message = excluded.error_message, answered_at = excluded.answered_at
  WHERE known.status = 'FAILED'
 """
@@ -85,10 +90,18 @@ SELECT query, sort FROM search_query
    AND status <> 'FAILED'
 """
 HISTORY = """
-SELECT query, sort, keyword, stage, dong_name, coalesce(result_count, 0) AS result_count, place_ids FROM search_query
- WHERE batch_name = :batch AND region_type = :type AND region_code = :code AND round = :round AND source = :source
-   AND status <> 'FAILED'
- ORDER BY id
+SELECT q.query, q.sort, q.keyword, q.stage, q.dong_name, coalesce(q.result_count, 0) AS result_count, q.place_ids,
+       ARRAY(SELECT p.category FROM unnest(q.place_ids) WITH ORDINALITY AS found (id, position)
+               JOIN places p ON p.id = found.id ORDER BY found.position) AS categories
+  FROM search_query q
+ WHERE q.batch_name = :batch AND q.region_type = :type AND q.region_code = :code AND q.round = :round AND q.source = :source
+   AND q.status <> 'FAILED'
+ ORDER BY q.answered_at, q.id
+"""
+TALLIES = """
+SELECT stage, keyword, count(*) AS calls, sum(novel) AS new FROM search_query
+ WHERE batch_name = :batch AND region_type = :type AND source = :source AND status = 'DONE' AND stage <> 'base'
+ GROUP BY stage, keyword
 """
 CALLS_SPENT = """
 SELECT coalesce(sum(calls), 0)::int AS calls FROM search_query
@@ -117,7 +130,25 @@ class Ledger:
     def history(self, lease: Lease) -> list[Answered]:
         """The region's finished searches of this round, in the order in which they were made."""
         found = self.checkpoints.database.transact(lambda connection: rows(connection, HISTORY, **self._key(lease)))
-        return [Answered(**{**row, "place_ids": tuple(row["place_ids"])}) for row in found]
+        return [
+            Answered(
+                query=row["query"],
+                sort=Sort(row["sort"]),
+                keyword=row["keyword"],
+                stage=Stage(row["stage"]),
+                dong_name=row["dong_name"],
+                result_count=row["result_count"],
+                place_ids=tuple(row["place_ids"]),
+                categories=tuple(row["categories"]),
+            )
+            for row in found
+        ]
+
+    def tallies(self) -> Tallies:
+        """What refinements brought nationwide so far, by stage and keyword: calls and places new to their region and round."""
+        values = {"batch": self.checkpoints.batch_name, "type": self.checkpoints.region_type, "source": self.source}
+        found = self.checkpoints.database.transact(lambda connection: rows(connection, TALLIES, **values))
+        return {(Stage(row["stage"]), row["keyword"]): (row["calls"], row["new"]) for row in found}
 
     def store(self, lease: Lease, stored: StoredSearch) -> tuple[int, ...]:
         """Places, ledger row and checkpoint of one answered search, all or nothing; returns the places' ids in the answer's
