@@ -19,7 +19,7 @@ from mohe_assets.search_plan import Search, remaining
 from mohe_assets.sources import PlaceSource
 from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease
 from mohe_assets.store.executions import Executions
-from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch
+from mohe_assets.store.ledger import Ledger, StoredSearch, attributed
 from mohe_assets.store.refinement import Refinement
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class RegionWork:
             if error.calls:
                 self.ledger.failed(lease, search, calls=error.calls, reason=str(error))
             raise
-        places = [AttributedPlace(place=place, region_code=self.regions.region_of(place.address)) for place in answer.places]
+        places = attributed(answer.places, self.regions)
         stored = StoredSearch(
             search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls, places=places,
             set_aside=answer.set_aside,
