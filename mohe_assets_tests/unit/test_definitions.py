@@ -76,7 +76,17 @@ def test_the_public_surface_is_as_other_people_know_it() -> None:
             "sigungu_regions": ("regions", ["postgres", "python"], ["team:mohe"], None, []),
             "places": ("places", ["postgres", "python"], ["team:mohe"], "sigungu", ["sigungu_regions"]),
         },
-        "checks": ["places:checkpoints_match_partitions"],
+        "checks": [
+            "places:attribution_rate",
+            "places:checkpoints_match_partitions",
+            "places:collection_is_complete",
+            "places:coordinates_inside_korea",
+            "places:no_duplicate_places",
+            "places:no_sudden_drop",
+            "places:nothing_left_failed",
+            "places:places_near_their_region",
+            "sigungu_regions:regions_match_the_list",
+        ],
         "jobs": ["ingest_places", "new_round", "place_ingestion_batch", "refine_places", "refresh_regions"],
         "sensors": {
             "pending_region_sensor": ("ingest_places", "RUNNING"),
