@@ -1,11 +1,13 @@
 """Asset checks of the data itself. What is asked, and what is expected, is in store/quality.py."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import dagster as dg
 
+from mohe_assets import tables
+from mohe_assets.conformity import breaches
 from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
@@ -36,7 +38,7 @@ class Judgement:
     def result(self) -> dg.AssetCheckResult:
         """With the exact number of offending rows, and as many of them as a person looks at."""
         found = self.offending
-        shown = f", the first {SHOWN_AT_MOST} are shown" if found.count > len(found.shown) else ""
+        shown = f", the first {len(found.shown)} are shown" if len(found.shown) == SHOWN_AT_MOST < found.count else ""
         return dg.AssetCheckResult(
             passed=not found.count if self.passed is None else self.passed,
             severity=self.severity,
@@ -67,6 +69,18 @@ def _failures(quality: Quality) -> Judgement:
     return Judgement(offending=quality.failed(), severity=ERROR if given_up else WARN, metadata={"given_up": given_up})
 
 
+def _conformity(quality: Quality) -> Judgement:
+    found = breaches(tables.PLACES, quality.place_rows(), in_order=("first_seen_at", "last_seen_at"))
+    shown = [asdict(breach) for breach in found[:SHOWN_AT_MOST]]
+    return Judgement(offending=Offending(count=sum(breach.count for breach in found), shown=shown))
+
+
+places_fit_their_schema = _check(
+    PLACES,
+    "places_fit_their_schema",
+    "Every value of every place is as its column promises; each broken rule is shown with its count and a few values.",
+    _conformity,
+)
 coordinates_inside_korea = _check(
     PLACES,
     "coordinates_inside_korea",
@@ -129,6 +143,7 @@ def regions_match_the_list(context: dg.AssetCheckExecutionContext, mohe: MoheRes
 
 
 QUALITY_CHECKS = (
+    places_fit_their_schema,
     coordinates_inside_korea,
     places_near_their_region,
     attribution_rate,

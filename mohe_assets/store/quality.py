@@ -3,9 +3,12 @@
 Reads only. What is expected of the data is stated here, as constants with their reasons.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from sqlalchemy import Connection
 
 from mohe_assets.places import KOREAN_LATITUDES, KOREAN_LONGITUDES
 from mohe_assets.regions import region_points
@@ -13,6 +16,7 @@ from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import rows
 
 SHOWN_AT_MOST = 20
+PLACES_AT_ONCE = 20_000
 # Regions differ in size by a factor of a hundred and have islands: each is measured by itself, with room for the small ones.
 NEAR_KM = 30.0
 NEAR_P90S = 4.0
@@ -127,6 +131,7 @@ SELECT (SELECT count(*) FROM region r WHERE {_ACTIVE}) AS active_regions,
        l.id AS last_refresh, l.source, l.as_of::text, l.rows_read, l.added, l.abolished
   FROM (SELECT 1) one LEFT JOIN {_LAST} l ON true
 """
+NEXT_PLACES = "SELECT * FROM places WHERE region_type = :type AND id > :last ORDER BY id LIMIT :limit"
 PLACES = "SELECT count(*) AS places FROM places WHERE region_type = :type"
 
 _COUNTED = f"""
@@ -175,6 +180,17 @@ class Quality:
         """How many there are."""
         return int(self._one(PLACES)["places"])
 
+    def place_rows(self) -> Iterator[list[dict[str, Any]]]:
+        """All columns of all places by id, PLACES_AT_ONCE of them at a time."""
+        last = 0
+        while True:
+            values = {"type": self.checkpoints.region_type, "limit": PLACES_AT_ONCE, "last": last}
+            found = self.checkpoints.database.transact(partial(_places_after, values))
+            if not found:
+                return
+            yield found
+            last = found[-1]["id"]
+
     def duplicates(self) -> Offending:
         """Pairs of places with one title at one address, or within SAME_PLACE_METRES."""
         return self._offending(DUPLICATES, same_place_metres=SAME_PLACE_METRES)
@@ -214,3 +230,7 @@ class Quality:
         checkpoints = self.checkpoints
         scope = {"batch": checkpoints.batch_name, "type": checkpoints.region_type}
         return checkpoints.database.transact(lambda connection: rows(connection, sql, **scope, **values)[0])
+
+
+def _places_after(values: Mapping[str, object], connection: Connection) -> list[dict[str, Any]]:
+    return rows(connection, NEXT_PLACES, **values)

@@ -10,6 +10,7 @@ from mohe_assets.defs import quality_checks
 from mohe_assets.defs.quality_checks import QUALITY_CHECKS
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.platform import Platform
+from mohe_assets.store import quality
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, execute
@@ -121,6 +122,22 @@ class TestPlaces:
         assert run(quality_checks.no_duplicate_places).passed
         add(database, "e", name="A카페", latitude=37.61)  # same lot as a
         assert number(run(quality_checks.no_duplicate_places)) == 1
+
+    @pytest.mark.usefixtures("collected")
+    def test_values_that_a_column_does_not_promise_are_told_by_rule(
+        self, database: Database, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert run(quality_checks.places_fit_their_schema).passed
+        for n in range(7):
+            add(database, f"{n}", name=f"<b>가게</b> {n}", code="종로")
+        execute(database, "UPDATE places SET first_seen_at = last_seen_at + interval '1 day' WHERE naver_place_id = '6'")
+        monkeypatch.setattr(quality, "PLACES_AT_ONCE", 3)  # most of what is wrong is in different batches
+        result = run(quality_checks.places_fit_their_schema)
+        assert (result.passed, result.severity, number(result)) == (False, dg.AssetCheckSeverity.WARN, 15)
+        found = {row["column"]: row for row in shown(result)}
+        assert {name: row["count"] for name, row in found.items()} == {"name": 7, "region_code": 7, "first_seen_at": 1}
+        assert [one["value"] for one in found["name"]["sample"]] == [f"<b>가게</b> {n}" for n in range(5)]
+        assert found["first_seen_at"]["rule"] == "first_seen_at <= last_seen_at"
 
     def test_the_exact_number_is_told_when_only_some_are_shown(self, database: Database, run: Run) -> None:
         for n in range(25):
