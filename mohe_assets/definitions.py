@@ -7,6 +7,7 @@ from mohe_assets.defs.assets.places import build_places
 from mohe_assets.defs.assets.regions import sigungu_regions
 from mohe_assets.defs.checks import checkpoints_match_partitions
 from mohe_assets.defs.jobs import ingest_places, new_round, place_ingestion_batch, refine_places, refresh_regions
+from mohe_assets.defs.quality_checks import QUALITY_CHECKS
 from mohe_assets.defs.refining import refinement_sensor
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.schedules import monthly_new_round, weekly_region_refresh
@@ -18,7 +19,7 @@ def build_defs(*, resource_overrides: dict[str, object] | None = None) -> dg.Def
     """Everything, with resources replaced for tests."""
     return dg.Definitions(
         assets=[sigungu_regions, build_places(regions_per_run=_regions_per_run())],
-        asset_checks=[checkpoints_match_partitions],
+        asset_checks=[checkpoints_match_partitions, *QUALITY_CHECKS],
         jobs=[refresh_regions, ingest_places, place_ingestion_batch, refine_places, new_round],
         sensors=[pending_region_sensor, refinement_sensor],
         schedules=[weekly_region_refresh, monthly_new_round],

@@ -14,8 +14,8 @@ from enum import StrEnum
 
 # apis.md: mapx and mapy are WGS84 degrees × 10⁷; everything in Korea lies within these bounds.
 _SCALE = Decimal(10_000_000)
-_LATITUDES = (Decimal(33), Decimal(39))
-_LONGITUDES = (Decimal(124), Decimal(132))
+KOREAN_LATITUDES = (Decimal(33), Decimal(39))
+KOREAN_LONGITUDES = (Decimal(124), Decimal(132))
 # KATECH, used until 2023-08, has six or seven digits; a degree × 10⁷ in Korea has nine or ten.
 _SHORTEST_WGS84 = 9
 
@@ -136,7 +136,7 @@ def _coordinates(item: Mapping[str, object]) -> tuple[Decimal, Decimal]:
     if any(len(text.lstrip("-")) < _SHORTEST_WGS84 for text in texts):
         raise _RefusedItem(SetAsideReason.KATECH)
     longitude, latitude = (Decimal(text) / _SCALE for text in texts)
-    if not (_LATITUDES[0] < latitude < _LATITUDES[1] and _LONGITUDES[0] < longitude < _LONGITUDES[1]):
+    if not (KOREAN_LATITUDES[0] < latitude < KOREAN_LATITUDES[1] and KOREAN_LONGITUDES[0] < longitude < KOREAN_LONGITUDES[1]):
         raise _RefusedItem(SetAsideReason.OUTSIDE_KOREA)
     return longitude, latitude
 

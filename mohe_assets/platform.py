@@ -25,6 +25,7 @@ from mohe_assets.forecast import KST, Allowance
 from mohe_assets.heartbeat import alive
 from mohe_assets.region_work import CachedTallies, Limits, RegionWork
 from mohe_assets.regions import REGION_TYPES, build_region_list
+from mohe_assets.replay import replay
 from mohe_assets.search_plan import Search, base_plan, plan_digest
 from mohe_assets.settings import Settings
 from mohe_assets.sources import NaverLocalSource
@@ -39,6 +40,7 @@ from mohe_assets.store.lifecycle import CachedIndex, Lifecycle
 from mohe_assets.store.overview import WorkLeft, work_left
 from mohe_assets.store.refinement import Refinement
 from mohe_assets.store.regions import Regions
+from mohe_assets.store.replay import Replayed, Replays
 from mohe_assets.sync import Download, RegionSync, sync_regions
 
 log = logging.getLogger(__name__)
@@ -292,6 +294,11 @@ class Platform:
             daily_quota=settings.mohe_daily_quota,
             calls_per_second=settings.calls_per_second,
         )
+
+    def replay(self, *, dry_run: bool = False) -> Replayed:
+        """Rebuilds places from the ledger's answers, or counts what that would change. Raises ReplayRefused."""
+        replays = Replays(checkpoints=self.checkpoints, source=NaverLocalSource.name)
+        return replay(replays, CachedIndex(self.lifecycle).current(), dry_run=dry_run)
 
     def alive(self, run_id: str) -> AbstractContextManager[None]:
         """A row and a heartbeat for a run that does not collect yet."""

@@ -22,7 +22,7 @@ from mohe_assets.search_plan import Search, remaining
 from mohe_assets.sources import Answer, PlaceSource
 from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease
 from mohe_assets.store.executions import Executions
-from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch
+from mohe_assets.store.ledger import Ledger, StoredSearch, attributed
 from mohe_assets.store.refinement import Refinement
 
 log = logging.getLogger(__name__)
@@ -135,9 +135,8 @@ class RegionWork:
             if error.calls:
                 self.ledger.failed(lease, search, calls=error.calls, reason=str(error))
             raise
-        # Asked for each answer: a list taken over meanwhile brings names this run did not know.
-        regions = self.index()
-        places = [AttributedPlace(place=place, region_code=regions.region_of(place.address)) for place in answer.places]
+        # The index is asked for each answer: a list taken over meanwhile brings names this run did not know.
+        places = attributed(answer.places, self.index())
         stored = StoredSearch(
             search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls, places=places,
             set_aside=answer.set_aside,

@@ -194,6 +194,12 @@ def bundled_snapshot() -> RegionList:
     return RegionList(regions=regions, dongs=dongs, as_of=SNAPSHOT_AS_OF, source="snapshot", rows=len(regions) + len(dongs))
 
 
+def region_points() -> dict[str, tuple[float, float]]:
+    """Code → a point in each sigungu, as (latitude, longitude) in WGS84 degrees, from the bundled snapshot."""
+    with resources.files("mohe_assets").joinpath("data", "sigungu_centroids.csv").open(encoding="utf-8-sig") as file:
+        return {row["region_cd"][:5]: (float(row["lat"]), float(row["lng"])) for row in csv.DictReader(file)}
+
+
 def _snapshot_parent(parent_cd: str) -> str:
     return parent_cd[:2] if level_of(parent_cd) is Level.SIDO else parent_cd[:5]
 

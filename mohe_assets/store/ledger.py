@@ -12,6 +12,7 @@ from typing import Any
 from psycopg2.extras import Json
 from sqlalchemy import Connection, text
 
+from mohe_assets.attribution import RegionIndex
 from mohe_assets.places import PlaceRecord, SetAside
 from mohe_assets.promise import Tallies
 from mohe_assets.refinement import Answered
@@ -42,11 +43,33 @@ class StoredSearch:
     answered_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
 
+def attributed(places: Sequence[PlaceRecord], regions: RegionIndex) -> list[AttributedPlace]:
+    """Each place with the region of its address."""
+    return [AttributedPlace(place=place, region_code=regions.region_of(place.address)) for place in places]
+
+
+_KEPT_IF_LEFT_OUT = ("road_address", "phone", "website_url")
+_ITS_TEXT = ("name", "category", "address", *_KEPT_IF_LEFT_OUT)
+_ORDER = ("last_seen_at", *_ITS_TEXT)
+_NEWER = f"({', '.join(f'excluded.{name}' for name in _ORDER)}) > ({', '.join(f'known.{name}' for name in _ORDER)})"
+
+
+def _choose(column: str) -> str:
+    new, old = f"excluded.{column}", f"known.{column}"
+    if column in _KEPT_IF_LEFT_OUT:
+        new, old = f"coalesce(nullif({new}, ''), {old})", f"coalesce(nullif({old}, ''), {new})"
+    elif column == "region_code":
+        new, old = f"coalesce({new}, {old})", f"coalesce({old}, {new})"
+    return f"{column} = CASE WHEN {_NEWER} THEN {new} ELSE {old} END"
+
+
 # A run may know an older list than the database: a code that is no leaf any more is not written, whatever it knows.
-# Rows are sorted by key in Python before, so that two searches with common places lock them in the same order.
-UPSERT_PLACES = """
-INSERT INTO places AS known (naver_place_id, name, category, address, road_address, latitude, longitude, phone,
-                             website_url, region_code, source, region_type, first_seen_at, last_seen_at)
+# Whatever order answers are stored in, the newest wins, and of two at the same moment the one whose text sorts last. What
+# it leaves out is kept of the other; that alone remembers no moment, so three answers of which the newest leaves something
+# out have to come in order to agree on it.
+UPSERT_PLACES = f"""
+INSERT INTO %s AS known (naver_place_id, name, category, address, road_address, latitude, longitude, phone,
+                         website_url, region_code, source, region_type, first_seen_at, last_seen_at)
 SELECT p.key, p.name, p.category, p.address, p.road, p.latitude, p.longitude, p.phone, p.website,
        (SELECT r.region_code FROM region r WHERE r.region_type = :type AND r.region_code = p.region AND r.status = 'ACTIVE'
            AND r.is_leaf),
@@ -56,14 +79,50 @@ SELECT p.key, p.name, p.category, p.address, p.road, p.latitude, p.longitude, p.
               CAST(:phones AS text[]), CAST(:websites AS text[]), CAST(:regions AS text[]))
        AS p (key, name, category, address, road, latitude, longitude, phone, website, region)
 ON CONFLICT (naver_place_id) DO UPDATE
-   SET name = excluded.name, category = excluded.category, address = excluded.address,
-       road_address = coalesce(nullif(excluded.road_address, ''), known.road_address),
-       phone = coalesce(nullif(excluded.phone, ''), known.phone),
-       website_url = coalesce(nullif(excluded.website_url, ''), known.website_url),
-       region_code = coalesce(excluded.region_code, known.region_code),
+   SET {", ".join(_choose(column) for column in (*_ITS_TEXT, "region_code"))},
+       first_seen_at = least(known.first_seen_at, excluded.first_seen_at),
        last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at)
 RETURNING known.id, known.naver_place_id, (known.xmax = 0) AS is_new
 """
+
+
+def upsert_places(
+    connection: Connection,
+    places: Sequence[AttributedPlace],
+    *,
+    source: str,
+    region_type: str,
+    seen: dt.datetime,
+    table: str = "places",
+) -> list[dict[str, Any]]:
+    """id, naver_place_id and is_new of each place. `table` is `places`, or one of the same columns."""
+    if not places:
+        return []
+    # By key, so that two searches with common places lock them in the same order.
+    places = sorted(places, key=lambda one: one.place.place_key)
+    return rows(connection, UPSERT_PLACES % table, **_columns(places), source=source, type=region_type, seen=seen)
+
+
+def _columns(places: Sequence[AttributedPlace]) -> dict[str, object]:
+    records = [one.place for one in places]
+    return {
+        "keys": [record.place_key for record in records],
+        "names": [record.name for record in records],
+        "categories": [record.category for record in records],
+        "addresses": [record.address for record in records],
+        "roads": [record.road_address for record in records],
+        "latitudes": [record.latitude for record in records],
+        "longitudes": [record.longitude for record in records],
+        "phones": [record.phone for record in records],
+        "websites": [record.website_url for record in records],
+        "regions": [one.region_code for one in places],
+    }
+
+
+def set_aside_json(set_aside: Sequence[SetAside]) -> Json:
+    """As the ledger's column `set_aside` keeps it."""
+    return Json([{"position": one.position, "reason": one.reason.value} for one in set_aside])
+
 
 WRITE_LEDGER = """
 INSERT INTO search_query AS known
@@ -154,11 +213,16 @@ class Ledger:
         """Places, ledger row and checkpoint of one answered search, all or nothing; returns the places' ids in the answer's
         order. Raises LeaseLost.
         """
-        places = sorted(stored.places, key=lambda one: one.place.place_key)
 
         def work(connection: Connection) -> tuple[int, ...]:
             connection.execute(text(HOLD_LIST))
-            found = rows(connection, UPSERT_PLACES, **self._place_columns(places, stored)) if places else []
+            found = upsert_places(
+                connection,
+                stored.places,
+                source=self.source,
+                region_type=self.checkpoints.region_type,
+                seen=stored.answered_at,
+            )
             ids = {row["naver_place_id"]: row["id"] for row in found}
             place_ids = [ids[one.place.place_key] for one in stored.places]
             self._write(
@@ -170,8 +234,8 @@ class Ledger:
                 result_count=stored.result_count,
                 place_ids=place_ids,
                 new_places=sum(bool(row["is_new"]) for row in found),
-                strays=sum(one.region_code != lease.region_code for one in places),
-                set_aside=Json([{"position": one.position, "reason": one.reason.value} for one in stored.set_aside]),
+                strays=sum(one.region_code != lease.region_code for one in stored.places),
+                set_aside=set_aside_json(stored.set_aside),
                 answer=Json(stored.answer),
                 answered_at=stored.answered_at,
             )
@@ -207,21 +271,3 @@ class Ledger:
             "batch": self.checkpoints.batch_name, "type": self.checkpoints.region_type, "code": lease.region_code,
             "round": lease.round, "source": self.source,
         }  # fmt: skip
-
-    def _place_columns(self, places: Sequence[AttributedPlace], stored: StoredSearch) -> dict[str, object]:
-        records = [one.place for one in places]
-        return {
-            "keys": [record.place_key for record in records],
-            "names": [record.name for record in records],
-            "categories": [record.category for record in records],
-            "addresses": [record.address for record in records],
-            "roads": [record.road_address for record in records],
-            "latitudes": [record.latitude for record in records],
-            "longitudes": [record.longitude for record in records],
-            "phones": [record.phone for record in records],
-            "websites": [record.website_url for record in records],
-            "regions": [one.region_code for one in places],
-            "source": self.source,
-            "type": self.checkpoints.region_type,
-            "seen": stored.answered_at,
-        }
