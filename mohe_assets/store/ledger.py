@@ -119,9 +119,9 @@ def _columns(places: Sequence[AttributedPlace]) -> dict[str, object]:
     }
 
 
-def set_aside_json(set_aside: Sequence[SetAside]) -> Json:
+def as_noted(set_aside: Sequence[SetAside]) -> list[dict[str, object]]:
     """As the ledger's column `set_aside` keeps it."""
-    return Json([{"position": one.position, "reason": one.reason.value} for one in set_aside])
+    return [{"position": one.position, "reason": one.reason.value} for one in set_aside]
 
 
 WRITE_LEDGER = """
@@ -235,7 +235,7 @@ class Ledger:
                 place_ids=place_ids,
                 new_places=sum(bool(row["is_new"]) for row in found),
                 strays=sum(one.region_code != lease.region_code for one in stored.places),
-                set_aside=set_aside_json(stored.set_aside),
+                set_aside=Json(as_noted(stored.set_aside)),
                 answer=Json(stored.answer),
                 answered_at=stored.answered_at,
             )

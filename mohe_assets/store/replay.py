@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg2.extras import Json
 from sqlalchemy import Connection, text
 
 from mohe_assets.errors import ReplayRefused
 from mohe_assets.places import SetAside
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import rows
-from mohe_assets.store.ledger import AttributedPlace, set_aside_json, upsert_places
+from mohe_assets.store.ledger import AttributedPlace, as_noted, upsert_places
 
 SEARCHES_AT_ONCE = 500
 
@@ -38,9 +39,10 @@ SELECT id, region_code, answer, answered_at FROM search_query
  WHERE region_type = :type AND source = :source AND status = 'DONE' AND (answered_at, id) > (:moment, :id)
  ORDER BY answered_at, id LIMIT :limit
 """
-NOTE_SEARCH = """
-INSERT INTO new_searches (id, answered_at, keys, strays, set_aside, result_count)
-VALUES (:id, :answered_at, CAST(:keys AS text[]), :strays, :set_aside, :result_count)
+NOTE_SEARCHES = """
+INSERT INTO new_searches
+SELECT * FROM jsonb_to_recordset(CAST(:searches AS jsonb))
+    AS s (id bigint, answered_at timestamptz, keys text[], strays integer, set_aside jsonb, result_count integer)
 """
 ANALYZE = ("ANALYZE new_places", "ANALYZE new_searches")
 
@@ -145,8 +147,9 @@ class Replays:
                 connection.execute(text(LOCK))
             self._refuse_beside_a_run(connection)
             self._execute(connection, STAGE)
-            for stored in self._answers(connection):
-                self._stage(connection, stored, read(stored))
+            for page in self._pages(connection):
+                noted = [self._stage(connection, stored, read(stored)) for stored in page]
+                connection.execute(text(NOTE_SEARCHES), {"searches": Json(noted)})
             self._execute(connection, ANALYZE)
             replayed = Replayed(**rows(connection, CHANGES, **self._scope)[0])
             if not dry_run:
@@ -160,31 +163,30 @@ class Replays:
         if found:
             raise ReplayRefused(f"Run {found[0]['execution_id']} is collecting; replay when it has ended, or end it first.")
 
-    def _answers(self, connection: Connection) -> Iterator[StoredAnswer]:
-        """All of them, oldest first, a few at a time: memory does not grow with the ledger."""
+    def _pages(self, connection: Connection) -> Iterator[list[StoredAnswer]]:
+        """All answers, oldest first, a few at a time: memory does not grow with the ledger."""
         moment, last = dt.datetime.min.replace(tzinfo=dt.UTC), 0
         while True:
             found = rows(connection, NEXT_ANSWERS, **self._scope, moment=moment, id=last, limit=SEARCHES_AT_ONCE)
-            for row in found:
-                yield StoredAnswer(**row)
-            if len(found) < SEARCHES_AT_ONCE:
+            if not found:
                 return
+            yield [StoredAnswer(**row) for row in found]
             moment, last = found[-1]["answered_at"], found[-1]["id"]
 
-    def _stage(self, connection: Connection, stored: StoredAnswer, reading: Reading) -> None:
+    def _stage(self, connection: Connection, stored: StoredAnswer, reading: Reading) -> dict[str, object]:
+        """Its places among the new ones; returns what its row in the ledger will say."""
         upsert_places(
             connection, reading.places, source=self.source, region_type=self.checkpoints.region_type,
             seen=stored.answered_at, table="new_places",
         )  # fmt: skip
-        values = {
+        return {
             "id": stored.id,
-            "answered_at": stored.answered_at,
+            "answered_at": stored.answered_at.isoformat(),
             "keys": [one.place.place_key for one in reading.places],
             "strays": sum(one.region_code != stored.region_code for one in reading.places),
-            "set_aside": set_aside_json(reading.set_aside),
+            "set_aside": as_noted(reading.set_aside),
             "result_count": reading.result_count,
         }
-        connection.execute(text(NOTE_SEARCH), values)
 
     def _execute(self, connection: Connection, statements: Sequence[str]) -> None:
         for statement in statements:
