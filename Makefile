@@ -33,6 +33,8 @@ test: lint
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/rate.py
 	$(BIN)/python benchmarks/recovery.py
+	$(BIN)/python benchmarks/search_plan.py
+	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/sensor.py
 	$(BIN)/python benchmarks/scale.py
 
