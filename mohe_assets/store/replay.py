@@ -20,7 +20,7 @@ from mohe_assets.store.ledger import AttributedPlace, as_noted, upsert_places
 
 SEARCHES_AT_ONCE = 500
 
-# Runs that start meanwhile wait for the new places; readers see the old ones until then. The store's lock order.
+# For the merge alone, in the store's lock order: runs that start then wait for seconds; readers see the old until its end.
 LOCK = "LOCK TABLE places, search_query, batch_checkpoint IN SHARE ROW EXCLUSIVE MODE"
 ALIVE = """
 SELECT execution_id FROM batch_execution_metadata
@@ -35,10 +35,12 @@ STAGE = (
                                        set_aside jsonb, result_count integer) ON COMMIT DROP""",
 )
 NEXT_ANSWERS = """
-SELECT id, region_code, answer, answered_at FROM search_query
+SELECT id, region_code, answer, answered_at FROM search_query q
  WHERE region_type = :type AND source = :source AND status = 'DONE' AND (answered_at, id) > (:moment, :id)
  ORDER BY answered_at, id LIMIT :limit
 """
+_UNREAD = "AND NOT EXISTS (SELECT FROM new_searches n WHERE n.id = q.id)"
+NEXT_UNREAD_ANSWERS = NEXT_ANSWERS.replace(" ORDER BY", f"   {_UNREAD}\n ORDER BY")
 NOTE_SEARCHES = """
 INSERT INTO new_searches
 SELECT * FROM jsonb_to_recordset(CAST(:searches AS jsonb))
@@ -143,14 +145,15 @@ class Replays:
         """Reads every answer again and takes over what differs; `dry_run` only counts it. Raises ReplayRefused."""
 
         def work(connection: Connection) -> Replayed:
-            if not dry_run:
-                connection.execute(text(LOCK))
             self._refuse_beside_a_run(connection)
             self._execute(connection, STAGE)
-            for page in self._pages(connection):
-                noted = [self._stage(connection, stored, read(stored)) for stored in page]
-                connection.execute(text(NOTE_SEARCHES), {"searches": Json(noted)})
+            self._stage_all(connection, read, NEXT_ANSWERS)
             self._execute(connection, ANALYZE)
+            if not dry_run:
+                connection.execute(text(LOCK))
+                self._refuse_beside_a_run(connection)
+                # A run may have come and gone meanwhile. The order does not matter to the upsert.
+                self._stage_all(connection, read, NEXT_UNREAD_ANSWERS)
             replayed = Replayed(**rows(connection, CHANGES, **self._scope)[0])
             if not dry_run:
                 self._execute(connection, MERGE)
@@ -158,16 +161,21 @@ class Replays:
 
         return self.checkpoints.database.transact(work)
 
+    def _stage_all(self, connection: Connection, read: Callable[[StoredAnswer], Reading], answers: str) -> None:
+        for page in self._pages(connection, answers):
+            noted = [self._stage(connection, stored, read(stored)) for stored in page]
+            connection.execute(text(NOTE_SEARCHES), {"searches": Json(noted)})
+
     def _refuse_beside_a_run(self, connection: Connection) -> None:
         found = rows(connection, ALIVE, lease_seconds=self.checkpoints.lease_seconds)
         if found:
             raise ReplayRefused(f"Run {found[0]['execution_id']} is collecting; replay when it has ended, or end it first.")
 
-    def _pages(self, connection: Connection) -> Iterator[list[StoredAnswer]]:
-        """All answers, oldest first, a few at a time: memory does not grow with the ledger."""
+    def _pages(self, connection: Connection, answers: str) -> Iterator[list[StoredAnswer]]:
+        """All these answers, oldest first, a few at a time: memory does not grow with the ledger."""
         moment, last = dt.datetime.min.replace(tzinfo=dt.UTC), 0
         while True:
-            found = rows(connection, NEXT_ANSWERS, **self._scope, moment=moment, id=last, limit=SEARCHES_AT_ONCE)
+            found = rows(connection, answers, **self._scope, moment=moment, id=last, limit=SEARCHES_AT_ONCE)
             if not found:
                 return
             yield [StoredAnswer(**row) for row in found]

@@ -11,11 +11,14 @@ from typer.testing import CliRunner
 from mohe_assets import places as places_module
 from mohe_assets.cli import app
 from mohe_assets.errors import ReplayRefused
+from mohe_assets.places import RegionIndex
 from mohe_assets.platform import Platform
 from mohe_assets.settings import process_environment
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store import replay as store_replay
 from mohe_assets.store.executions import Ending
+from mohe_assets.store.ledger import attributed
+from mohe_assets.store.replay import Reading, Replays, StoredAnswer
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.test_checkpoints import Store
 from mohe_assets_tests.integration.test_collect import collect, few, no_waiting, open_platform, store
@@ -134,6 +137,29 @@ class TestReplaying:
         monkeypatch.setattr(store_replay, "SEARCHES_AT_ONCE", 2)
         assert collected.replay().searches == 6
         assert len(snapshot(store)) == len(before)
+
+    def test_a_search_that_is_stored_while_it_reads_is_read_too(self, collected: Platform, store: Store) -> None:
+        index = RegionIndex(collected.regions.active())
+        late = """INSERT INTO search_query (batch_name, region_type, region_code, round, source, query, sort, keyword, stage,
+                                            status, attempt, run_id, calls, answer, answered_at)
+                  SELECT batch_name, region_type, region_code, round, source, 'late', sort, keyword, stage,
+                         status, attempt, run_id, calls, answer, answered_at - interval '1 hour'
+                    FROM search_query ORDER BY id LIMIT 1"""
+        seen: list[int] = []
+
+        def read(stored: StoredAnswer) -> Reading:
+            if not seen:
+                store.execute(late)
+            seen.append(stored.id)
+            places, set_aside = places_module.parse_items(stored.answer["items"])
+            return Reading(places=attributed(places, index), set_aside=set_aside, result_count=len(places))
+
+        done = Replays(checkpoints=collected.checkpoints, source="naver-local").rebuild(read, dry_run=False)
+        assert (done.searches, done.added, done.removed) == (7, 0, 0)
+        first, last = (store.read(f"SELECT place_ids, new_places FROM search_query ORDER BY id {order} LIMIT 1")[0]
+                       for order in ("ASC", "DESC"))  # fmt: skip
+        assert last["place_ids"] == first["place_ids"]
+        assert (first["new_places"], last["new_places"]) == (0, len(last["place_ids"]))
 
 
 class TestLeavingAlone:
