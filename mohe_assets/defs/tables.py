@@ -1,6 +1,8 @@
-"""The tables as the assets' pages show them. A test keeps these equal to the database's own columns."""
+"""The tables and files as the assets' pages show them. A test keeps the tables equal to the database's own columns."""
 
 import dagster as dg
+
+from mohe_assets.catalog import COLUMNS
 
 REGION = dg.TableSchema(
     columns=[
@@ -40,5 +42,14 @@ PLACES = dg.TableSchema(
         dg.TableColumn("region_code", "varchar", description="of its address, whatever query found it"),
         dg.TableColumn("first_seen_at", "timestamptz"),
         dg.TableColumn("last_seen_at", "timestamptz"),
+    ]
+)
+
+PLACE_CATALOG = dg.TableSchema(
+    columns=[
+        dg.TableColumn(
+            column.name, column.kind, description=column.meaning, constraints=dg.TableColumnConstraints(nullable=column.optional)
+        )
+        for column in COLUMNS
     ]
 )

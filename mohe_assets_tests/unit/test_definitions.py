@@ -38,8 +38,14 @@ def _import(code: str, home: Path, *options: str) -> subprocess.CompletedProcess
 
 def test_importing_opens_nothing_writes_nothing_and_survives_a_bad_setting(tmp_path: Path) -> None:
     done = _import(IMPORT, tmp_path)
-    assert (done.returncode, done.stdout.strip()) == (0, "imported 2"), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, "imported 4"), done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_loads_neither_matplotlib_nor_pyarrow_which_cost_every_run_a_second(tmp_path: Path) -> None:
+    code = "import sys, mohe_assets.definitions; print({'matplotlib', 'pyarrow'} & set(sys.modules))"
+    done = _import(code, tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "set()"), done.stderr
 
 
 def test_dagster_finds_everything_loadable_and_warns_of_nothing() -> None:
@@ -75,18 +81,30 @@ def test_the_public_surface_is_as_other_people_know_it() -> None:
         "assets": {
             "sigungu_regions": ("regions", ["postgres", "python"], ["team:mohe"], None, []),
             "places": ("places", ["postgres", "python"], ["team:mohe"], "sigungu", ["sigungu_regions"]),
+            "place_catalog": ("catalog", ["csv", "parquet", "python"], ["team:mohe"], None, ["places"]),
+            "collection_report": ("catalog", ["markdown", "python"], ["team:mohe"], None, ["places"]),
         },
         "checks": ["places:checkpoints_match_partitions"],
-        "jobs": ["ingest_places", "new_round", "place_ingestion_batch", "refine_places", "refresh_regions"],
+        "jobs": ["ingest_places", "new_round", "place_ingestion_batch", "publish_catalog", "refine_places", "refresh_regions"],
         "sensors": {
             "pending_region_sensor": ("ingest_places", "RUNNING"),
             "refinement_sensor": ("refine_places", "RUNNING"),
         },
         "schedules": {
             "weekly_region_refresh": ("refresh_regions", "0 4 * * 1", "Asia/Seoul", "STOPPED"),
+            "daily_catalog": ("publish_catalog", "0 6 * * *", "Asia/Seoul", "STOPPED"),
             "monthly_new_round": ("new_round", "0 3 1 * *", "Asia/Seoul", "STOPPED"),
         },
     }
+
+
+# What is on the page of an asset before it was ever made: of a table, of files, of a report.
+SAID = {
+    "sigungu_regions": {"dagster/table_name", "dagster/column_schema"},
+    "places": {"dagster/table_name", "dagster/column_schema"},
+    "place_catalog": {"dagster/column_schema"},
+    "collection_report": set[str](),
+}
 
 
 def test_every_asset_says_what_it_is_where_its_rows_are_and_which_code_made_them() -> None:
@@ -95,7 +113,7 @@ def test_every_asset_says_what_it_is_where_its_rows_are_and_which_code_made_them
         node = graph.get(key)
         assert node.description, key
         assert node.code_version, key
-        assert {"dagster/table_name", "dagster/column_schema"} <= set(node.metadata), key
+        assert SAID[key.to_user_string()] <= set(node.metadata), key
 
 
 def test_backfills_take_as_many_regions_per_run_as_the_setting_says() -> None:
