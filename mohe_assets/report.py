@@ -121,7 +121,8 @@ def _api(state: ApiState | None) -> str:
 def _left(found: Forecast) -> str:
     if not found.calls:
         return "done"
-    return f"{found.calls:,} calls left on {found.days} days, done {_when(found.done_at)} at the earliest"
+    days = f"{found.days} day{'s' * (found.days != 1)}"
+    return f"{found.calls:,} calls left on {days}, done {_when(found.done_at)} at the earliest"
 
 
 def _failures(failed: Sequence[RegionRow]) -> str:
