@@ -71,5 +71,5 @@ def _digest(connection: Connection) -> PlacesDigest:
 def _batches(connection: Connection) -> Batches:
     streaming = {"stream_results": True, "yield_per": BATCH_ROWS}
     with connection.execute(text(PLACES), execution_options=streaming) as result:
-        for batch in result.mappings().partitions():
+        for batch in result.mappings().partitions(BATCH_ROWS):
             yield [dict(row) for row in batch]
