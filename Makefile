@@ -29,10 +29,12 @@ lint: $(VENV)/.installed-dev
 test: lint
 	$(BIN)/python -m pytest
 
-# Takes about ten minutes; writes benchmarks/results/*.json, where README.md has its numbers from.
+# Takes about fifteen minutes; writes benchmarks/results/*.json, where README.md has its numbers from.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/rate.py
 	$(BIN)/python benchmarks/recovery.py
+	$(BIN)/python benchmarks/sensor.py
+	$(BIN)/python benchmarks/scale.py
 
 # Writes the versions of a fresh environment with everything in it; names and versions only, no address.
 constraints:

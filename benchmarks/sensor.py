@@ -1,7 +1,9 @@
 """A real `mohe up` on an empty database: how much of the limit the sensor alone uses between the first call and the last."""
 
 import argparse
+import os
 import time
+from itertools import pairwise
 
 from recovery_stage import stage, write
 
@@ -14,9 +16,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int, default=50, help="calls per second")
     parser.add_argument("--latency-ms", type=float, default=60)
+    parser.add_argument("--regions-per-run", type=int, help="instead of the default, to see many waves of runs")
     arguments = parser.parse_args()
     config = SimulatorConfig(warm=True, calls_per_second=arguments.limit, latency_ms=arguments.latency_ms, daily_quota=None)
-    with stage(config) as made:
+    changes = {"MOHE_REGIONS_PER_RUN": str(arguments.regions_per_run)} if arguments.regions_per_run else {}
+    load_before = round(os.getloadavg()[0], 2)
+    with stage(config, **changes) as made:
         began = time.monotonic()
         up = Up(made.variables, made.home / "up.log")
         try:
@@ -28,18 +33,19 @@ def main() -> None:
         finally:
             up.end()
         runs = executions(made.platform.database)
-        starts = read(made.platform.database, "SELECT count(*) AS regions, count(DISTINCT run_id) AS runs FROM batch_checkpoint")[
-            0
-        ]
+        completed = read(made.platform.database, "SELECT count(*) AS regions FROM batch_checkpoint")[0]["regions"]
     moments = seen["answered_at"]
     span = moments[-1] - moments[0]
     answered = seen["answered"]
     write(
-        "sensor",
+        "sensor_waves" if changes else "sensor",
         {
             "limit (calls/s)": arguments.limit,
             "latency (ms)": arguments.latency_ms,
-            "regions completed": starts["regions"],
+            "regions per run": made.platform.settings.mohe_regions_per_run,
+            "runs in flight": made.platform.settings.mohe_runs_in_flight,
+            "load average before": load_before,
+            "regions completed": completed,
             "runs": len(runs),
             "calls answered": answered,
             "searches answered more than once": repeated(seen["answers_per_search"]),
@@ -47,7 +53,7 @@ def main() -> None:
             "seconds between the first call and the last": round(span, 1),
             "share of the limit used": round((answered - 1) / span / arguments.limit, 4),
             "seconds lost per region against the limit": round((span - (answered - 1) / arguments.limit) / 256, 3),
-            "longest pause between two calls (s)": round(max(b - a for a, b in zip(moments, moments[1:], strict=False)), 2),
+            "longest pause between two calls (s)": round(max(b - a for a, b in pairwise(moments)), 2),
             "seconds from the start of mohe up to its page": round(loaded, 1),
         },
     )

@@ -12,11 +12,12 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 from mohe_assets.published import locked, replacing
 from mohe_assets.store.database import Database
 from mohe_assets.store.places import Batches, PlacesDigest, read_digest, read_places
+from mohe_assets.tables import Column
 
 MANIFEST = "catalog.json"
 # Part of the manifest: a change of columns or formats rebuilds the files of unchanged places.
@@ -26,34 +27,29 @@ CATEGORY_LEVELS = 3
 Place = Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
-    """One column; an optional one may be null."""
-
-    name: str
-    kind: Literal["string", "double", "timestamp"] = "string"
-    optional: bool = False
-    meaning: str
-
-
 COLUMNS = (
-    Column(name="naver_place_id", meaning="our own stable key, unique; the files are in its order"),
-    Column(name="name", meaning="without tags and entities"),
-    Column(name="category", meaning="one to three levels, split by >"),
-    Column(name="category_1", meaning="first level of the category"),
-    Column(name="category_2", optional=True, meaning="second level"),
-    Column(name="category_3", optional=True, meaning="third level"),
-    Column(name="address", meaning="lot-number address"),
-    Column(name="road_address", meaning="may be empty"),
-    Column(name="latitude", kind="double", meaning="WGS84 degrees"),
-    Column(name="longitude", kind="double", meaning="WGS84 degrees"),
-    Column(name="phone", meaning="empty: the API gives none any more"),
-    Column(name="website_url", meaning="the place's own page, or empty"),
-    Column(name="region_code", optional=True, meaning="of the address, whatever query found it; null: no known region"),
-    Column(name="region_name", optional=True, meaning="full name, such as 경기도 수원시 장안구"),
-    Column(name="sido_name", optional=True, meaning="province of the region"),
-    Column(name="first_seen_at", kind="timestamp", meaning="UTC"),
-    Column(name="last_seen_at", kind="timestamp", meaning="UTC"),
+    Column(name="naver_place_id", type="string", description="our own stable key, unique; the files are in its order"),
+    Column(name="name", type="string", description="without tags and entities"),
+    Column(name="category", type="string", description="one to three levels, split by >"),
+    Column(name="category_1", type="string", description="first level of the category"),
+    Column(name="category_2", type="string", nullable=True, description="second level"),
+    Column(name="category_3", type="string", nullable=True, description="third level"),
+    Column(name="address", type="string", description="lot-number address"),
+    Column(name="road_address", type="string", description="may be empty"),
+    Column(name="latitude", type="double", description="WGS84 degrees"),
+    Column(name="longitude", type="double", description="WGS84 degrees"),
+    Column(name="phone", type="string", description="empty: the API gives none any more"),
+    Column(name="website_url", type="string", description="the place's own page, or empty"),
+    Column(
+        name="region_code",
+        type="string",
+        nullable=True,
+        description="of the address, whatever query found it; null: no known region",
+    ),
+    Column(name="region_name", type="string", nullable=True, description="full name, such as 경기도 수원시 장안구"),
+    Column(name="sido_name", type="string", nullable=True, description="province of the region"),
+    Column(name="first_seen_at", type="timestamp", description="UTC"),
+    Column(name="last_seen_at", type="timestamp", description="UTC"),
 )
 NAMES = tuple(column.name for column in COLUMNS)
 
@@ -143,7 +139,7 @@ class ParquetWriter:
 
         kinds = {"string": pa.string(), "double": pa.float64(), "timestamp": pa.timestamp("us", tz="UTC")}
         fields = [
-            pa.field(column.name, kinds[column.kind], nullable=column.optional, metadata={"meaning": column.meaning})
+            pa.field(column.name, kinds[column.type], nullable=column.nullable, metadata={"description": column.description})
             for column in COLUMNS
         ]
         self._schema = pa.schema(fields)

@@ -15,6 +15,7 @@ from mohe_assets.defs.jobs import (
     refine_places,
     refresh_regions,
 )
+from mohe_assets.defs.quality_checks import QUALITY_CHECKS
 from mohe_assets.defs.refining import refinement_sensor
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.schedules import daily_catalog, monthly_new_round, weekly_region_refresh
@@ -26,7 +27,7 @@ def build_defs(*, resource_overrides: dict[str, object] | None = None) -> dg.Def
     """Everything, with resources replaced for tests."""
     return dg.Definitions(
         assets=[sigungu_regions, build_places(regions_per_run=_regions_per_run()), place_catalog, collection_report],
-        asset_checks=[checkpoints_match_partitions],
+        asset_checks=[checkpoints_match_partitions, *QUALITY_CHECKS],
         jobs=[refresh_regions, ingest_places, place_ingestion_batch, refine_places, publish_catalog, new_round],
         sensors=[pending_region_sensor, refinement_sensor],
         schedules=[weekly_region_refresh, daily_catalog, monthly_new_round],

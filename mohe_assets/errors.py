@@ -11,6 +11,7 @@
     │   ├── BadQuery             never retry this query: skip it and go on
     │   └── AnswerChanged        their answer does not have the documented shape; the region fails, a person looks
     ├── RegionListRefused        the region list was read but must not be believed; the old one stays
+    ├── ReplayRefused            a run is alive: replay later
     ├── LeaseLost                another run holds the region now: drop it and write nothing
     └── StopRequested            the process is ending: release what is held
 
@@ -92,6 +93,10 @@ class AnswerChanged(ApiError):
 
 class RegionListRefused(MoheError):
     """A complete download that differs too much from what is known to be accepted unasked."""
+
+
+class ReplayRefused(MoheError):
+    """A run is alive, whose answers a replay would miss; the sentence names it."""
 
 
 class LeaseLost(MoheError):

@@ -1,4 +1,4 @@
-"""Place records: titles, coordinates, identity, and the region an address belongs to. Pure: no HTTP, no SQL.
+"""Place records: titles, coordinates, identity. Pure: no HTTP, no SQL.
 
 An item that cannot become a record is set aside with its reason; nothing is dropped in silence.
 """
@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from mohe_assets.regions import Region
-
 # apis.md: mapx and mapy are WGS84 degrees × 10⁷; everything in Korea lies within these bounds.
 _SCALE = Decimal(10_000_000)
-_LATITUDES = (Decimal(33), Decimal(39))
-_LONGITUDES = (Decimal(124), Decimal(132))
+KOREAN_LATITUDES = (Decimal(33), Decimal(39))
+KOREAN_LONGITUDES = (Decimal(124), Decimal(132))
 # KATECH, used until 2023-08, has six or seven digits; a degree × 10⁷ in Korea has nine or ten.
 _SHORTEST_WGS84 = 9
 
@@ -138,7 +136,7 @@ def _coordinates(item: Mapping[str, object]) -> tuple[Decimal, Decimal]:
     if any(len(text.lstrip("-")) < _SHORTEST_WGS84 for text in texts):
         raise _RefusedItem(SetAsideReason.KATECH)
     longitude, latitude = (Decimal(text) / _SCALE for text in texts)
-    if not (_LATITUDES[0] < latitude < _LATITUDES[1] and _LONGITUDES[0] < longitude < _LONGITUDES[1]):
+    if not (KOREAN_LATITUDES[0] < latitude < KOREAN_LATITUDES[1] and KOREAN_LONGITUDES[0] < longitude < KOREAN_LONGITUDES[1]):
         raise _RefusedItem(SetAsideReason.OUTSIDE_KOREA)
     return longitude, latitude
 
@@ -153,19 +151,3 @@ def place_key(name: str, latitude: Decimal, longitude: Decimal) -> str:
     """
     title = unicodedata.normalize("NFKC", name).casefold().replace(" ", "")
     return hashlib.sha256(f"{title}|{latitude:.7f}|{longitude:.7f}".encode()).hexdigest()[:32]
-
-
-class RegionIndex:
-    """Finds the leaf region of an address by its leading words: 경기도 수원시 장안구 before 경기도 수원시."""
-
-    def __init__(self, regions: Iterable[Region]) -> None:
-        self._codes = {tuple(region.region_name.split()): region.region_code for region in regions if region.is_leaf}
-        self._longest = max((len(words) for words in self._codes), default=0)
-
-    def region_of(self, address: str) -> str | None:
-        """The region's code, or None when the address names no leaf region."""
-        words = address.split()
-        for size in range(min(self._longest, len(words)), 0, -1):
-            if code := self._codes.get(tuple(words[:size])):
-                return code
-        return None

@@ -23,9 +23,9 @@ from mohe_assets.collect import CollectionRun, Request
 from mohe_assets.errors import DatabaseUnavailable, SettingsError, StopRequested
 from mohe_assets.forecast import KST, Allowance
 from mohe_assets.heartbeat import alive
-from mohe_assets.places import RegionIndex
-from mohe_assets.region_work import Limits, RegionWork
+from mohe_assets.region_work import CachedTallies, Limits, RegionWork
 from mohe_assets.regions import REGION_TYPES, build_region_list
+from mohe_assets.replay import replay
 from mohe_assets.search_plan import Search, base_plan, plan_digest
 from mohe_assets.settings import Settings
 from mohe_assets.sources import NaverLocalSource
@@ -36,9 +36,11 @@ from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.ledger import Ledger
+from mohe_assets.store.lifecycle import CachedIndex, Lifecycle
 from mohe_assets.store.overview import WorkLeft, work_left
 from mohe_assets.store.refinement import Refinement
 from mohe_assets.store.regions import Regions
+from mohe_assets.store.replay import Replayed, Replays
 from mohe_assets.sync import Download, RegionSync, sync_regions
 
 log = logging.getLogger(__name__)
@@ -190,6 +192,10 @@ class Platform:
         return Regions(database=self.database, region_type=self.settings.checkpoint_region_type)
 
     @property
+    def lifecycle(self) -> Lifecycle:
+        return Lifecycle(database=self.database, region_type=self.settings.checkpoint_region_type)
+
+    @property
     def account(self) -> ApiAccount:
         """Whose calls are counted: HUB's if its keys are set, else classic."""
         settings = self.settings
@@ -289,6 +295,11 @@ class Platform:
             calls_per_second=settings.calls_per_second,
         )
 
+    def replay(self, *, dry_run: bool = False) -> Replayed:
+        """Rebuilds places from the ledger's answers, or counts what that would change. Raises ReplayRefused."""
+        replays = Replays(checkpoints=self.checkpoints, source=NaverLocalSource.name)
+        return replay(replays, CachedIndex(self.lifecycle).current(), dry_run=dry_run)
+
     def alive(self, run_id: str) -> AbstractContextManager[None]:
         """A row and a heartbeat for a run that does not collect yet."""
         return alive(self.executions, run_id, seconds=self.settings.mohe_heartbeat_seconds)
@@ -302,6 +313,7 @@ class Platform:
         with self._place_client(budget, stop) as client:
             source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
             checkpoints = self.checkpoints
+            ledger = Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id)
             work = RegionWork(
                 run_id=run_id,
                 limits=Limits(
@@ -310,12 +322,13 @@ class Platform:
                     heartbeat_seconds=self.settings.mohe_heartbeat_seconds,
                 ),
                 source=source,
-                regions=RegionIndex(self.regions.active()),
+                index=CachedIndex(self.lifecycle).current,
                 dongs=self.regions.dongs,
                 checkpoints=checkpoints,
                 refinement=self.refinement,
                 executions=self.executions,
-                ledger=Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id),
+                ledger=ledger,
+                tallies=CachedTallies(ledger=ledger),
                 stop=stop,
             )
             yield CollectionRun(request=request, work=work, total=total)

@@ -5,29 +5,34 @@ half-done.
 """
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sqlalchemy import Connection
 
+from mohe_assets.attribution import RegionIndex
 from mohe_assets.errors import ApiError, BadQuery, FailureKind, StopRequested
-from mohe_assets.places import RegionIndex
-from mohe_assets.refinement import Answered, RegionPlan, answered
+from mohe_assets.promise import Tallies
+from mohe_assets.refinement import Answered, RegionPlan
 from mohe_assets.search_plan import Search, remaining
-from mohe_assets.sources import PlaceSource
+from mohe_assets.sources import Answer, PlaceSource
 from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease
 from mohe_assets.store.executions import Executions
-from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch
+from mohe_assets.store.ledger import Ledger, StoredSearch, attributed
 from mohe_assets.store.refinement import Refinement
 
 log = logging.getLogger(__name__)
 
 # A region is refined for so many searches at a time, then the most promising region of the country is looked for again.
-SLICE_SEARCHES = 16
+SLICE_SEARCHES = 20
 # A slice ends early when its next search promises less than this share of what the best other region does.
-SLICE_ENDS_BELOW = 0.8
+SLICE_ENDS_BELOW = 0.5
+# What pays nationwide changes slowly: read again after so long.
+TALLIES_SECONDS = 30.0
 
 
 class Outcome(StrEnum):
@@ -66,12 +71,13 @@ class RegionWork:
     run_id: str
     limits: Limits
     source: PlaceSource
-    regions: RegionIndex
+    index: Callable[[], RegionIndex]
     dongs: Callable[[str], Sequence[str]]
     checkpoints: Checkpoints
     refinement: Refinement
     executions: Executions
     ledger: Ledger
+    tallies: "CachedTallies"
     stop: threading.Event
 
     def collect(self, lease: Lease) -> RegionOutcome:
@@ -103,7 +109,8 @@ class RegionWork:
         return self._outcome(Outcome.REFINED, lease)
 
     def _depth(self, lease: Lease) -> RegionPlan:
-        return self.source.depth(lease.region_name, self.dongs(lease.region_code), self.ledger.history(lease))
+        history = self.ledger.history(lease)
+        return self.source.depth(lease.region_name, self.dongs(lease.region_code), history, self.tallies.current())
 
     def _outcome(self, outcome: Outcome, lease: Lease) -> RegionOutcome:
         completion = self.checkpoints.completions([lease.region_code], reported_too=True)[0]
@@ -123,24 +130,55 @@ class RegionWork:
         except BadQuery as error:
             log.warning("%s: the API refuses the query %r: %s", lease.region_name, search.query, error)
             self.ledger.skip(lease, search, calls=error.calls, reason=str(error))
-            return error.calls, answered(search, 0, ())
+            return error.calls, _answered(search)
         except ApiError as error:
             if error.calls:
                 self.ledger.failed(lease, search, calls=error.calls, reason=str(error))
             raise
-        places = [AttributedPlace(place=place, region_code=self.regions.region_of(place.address)) for place in answer.places]
+        # The index is asked for each answer: a list taken over meanwhile brings names this run did not know.
+        places = attributed(answer.places, self.index())
         stored = StoredSearch(
             search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls, places=places,
             set_aside=answer.set_aside,
         )  # fmt: skip
         place_ids = self.ledger.store(lease, stored)
-        return answer.calls, answered(search, answer.result_count, place_ids)
+        return answer.calls, _answered(search, answer, place_ids)
 
     def fail(self, lease: Lease, kind: FailureKind, reason: str, *, final: bool = False) -> RegionOutcome:
         """The region's own error: FAILED with the reason, or COMPLETED as before if it was being refined."""
         log.error("%s: %s", lease.region_name, reason)
         self.checkpoints.fail(lease, kind=kind, message=reason, final=final, also=self._tally)
         return RegionOutcome(outcome=Outcome.FAILED, lease=lease, reason=reason)
+
+
+@dataclass(kw_only=True)
+class CachedTallies:
+    """The nationwide counts, read once for all threads and again when they are old."""
+
+    ledger: Ledger
+    _read: Tallies = field(default_factory=dict)
+    _read_at: float = -math.inf
+    _reading: threading.Lock = field(default_factory=threading.Lock)
+
+    def current(self) -> Tallies:
+        with self._reading:
+            if time.monotonic() - self._read_at > TALLIES_SECONDS:
+                self._read, self._read_at = self.ledger.tallies(), time.monotonic()
+            return self._read
+
+
+def _answered(search: Search, answer: Answer | None = None, place_ids: Sequence[int] = ()) -> Answered:
+    """A search as its region's refinement learns from it; one the API refuses has no answer."""
+    return Answered(
+        query=search.query,
+        sort=search.sort,
+        keyword=search.keyword,
+        stage=search.stage,
+        dong_name=search.dong_name,
+        result_count=answer.result_count if answer else 0,
+        place_ids=tuple(place_ids),
+        categories=tuple(place.category for place in answer.places) if answer else (),
+    )
 
 
 def _promise(depth: RegionPlan) -> float:

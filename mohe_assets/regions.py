@@ -6,6 +6,7 @@ Pure: no HTTP, no SQL. Codes are the first five digits of the list's ten for a s
 import csv
 import datetime as dt
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -193,14 +194,23 @@ def bundled_snapshot() -> RegionList:
     return RegionList(regions=regions, dongs=dongs, as_of=SNAPSHOT_AS_OF, source="snapshot", rows=len(regions) + len(dongs))
 
 
+def region_points() -> dict[str, tuple[float, float]]:
+    """Code → a point in each sigungu, as (latitude, longitude) in WGS84 degrees, from the bundled snapshot."""
+    with resources.files("mohe_assets").joinpath("data", "sigungu_centroids.csv").open(encoding="utf-8-sig") as file:
+        return {row["region_cd"][:5]: (float(row["lat"]), float(row["lng"])) for row in csv.DictReader(file)}
+
+
 def _snapshot_parent(parent_cd: str) -> str:
     return parent_cd[:2] if level_of(parent_cd) is Level.SIDO else parent_cd[:5]
 
 
-def compare(known: Mapping[str, str], listed: RegionList, *, accept_any_change: bool = False) -> RegionChanges:
+def compare(
+    known: Mapping[str, str], listed: RegionList, *, known_dongs: Iterable[str] = (), accept_any_change: bool = False
+) -> RegionChanges:
     """Changes from the active leaves known (code → name) to a new list.
 
-    Raises RegionListRefused with the numbers if more than MAX_VANISHED_SHARE of the known leaves vanished.
+    Raises RegionListRefused with the numbers if more than MAX_VANISHED_SHARE of the known leaves vanished, or of the known
+    names of dongs (each as often as it is borne: a reform moves names, it does not end them).
     """
     leaves = {region.region_code: region.region_name for region in listed.leaves}
     abolished = tuple(sorted(known.keys() - leaves.keys()))
@@ -210,8 +220,20 @@ def compare(known: Mapping[str, str], listed: RegionList, *, accept_any_change: 
             f"more than {MAX_VANISHED_SHARE:.0%} vanishing at once is not believed. The old list stays. "
             "If the change is real, run refresh_regions with the config accept_any_change: true."
         )
+    if not accept_any_change:
+        _refuse_lost_dongs(Counter(known_dongs), listed)
     return RegionChanges(
         added=tuple(sorted(leaves.keys() - known.keys())),
         abolished=abolished,
         renamed=tuple(sorted(code for code in leaves.keys() & known.keys() if leaves[code] != known[code])),
     )
+
+
+def _refuse_lost_dongs(known: Counter[str], listed: RegionList) -> None:
+    lost = (known - Counter(dong.dong_name for dong in listed.dongs)).total()
+    if lost > MAX_VANISHED_SHARE * known.total():
+        raise RegionListRefused(
+            f"The new region list lacks {lost} of the {known.total()} names of dongs known and has {len(listed.dongs)}; "
+            f"more than {MAX_VANISHED_SHARE:.0%} vanishing at once is not believed. The old list stays. "
+            "If the change is real, run refresh_regions with the config accept_any_change: true."
+        )

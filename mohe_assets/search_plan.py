@@ -17,10 +17,24 @@ class Sort(StrEnum):
 
 
 class Stage(StrEnum):
-    """Why a search is made. `base`: full region name × keyword, for every region."""
+    """Why a search is made. `base`: full region name × keyword, for every region; the others refine, see refinement.py.
+
+    `…sort` is the second order of the same text, `dong` adds a dong, eup or myeon, `ri` a ri of an eup, and `category` a
+    category that answers to the keyword showed.
+    """
 
     BASE = "base"
     SORT = "sort"
+    DONG = "dong"
+    DONG_SORT = "dong_sort"
+    RI = "ri"
+    RI_SORT = "ri_sort"
+    CATEGORY = "category"
+    CATEGORY_SORT = "category_sort"
+    DONG_CATEGORY = "dong_category"
+    DONG_CATEGORY_SORT = "dong_category_sort"
+    RI_CATEGORY = "ri_category"
+    RI_CATEGORY_SORT = "ri_category_sort"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from mohe_assets.clients.naver_local import NaverLocalClient
 from mohe_assets.places import PlaceRecord, SetAside, parse_items
+from mohe_assets.promise import Tallies
 from mohe_assets.refinement import Answered, RegionPlan
 from mohe_assets.search_plan import Search, base_plan
 
@@ -37,8 +38,10 @@ class PlaceSource(Protocol):
         """The searches that make a region complete."""
         ...
 
-    def depth(self, region_name: str, dongs: Sequence[str], history: Sequence[Answered]) -> RegionPlan:
-        """The searches worth making beyond the plan, the most promising first, given what the region's ledger has."""
+    def depth(self, region_name: str, dongs: Sequence[str], history: Sequence[Answered], tallies: Tallies) -> RegionPlan:
+        """The searches worth making beyond the plan, the most promising first, given what the ledger has of
+        the region and, in `tallies`, of the country.
+        """
         ...
 
     def perform(self, search: Search) -> Answer:
@@ -57,8 +60,8 @@ class NaverLocalSource:
     def plan(self, region_name: str) -> Sequence[Search]:
         return base_plan(region_name, self.keywords)
 
-    def depth(self, region_name: str, dongs: Sequence[str], history: Sequence[Answered]) -> RegionPlan:
-        return RegionPlan(region_name, dongs, self.keywords, history)
+    def depth(self, region_name: str, dongs: Sequence[str], history: Sequence[Answered], tallies: Tallies) -> RegionPlan:
+        return RegionPlan(region_name, dongs, self.keywords, history, tallies=tallies)
 
     def perform(self, search: Search) -> Answer:
         answer = self.client.search(search.query, sort=search.sort)

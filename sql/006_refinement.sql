@@ -6,6 +6,13 @@ ALTER TABLE batch_checkpoint
     ADD COLUMN IF NOT EXISTS promise     double precision NOT NULL DEFAULT 0, -- new places expected of its next refinement
     ADD COLUMN IF NOT EXISTS plan        varchar(64);                         -- digest of the base plan it completed
 
+ALTER TABLE search_query
+    ADD COLUMN IF NOT EXISTS novel integer NOT NULL DEFAULT 0;  -- places no earlier search of this region and round had
+
+-- What refinements brought nationwide, by kind.
+CREATE INDEX IF NOT EXISTS ix_search_query_refinements
+    ON search_query (batch_name, region_type, source, stage, keyword) INCLUDE (novel) WHERE status = 'DONE' AND stage <> 'base';
+
 -- What a refinement claims: the most promising region, however many there are.
 CREATE INDEX IF NOT EXISTS idx_batch_checkpoint_promise
     ON batch_checkpoint (batch_name, region_type, promise DESC, region_code) WHERE status = 'COMPLETED';

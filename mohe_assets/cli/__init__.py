@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from mohe_assets.cli import db, demo, env, plan, retry, simulate, status, up
+from mohe_assets.cli import db, demo, env, plan, replay, retry, simulate, status, up
 from mohe_assets.errors import MoheError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(plan.plan)
 app.command()(status.status)
 app.command()(retry.retry)
 app.command()(retry.unblock)
+app.command()(replay.replay)
 app.add_typer(db.app, name="db")
 
 

@@ -5,11 +5,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 
 from mohe_assets.collect import DECLARED_DEAD, CollectionRun, Request
-from mohe_assets.defs.metadata import PLACES, failure_observation, materialization
+from mohe_assets.defs.agreement import plan, regions_of, show_as_untried
+from mohe_assets.defs.metadata import failure_observation, materialization
 from mohe_assets.defs.recovery import recover
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.forecast import KST
@@ -72,6 +72,8 @@ def collect(context: Context, platform: Platform, request: Request, *, total: in
                 totals.add(outcome)
         _account_for_the_rest(context, run)
         recover(context.instance, platform)
+        if run.failed or isinstance(run.halted, ApiBlocked):
+            _leave_the_rest_unpainted(context, platform, request)
         _end(context, run)
     return totals
 
@@ -95,7 +97,7 @@ def _report(context: Context, outcome: RegionOutcome) -> None:
     else:
         context.log.warning(f"{outcome.lease.region_name} {outcome.outcome.value}: {outcome.reason}")
         if outcome.outcome is Outcome.FAILED:
-            reconnecting()(context.log_event, failure_observation(outcome.lease, outcome.reason))
+            reconnecting()(context.log_event, failure_observation(outcome.lease, outcome.reason, context.run.run_id))
             if not _is_partitioned(context.run):
                 _show_as_failed(context, outcome.lease.partition_key)
 
@@ -110,10 +112,16 @@ def _show_as_failed(context: Context, partition_key: str) -> None:
     Dagster calls a partition failed when the last run that planned to materialize it failed without doing so. A partitioned
     run plans its partitions when it is created; the batch says so here, for the regions that failed only.
     """
-    planned = AssetMaterializationPlannedData(PLACES, partition=partition_key)
     step_key = context.get_step_execution_context().step.key
-    event = DagsterEvent.build_asset_materialization_planned_event(context.job_name, step_key, planned)
-    context.instance.report_dagster_event(event, run_id=context.run.run_id)
+    plan(context.instance, partition_key, run_id=context.run.run_id, job_name=context.job_name, step_key=step_key)
+
+
+def _leave_the_rest_unpainted(context: Context, platform: Platform, request: Request) -> None:
+    """A run that fails paints every region it planned red: those it released or never reached have to be excepted."""
+    if not _is_partitioned(context.run):
+        return
+    regions = regions_of(platform, request.codes).values()
+    show_as_untried(context.instance, [one.partition_key for one in regions if one.status == Status.PENDING])
 
 
 def _end(context: Context, run: CollectionRun) -> None:

@@ -3,10 +3,12 @@
 import dagster as dg
 
 from mohe_assets.collect import Request
+from mohe_assets.defs.agreement import reconcile
 from mohe_assets.defs.collecting import cancelled_by_signals, collect
 from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES
 from mohe_assets.defs.refreshing import mirror_partitions, refresh
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.run_tags import name_run
 from mohe_assets.errors import ApiError
 from mohe_assets.platform import Platform
 
@@ -54,6 +56,7 @@ def new_round() -> None:
 def refresh_if_due(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
     """Refreshes the regions if there are none, or if the list is old. A failed refresh of a list we have stops nothing."""
     with cancelled_by_signals(context), mohe.open() as platform:
+        name_run(context.instance, context.run, platform.settings.checkpoint_batch_name, ())
         platform.settings.require_collection_keys()
         with platform.alive(context.run_id):
             _refresh_if_due(context, platform)
@@ -88,7 +91,10 @@ def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> N
     """Collects due regions until none is left or the quota ends."""
     with cancelled_by_signals(context), mohe.open() as platform:
         platform.prepare_batch()
+        # What earlier runs left looking wrong; after the sensor's own looks there is nothing to do.
+        reconcile(context.instance, platform)
         totals = collect(context, platform, Request(), total=platform.checkpoints.due())
+        reconcile(context.instance, platform)
     context.log.info(
         f"{totals.completed} regions completed with {totals.places} places and {totals.calls} calls, {totals.released} released"
     )

@@ -1,8 +1,12 @@
 """How our records look in the Dagster UI."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import dagster as dg
 
-from mohe_assets.store.checkpoints import Completion, Lease
+from mohe_assets.store.checkpoints import Completion
+from mohe_assets.succession import Succession
 from mohe_assets.sync import RegionSync
 
 PLACES = dg.AssetKey("places")
@@ -10,6 +14,7 @@ OWNER = "team:mohe"
 INGEST_PLACES = "ingest_places"
 PLACE_INGESTION_BATCH = "place_ingestion_batch"
 REFINE_PLACES = "refine_places"
+SHOWN_AT_MOST = 50
 
 
 def materialization(completion: Completion) -> dg.AssetMaterialization:
@@ -33,20 +38,46 @@ def materialization(completion: Completion) -> dg.AssetMaterialization:
             "duration_seconds": completion.seconds,
             "round": completion.round,
             "attempt": completion.attempt,
-            "collected_by_run": completion.run_id,
-            "execution_row": f"batch_execution_metadata.execution_id = '{completion.run_id}'",
+            **_run_link("collected_by_run", completion.run_id),
         },
     )
 
 
-def failure_observation(lease: Lease, reason: str) -> dg.AssetObservation:
+class FailedRegion(Protocol):
+    """A region at the attempt that failed."""
+
+    @property
+    def region_name(self) -> str: ...
+    @property
+    def partition_key(self) -> str: ...
+    @property
+    def round(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
+
+
+def failure_observation(region: FailedRegion, reason: str, run_id: str) -> dg.AssetObservation:
     """The reason on the page of a failed region's partition, where Dagster itself only names the run."""
     return dg.AssetObservation(
         asset_key=PLACES,
-        partition=lease.partition_key,
-        description=f"{lease.region_name}: {reason}",
-        metadata={"region": lease.region_name, "error": reason, "round": lease.round, "attempt": lease.attempt},
+        partition=region.partition_key,
+        description=f"{region.region_name}: {reason}",
+        metadata={
+            "region": region.region_name,
+            "error": reason,
+            "round": region.round,
+            "attempt": region.attempt,
+            **_run_link("failed_in_run", run_id),
+        },
     )
+
+
+def _run_link(label: str, run_id: str) -> dict[str, dg.MetadataValue]:
+    """A click to the run, and the query for its row; a row edited by hand names no run."""
+    if not run_id:
+        return {}
+    query = f"SELECT * FROM batch_execution_metadata WHERE execution_id = '{run_id}';"
+    return {label: dg.MetadataValue.dagster_run(run_id), "execution_row": dg.MetadataValue.text(query)}
 
 
 def region_sync_metadata(sync: RegionSync) -> dict[str, dg.MetadataValue]:
@@ -66,6 +97,27 @@ def region_sync_metadata(sync: RegionSync) -> dict[str, dg.MetadataValue]:
         "renamed": dg.MetadataValue.int(len(changes.renamed)),
         "checkpoints_seeded": dg.MetadataValue.int(sync.seeded),
     }
+    found |= {
+        "successions": dg.MetadataValue.int(len(sync.successions)),
+        "places_moved": dg.MetadataValue.int(sync.rehomed.moved),
+        "places_without_region": dg.MetadataValue.int(sync.rehomed.homeless),
+        "leases_ended": dg.MetadataValue.int(sync.evicted),
+    }
+    if sync.successions:
+        found["what_became_of_them"] = dg.MetadataValue.md(succession_table(sync.successions))
     if sync.warning:
         found["warning"] = dg.MetadataValue.text(sync.warning)
     return found
+
+
+def succession_table(successions: Sequence[Succession]) -> str:
+    """Old → new as a Markdown table of SHOWN_AT_MOST rows at most."""
+    lines = ["| old | new | common dong names | of the old | of the new |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {one.old_code} {one.old_name} | {one.new_code} {one.new_name} | {one.shared_dongs} "
+        f"| {one.share_of_old:.0%} | {one.share_of_new:.0%} |"
+        for one in successions[:SHOWN_AT_MOST]
+    ]
+    if len(successions) > SHOWN_AT_MOST:
+        lines.append(f"| and {len(successions) - SHOWN_AT_MOST} more, see table region_succession | | | | |")
+    return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Where our tables and Dagster's event log are two stores: what a crash left between them is put right here.
 
 Ours is committed first, always. So a completion may lack its event, and a run that died may still look alive in Dagster;
-the other way round cannot happen.
+the other way round cannot happen. What partitions show beyond that is compared in agreement.py.
 """
 
 import datetime as dt
@@ -10,6 +10,7 @@ from collections.abc import Collection
 import dagster as dg
 
 from mohe_assets.collect import announce
+from mohe_assets.defs.agreement import REPAIRS_AT_ONCE
 from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH, PLACES, REFINE_PLACES, materialization
 from mohe_assets.platform import Platform
 from mohe_assets.store.executions import Burial
@@ -27,20 +28,6 @@ def recover(instance: dg.DagsterInstance, platform: Platform) -> Burial:
     _end_stillborn(instance, platform)
     _report_completions(instance, platform)
     return burial
-
-
-def reconcile(instance: dg.DagsterInstance, platform: Platform) -> int:
-    """Reports completed regions that Dagster does not show as materialized, whatever became of their events.
-
-    The other way round needs no repair: a region that is due is collected, green or not.
-    """
-    shown = instance.get_materialized_partitions(PLACES)
-    missing = [code for key, code in platform.checkpoints.completed_keys().items() if key not in shown]
-    completions = platform.checkpoints.completions(missing, reported_too=True) if missing else []
-    for completion in completions:
-        instance.report_runless_asset_event(materialization(completion))
-    platform.checkpoints.mark_reported(completions)
-    return len(completions)
 
 
 def _over_in_dagster(instance: dg.DagsterInstance, run_ids: Collection[str]) -> set[str]:
@@ -79,7 +66,7 @@ def collects_places(run: dg.DagsterRun) -> bool:
 
 
 def _report_completions(instance: dg.DagsterInstance, platform: Platform) -> None:
-    completions = platform.checkpoints.completions()
+    completions = platform.checkpoints.completions()[:REPAIRS_AT_ONCE]
     for completion in completions:
         instance.report_runless_asset_event(materialization(completion))
     platform.checkpoints.mark_reported(completions)

@@ -4,25 +4,21 @@ import datetime as dt
 from collections.abc import Collection, Iterator, Sequence
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
-)
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from mohe_assets.defs.assets.places import SENSOR_TRIGGER, TRIGGER_TAG
+from mohe_assets.defs.agreement import REPAIRS_AT_ONCE, reconcile
 from mohe_assets.defs.jobs import ingest_places
 from mohe_assets.defs.metadata import PLACE_INGESTION_BATCH
 from mohe_assets.defs.partitions import sigungu_partitions
-from mohe_assets.defs.recovery import collects_places, reconcile, recover
-from mohe_assets.defs.refreshing import mirror_partitions
+from mohe_assets.defs.recovery import recover
+from mohe_assets.defs.refreshing import busy_keys, mirror_partitions, unfinished_runs
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.run_tags import REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, regions_label
 from mohe_assets.forecast import KST
 from mohe_assets.platform import Platform
 from mohe_assets.store.api_budget import read_state
+from mohe_assets.store.checkpoints import Progress
 
-REGIONS_TAG = "mohe/regions"
 INTERVAL_SECONDS = 5
 # Comparing all partitions with all checkpoints is for what nobody should have done by hand; once a minute is enough.
 RECONCILE_SECONDS = 60
@@ -33,8 +29,9 @@ RECONCILE_SECONDS = 60
     minimum_interval_seconds=INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Launches runs for the regions that are due, takes back those of runs that died, reports completions whose event "
-        "was lost, and waits for the quota. CHECKPOINT_AUTO_RESUME=false keeps it from launching."
+        "Launches runs for the regions that are due, takes back those of runs that died, makes partitions show what the "
+        "checkpoints say, and waits for the quota: its last tick says how far the collection is, and why it waits until when. "
+        "CHECKPOINT_AUTO_RESUME=false keeps it from launching."
     ),
 )
 def pending_region_sensor(context: dg.SensorEvaluationContext, mohe: MoheResource) -> dg.SensorResult | dg.SkipReason:
@@ -47,7 +44,7 @@ def pending_region_sensor(context: dg.SensorEvaluationContext, mohe: MoheResourc
         reason = _reason_to_wait(platform, unfinished)
         requests = [] if reason else _requests(context.instance, platform, unfinished)
         if not requests:
-            return dg.SensorResult(skip_reason=reason or _nothing_due(platform), cursor=cursor)
+            return dg.SensorResult(skip_reason=_why_nothing(platform, reason), cursor=cursor)
         return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
@@ -57,14 +54,9 @@ def _reconcile_now_and_then(context: dg.SensorEvaluationContext, platform: Platf
     if last is not None and now - last < dt.timedelta(seconds=RECONCILE_SECONDS):
         return str(context.cursor)
     mirror_partitions(context.instance, platform)
-    reconcile(context.instance, platform)
+    if len(reconcile(context.instance, platform)) > REPAIRS_AT_ONCE:
+        return str(context.cursor or "")  # the next tick goes on
     return now.isoformat()
-
-
-def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """The runs under way that collect places, whoever launched them: the sensor, a backfill, a person."""
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
-    return [run for run in runs if collects_places(run)]
 
 
 def _reason_to_wait(platform: Platform, unfinished: Sequence[dg.DagsterRun]) -> str | None:
@@ -95,18 +87,24 @@ def _requests(instance: dg.DagsterInstance, platform: Platform, unfinished: Sequ
     keys = instance.get_dynamic_partitions(str(sigungu_partitions.name))
     due = platform.checkpoints.due_keys() - busy_keys(keys, unfinished)
     room = settings.mohe_runs_in_flight - len(unfinished)
-    return list(run_requests(keys, due, settings.mohe_regions_per_run, room))
+    return list(run_requests(keys, due, settings.mohe_regions_per_run, room, under_way=len(unfinished)))
 
 
-def _nothing_due(platform: Platform) -> str:
+def _why_nothing(platform: Platform, reason: str | None) -> str:
+    """The reason, and how far the collection is: the tick is what a person looks at who wonders when it goes on."""
     progress = platform.checkpoints.progress()
     if not progress.total:
-        return "There are no regions yet: materialize sigungu_regions, or run the job refresh_regions."
-    text = f"Nothing is due: {progress.completed} of {progress.total} regions are completed"
+        return f"{reason or ''} There are no regions yet: materialize sigungu_regions, or run the job refresh_regions.".strip()
+    return f"{reason or 'Nothing is due.'} {progress_sentence(progress)}"
+
+
+def progress_sentence(progress: Progress) -> str:
+    """How far the collection is, what failed, and when that is tried again."""
+    text = f"{progress.completed} of {progress.total} regions are completed"
     if progress.processing:
         text += f", {progress.processing} are being collected"
     if progress.pending:
-        text += f", {progress.pending} wait in runs under way"
+        text += f", {progress.pending} are to come"
     if progress.failed:
         text += f", {progress.failed} failed"
     if progress.next_retry_at:
@@ -120,36 +118,33 @@ def _kst(moment: dt.datetime) -> str:
     return f"{moment.astimezone(KST):%Y-%m-%d %H:%M:%S} KST"
 
 
-def busy_keys(keys: Sequence[str], runs: Collection[dg.DagsterRun]) -> set[str]:
-    """Partition keys that unfinished runs are going to collect, whoever launched them."""
-    position = {key: n for n, key in enumerate(keys)}
-    busy: set[str] = set()
-    for run in runs:
-        if key := run.tags.get(PARTITION_NAME_TAG):
-            busy.add(key)
-        first, last = (run.tags.get(tag, "") for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG))
-        if first in position and last in position:
-            busy.update(keys[position[first] : position[last] + 1])
-    return busy
+def run_requests(
+    keys: Sequence[str], due: Collection[str], regions_per_run: int, room: int, *, under_way: int = 0
+) -> Iterator[dg.RunRequest]:
+    """One request per contiguous range of due keys, at most `regions_per_run` keys long, at most `room` requests.
 
-
-def run_requests(keys: Sequence[str], due: Collection[str], regions_per_run: int, room: int) -> Iterator[dg.RunRequest]:
-    """One request per contiguous range of due keys, at most `regions_per_run` keys long, at most `room` requests."""
-    for _, chunk in zip(range(room), _ranges(keys, due, regions_per_run), strict=False):
+    Runs that start together share the rate and would end together, with nobody calling until the next ones have started:
+    into an empty field the first of three takes a third of the size, the second two thirds, so that their ends stay apart.
+    """
+    sizes = [regions_per_run if under_way else -(-regions_per_run * (n + 1) // room) for n in range(room)]
+    for chunk in _ranges(keys, due, sizes):
         tags = {ASSET_PARTITION_RANGE_START_TAG: chunk[0], ASSET_PARTITION_RANGE_END_TAG: chunk[-1]}
         # No run key: Dagster refuses a key it has seen, whatever became of that run, and a lost run must be asked again.
         # What keeps a region from being asked for twice is the list of unfinished runs, and the claim itself.
-        named = chunk[0] if len(chunk) == 1 else f"{chunk[0]} … {chunk[-1]} ({len(chunk)})"
-        yield dg.RunRequest(tags={**tags, TRIGGER_TAG: SENSOR_TRIGGER, REGIONS_TAG: named})
+        yield dg.RunRequest(tags={**tags, TRIGGER_TAG: SENSOR_TRIGGER, REGIONS_TAG: regions_label(chunk)})
 
 
-def _ranges(keys: Sequence[str], due: Collection[str], size: int) -> Iterator[list[str]]:
-    wanted, chunk = set(due), list[str]()
+def _ranges(keys: Sequence[str], due: Collection[str], sizes: Sequence[int]) -> Iterator[list[str]]:
+    """Ranges of due keys without a gap, the n-th at most `sizes[n]` keys long, until the sizes or the keys are used up."""
+    wanted, left, chunk = set(due), list(sizes), list[str]()
     for key in keys:
+        if not left:
+            return
         if key in wanted:
             chunk.append(key)
-        if chunk and (key not in wanted or len(chunk) == size):
+        if chunk and (key not in wanted or len(chunk) == left[0]):
             yield chunk
             chunk = []
-    if chunk:
+            left.pop(0)
+    if chunk and left:
         yield chunk

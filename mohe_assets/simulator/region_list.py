@@ -65,10 +65,13 @@ def dong_codes(names: Iterable[str]) -> list[str]:
     names = list(names)
     heads = _head_numbers(dict.fromkeys(name.split()[0] for name in names))
     ris: dict[str, int] = {}
-    codes = []
+    codes: list[str] = []
     for name in names:
         head = name.split()[0]
         if name == head:
+            # Two districts that merge may each bring a dong of this name.
+            while f"{heads[head]:03}00" in codes:
+                heads[head] += 400
             codes.append(f"{heads[head]:03}00")
         else:
             ris[head] = ris.get(head, 20) + 1

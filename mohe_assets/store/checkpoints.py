@@ -23,7 +23,7 @@ status. The lease (`lease_expires_at`) says until when a holder that is not hear
 COMPLETED means that every search of the plan is in the ledger, and is checked against it by the same statement.
 Counters are derived from the ledger, never incremented. Times are the database's, so clocks of hosts do not matter.
 
-Lock order everywhere: places, search_query, batch_checkpoint, batch_execution_metadata.
+Lock order everywhere: the list lock (store/lifecycle.py), places, search_query, batch_checkpoint, batch_execution_metadata.
 """
 
 import datetime as dt
@@ -93,7 +93,7 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """Regions by status. `given_up` are the FAILED ones that only a person tries again."""
+    """Regions that are to be collected, by status. `given_up` are the FAILED ones that only a person tries again."""
 
     total: int
     completed: int
@@ -120,13 +120,25 @@ LEASE_END = "now() + make_interval(secs => :lease_seconds)"
 COLLECTABLE = """EXISTS (SELECT FROM region r WHERE r.region_type = c.region_type AND r.region_code = c.region_code
                           AND r.status = 'ACTIVE' AND r.is_leaf)"""
 
-SEED = """
-INSERT INTO batch_checkpoint (batch_name, region_type, region_code, region_name, parent_code)
-SELECT :batch, r.region_type, r.region_code, r.region_name, r.parent_code
+# A region in a new life begins a new round; whoever held it in the one before is fenced off.
+_REBORN = "known.life <> excluded.life"
+_ANEW = ", ".join(
+    f"{column} = CASE WHEN {_REBORN} THEN {anew} ELSE known.{column} END"
+    for column, anew in {
+        "status": "'PENDING'", "round": "known.round + 1", "attempt": "known.attempt + 1", "lease_expires_at": "NULL",
+        "start_time": "NULL", "end_time": "NULL", "processed_count": "0", "searches_done": "0", "calls_used": "0",
+        "failures": "0", "retry_at": "NULL", "error_message": "NULL", "failure_kind": "NULL", "reported_at": "NULL",
+        "refining": "false", "refinements": "0", "promise": "0",
+    }.items()
+)  # fmt: skip
+SEED = f"""
+INSERT INTO batch_checkpoint AS known (batch_name, region_type, region_code, region_name, parent_code, life)
+SELECT :batch, r.region_type, r.region_code, r.region_name, r.parent_code, r.life
   FROM region r WHERE r.region_type = :type AND r.is_leaf AND r.status = 'ACTIVE'
 ON CONFLICT (batch_name, region_type, region_code) DO UPDATE
-   SET region_name = excluded.region_name, parent_code = excluded.parent_code
- WHERE (batch_checkpoint.region_name, batch_checkpoint.parent_code) IS DISTINCT FROM (excluded.region_name, excluded.parent_code)
+   SET region_name = excluded.region_name, parent_code = excluded.parent_code, life = excluded.life, {_ANEW}
+ WHERE (known.region_name, known.parent_code, known.life)
+       IS DISTINCT FROM (excluded.region_name, excluded.parent_code, excluded.life)
 RETURNING (xmax = 0) AS seeded
 """
 
@@ -169,7 +181,10 @@ RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round
 CLAIM = tuple(_CLAIM % (condition, locking) for condition, locking in _CLAIMABLE)
 CLAIM_DUE = CLAIM[:2]
 
-ADVANCE = f"UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END}, {LEDGER_COUNTERS} WHERE {MINE}"
+# A region abolished meanwhile is nobody's: what its holder writes next finds the lease lost.
+MINE_ALIVE = f"{MINE} AND {COLLECTABLE}"
+
+ADVANCE = f"UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END}, {LEDGER_COUNTERS} WHERE {MINE_ALIVE}"
 
 RENEW = f"""
 UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END}
@@ -181,7 +196,7 @@ COMPLETE = f"""
 UPDATE batch_checkpoint c
    SET status = 'COMPLETED', refining = false, end_time = now(), lease_expires_at = NULL, error_message = NULL,
        failure_kind = NULL, retry_at = NULL, failures = 0, reported_at = NULL, promise = :promise, plan = :plan, {LEDGER_COUNTERS}
- WHERE {MINE}
+ WHERE {MINE_ALIVE}
    AND NOT EXISTS (
         SELECT FROM unnest(CAST(:queries AS text[]), CAST(:sorts AS text[])) AS plan (query, sort)
          WHERE NOT EXISTS (SELECT FROM search_query q
@@ -204,7 +219,7 @@ UPDATE batch_checkpoint c
                        ELSE now() + make_interval(
                            secs => least(:cap_seconds, :backoff_seconds * power(2, least(c.failures, 30)))) END,
        {LEDGER_COUNTERS}
- WHERE {MINE}
+ WHERE {MINE_ALIVE}
 """
 
 # A refinement is fenced off besides: back to COMPLETED by somebody else looks like completed by itself.
@@ -278,16 +293,6 @@ SELECT r.partition_key FROM batch_checkpoint c
   JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
  WHERE {OURS} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now())
 """
-STATUSES = f"""
-SELECT r.partition_key, c.status, c.round FROM batch_checkpoint c
-  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
- WHERE {OURS}
-"""
-COMPLETED_KEYS = f"""
-SELECT r.partition_key, c.region_code FROM batch_checkpoint c
-  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
- WHERE {OURS} AND c.status = 'COMPLETED' AND c.reported_at IS NOT NULL
-"""
 RESET = (
     "DELETE FROM places WHERE region_type = :type",
     "DELETE FROM search_query WHERE batch_name = :batch AND region_type = :type",
@@ -299,7 +304,7 @@ SELECT count(*) AS total, count(*) FILTER (WHERE c.status = 'COMPLETED') AS comp
        count(*) FILTER (WHERE c.status = 'PENDING') AS pending,
        count(*) FILTER (WHERE c.status = 'FAILED' AND c.retry_at IS NULL) AS given_up,
        min(c.retry_at) FILTER (WHERE c.status = 'FAILED') AS next_retry_at
-  FROM batch_checkpoint c WHERE {OURS}
+  FROM batch_checkpoint c WHERE {OURS} AND {COLLECTABLE}
 """
 
 STANDING = f"""
@@ -377,7 +382,9 @@ class Checkpoints:
     def advance(self, connection: Connection, lease: Lease) -> None:
         """Renews the lease and derives the counters, last in a search's transaction. Raises LeaseLost."""
         if not self._count(connection, ADVANCE, **_guard(lease), lease_seconds=self.lease_seconds):
-            raise LeaseLost(f"{lease.region_name} is held by another run since attempt {lease.attempt} lost its lease.")
+            raise LeaseLost(
+                f"{lease.region_name} is held by another run, or was abolished, since attempt {lease.attempt} lost its lease."
+            )
 
     def renew(self, leases: Collection[Lease]) -> int:
         """Renews the leases still held; returns how many were."""
@@ -469,14 +476,6 @@ class Checkpoints:
     def standing(self, codes: Collection[str]) -> list[Standing]:
         """How these regions stand, by code; a code without a checkpoint is missing from it."""
         return [Standing(**row) for row in self._select(STANDING, codes=sorted(codes))]  # type: ignore[arg-type]
-
-    def statuses(self) -> dict[str, tuple[str, int]]:
-        """Partition key → (status, round) of all active regions."""
-        return {str(row["partition_key"]): (str(row["status"]), int(str(row["round"]))) for row in self._select(STATUSES)}
-
-    def completed_keys(self) -> dict[str, str]:
-        """Partition key → code of the completed regions whose event Dagster was given."""
-        return {str(row["partition_key"]): str(row["region_code"]) for row in self._select(COMPLETED_KEYS)}
 
     def mark_reported(self, completions: Collection[Completion]) -> None:
         """Dagster has the events of these completions."""

@@ -19,7 +19,7 @@ from mohe_assets.store.checkpoints import (
     COMPLETED_BY_ME,
     LEASE_END,
     LEDGER_COUNTERS,
-    MINE,
+    MINE_ALIVE,
     OURS,
     Also,
     Checkpoints,
@@ -54,7 +54,7 @@ SETTLE = f"""
 UPDATE batch_checkpoint c
    SET status = 'COMPLETED', refining = false, lease_expires_at = NULL, error_message = NULL, failure_kind = NULL,
        failures = 0, promise = :promise, {LEDGER_COUNTERS}
- WHERE {MINE} AND c.refining
+ WHERE {MINE_ALIVE} AND c.refining
 """
 NEXT_PROMISE = f"""
 SELECT coalesce(max(c.promise), 0) AS promise FROM batch_checkpoint c WHERE {OURS} AND {_REFINABLE}

@@ -12,12 +12,14 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     PARENT_RUN_ID_TAG,
+    PARTITION_NAME_TAG,
     ROOT_RUN_ID_TAG,
 )
 
-from mohe_assets.defs.assets.places import SENSOR_TRIGGER, TRIGGER_TAG
 from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.defs.refreshing import busy_keys, mirror_partitions
+from mohe_assets.defs.run_tags import SENSOR_TRIGGER, TRIGGER_TAG
 from mohe_assets.platform import Platform
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
@@ -298,6 +300,76 @@ class TestTheRegions:
         assert gone not in platform.checkpoints.due_keys()
         row = read(database, "SELECT status FROM region WHERE region_code = :code", code=code(gone))
         assert row == [{"status": "ABOLISHED"}]
+
+    def test_a_key_that_a_queued_run_names_goes_when_that_run_is_over_and_the_run_collects_the_others(
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, platform: Platform, simulator: Simulator
+    ) -> None:
+        keys = keys_of(database)[:6]
+        queued = launcher.create(keys[1], keys[3])
+        self.without(simulator, [code(keys[1]), code(keys[2]), code(keys[5])])
+        assert launcher.job("refresh_regions").succeeded
+        assert {keys[1], keys[2]} <= set(self.partitions(instance))
+        assert keys[5] not in self.partitions(instance), "nobody names it"
+
+        done = launcher.execute(queued)
+        assert done.succeeded
+        assert done.materialized == (keys[3],)
+        assert f"Abolished since they were asked for: {keys[1]}, {keys[2]}." in done.log
+        assert {code for code, _ in ledger(database)} == {code(keys[3])}
+        mirror_partitions(instance, platform)
+        assert not {keys[1], keys[2]} & set(self.partitions(instance))
+
+    def test_new_keys_come_last_and_are_in_no_range_that_was_asked_for_before(
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator
+    ) -> None:
+        keys = keys_of(database)
+        asked = launcher.create(keys[0], keys[-1])
+        before = busy_keys(self.partitions(instance), [asked])
+        simulator.configure(region_edits=[{"op": "add", "code": "1118800000", "name": "서울특별시 한강구"}])
+        assert launcher.job("refresh_regions").succeeded
+        assert self.partitions(instance)[-1] == "11188_서울특별시_한강구"
+        assert busy_keys(self.partitions(instance), [asked]) == before == set(keys)
+
+    def test_a_code_that_comes_back_has_a_key_that_is_not_materialized_and_is_collected_again(
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        database: Database,
+        platform: Platform,
+        simulator: Simulator,
+        few: FewRegions,
+        collect_elsewhere: Collect,
+    ) -> None:
+        key = few(1)[0]
+        collect_elsewhere([key])
+        launcher.collect(key)
+        self.without(simulator, [code(key)])
+        assert launcher.job("refresh_regions").succeeded
+        late = dg.DagsterRun(job_name="ingest_places", tags={PARTITION_NAME_TAG: key})
+        assert key not in self.partitions(instance)
+        simulator.configure(region_edits=[])
+        assert launcher.job("refresh_regions").succeeded
+
+        back = f"{key}_2"
+        assert (key in self.partitions(instance), self.partitions(instance)[-1]) == (False, back)
+        assert busy_keys(self.partitions(instance), [late]) == {key}, "a run for the old life does not hold the new one up"
+        assert back not in instance.get_materialized_partitions(PLACES)
+        assert back in platform.checkpoints.due_keys()
+        done = launcher.collect(back, **{TRIGGER_TAG: SENSOR_TRIGGER})
+        assert done.materialized == (back,)
+        assert max(number for _, number in ledger(database)) == 3, "after two rounds of the life before"
+
+    def test_the_page_of_a_refresh_shows_what_became_of_what(
+        self, launcher: Launcher, instance: dg.DagsterInstance, simulator: Simulator
+    ) -> None:
+        simulator.configure(
+            region_edits=[{"op": "recode", "code": "1111000000", "to": "1119900000", "name": "서울특별시 종묘구"}]
+        )
+        assert launcher.job("refresh_regions").succeeded
+        newest = instance.get_latest_materialization_event(dg.AssetKey("sigungu_regions"))
+        shown = {name: value.value for name, value in cast("Any", newest).asset_materialization.metadata.items()}
+        assert (shown["successions"], shown["added"], shown["abolished"], shown["places_without_region"]) == (1, 1, 1, 0)
+        assert "| 11110 서울특별시 종로구 | 11199 서울특별시 종묘구 | 87 | 100% | 100% |" in shown["what_became_of_them"]
 
     def test_a_list_that_lacks_a_third_is_refused_until_a_person_accepts_it(
         self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator

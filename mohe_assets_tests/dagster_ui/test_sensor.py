@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,9 @@ from sqlalchemy import Engine, event
 
 from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.defs.refreshing import busy_keys
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.sensors import RECONCILE_SECONDS, busy_keys, pending_region_sensor
+from mohe_assets.defs.sensors import RECONCILE_SECONDS, pending_region_sensor
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.forecast import KST
 from mohe_assets.platform import Platform
@@ -106,8 +108,8 @@ def launched(
 class TestWhatItAsksFor:
     def test_ranges_of_the_regions_that_are_due(self, sensor: Sensor, database: Database) -> None:
         keys = keys_of(database)
-        assert sensor.asked() == [keys[0:32], keys[32:64], keys[64:96]]
-        assert sensor.asked(MOHE_REGIONS_PER_RUN="100", MOHE_RUNS_IN_FLIGHT="9") == [keys[:100], keys[100:200], keys[200:]]
+        assert sensor.asked() == [keys[0:22], keys[22:65], keys[65:129]]
+        assert sensor.asked(MOHE_REGIONS_PER_RUN="200", MOHE_RUNS_IN_FLIGHT="2") == [keys[:100], keys[100:]]
 
     def test_completed_regions_are_left_alone(self, sensor: Sensor, few: FewRegions, collect_elsewhere: Collect) -> None:
         keys = few(7)
@@ -151,7 +153,7 @@ class TestWhatItAsksFor:
         for key in keys[-2:]:
             launched(instance, dg.DagsterRunStatus.STARTED, **{PARTITION_NAME_TAG: key})
         launched(instance, dg.DagsterRunStatus.STARTED, job="refresh_regions")
-        assert sensor.asked() == [keys[:32]]
+        assert sensor.asked() == [keys[:64]], "at full size: they end at another time than the others anyway"
 
     def test_a_failed_region_is_asked_for_once_its_time_has_come(
         self, sensor: Sensor, database: Database, few: FewRegions
@@ -187,7 +189,9 @@ class TestWhatItWaitsFor:
     def test_the_runs_in_flight(self, sensor: Sensor, instance: dg.DagsterInstance, database: Database) -> None:
         for key in keys_of(database)[:2]:
             launched(instance, dg.DagsterRunStatus.STARTED, **{PARTITION_NAME_TAG: key})
-        assert "2 runs are under way" in sensor.reason(MOHE_RUNS_IN_FLIGHT="2")
+        reason = sensor.reason(MOHE_RUNS_IN_FLIGHT="2")
+        assert "2 runs are under way" in reason
+        assert "0 of 256 regions are completed, 256 are to come" in reason, "how far it is can be read in every tick"
 
     def test_the_batch_that_collects_everything(self, sensor: Sensor, instance: dg.DagsterInstance) -> None:
         launched(instance, dg.DagsterRunStatus.STARTED, job="place_ingestion_batch")
@@ -205,7 +209,7 @@ class TestWhatItWaitsFor:
             code=keys[5].partition("_")[0],
         )
         reason = sensor.reason()
-        assert reason.startswith("Nothing is due: 3 of 6 regions are completed, 3 failed (next try 2099-01-01 00:00:00 KST)")
+        assert reason.startswith("Nothing is due. 3 of 6 regions are completed, 3 failed (next try 2099-01-01 00:00:00 KST)")
         assert "2 of them are tried again only when asked for" in reason
 
     def test_regions_and_then_it_says_how_to_get_them(self, sensor: Sensor, database: Database) -> None:
@@ -246,6 +250,29 @@ class TestWhatItRepairs:
         result = sensor(cursor=(moment - dt.timedelta(seconds=RECONCILE_SECONDS + 1)).isoformat())
         assert instance.get_materialized_partitions(PLACES) == set(keys[:4])
         assert dt.datetime.fromisoformat(str(result.cursor)) >= moment
+
+    def test_more_than_a_tick_has_time_for_is_repaired_by_the_next_ticks_without_a_minute_between(
+        self,
+        sensor: Sensor,
+        instance: dg.DagsterInstance,
+        database: Database,
+        few: FewRegions,
+        collect_elsewhere: Collect,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("mohe_assets.defs.agreement.REPAIRS_AT_ONCE", 2)
+        monkeypatch.setattr("mohe_assets.defs.sensors.REPAIRS_AT_ONCE", 2)
+        monkeypatch.setattr("mohe_assets.defs.recovery.REPAIRS_AT_ONCE", 1)
+        keys = few(7)
+        collect_elsewhere(keys)
+        cursor, materialized = "", []
+        while not cursor:
+            cursor = str(sensor().cursor or "")
+            materialized.append(len(instance.get_materialized_partitions(PLACES)))
+        assert materialized == [2, 4, 6, 7]
+        # The same for completions that nobody reported.
+        execute(database, "UPDATE batch_checkpoint SET reported_at = NULL")
+        assert [len(materializations(instance)) for _ in range(2) if sensor(cursor=cursor)] == [8, 9]
 
     def test_partition_keys_that_dagster_lost_come_back_and_are_collected(
         self, sensor: Sensor, instance: dg.DagsterInstance, few: FewRegions
@@ -293,10 +320,12 @@ def test_a_tick_takes_as_many_statements_for_250_due_regions_as_for_ten(sensor: 
             "UPDATE batch_checkpoint SET status = 'PENDING', failures = 0 WHERE region_code = ANY(:codes)",
             codes=codes[:due],
         )
+        sensor(MOHE_RUNS_IN_FLIGHT="1")  # paints what was set by hand; a repair costs statements, a look at all is what counts
         with statements() as sent:
-            asked = sensor.asked(MOHE_REGIONS_PER_RUN="300")
+            asked = sensor.asked(MOHE_REGIONS_PER_RUN="300", MOHE_RUNS_IN_FLIGHT="1")
         assert [len(keys) for keys in asked] == [due]
-        return sent
+        # Dagster writes the keys it was asked for into one statement; their number is no further statement.
+        return [re.sub(r"IN \((%\(\w+\)s(, )?)+\)", "IN (…)", statement) for statement in sent]
 
     tick(1)
     few, many = tick(10), tick(250)

@@ -3,10 +3,14 @@
 Each test starts it once, which takes ten seconds; so each goes through several scenes of one life.
 """
 
+import contextlib
+import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mohe_assets.simulator.server import Simulator
@@ -15,6 +19,7 @@ from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.dagster_ui.conftest import KEYWORDS, FewRegions, execute, keys_of
 from mohe_assets_tests.dagster_ui.ui import Up, alive, keys_with, kill, until
 from mohe_assets_tests.recovery.processes import executions, read, repeated, statuses
+from mohe_assets_tests.recovery.test_quota import set_noon
 
 THREADS = 4
 # What a stop may take, and what a machine under load may add to it.
@@ -45,10 +50,11 @@ def completed(database: Database) -> int:
 
 def page_agrees(up: Up, database: Database) -> bool:
     seen = up.ui.partitions()
+    known = frozenset(keys_of(database))
     return (
         seen.materialized == keys_with(database, "COMPLETED")
         and seen.failed == keys_with(database, "FAILED")
-        and seen.missing == keys_with(database, "PENDING")
+        and seen.missing & known == keys_with(database, "PENDING")
         and not seen.under_way
     )
 
@@ -176,3 +182,69 @@ def test_killed_it_goes_on_and_told_to_stop_it_leaves_nothing_behind(
     assert alive(family) == []
     assert set(statuses(database)) <= {"COMPLETED", "PENDING"}
     assert "RUNNING" not in {run["status"] for run in executions(database)}
+
+
+def test_a_quota_that_ends_in_the_middle_of_a_backfill_leaves_the_rest_missing_and_the_sensor_finishes_it(
+    start_up: StartUp, simulator: Simulator, database: Database, few: FewRegions
+) -> None:
+    keys = few(20)
+    set_noon(database, simulator)
+    simulator.configure(daily_quota=15, latency_ms=100)
+    # Two runs of ten regions; the sensor's own tick sees the work only when the backfill's runs have taken it.
+    up = start_up(CHECKPOINT_AUTO_RESUME="false", MOHE_REGIONS_PER_RUN="10")
+    backfill = up.ui.backfill(keys)
+    until(lambda: len(executions(database)) == 2 and up.ui.idle, "both runs of the backfill are over")
+    until(lambda: up.ui.backfill_status(backfill) not in {"REQUESTED", "CANCELING"}, "the backfill is over")
+    left = keys_with(database, "PENDING")
+    assert 0 < len(left) < 20
+    assert {run["status"] for run in up.ui.runs()} == {"SUCCESS"}
+    until(lambda: page_agrees(up, database), "what the quota did not reach is missing, and nothing is red")
+    assert up.terminate() == 0
+
+    # With the sensor launching: it waits for the day to end, says until when, and goes on by itself.
+    up = start_up(MOHE_REGIONS_PER_RUN="10")
+    until(lambda: "Waiting for the quota until" in str(up.ui.last_tick().get("skipReason")), "the sensor waits")
+    assert f"{20 - len(left)} of 20 regions are completed" in str(up.ui.last_tick().get("skipReason"))
+    assert keys_with(database, "PENDING") == left
+    set_noon(database, simulator, days_ahead=2)
+    simulator.configure(daily_quota=None)
+    until(lambda: statuses(database) == {"COMPLETED": 20}, "the sensor finishes it")
+    until(lambda: up.ui.idle, "all runs are over")
+    until(lambda: page_agrees(up, database), "all is green")
+    assert set(simulator.stats()["naver"]["answers_per_search"].values()) == {1}
+
+
+def test_a_run_ended_in_its_first_second_leaves_regions_that_nobody_tried_missing(
+    start_up: StartUp, database: Database, few: FewRegions, simulator: Simulator
+) -> None:
+    keys = few(6)
+    up = start_up(CHECKPOINT_AUTO_RESUME="false", MOHE_REGIONS_PER_RUN="6")
+    server = up.code_server()
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        before = len(up.ui.runs())
+        up.ui.backfill(keys)
+        until(partial(a_run_begins, up, server, before), "a run's process has begun", every=0.02)
+        for process in runs_below(server):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal_number)
+        assert executions(database) == [], "before anything of ours ran"
+        # Dagster calls the one a failure; of the other it never hears, which the monitoring tells after its time-out.
+        execute(database, "UPDATE runs SET update_timestamp = update_timestamp - interval '10 minutes'")
+        until(lambda: up.ui.idle, "the run is over")
+        until(lambda: page_agrees(up, database), "nobody tried them, nothing is red")
+    assert statuses(database) == {"PENDING": 6}
+    assert simulator.stats(brief=True)["naver"]["received"] == 0
+
+
+def a_run_begins(up: Up, server: psutil.Process, before: int) -> bool:
+    return bool(runs_below(server)) and len(up.ui.runs()) > before
+
+
+def runs_below(server: psutil.Process) -> list[psutil.Process]:
+    """The processes of runs; the interpreter's own helper is none."""
+    found = []
+    for one in server.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "resource_tracker" not in " ".join(one.cmdline()):
+                found.append(one)
+    return found

@@ -34,12 +34,12 @@ TICK = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $sel
     ticks(limit: 1) { status skipReason error { message } } } } } }"""
 
 
-def until(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE) -> None:
+def until(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE, every: float = 0.25) -> None:
     """Waits for something outside of this process, asking rarely: whoever answers shares two cores with all the others."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: did not happen within {seconds:g} s"
-        time.sleep(0.25)
+        time.sleep(every)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -203,7 +203,7 @@ class TestClaiming:
         found = store.checkpoints.claim("run", limit=9, codes=["36110", "11680", "11110"], without=["11110"])
         assert [lease.region_code for lease in found] == ["11680", "36110"]
 
-    def test_an_abolished_region_is_not_claimed_and_comes_back_with_what_it_had(self, store: Store) -> None:
+    def test_an_abolished_region_is_not_claimed_and_comes_back_with_a_new_round(self, store: Store) -> None:
         store.store(store.claim())
         store.expire()
         store.reclaim()
@@ -213,8 +213,10 @@ class TestClaiming:
         assert store.checkpoints.due() == len(CODES) - 1
 
         assert store.take_over(CODES) == 0
-        done, calls = store.ledger().done(store.claim())
-        assert (len(done), calls) == (1, 1)
+        lease = store.claim()
+        assert lease.partition_key == "11680_서울특별시_강남구_2"
+        assert (lease.round, store.ledger().done(lease)) == (2, (frozenset(), 0))
+        assert store.read("SELECT round FROM search_query") == [{"round": 1}], "its history is kept"
 
     def test_a_run_that_was_declared_dead_takes_nothing(self, store: Store) -> None:
         store.executions.start("run")
@@ -468,7 +470,6 @@ class TestReporting:
         assert [one.region_code for one in found] == ["11680"]
         store.checkpoints.mark_reported(found)
         assert store.checkpoints.completions() == []
-        assert store.checkpoints.completed_keys() == {"11680_서울특별시_강남구": "11680"}
 
     def test_an_old_report_does_not_mark_a_newer_completion(self, store: Store) -> None:
         store.complete(store.claim())

@@ -1,5 +1,7 @@
 """One search is one transaction: its places, its ledger row and its checkpoint, and repeating it changes nothing."""
 
+import datetime as dt
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,18 +73,28 @@ class TestStoring:
         known = place("a", road_address="역삼로 1", phone="02-1", website_url="http://a", category="카페")
         store.store(lease, 0, [known])
         seen_again = place("a", name="새 이름", category="디저트", address="서울특별시 강남구 역삼동 1 2층")
-        store.store(lease, 1, places=[AttributedPlace(place=seen_again, region_code=None)])
+        found = [AttributedPlace(place=seen_again, region_code=None)]
+        store.store(lease, 1, places=found, answered_at=ANSWERED + dt.timedelta(days=1))
         row = places(store)["a"]
         assert (row["name"], row["category"], row["address"]) == ("새 이름", "디저트", "서울특별시 강남구 역삼동 1 2층")
         assert (row["road_address"], row["phone"], row["website_url"]) == ("역삼로 1", "02-1", "http://a")
         assert row["region_code"] == "11680"
 
-    def test_an_answer_that_comes_late_does_not_set_the_clock_back(self, store: Store) -> None:
+    @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+    def test_the_newest_answer_wins_in_whatever_order_they_are_stored(self, store: Store, order: tuple[int, ...]) -> None:
+        answers = [
+            (place("a", name="옛 이름", phone="02-1"), ANSWERED.replace(year=2024)),
+            (place("a", name="가", address="옛 주소"), ANSWERED),
+            (place("a", name="나", road_address="역삼로 1"), ANSWERED),  # of the same moment: its text sorts after
+        ]
         lease = store.claim()
-        store.store(lease, 0, [place("a")])
-        store.store(lease, 1, [place("a")], answered_at=ANSWERED.replace(year=2025))
+        for number, which in enumerate(order):
+            record, moment = answers[which]
+            search = replace(plan_of(lease)[0], query=f"query {number}")
+            store.store(lease, 0, [record], search=search, answered_at=moment)
         row = places(store)["a"]
-        assert row["first_seen_at"] == row["last_seen_at"] == ANSWERED
+        assert (row["name"], row["address"], row["road_address"], row["phone"]) == ("나", place("a").address, "역삼로 1", "02-1")
+        assert (row["first_seen_at"], row["last_seen_at"]) == (ANSWERED.replace(year=2024), ANSWERED)
 
     @pytest.mark.parametrize("field", ["name", "category", "address", "road_address", "phone", "website_url"])
     def test_odd_text_survives_in_every_field(self, store: Store, field: str) -> None:

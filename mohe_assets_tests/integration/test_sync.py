@@ -162,7 +162,7 @@ class TestLaterRefreshes:
         _, *after, _ = tables(platform)
         assert after == before
 
-    def test_a_region_that_vanished_is_dated_and_kept_and_is_itself_again_when_it_comes_back(
+    def test_a_region_that_vanished_is_dated_and_kept_and_begins_a_new_life_when_it_comes_back(
         self, platform: Platform, simulator: Simulator
     ) -> None:
         key = region(platform)["partition_key"]
@@ -185,9 +185,12 @@ class TestLaterRefreshes:
         simulator.configure(region_edits=[])
         assert platform.refresh_regions().changes.added == ("11680",)
         back = region(platform)
-        assert (back["status"], back["abolished_at"], back["partition_key"]) == ("ACTIVE", None, key)
+        assert (back["status"], back["abolished_at"], back["life"]) == ("ACTIVE", None, 2)
+        assert back["partition_key"] == f"{key}_2", "Dagster shows a key that comes back as materialized"
         assert read(platform, "SELECT DISTINCT status FROM legal_dong WHERE region_code = '11680'") == [{"status": "ACTIVE"}]
-        assert len(platform.checkpoints.claim("run", codes=["11680"])) == 1
+        assert read(platform, checkpoint) == [{**before[0], "attempt": before[0]["attempt"] + 1}]
+        (lease,) = platform.checkpoints.claim("run", codes=["11680"])
+        assert (lease.round, lease.partition_key) == (2, back["partition_key"])
 
     def test_a_renamed_region_keeps_its_partition_key_and_its_checkpoint_takes_the_name(
         self, platform: Platform, simulator: Simulator

@@ -18,7 +18,7 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import EmbeddedServer
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.recovery.processes import Collected, Worker, read
+from mohe_assets_tests.recovery.processes import Collected, Worker, assert_the_page_agrees, read
 
 KEYWORDS = ("카페", "공원")
 # How much the tests of this folder wait is theirs to say: a lease of a minute would have them wait for one.
@@ -31,6 +31,7 @@ QUICK = {
 
 StartWorker = Callable[..., Worker]
 FewRegions = Callable[[int], list[str]]
+PageAgrees = Callable[[], None]
 
 
 def _execute(admin: Database, sql: str) -> None:
@@ -119,6 +120,17 @@ def instance(settings: settings_module.Settings) -> Iterator[dg.DagsterInstance]
     """Dagster's side of what the workers did."""
     with dagster_instance(settings) as instance:
         yield instance
+
+
+@pytest.fixture
+def the_page_agrees(settings: settings_module.Settings, instance: dg.DagsterInstance) -> Callable[[], None]:
+    """Asserts that Dagster's partitions show what the checkpoints say."""
+
+    def agrees() -> None:
+        with Platform.open(settings) as platform:
+            assert_the_page_agrees(instance, platform)
+
+    return agrees
 
 
 @pytest.fixture

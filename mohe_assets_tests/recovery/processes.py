@@ -13,7 +13,12 @@ from typing import Any, Self, cast
 
 import dagster as dg
 import psycopg2
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
+from mohe_assets.defs.agreement import disagreements, reconcile, regions_of, shown
+from mohe_assets.defs.recovery import recover
+from mohe_assets.platform import Platform
+from mohe_assets.store.checkpoints import Status
 from mohe_assets.store.database import Database, rows
 
 JOB = ("dagster", "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch")
@@ -135,6 +140,21 @@ def repeated(answers_per_search: Mapping[str, int]) -> int:
 
 def run_status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
     return cast("dg.DagsterRun", instance.get_run_by_id(run_id)).status
+
+
+def assert_the_page_agrees(instance: dg.DagsterInstance, platform: Platform) -> None:
+    """After one look of the sensor, which does nothing if there is nothing to repair, Dagster shows what the checkpoints say."""
+    recover(instance, platform)
+    reconcile(instance, platform)
+    seen = shown(instance)
+    assert disagreements(regions_of(platform), seen) == {}
+    assert AssetPartitionStatus.IN_PROGRESS not in seen.values(), "no run is left that holds a partition"
+    by_status = {
+        status: {one.partition_key for one in regions_of(platform).values() if one.status == status} for status in Status
+    }
+    assert {key for key, status in seen.items() if status is AssetPartitionStatus.FAILED} == by_status[Status.FAILED]
+    green = {key for key, status in seen.items() if status is AssetPartitionStatus.MATERIALIZED}
+    assert by_status[Status.COMPLETED] <= green
 
 
 def materializations(instance: dg.DagsterInstance) -> Sequence[dg.EventLogRecord]:

@@ -22,6 +22,7 @@ from mohe_assets_tests.recovery.conftest import StartWorker, dagster_instance, k
 from mohe_assets_tests.recovery.processes import (
     PLACES,
     Collected,
+    assert_the_page_agrees,
     backends_waiting,
     executions,
     holding,
@@ -146,3 +147,5 @@ def test_a_restart_while_dagster_is_told_of_a_completion_loses_nothing(
     with dagster_instance(settings) as instance:
         assert len(instance.get_materialized_partitions(PLACES)) == 24
         assert not [run for run in instance.get_runs() if not run.is_finished]
+        with Platform.open(settings) as platform:
+            assert_the_page_agrees(instance, platform)

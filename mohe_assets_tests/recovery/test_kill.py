@@ -9,7 +9,7 @@ import psycopg2
 from mohe_assets.collect import INTERRUPTED_FOUND
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
+from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
 from mohe_assets_tests.recovery.processes import (
     PLACES,
     Collected,
@@ -35,7 +35,12 @@ def until_call(simulator: Simulator, number: int) -> None:
 
 
 def test_a_collection_killed_again_and_again_brings_what_an_uninterrupted_one_brings(
-    simulator: Simulator, database: Database, instance: dg.DagsterInstance, start_worker: StartWorker, reference: Collected
+    simulator: Simulator,
+    database: Database,
+    instance: dg.DagsterInstance,
+    start_worker: StartWorker,
+    reference: Collected,
+    the_page_agrees: PageAgrees,
 ) -> None:
     simulator.configure(latency_ms=25)
     moments = random.Random(20261123)
@@ -59,6 +64,7 @@ def test_a_collection_killed_again_and_again_brings_what_an_uninterrupted_one_br
     ended = [run_status(instance, run["execution_id"]) for run in executions(database)]
     assert ended == [dg.DagsterRunStatus.CANCELED] * 4 + [dg.DagsterRunStatus.SUCCESS]
     assert read(database, "SELECT region_code FROM batch_checkpoint WHERE reported_at IS NULL") == []
+    the_page_agrees()
 
 
 def test_completions_whose_events_the_kill_lost_are_reported_by_the_next_run(
@@ -68,6 +74,7 @@ def test_completions_whose_events_the_kill_lost_are_reported_by_the_next_run(
     dagster_url: str,
     start_worker: StartWorker,
     few: FewRegions,
+    the_page_agrees: PageAgrees,
 ) -> None:
     few(24)
     simulator.configure(latency_ms=100)
@@ -91,6 +98,7 @@ def test_completions_whose_events_the_kill_lost_are_reported_by_the_next_run(
     assert len(runless) >= len(completed) - len(told_before) > 0
     assert runless | told_before <= instance.get_materialized_partitions(PLACES)
     assert read(database, "SELECT region_code FROM batch_checkpoint WHERE reported_at IS NULL") == []
+    the_page_agrees()
 
 
 def test_a_recovery_that_is_killed_itself_is_done_by_the_next_run(
@@ -102,6 +110,7 @@ def test_a_recovery_that_is_killed_itself_is_done_by_the_next_run(
     database_url: str,
     dagster_url: str,
     reference: Collected,
+    the_page_agrees: PageAgrees,
 ) -> None:
     codes = few(16)
     simulator.configure(latency_ms=150)
@@ -138,6 +147,7 @@ def test_a_recovery_that_is_killed_itself_is_done_by_the_next_run(
     assert run_status(instance, dead) is dg.DagsterRunStatus.CANCELED
     assert {run["status"] for run in executions(database)} == {"INTERRUPTED", "COMPLETED"}
     assert not [run for run in instance.get_runs() if not run.is_finished]
+    the_page_agrees()
 
 
 def test_a_run_killed_before_its_first_word_is_ended_in_dagster_after_a_while(
@@ -147,6 +157,7 @@ def test_a_run_killed_before_its_first_word_is_ended_in_dagster_after_a_while(
     few: FewRegions,
     database_url: str,
     dagster_url: str,
+    the_page_agrees: PageAgrees,
 ) -> None:
     few(4)
     with holding(database_url, "LOCK TABLE batch_execution_metadata IN ACCESS EXCLUSIVE MODE"):
@@ -164,3 +175,4 @@ def test_a_run_killed_before_its_first_word_is_ended_in_dagster_after_a_while(
 
     assert statuses(database) == {"COMPLETED": 4}
     assert not [run for run in instance.get_runs() if not run.is_finished]
+    the_page_agrees()

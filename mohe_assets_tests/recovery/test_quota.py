@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
+from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
 from mohe_assets_tests.recovery.processes import Collected, executions, read, run_status, statuses
 
 KST = dt.timezone(dt.timedelta(hours=9))
@@ -40,6 +40,7 @@ def test_a_used_up_quota_stops_all_workers_as_a_success_and_they_go_on_after_mid
     reference: Collected,
     theirs: int,
     ours: int,
+    the_page_agrees: PageAgrees,
 ) -> None:
     codes = few(REGIONS)
     set_noon(database, simulator)
@@ -71,6 +72,7 @@ def test_a_used_up_quota_stops_all_workers_as_a_success_and_they_go_on_after_mid
     assert statuses(database) == {"COMPLETED": REGIONS}
     assert Collected.of(database) == reference.only(codes)
     assert set(simulator.stats()["naver"]["answers_per_search"].values()) == {1}
+    the_page_agrees()
 
 
 def test_a_refused_secret_costs_one_call_and_fails_no_region(
@@ -80,6 +82,7 @@ def test_a_refused_secret_costs_one_call_and_fails_no_region(
     start_worker: StartWorker,
     few: FewRegions,
     reference: Collected,
+    the_page_agrees: PageAgrees,
 ) -> None:
     codes = few(12)
     simulator.configure(latency_ms=50)
@@ -99,3 +102,4 @@ def test_a_refused_secret_costs_one_call_and_fails_no_region(
 
     assert statuses(database) == {"COMPLETED": 12}
     assert Collected.of(database) == reference.only(codes)
+    the_page_agrees()

@@ -7,7 +7,7 @@ import dagster as dg
 from mohe_assets.collect import INTERRUPTED_FOUND
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
+from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
 from mohe_assets_tests.recovery.processes import (
     Collected,
     backends_waiting,
@@ -29,6 +29,7 @@ def test_three_workers_share_the_regions_and_the_rate_and_repeat_nothing(
     start_worker: StartWorker,
     few: FewRegions,
     reference: Collected,
+    the_page_agrees: PageAgrees,
 ) -> None:
     codes = few(100)
     simulator.configure(calls_per_second=50, latency_ms=30)
@@ -49,6 +50,7 @@ def test_three_workers_share_the_regions_and_the_rate_and_repeat_nothing(
     assert sum(shares) == 100
     assert min(shares) > 0, "all took part"
     assert simulator.stats()["naver"]["refused_rate"] <= 20, "a tenth; together they know the limit"
+    the_page_agrees()
 
 
 def test_a_worker_that_slept_through_its_lease_writes_nothing_when_it_wakes(
@@ -58,6 +60,7 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_when_it_wakes(
     start_worker: StartWorker,
     few: FewRegions,
     reference: Collected,
+    the_page_agrees: PageAgrees,
 ) -> None:
     codes = few(40)
     simulator.configure(latency_ms=150)
@@ -88,6 +91,7 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_when_it_wakes(
     assert [run["status"] for run in executions(database)] == ["INTERRUPTED", "COMPLETED"]
     # Never a failure, which would paint the regions red that it gave up.
     assert run_status(instance, asleep) is dg.DagsterRunStatus.CANCELED
+    the_page_agrees()
 
 
 def is_silent(database: Database, run_id: str) -> bool:

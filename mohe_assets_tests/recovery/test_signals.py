@@ -9,7 +9,7 @@ import pytest
 from mohe_assets.collect import INTERRUPTED_FOUND
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
+from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
 from mohe_assets_tests.recovery.processes import Collected, executions, repeated, run_status, statuses, until
 
 ENOUGH_REGIONS = 40
@@ -25,6 +25,7 @@ def test_a_worker_told_to_stop_gives_its_regions_back_within_ten_seconds(
     few: FewRegions,
     reference: Collected,
     number: signal.Signals,
+    the_page_agrees: PageAgrees,
 ) -> None:
     codes = few(ENOUGH_REGIONS)
     simulator.configure(latency_ms=100)
@@ -49,10 +50,11 @@ def test_a_worker_told_to_stop_gives_its_regions_back_within_ten_seconds(
     assert statuses(database) == {"COMPLETED": ENOUGH_REGIONS}
     assert Collected.of(database) == reference.only(codes)
     assert repeated(simulator.stats()["naver"]["answers_per_search"]) <= THREADS
+    the_page_agrees()
 
 
 def test_a_worker_that_waits_for_a_hanging_api_stops_in_time_too(
-    simulator: Simulator, database: Database, start_worker: StartWorker, few: FewRegions
+    simulator: Simulator, database: Database, start_worker: StartWorker, few: FewRegions, the_page_agrees: PageAgrees
 ) -> None:
     few(8)
     simulator.add_faults([{"api": "naver", "fault": "hang", "seconds": 60, "from_call": 3}])
@@ -65,3 +67,4 @@ def test_a_worker_that_waits_for_a_hanging_api_stops_in_time_too(
     assert time.monotonic() - told_at < 10
     assert "PROCESSING" not in statuses(database)
     assert executions(database)[0]["status"] == "INTERRUPTED"
+    the_page_agrees()

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from mohe_assets.places import PlaceRecord, RegionIndex, SetAsideReason, clean_address, clean_title, parse_items, place_key
+from mohe_assets.attribution import RegionIndex
+from mohe_assets.places import PlaceRecord, SetAsideReason, clean_address, clean_title, parse_items, place_key
 from mohe_assets.regions import bundled_snapshot
 
 ITEM = {

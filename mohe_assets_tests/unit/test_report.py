@@ -79,5 +79,5 @@ def test_the_documented_columns_are_those_of_the_files() -> None:
     table = page.partition("| column |")[2]
     documented = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| `")]
     assert [(name.strip(" `"), kind.strip(), null.strip()) for name, kind, null in documented] == [
-        (column.name, column.kind, "yes" if column.optional else "") for column in COLUMNS
+        (column.name, column.type, "yes" if column.nullable else "") for column in COLUMNS
     ]

@@ -10,9 +10,10 @@ from dagster._core.storage.tags import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mohe_assets.defs.assets.places import SENSOR_TRIGGER, TRIGGER_TAG
 from mohe_assets.defs.recovery import collects_places
-from mohe_assets.defs.sensors import REGIONS_TAG, busy_keys, run_requests
+from mohe_assets.defs.refreshing import busy_keys
+from mohe_assets.defs.run_tags import ALL_DUE, REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, region_name, regions_label
+from mohe_assets.defs.sensors import run_requests
 
 KEYS = [f"{11000 + n * 10}_지역{n}" for n in range(20)]
 
@@ -49,13 +50,22 @@ class TestBusyKeys:
 class TestRunRequests:
     def test_neighbours_share_a_run_and_a_gap_starts_the_next(self) -> None:
         due = {*KEYS[2:5], KEYS[6], *KEYS[9:11]}
-        assert asked(list(run_requests(KEYS, due, 32, 10))) == [KEYS[2:5], [KEYS[6]], KEYS[9:11]]
+        assert asked(list(run_requests(KEYS, due, 32, 10, under_way=1))) == [KEYS[2:5], [KEYS[6]], KEYS[9:11]]
 
     def test_a_run_takes_no_more_regions_than_allowed(self) -> None:
-        assert [len(keys) for keys in asked(list(run_requests(KEYS, KEYS, 8, 10)))] == [8, 8, 4]
+        assert [len(keys) for keys in asked(list(run_requests(KEYS, KEYS, 8, 10, under_way=1)))] == [8, 8, 4]
 
     def test_no_more_runs_are_asked_for_than_there_is_room(self) -> None:
-        assert asked(list(run_requests(KEYS, KEYS, 3, 2))) == [KEYS[0:3], KEYS[3:6]]
+        assert asked(list(run_requests(KEYS, KEYS, 3, 2, under_way=1))) == [KEYS[0:3], KEYS[3:6]]
+
+    def test_runs_that_start_together_get_unequal_shares_so_that_they_do_not_end_together(self) -> None:
+        assert [len(keys) for keys in asked(list(run_requests(KEYS, KEYS, 9, 3)))] == [3, 6, 9]
+        assert [len(keys) for keys in asked(list(run_requests(KEYS, KEYS, 4, 3)))] == [2, 3, 4]
+        assert [len(keys) for keys in asked(list(run_requests(KEYS, KEYS, 1, 3)))] == [1, 1, 1]
+        assert [len(keys) for keys in asked(list(run_requests(KEYS, KEYS, 9, 1)))] == [9], "alone it ends with nobody"
+
+    def test_a_run_that_joins_others_takes_as_many_as_allowed(self) -> None:
+        assert [len(keys) for keys in asked(list(run_requests(KEYS, KEYS, 9, 1, under_way=2)))] == [9]
 
     @pytest.mark.parametrize("room", [0, -1])
     def test_without_room_nothing_is_asked_for(self, room: int) -> None:
@@ -65,23 +75,31 @@ class TestRunRequests:
         assert asked(list(run_requests(KEYS, {"99999_없는구", KEYS[1]}, 3, 5))) == [[KEYS[1]]]
 
     def test_a_request_names_its_regions_and_who_asked_and_can_be_asked_again(self) -> None:
-        single, several = run_requests(KEYS, [KEYS[0], KEYS[4], KEYS[5]], 3, 5)
-        assert single.tags[REGIONS_TAG] == KEYS[0]
-        assert several.tags[REGIONS_TAG] == f"{KEYS[4]} … {KEYS[5]} (2)"
+        single, several = run_requests(KEYS, [KEYS[0], KEYS[4], KEYS[5]], 3, 5, under_way=1)
+        assert single.tags[REGIONS_TAG] == "지역0"
+        assert several.tags[REGIONS_TAG] == "지역4 … (2)"
         assert {request.tags[TRIGGER_TAG] for request in (single, several)} == {SENSOR_TRIGGER}
         assert {request.run_key for request in (single, several)} == {None}
 
-    @given(due=st.sets(st.sampled_from(KEYS)), size=st.integers(1, 25), room=st.integers(0, 25))
+    @given(due=st.sets(st.sampled_from(KEYS)), size=st.integers(1, 25), room=st.integers(0, 25), under_way=st.integers(0, 2))
     def test_whatever_is_due_the_ranges_are_due_bounded_disjoint_and_in_the_order_of_codes(
-        self, due: set[str], size: int, room: int
+        self, due: set[str], size: int, room: int, under_way: int
     ) -> None:
-        found = asked(list(run_requests(KEYS, due, size, room)))
+        found = asked(list(run_requests(KEYS, due, size, room, under_way=under_way)))
         flat = [key for keys in found for key in keys]
         assert flat == [key for key in KEYS if key in due][: len(flat)]
         assert all(1 <= len(keys) <= size for keys in found)
         assert len(found) <= room
         # What is missing is missing for want of room only.
         assert set(flat) == due or len(found) == room
+
+
+class TestHowARunIsNamed:
+    def test_by_its_region_in_korean_or_by_the_first_of_several(self) -> None:
+        assert region_name("41111_경기도_수원시_장안구") == "경기도 수원시 장안구"
+        assert regions_label(["11680_서울특별시_강남구"]) == "서울특별시 강남구"
+        assert regions_label(["11680_서울특별시_강남구", "11710_서울특별시_송파구"]) == "서울특별시 강남구 … (2)"
+        assert regions_label([]) == ALL_DUE
 
 
 class TestWhichRunsCollect:

@@ -12,11 +12,8 @@ from mohe_assets.defs.lineage import asked_at
 from mohe_assets.defs.metadata import OWNER
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.run_tags import SENSOR_TRIGGER, TRIGGER_TAG, name_run
 from mohe_assets.regions import code_of_partition_key
-
-# Set on the runs the sensor asks for: those take due regions only, a person's runs take what they name.
-TRIGGER_TAG = "mohe/trigger"
-SENSOR_TRIGGER = "sensor"
 
 
 def build_places(*, regions_per_run: int) -> dg.AssetsDefinition:
@@ -52,9 +49,14 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
 
         Goes on where the region's ledger ends. A person who materializes a completed region gets it collected afresh.
         """
-        codes = frozenset(code_of_partition_key(key) for key in context.partition_keys)
         by_person = context.run.tags.get(TRIGGER_TAG) != SENSOR_TRIGGER
         with cancelled_by_signals(context), mohe.open() as platform:
+            name_run(context.instance, context.run, platform.settings.checkpoint_batch_name, sorted(context.partition_keys))
+            # A key outlives its region while runs name it, and its code may be back under another key.
+            living = set(platform.regions.partition_keys().values())
+            codes = frozenset(code_of_partition_key(key) for key in context.partition_keys if key in living)
+            if dead := sorted(set(context.partition_keys) - living):
+                context.log.warning(f"Abolished since they were asked for: {', '.join(dead)}.")
             asked = asked_at(context.instance, context.run) if by_person else None
             request = Request(codes=codes, by_person=by_person, afresh_before=asked)
             totals = collect(context, platform, request, total=len(codes))

@@ -9,7 +9,7 @@ from mohe_assets.defs.resources import MoheResource
 
 
 class RefreshConfig(dg.Config):
-    """`accept_any_change` lets a list through that lacks more regions than is believed unasked."""
+    """`accept_any_change` lets a list through that lacks more regions, or names of dongs, than is believed unasked."""
 
     accept_any_change: bool = False
 
@@ -28,7 +28,7 @@ class RefreshConfig(dg.Config):
 )
 def sigungu_regions(context: dg.AssetExecutionContext, config: RefreshConfig, mohe: MoheResource) -> dg.MaterializeResult[None]:
     """The government's list of legal districts (법정동코드): tables `region` and `legal_dong`, the partition set `sigungu`,
-    and a PENDING checkpoint for every new region.
+    and a PENDING checkpoint for every new region. What became of abolished ones is inferred into `region_succession`.
 
     The list is taken over whole or not at all. If the API is down, the list of before stays; if there is none yet, the
     bundled one is taken.

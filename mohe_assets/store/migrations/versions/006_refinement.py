@@ -3,7 +3,7 @@
 from mohe_assets.store.migrations.plain_sql import apply
 
 revision = "006"
-down_revision = "004"
+down_revision = "005"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,45 @@
+"""A whole collection into PostgreSQL: the base plan, then refinement until the day's calls end; places, and what a row means."""
+
+import argparse
+import time
+
+from recovery_stage import UNLIMITED, Stage, stage, write
+
+from mohe_assets.collect import Request
+from mohe_assets_tests.recovery.processes import read, repeated
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=25_000, help="the day's quota")
+    parser.add_argument("--seed", type=int, default=1, help="which made-up country")
+    arguments = parser.parse_args()
+    config = UNLIMITED.changed({"warm": True, "seed": arguments.seed})
+    with stage(config, MOHE_DAILY_QUOTA=str(arguments.calls)) as made:
+        result = {"seed": arguments.seed, **collect(made, Request(), "base plan"), **collect(made, Request(refine=True), "all")}
+        result["searches answered more than once"] = repeated(made.simulator.stats()["naver"]["answers_per_search"])
+        result["regions completed"] = count(made, "SELECT count(*) AS n FROM batch_checkpoint WHERE status = 'COMPLETED'")
+    write("depth", result)
+
+
+def collect(made: Stage, request: Request, name: str) -> dict[str, object]:
+    began = time.monotonic()
+    before = count(made, "SELECT coalesce(sum(calls), 0) AS n FROM search_query")
+    with made.platform.collection(name, request) as run:
+        for _ in run.outcomes():
+            pass
+    seconds = time.monotonic() - began
+    calls = count(made, "SELECT sum(calls) AS n FROM search_query")
+    return {
+        f"{name}: calls": calls,
+        f"{name}: places": count(made, "SELECT count(*) AS n FROM places"),
+        f"{name}: searches a second, without a limit": round((calls - before) / seconds),
+    }
+
+
+def count(made: Stage, sql: str) -> int:
+    return int(read(made.platform.database, sql)[0]["n"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Asset checks of the data itself. What is asked, and what is expected, is in store/quality.py."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from mohe_assets import tables
+from mohe_assets.conformity import breaches
+from mohe_assets.defs.metadata import PLACES
+from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.defs.resources import MoheResource
+from mohe_assets.store.quality import (
+    ATTRIBUTED_AT_LEAST,
+    DROP_TO,
+    NEAR_KM,
+    NEAR_P90S,
+    SAME_PLACE_METRES,
+    SHOWN_AT_MOST,
+    Offending,
+    Quality,
+)
+
+REGIONS = dg.AssetKey("sigungu_regions")
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """What a check says. Without `passed` it passes when nothing offends."""
+
+    offending: Offending
+    severity: dg.AssetCheckSeverity = WARN
+    passed: bool | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def result(self) -> dg.AssetCheckResult:
+        """With the exact number of offending rows, and as many of them as a person looks at."""
+        found = self.offending
+        shown = f", the first {len(found.shown)} are shown" if len(found.shown) == SHOWN_AT_MOST < found.count else ""
+        return dg.AssetCheckResult(
+            passed=not found.count if self.passed is None else self.passed,
+            severity=self.severity,
+            description=f"{found.count} offending{shown}",
+            metadata={"offending": found.count, "rows": dg.MetadataValue.json(found.shown), **self.metadata},
+        )
+
+
+def _check(asset: dg.AssetKey, name: str, description: str, judge: Callable[[Quality], Judgement]) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=asset, name=name, description=description)
+    def check(mohe: MoheResource) -> dg.AssetCheckResult:
+        with mohe.open() as platform:
+            return judge(Quality(checkpoints=platform.checkpoints)).result()
+
+    return check
+
+
+def _attribution(quality: Quality) -> Judgement:
+    places, lost = quality.places(), quality.without_a_region()
+    share = 1 - lost.count / places if places else 1.0
+    return Judgement(
+        offending=lost, passed=share >= ATTRIBUTED_AT_LEAST, metadata={"places": places, "attributed_share": round(share, 4)}
+    )
+
+
+def _failures(quality: Quality) -> Judgement:
+    given_up = quality.given_up()
+    return Judgement(offending=quality.failed(), severity=ERROR if given_up else WARN, metadata={"given_up": given_up})
+
+
+def _conformity(quality: Quality) -> Judgement:
+    found = breaches(tables.PLACES, quality.place_rows(), in_order=("first_seen_at", "last_seen_at"))
+    shown = [asdict(breach) for breach in found[:SHOWN_AT_MOST]]
+    return Judgement(offending=Offending(count=sum(breach.count for breach in found), shown=shown))
+
+
+places_fit_their_schema = _check(
+    PLACES,
+    "places_fit_their_schema",
+    "Every value of every place is as its column promises; each broken rule is shown with its count and a few values.",
+    _conformity,
+)
+coordinates_inside_korea = _check(
+    PLACES,
+    "coordinates_inside_korea",
+    "Every place's point is in Korea.",
+    lambda quality: Judgement(offending=quality.outside_korea(), severity=ERROR),
+)
+places_near_their_region = _check(
+    PLACES,
+    "places_near_their_region",
+    f"No place is over {NEAR_KM:g} km and over {NEAR_P90S:g} times as far from its region's point as nine in ten of its places.",
+    lambda quality: Judgement(offending=quality.far_from_their_region()),
+)
+attribution_rate = _check(
+    PLACES,
+    "attribution_rate",
+    f"At least {ATTRIBUTED_AT_LEAST:.0%} of all places have an address in a known region.",
+    _attribution,
+)
+no_duplicate_places = _check(
+    PLACES,
+    "no_duplicate_places",
+    f"No two places have one title at one address, or within {SAME_PLACE_METRES:g} m.",
+    lambda quality: Judgement(offending=quality.duplicates()),
+)
+no_sudden_drop = _check(
+    PLACES,
+    "no_sudden_drop",
+    f"No region's new round found less than {DROP_TO:.0%} of the places that the same searches found in the round before.",
+    lambda quality: Judgement(offending=quality.drops()),
+)
+nothing_left_failed = _check(
+    PLACES,
+    "nothing_left_failed",
+    "No region is FAILED. An error if one is given up, which only a person tries again: `mohe retry`.",
+    _failures,
+)
+collection_is_complete = _check(
+    PLACES,
+    "collection_is_complete",
+    "Every active region is COMPLETED or FAILED, and none is without a checkpoint. A full search may have hidden places.",
+    lambda quality: Judgement(offending=quality.incomplete(), metadata=quality.completeness()),
+)
+
+
+@dg.asset_check(
+    asset=REGIONS, description="Active leaf regions, their checkpoints, the partition keys and the last list read are the same."
+)
+def regions_match_the_list(context: dg.AssetCheckExecutionContext, mohe: MoheResource) -> dg.AssetCheckResult:
+    """Compares four tellings of one set, of which Dagster's is the fourth."""
+    with mohe.open() as platform:
+        quality = Quality(checkpoints=platform.checkpoints)
+        offending, listed = quality.not_as_listed(), quality.listed()
+        wanted = set(platform.regions.partition_keys().values())
+    keys = set(context.instance.get_dynamic_partitions(str(sigungu_partitions.name)))
+    missing, surplus = sorted(wanted - keys), sorted(keys - wanted)
+    partitions = {"partition_keys": len(keys), "without_a_partition": missing[:SHOWN_AT_MOST],
+                  "partitions_of_no_region": surplus[:SHOWN_AT_MOST]}  # fmt: skip
+    found = Offending(count=offending.count + len(missing) + len(surplus), shown=offending.shown)
+    return Judgement(offending=found, severity=ERROR, metadata={**listed, **partitions}).result()
+
+
+QUALITY_CHECKS = (
+    places_fit_their_schema,
+    coordinates_inside_korea,
+    places_near_their_region,
+    attribution_rate,
+    no_duplicate_places,
+    no_sudden_drop,
+    nothing_left_failed,
+    collection_is_complete,
+    regions_match_the_list,
+)

@@ -1,0 +1,252 @@
+"""Reforms of the districts in the middle of a collection: nothing is lost, nothing doubled, only what is new is collected."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from mohe_assets import platform as platform_module
+from mohe_assets import settings as settings_module
+from mohe_assets.collect import Request
+from mohe_assets.errors import LeaseLost, RegionListRefused
+from mohe_assets.platform import Platform
+from mohe_assets.region_work import Outcome
+from mohe_assets.search_plan import Search
+from mohe_assets.simulator.server import Simulator
+from mohe_assets.sources import Answer, PlaceSource
+from mohe_assets.store.database import rows
+from mohe_assets.store.ledger import Ledger, StoredSearch
+from mohe_assets.store.lifecycle import HOLD_LIST
+from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.unit.reforms import BEFORE_FEBRUARY, BEFORE_JULY, NEW_IN_JULY, OLD_OF_JULY
+
+COLLECTED = ["11110", "28110", "28140", "28260", "29110", "46110"]
+OpenPlatform = Callable[[list[dict[str, Any]]], Platform]
+
+
+@pytest.fixture
+def before(environment: Environment, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenPlatform]:
+    """A platform that knows the list as these edits make it."""
+    monkeypatch.setattr(platform_module, "REGION_CALLS_PER_SECOND", 10_000.0)
+    opened: list[Any] = []
+
+    def build(edits: list[dict[str, Any]]) -> Platform:
+        simulator.configure(region_edits=edits)
+        variables = {**environment, "MOHE_SEARCH_KEYWORDS": "카페,음식점,공원", "MOHE_WORKER_THREADS": "2"}
+        opened.append(Platform.open(settings_module.load(variables)))
+        platform: Platform = opened[-1].__enter__()
+        platform.refresh_regions()
+        return platform
+
+    yield build
+    for one in opened:
+        one.__exit__(None, None, None)
+
+
+def read(platform: Platform, sql: str, **values: Any) -> list[dict[str, Any]]:
+    return platform.database.transact(lambda connection: rows(connection, sql, **values))
+
+
+def collect(platform: Platform, codes: list[str] | None, run_id: str) -> dict[str, Outcome]:
+    with platform.collection(run_id, Request(codes=frozenset(codes) if codes else None)) as run:
+        return {one.lease.region_code: one.outcome for one in run.outcomes()}
+
+
+def homes(platform: Platform) -> dict[str, str]:
+    """Place → its region."""
+    found = read(platform, "SELECT naver_place_id AS key, region_code FROM places")
+    return {row["key"]: row["region_code"] for row in found}
+
+
+def astray(platform: Platform) -> list[dict[str, Any]]:
+    """Places under no active leaf."""
+    sql = """SELECT p.address, p.region_code FROM places p LEFT JOIN region r
+                 ON (r.region_type, r.region_code, r.status) = (p.region_type, p.region_code, 'ACTIVE') AND r.is_leaf
+              WHERE r.region_code IS NULL"""
+    return read(platform, sql)
+
+
+def successors(platform: Platform) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for row in read(platform, "SELECT old_code, new_code FROM region_succession"):
+        found.setdefault(row["old_code"], set()).add(row["new_code"])
+    return found
+
+
+class TestJuly:
+    def test_the_reform_of_2026_07_01_in_the_middle_of_a_collection(self, before: OpenPlatform, simulator: Simulator) -> None:
+        platform = before(BEFORE_JULY)
+        assert len(platform.regions.leaf_names()) == 255
+        assert set(collect(platform, COLLECTED, "old").values()) == {Outcome.COMPLETED}
+        history = read(platform, "SELECT * FROM search_query ORDER BY id")
+        known = homes(platform)
+        assert {code for code in COLLECTED if code in known.values()} == set(COLLECTED)
+        assert astray(platform) == []
+
+        simulator.configure(region_edits=[])
+        sync = platform.refresh_regions()
+
+        assert len(platform.regions.leaf_names()) == 256
+        assert (set(sync.changes.abolished), set(sync.changes.added)) == (OLD_OF_JULY, NEW_IN_JULY)
+        dated = read(platform, "SELECT region_code FROM region WHERE status = 'ABOLISHED' AND abolished_at IS NOT NULL")
+        assert {row["region_code"] for row in dated} == OLD_OF_JULY
+        became = successors(platform)
+        assert became.keys() == OLD_OF_JULY
+        assert became["28110"] == {"28125", "28155"}
+        assert became["28140"] == {"28125"}
+        assert became["28260"] == {"28275", "28290"}
+        others = [became[code] for code in OLD_OF_JULY if not code.startswith("28")]
+        assert len({next(iter(one)) for one in others}) == sum(len(one) for one in others) == 27
+        names = "SELECT old_name, new_name FROM region_succession WHERE old_code LIKE '29%' OR old_code LIKE '46%'"
+        assert all(row["old_name"].split()[1] == row["new_name"].split()[1] for row in read(platform, names))
+
+        assert astray(platform) == []
+        moved = homes(platform)
+        assert moved.keys() == known.keys()
+        assert all(moved[key] in became.get(code, {code}) for key, code in known.items())
+        assert sync.rehomed.moved == sum(code in OLD_OF_JULY for code in known.values())
+        assert read(platform, "SELECT * FROM search_query ORDER BY id") == history, "the ledger is history"
+        kept = "SELECT DISTINCT status FROM batch_checkpoint WHERE region_code = ANY(:codes)"
+        assert read(platform, kept, codes=COLLECTED) == [{"status": "COMPLETED"}]
+        assert platform.checkpoints.claim("x", codes=sorted(OLD_OF_JULY), by_person=True) == []
+        assert platform.checkpoints.progress().total == 256
+        assert {key.split("_")[0] for key in platform.checkpoints.due_keys()} >= NEW_IN_JULY
+
+        new = ["28125", "28155", "28275", "28290", "12210", "12110"]
+        assert set(collect(platform, new, "new").values()) == {Outcome.COMPLETED}
+        assert astray(platform) == []
+        twice = "SELECT name FROM places GROUP BY name, latitude, longitude HAVING count(*) > 1"
+        assert read(platform, twice) == []
+        again = read(platform, "SELECT count(*) AS n FROM search_query q WHERE run_id = 'new' AND place_ids && ARRAY("
+                     "SELECT id FROM places WHERE naver_place_id = ANY(:keys))", keys=list(known))  # fmt: skip
+        assert again[0]["n"] > 0, "places known under the old codes are met again, and are the same rows"
+        by_run = read(platform, "SELECT DISTINCT region_code FROM search_query WHERE run_id = 'new'")
+        assert {row["region_code"] for row in by_run} == set(new)
+
+    def test_a_run_that_holds_an_abolished_region_loses_it_and_goes_on_with_the_others(
+        self, before: OpenPlatform, simulator: Simulator
+    ) -> None:
+        platform = before(BEFORE_JULY)
+
+        class Reform:
+            """The real source; at the first search in 인천 중구 the list changes before the answer is stored."""
+
+            def __init__(self, real: PlaceSource) -> None:
+                self.real, self.name, self.done = real, real.name, False
+
+            def plan(self, region_name: str) -> list[Search]:
+                return list(self.real.plan(region_name))
+
+            def depth(self, *known: Any) -> Any:
+                return self.real.depth(*known)
+
+            def perform(self, search: Search) -> Answer:
+                answer = self.real.perform(search)
+                if "인천광역시 중구" in search.query and not self.done:
+                    self.done = True
+                    simulator.configure(region_edits=[])
+                    assert platform.refresh_regions().evicted >= 1
+                return answer
+
+        codes = frozenset({"28110", "28200", "28237", "28140"})
+        with platform.collection("run", Request(codes=codes)) as run:
+            reformed: Any = Reform(run.work.source)
+            run.work = dataclasses.replace(run.work, source=reformed)
+            outcomes = {one.lease.region_code: one.outcome for one in run.outcomes()}
+        assert outcomes["28110"] is Outcome.LOST
+        assert (outcomes["28200"], outcomes["28237"]) == (Outcome.COMPLETED, Outcome.COMPLETED)
+        assert read(platform, "SELECT 1 AS any FROM search_query WHERE region_code = '28110'") == []
+        assert astray(platform) == []
+        gone = read(platform, "SELECT status, lease_expires_at FROM batch_checkpoint WHERE region_code = '28110'")
+        assert gone == [{"status": "PENDING", "lease_expires_at": None}]
+
+    def test_a_claim_that_won_the_race_writes_nothing(self, before: OpenPlatform, simulator: Simulator) -> None:
+        platform = before(BEFORE_JULY)
+        (lease,) = platform.checkpoints.claim("run", codes=["28110"])
+        simulator.configure(region_edits=[])
+        platform.refresh_regions()
+        # As if the claim had been committed right after the refresh.
+        held = "UPDATE batch_checkpoint SET status = 'PROCESSING', attempt = 9 WHERE region_code = '28110'"
+        platform.database.transact(lambda connection: connection.execute(text(held)))
+        lease = dataclasses.replace(lease, attempt=9)
+        with platform.collection("run", Request(codes=frozenset())) as run:
+            (search, *_) = run.work.source.plan(lease.region_name)
+        stored = StoredSearch(search=search, answer={}, result_count=0, calls=1, places=[], set_aside=[])
+        with pytest.raises(LeaseLost, match="abolished"):
+            Ledger(checkpoints=platform.checkpoints, source="naver-local", run_id="run").store(lease, stored)
+        assert read(platform, "SELECT 1 AS any FROM search_query") == []
+
+    def test_a_search_that_is_being_stored_is_waited_for_so_that_its_places_move_too(
+        self, before: OpenPlatform, simulator: Simulator
+    ) -> None:
+        platform = before(BEFORE_JULY)
+        simulator.configure(region_edits=[])
+        place = """INSERT INTO places (name, category, address, latitude, longitude, naver_place_id, region_code)
+                   VALUES ('x', 'x', '인천광역시 중구 운서동 1', 37, 126, 'x', '28110')"""
+        waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        with ThreadPoolExecutor(1) as threads, platform.database.engine.begin() as storing:
+            storing.execute(text(HOLD_LIST))
+            storing.execute(text(place))
+            refresh = threads.submit(platform.refresh_regions)
+            while not storing.execute(text(waiting)).all():
+                assert not refresh.done()
+                time.sleep(0.02)
+            storing.commit()
+            assert refresh.result().rehomed.moved == 1
+        assert homes(platform) == {"x": "28155"}
+
+
+class TestFebruary:
+    def test_a_city_that_gets_gu_is_left_to_them_and_its_places_move_by_dong(
+        self, before: OpenPlatform, simulator: Simulator
+    ) -> None:
+        platform = before(BEFORE_FEBRUARY)
+        assert len(platform.regions.leaf_names()) == 253
+        assert collect(platform, ["41590"], "old") == {"41590": Outcome.COMPLETED}
+        assert set(homes(platform).values()) >= {"41590"}
+        simulator.configure(region_edits=[])
+        sync = platform.refresh_regions()
+
+        gu = {"41591", "41593", "41595", "41597"}
+        assert (sync.changes.abolished, set(sync.changes.added)) == (("41590",), gu)
+        city = read(platform, "SELECT is_leaf, status FROM region WHERE region_code = '41590'")
+        assert city == [{"is_leaf": False, "status": "ACTIVE"}]
+        assert successors(platform) == {"41590": gu}
+        assert platform.checkpoints.claim("x", codes=["41590"], by_person=True) == []
+        left = astray(platform)
+        assert all("능동" in one["address"] for one in left), "two gu have a 능동: the address alone does not say which"
+        assert len(left) == sync.rehomed.homeless
+        assert gu & set(homes(platform).values())
+        assert set(collect(platform, sorted(gu), "new").values()) == {Outcome.COMPLETED}
+
+
+class TestTheGuard:
+    def test_a_list_that_lacks_a_third_of_the_dongs_is_refused_with_the_numbers(
+        self, before: OpenPlatform, simulator: Simulator
+    ) -> None:
+        platform = before([])
+        counties = read(platform, """SELECT region_code, region_name FROM region JOIN legal_dong USING (region_type, region_code)
+                                      GROUP BY 1, 2 ORDER BY count(*) DESC LIMIT 60""")  # fmt: skip
+        edits: list[dict[str, Any]] = []
+        for row in counties:
+            code = f"{row['region_code']}00000"
+            edits += [{"op": "drop", "code": code}, {"op": "add", "code": code, "name": row["region_name"]}]
+        simulator.configure(region_edits=edits)
+        with pytest.raises(RegionListRefused, match=r"lacks \d+ of the 20276 names of dongs"):
+            platform.refresh_regions()
+        assert platform.refresh_regions(accept_any_change=True).changes.abolished == ()
+
+    def test_a_renamed_province_keeps_its_regions_and_reads_addresses_of_both_names(
+        self, before: OpenPlatform, simulator: Simulator
+    ) -> None:
+        platform = before([])
+        simulator.configure(region_edits=[{"op": "rename", "code": "5200000000", "name": "새전북도"}])
+        sync = platform.refresh_regions()
+        assert sync.changes.abolished == sync.changes.added == ()
+        index = platform.lifecycle.index()
+        for address in ("새전북도 남원시 도통동 1", "전북특별자치도 남원시 도통동 1", "전북 남원시 도통동 1"):
+            assert index.region_of(address) == "52190"

@@ -1,0 +1,200 @@
+"""A replay gives what a collection of today would give, from answers of yesterday, without a call; or it changes nothing."""
+
+import datetime as dt
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mohe_assets import places as places_module
+from mohe_assets.cli import app
+from mohe_assets.errors import ReplayRefused
+from mohe_assets.platform import Platform
+from mohe_assets.settings import process_environment
+from mohe_assets.simulator.server import Simulator
+from mohe_assets.store import replay as store_replay
+from mohe_assets.store.executions import Ending
+from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.integration.test_checkpoints import Store
+from mohe_assets_tests.integration.test_collect import collect, few, no_waiting, open_platform, store
+
+__all__ = ["few", "no_waiting", "open_platform", "store"]  # fixtures
+
+THREE = frozenset({"11110", "11680", "36110"})
+OF_A_PLACE = """naver_place_id, name, category, address, road_address, latitude, longitude, phone, website_url, source,
+                region_type, region_code, first_seen_at, last_seen_at"""
+LEGACY = """INSERT INTO places (name, category, address, latitude, longitude, naver_place_id)
+            VALUES ('옛 가게', '카페', '서울특별시 강남구 역삼동 1', 37.5, 127.0, '1234567')"""
+# What a fresh collection cannot have equal: its moments.
+TIMELESS = "SELECT naver_place_id, name, category, address, latitude, longitude, region_code FROM places ORDER BY 1"
+DERIVED = "SELECT id, place_ids, new_places, strays, set_aside, result_count FROM search_query ORDER BY id"
+
+
+def snapshot(store: Store) -> list[dict[str, Any]]:
+    return store.read(f"SELECT {OF_A_PLACE} FROM places ORDER BY naver_place_id")
+
+
+def everything(store: Store) -> list[Any]:
+    """All columns of all rows, the times of the last change included."""
+    tables = ("places", "search_query", "batch_checkpoint")
+    return [store.read(f"SELECT * FROM {table} ORDER BY id") for table in tables]
+
+
+def shouting(title: str) -> str:
+    return original_title(title).upper() + "!"
+
+
+def by_name_and_a_kilometre(name: str, latitude: Decimal, longitude: Decimal) -> str:
+    return f"{name[:1]} {latitude:.2f} {longitude:.2f}"
+
+
+original_title = places_module.clean_title
+CHANGES: dict[str, Callable[..., str]] = {"clean_title": shouting, "place_key": by_name_and_a_kilometre}
+
+
+@pytest.fixture
+def collected(few: Platform) -> Platform:
+    """Three regions, collected."""
+    _, outcomes = collect(few, THREE)
+    assert len(outcomes) == 3
+    return few
+
+
+class TestReplaying:
+    def test_places_that_were_lost_come_back_as_they_were(self, collected: Platform, store: Store, simulator: Simulator) -> None:
+        before, calls = snapshot(store), simulator.stats(brief=True)["naver"]["received"]
+        searches = store.read("SELECT id, new_places, strays, set_aside, result_count FROM search_query ORDER BY id")
+        store.execute("DELETE FROM places")
+        done = collected.replay()
+        assert (done.places, done.added, done.removed, done.changed) == (len(before), len(before), 0, 0)
+        assert snapshot(store) == before
+        assert len(before) > 0
+        assert store.read("SELECT id, new_places, strays, set_aside, result_count FROM search_query ORDER BY id") == searches
+        dangling = """SELECT count(*) AS n FROM search_query, unnest(place_ids) AS one (id)
+                       WHERE NOT EXISTS (SELECT FROM places p WHERE p.id = one.id)"""
+        assert store.read(dangling) == [{"n": 0}]
+        assert simulator.stats(brief=True)["naver"]["received"] == calls
+
+    def test_a_replay_of_what_is_there_touches_no_row(self, collected: Platform, store: Store) -> None:
+        before = everything(store)
+        done = collected.replay()
+        assert (done.added, done.removed, done.changed, done.searches) == (0, 0, 0, 6)
+        assert everything(store) == before
+
+    @pytest.mark.parametrize("name", CHANGES)
+    def test_after_a_change_places_are_those_of_a_fresh_collection(
+        self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        before = store.read(TIMELESS)
+        monkeypatch.setattr(places_module, name, CHANGES[name])
+        done = collected.replay()
+        replayed, counts = store.read(TIMELESS), store.read("SELECT processed_count FROM batch_checkpoint ORDER BY region_code")
+        assert done.added > 0
+        assert done.removed > 0
+        assert replayed != before
+        collected.checkpoints.reset()
+        collect(collected, THREE, run_id="fresh")
+        assert store.read(TIMELESS) == replayed
+        assert store.read("SELECT processed_count FROM batch_checkpoint ORDER BY region_code") == counts
+
+    def test_a_place_whose_key_is_unchanged_keeps_its_id(
+        self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ids = store.read("SELECT id, naver_place_id FROM places ORDER BY id")
+        monkeypatch.setattr(places_module, "clean_address", lambda address: f"대한민국 {address}" if address else "")
+        done = collected.replay()
+        assert (done.added, done.removed, done.changed) == (0, 0, len(ids))
+        assert store.read("SELECT id, naver_place_id FROM places ORDER BY id") == ids
+        assert store.read("SELECT DISTINCT region_code FROM places") == [{"region_code": None}]
+
+    def test_ledger_and_checkpoints_are_derived_anew(
+        self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = store.read(DERIVED)
+        monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
+        collected.replay()
+        sums = store.read("SELECT sum(new_places) AS new, (SELECT count(*) FROM places) AS places FROM search_query")
+        assert sums[0]["new"] == sums[0]["places"]
+        assert store.read(DERIVED) != before
+        collected.replay()
+        monkeypatch.undo()
+        collected.replay()
+        assert [{**row, "place_ids": len(row["place_ids"])} for row in store.read(DERIVED)] == [
+            {**row, "place_ids": len(row["place_ids"])} for row in before
+        ]
+
+    def test_a_ledger_longer_than_a_page_is_read_to_its_end(
+        self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = snapshot(store)
+        store.execute("DELETE FROM places")
+        store.execute("UPDATE search_query SET answered_at = :moment", moment=dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+        monkeypatch.setattr(store_replay, "SEARCHES_AT_ONCE", 2)
+        assert collected.replay().searches == 6
+        assert len(snapshot(store)) == len(before)
+
+
+class TestLeavingAlone:
+    def test_places_that_no_search_found_stay(self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        store.execute(LEGACY)
+        legacy = store.read("SELECT * FROM places WHERE naver_place_id = '1234567'")
+        monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
+        collected.replay()
+        assert store.read("SELECT * FROM places WHERE naver_place_id = '1234567'") == legacy
+
+    def test_a_dry_run_counts_and_changes_nothing(
+        self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
+        before = everything(store)
+        planned = collected.replay(dry_run=True)
+        assert everything(store) == before
+        assert collected.replay() == planned
+
+    def test_it_refuses_beside_a_run_that_is_alive(self, collected: Platform, store: Store) -> None:
+        collected.executions.start("at-work")
+        store.execute("DELETE FROM places")
+        with pytest.raises(ReplayRefused, match="Run at-work is collecting"):
+            collected.replay()
+        with pytest.raises(ReplayRefused):
+            collected.replay(dry_run=True)
+        assert store.read("SELECT FROM places") == []
+
+    @pytest.mark.parametrize("how", ["silent", "ended"])
+    def test_a_run_that_is_dead_or_over_does_not_hinder_it(self, collected: Platform, store: Store, how: str) -> None:
+        collected.executions.start("was-at-work")
+        if how == "ended":
+            collected.executions.finish("was-at-work", Ending.COMPLETED)
+        else:
+            store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'")
+        assert collected.replay().searches == 6
+
+    def test_one_that_breaks_off_leaves_the_old_places(
+        self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = everything(store)
+        monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
+        monkeypatch.setattr(store_replay, "MERGE", (*store_replay.MERGE, "SELECT 1 / 0"))
+        with pytest.raises(Exception, match="division by zero"):
+            collected.replay()
+        assert everything(store) == before
+
+
+def test_the_command_says_what_it_did_and_what_it_would_do(
+    collected: Platform, store: Store, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del collected
+    for name in process_environment():
+        if name.startswith(("MOHE_", "NAVER_", "GOVT_", "NCP_", "CHECKPOINT_", "BATCH_")):
+            monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    count = len(snapshot(store))
+    store.execute("DELETE FROM places")
+    would = CliRunner().invoke(app, ["replay", "--dry-run"])
+    assert f"6 searches read again, {count} places: {count} would be added, 0 would be removed" in would.output
+    assert store.read("SELECT FROM places") == []
+    assert f"{count} added, 0 removed, 0 changed" in CliRunner().invoke(app, ["replay"]).output
+    assert len(snapshot(store)) == count
