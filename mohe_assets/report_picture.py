@@ -1,20 +1,18 @@
 """The picture of the collection report: a map of Korea by region, and the curves of places and calls. Pure: rows in, PNG out."""
 
-import csv
 import datetime as dt
-import functools
 import io
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from pylopdf_fonts_ko import sans_path
 
 from mohe_assets.forecast import KST
+from mohe_assets.regions import region_points
 from mohe_assets.store.report import RegionRow, TimelineRow
 
 if TYPE_CHECKING:
@@ -66,16 +64,9 @@ class Dot:
     places: int
 
 
-@functools.cache
-def _points() -> dict[str, tuple[float, float]]:
-    text = resources.files("mohe_assets.data").joinpath("sigungu_centroids.csv").read_text(encoding="utf-8-sig")
-    found = csv.DictReader(text.splitlines())
-    return {row["region_cd"][:SIGUNGU_DIGITS]: (float(row["lat"]), float(row["lng"])) for row in found}
-
-
 def dots_of(regions: Sequence[RegionRow]) -> list[Dot]:
     """The regions by sigungu, as far as their points are known: codes newer than the bundled list have none."""
-    points = _points()
+    points = region_points()
     grouped: dict[str, list[RegionRow]] = {}
     for region in regions:
         grouped.setdefault(region.region_code[:SIGUNGU_DIGITS], []).append(region)

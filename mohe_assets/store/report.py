@@ -12,7 +12,7 @@ REGIONS = """
 SELECT c.region_code, c.region_name, r.sido_name, c.status, coalesce(p.places, 0) AS places,
        coalesce(c.failure_kind, '') AS failure_kind, c.failures, c.retry_at, coalesce(c.error_message, '') AS error_message
   FROM batch_checkpoint c
-  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
+  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
   LEFT JOIN (SELECT region_type, region_code, count(*) AS places FROM places GROUP BY 1, 2) p
          ON p.region_type = c.region_type AND p.region_code = c.region_code
  WHERE c.batch_name = :batch AND c.region_type = :type
@@ -57,7 +57,7 @@ class TimelineRow:
 
 
 def read_regions(database: Database, batch_name: str, region_type: str) -> list[RegionRow]:
-    """All regions of the batch, by code."""
+    """All regions that are collected, by code; abolished ones are history."""
     scope = {"batch": batch_name, "type": region_type}
     return [RegionRow(**row) for row in database.transact(lambda connection: rows(connection, REGIONS, **scope))]
 

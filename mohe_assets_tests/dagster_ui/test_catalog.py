@@ -260,3 +260,17 @@ class TestReport:
         shown = publish()["collection_report"]
         assert (shown["regions"], shown["completed"], shown["calls"]) == (256, 0, 0)
         assert "## Failed regions\n\nNone." in shown["report"]
+
+    def test_abolished_regions_are_history(self, few: FewRegions, publish: Publish, database: Database) -> None:
+        code = few(3)[0].partition("_")[0]
+        execute(database, "UPDATE region SET status = 'ABOLISHED', abolished_at = now() WHERE region_code = :code", code=code)
+        assert publish()["collection_report"]["regions"] == 2
+
+    def test_without_keys_it_says_so_and_counts_the_whole_quota(
+        self, environment: Environment, instance: dg.DagsterInstance
+    ) -> None:
+        variables = {name: value for name, value in environment.items() if not name.startswith("NAVER_")}
+        definitions = build_defs(resource_overrides={"mohe": MoheResource(environment=variables)})
+        result = definitions.resolve_job_def("publish_catalog").execute_in_process(instance=instance)
+        (event,) = result.asset_materializations_for_node("collection_report")
+        assert "**API**: no keys are set" in str(event.metadata["report"].value)
