@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     ncp_apigw_api_key: SecretStr | None = None
 
     mohe_home: Path = Path(".mohe")
+    mohe_catalog_dir: Path | None = None
     mohe_database_url: SecretStr | None = None
     mohe_dagster_database_url: SecretStr | None = None
     mohe_government_api_url: str = "https://apis.data.go.kr"
@@ -139,11 +140,11 @@ class Settings(BaseSettings):
             raise ValueError("has a space, a line break or a letter that no key has; copy it again")
         return value
 
-    @field_validator("mohe_home")
+    @field_validator("mohe_home", "mohe_catalog_dir")
     @classmethod
-    def _home(cls, value: Path) -> Path:
+    def _folder(cls, value: Path | None) -> Path | None:
         try:
-            return value.expanduser()
+            return value.expanduser() if value else None
         except RuntimeError:
             raise ValueError(f"is '{value}'; there is no such user's home folder") from None
 
@@ -194,6 +195,11 @@ class Settings(BaseSettings):
     def home(self) -> Path:
         """Where the embedded server, logs and Dagster's local files live; absolute."""
         return self.mohe_home.absolute()
+
+    @property
+    def catalog_folder(self) -> Path:
+        """Where the nationwide files and the report are written; absolute."""
+        return (self.mohe_catalog_dir or self.mohe_home / "catalog").absolute()
 
     def require_collection_keys(self) -> None:
         """Raises SettingsError unless everything a collection needs is set."""

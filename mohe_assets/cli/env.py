@@ -32,6 +32,7 @@ def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
     shutil.copyfile(shipped("dagster.yaml"), home / "dagster.yaml")
     return {
         "MOHE_HOME": str(settings.home),
+        "MOHE_CATALOG_DIR": str(settings.catalog_folder),  # absolute: code servers need not run where the shell is
         "MOHE_DATABASE_URL": urls.data,
         "MOHE_DAGSTER_DATABASE_URL": urls.dagster,
         "DAGSTER_HOME": str(home),

@@ -1,4 +1,4 @@
-"""The jobs: refresh the regions, collect chosen regions, the whole batch in one process, refine, and a new round."""
+"""The jobs: refresh the regions, collect chosen regions, the whole batch in one process, refine, publish, and a new round."""
 
 import dagster as dg
 
@@ -24,6 +24,13 @@ ingest_places = dg.define_asset_job(
     # The checks look at the whole country; they are run when asked for, not after every few regions.
     selection=dg.AssetSelection.assets("places").without_checks(),
     description="Collects the places of the chosen regions.",
+    executor_def=dg.in_process_executor,
+)
+
+publish_catalog = dg.define_asset_job(
+    "publish_catalog",
+    selection=dg.AssetSelection.assets("place_catalog", "collection_report").without_checks(),
+    description="Writes the nationwide files, if the places have changed, and the collection report.",
     executor_def=dg.in_process_executor,
 )
 

@@ -1,10 +1,11 @@
-"""The tables as the assets' pages show them, made of the columns in mohe_assets/tables.py."""
+"""The tables and the catalog as the assets' pages show them, made of the columns in mohe_assets/tables.py and catalog.py."""
 
 from collections.abc import Sequence
 
 import dagster as dg
 
 from mohe_assets import tables
+from mohe_assets.catalog import COLUMNS
 from mohe_assets.tables import Column
 
 
@@ -24,3 +25,4 @@ def _shown(columns: Sequence[Column]) -> dg.TableSchema:
 
 REGION = _shown(tables.REGION)
 PLACES = _shown(tables.PLACES)
+PLACE_CATALOG = _shown(COLUMNS)

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mohe_assets import places as places_module
+from mohe_assets.attribution import RegionIndex
 from mohe_assets.cli import app
 from mohe_assets.errors import ReplayRefused
-from mohe_assets.places import RegionIndex
 from mohe_assets.platform import Platform
 from mohe_assets.settings import process_environment
 from mohe_assets.simulator.server import Simulator

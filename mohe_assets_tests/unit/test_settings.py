@@ -166,6 +166,12 @@ def test_the_home_of_a_user_that_does_not_exist_is_refused_by_name() -> None:
     assert refusal(MOHE_HOME="~nobody-of-this-name/mohe").startswith("MOHE_HOME is ")
 
 
+def test_the_catalog_is_in_the_home_unless_it_has_a_folder_of_its_own() -> None:
+    assert load(MOHE_HOME="/somewhere").catalog_folder == Path("/somewhere/catalog")
+    assert load(MOHE_HOME="/somewhere", MOHE_CATALOG_DIR="here").catalog_folder == Path("here").absolute()
+    assert refusal(MOHE_CATALOG_DIR="~nobody-of-this-name/mohe").startswith("MOHE_CATALOG_DIR is ")
+
+
 def test_the_defaults_are_those_users_were_promised() -> None:
     defaults = load()
     assert (defaults.checkpoint_enabled, defaults.checkpoint_auto_resume) == (True, True)

@@ -1,0 +1,76 @@
+"""What is published: the nationwide files of places, and the report of where their collection stands."""
+
+import datetime as dt
+
+import dagster as dg
+
+from mohe_assets.catalog import Catalog, build_catalog
+from mohe_assets.defs import tables
+from mohe_assets.defs.metadata import OWNER
+from mohe_assets.defs.resources import MoheResource
+from mohe_assets.report import PICTURE, REPORT, Report, build_report
+
+
+@dg.asset(
+    group_name="catalog",
+    kinds={"parquet", "csv", "python"},
+    owners=[OWNER],
+    code_version="1",
+    metadata={
+        "dagster/column_schema": tables.PLACE_CATALOG,
+        "terms_of_use": dg.MetadataValue.text("Passing results on is restricted by Naver's terms, see README.md."),
+    },
+    deps=["places"],
+)
+def place_catalog(mohe: MoheResource) -> dg.MaterializeResult[None]:
+    """All places of the country in one Parquet, one CSV and one GeoJSON file; docs/place_catalog.md describes them.
+
+    Written in MOHE_CATALOG_DIR, and only if the places have changed.
+    """
+    with mohe.open() as platform:
+        catalog = build_catalog(platform.database, platform.settings.catalog_folder, now=dt.datetime.now(dt.UTC))
+    return dg.MaterializeResult(metadata=_catalog_metadata(catalog))
+
+
+def _catalog_metadata(catalog: Catalog) -> dict[str, dg.MetadataValue]:
+    return {
+        "dagster/row_count": dg.MetadataValue.int(catalog.places),
+        "rebuilt": dg.MetadataValue.bool(catalog.rebuilt),
+        "why": dg.MetadataValue.text("the places have changed" if catalog.rebuilt else "unchanged: the files are up to date"),
+        "built_at": dg.MetadataValue.timestamp(catalog.built_at),
+        **{name: dg.MetadataValue.path(catalog.folder / name) for name in catalog.file_bytes},
+        **{f"{name} bytes": dg.MetadataValue.int(size) for name, size in catalog.file_bytes.items()},
+    }
+
+
+@dg.asset(
+    group_name="catalog",
+    kinds={"markdown", "python"},
+    owners=[OWNER],
+    code_version="1",
+    deps=["places"],
+)
+def collection_report(mohe: MoheResource) -> dg.MaterializeResult[None]:
+    """Where the collection stands: a map by region, places and calls over time, provinces, failed regions with their
+    reasons, the API's day, and when all is done.
+
+    Shown here, and written beside the catalog as report.md and report.png.
+    """
+    with mohe.open() as platform:
+        report = build_report(platform, now=dt.datetime.now(dt.UTC))
+    return dg.MaterializeResult(metadata=_report_metadata(report))
+
+
+def _report_metadata(report: Report) -> dict[str, dg.MetadataValue]:
+    standing = report.standing
+    return {
+        "report": dg.MetadataValue.md(report.markdown),
+        "regions": dg.MetadataValue.int(len(standing.regions)),
+        "completed": dg.MetadataValue.int(standing.count("COMPLETED")),
+        "failed": dg.MetadataValue.int(len(standing.failed)),
+        "places": dg.MetadataValue.int(standing.places),
+        "calls": dg.MetadataValue.int(standing.calls),
+        "calls_left": dg.MetadataValue.int(standing.base.calls),
+        REPORT: dg.MetadataValue.path(report.folder / REPORT),
+        PICTURE: dg.MetadataValue.path(report.folder / PICTURE),
+    }

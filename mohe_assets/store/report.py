@@ -1,0 +1,68 @@
+"""Reads what the collection report shows: every region as it stands, and how calls and places grew. Reads only."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from mohe_assets.store.database import Database, rows
+
+# The points of a curve; more than a picture of this size can tell apart is wasted.
+TIMELINE_POINTS = 240
+
+REGIONS = """
+SELECT c.region_code, c.region_name, r.sido_name, c.status, coalesce(p.places, 0) AS places,
+       coalesce(c.failure_kind, '') AS failure_kind, c.failures, c.retry_at, coalesce(c.error_message, '') AS error_message
+  FROM batch_checkpoint c
+  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
+  LEFT JOIN (SELECT region_type, region_code, count(*) AS places FROM places GROUP BY 1, 2) p
+         ON p.region_type = c.region_type AND p.region_code = c.region_code
+ WHERE c.batch_name = :batch AND c.region_type = :type
+ ORDER BY c.region_code
+"""
+TIMELINE = """
+WITH made AS (
+    SELECT coalesce(answered_at, created_at) AS at, calls, new_places
+      FROM search_query WHERE batch_name = :batch AND region_type = :type
+), span AS (
+    SELECT min(at) AS first, greatest(extract(epoch FROM max(at) - min(at)), 1) / :points AS seconds FROM made
+)
+SELECT max(at) AS at, sum(calls)::bigint AS calls, sum(new_places)::bigint AS new_places
+  FROM made, span
+ GROUP BY floor(extract(epoch FROM at - first) / seconds)
+ ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegionRow:
+    """A region with its checkpoint; `places` are those whose address is in it."""
+
+    region_code: str
+    region_name: str
+    sido_name: str
+    status: str
+    places: int
+    failure_kind: str
+    failures: int
+    retry_at: dt.datetime | None
+    error_message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimelineRow:
+    """Calls made and places first found between the row before and `at`."""
+
+    at: dt.datetime
+    calls: int
+    new_places: int
+
+
+def read_regions(database: Database, batch_name: str, region_type: str) -> list[RegionRow]:
+    """All regions that are collected, by code; abolished ones are history."""
+    scope = {"batch": batch_name, "type": region_type}
+    return [RegionRow(**row) for row in database.transact(lambda connection: rows(connection, REGIONS, **scope))]
+
+
+def read_timeline(database: Database, batch_name: str, region_type: str) -> list[TimelineRow]:
+    """The whole time of collecting in a bounded number of steps."""
+    scope = {"batch": batch_name, "type": region_type, "points": TIMELINE_POINTS}
+    return [TimelineRow(**row) for row in database.transact(lambda connection: rows(connection, TIMELINE, **scope))]

@@ -1,0 +1,83 @@
+"""The report from rows alone: what its tables say, and that its picture needs no font of the machine."""
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+from matplotlib.ft2font import FT2Font
+from pylopdf_fonts_ko import sans_path
+
+from mohe_assets.catalog import COLUMNS
+from mohe_assets.forecast import Forecast
+from mohe_assets.report import FAILED_SHOWN, Standing, markdown
+from mohe_assets.report_picture import dots_of, draw, short_name
+from mohe_assets.store.report import RegionRow, TimelineRow
+
+NOW = dt.datetime(2026, 11, 25, 6, 0, tzinfo=dt.UTC)
+
+
+def region(code: str = "11680", status: str = "COMPLETED", places: int = 1, reason: str = "") -> RegionRow:
+    return RegionRow(
+        region_code=code, region_name="서울특별시 강남구", sido_name="서울특별시", status=status, places=places,
+        failure_kind="transient", failures=1, retry_at=None, error_message=reason,
+    )  # fmt: skip
+
+
+def report(*regions: RegionRow) -> str:
+    done = Forecast(calls=0, days=0, done_at=NOW)
+    standing = Standing(at=NOW, regions=regions, timeline=(), places=0, api=None, base=done, deepest=done)
+    return markdown(standing, picture="report.png")
+
+
+def test_a_reason_cannot_break_out_of_its_cell() -> None:
+    line = next(line for line in report(region(status="FAILED", reason="a|b\n# <b>c</b>")).splitlines() if "transient" in line)
+    assert line.endswith("| a\\|b \\# \\<b\\>c\\</b\\> |")
+
+
+def test_many_failures_are_counted_and_not_all_listed() -> None:
+    text = report(*(region(status="FAILED", reason="x" * 5_000) for _ in range(300)))
+    assert "## Failed regions (300)" in text
+    assert f"{300 - FAILED_SHOWN} more" in text
+    assert len(text) < 20_000
+
+
+def test_the_font_has_every_syllable_of_hangul() -> None:
+    # A glyph that is missing would be a warning, which is an error here, but only for names that a test draws.
+    known = FT2Font(str(sans_path())).get_charmap()
+    assert [chr(code) for code in range(0xAC00, 0xD7A4) if code not in known] == []
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 20, 200, 9_000, 14_000, 90_000, 300_000, 900_000, 9_000_000, 80_000_000])
+def test_a_picture_is_drawn_of_any_span_of_time_without_a_warning(seconds: int) -> None:
+    rows = [TimelineRow(at=NOW + dt.timedelta(seconds=gone), calls=5, new_places=3) for gone in (0, seconds)]
+    regions = [region(), region("50110", "FAILED"), region("26110", "PENDING", 0), region("41111", "PROCESSING")]
+    assert draw(regions, rows, at=NOW).startswith(b"\x89PNG")
+
+
+def test_a_picture_is_drawn_of_nothing() -> None:
+    assert draw([], [], at=NOW).startswith(b"\x89PNG")
+
+
+def test_dongs_are_one_dot_per_sigungu_that_shows_the_worst_of_them() -> None:
+    (dot,) = dots_of([region("1168010100", places=3), region("1168010300", "FAILED", 4), region("9999900000")])
+    assert (dot.status, dot.places) == ("FAILED", 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("서울특별시", "서울"), ("경기도", "경기"), ("경상남도", "경남"), ("충청북도", "충북"), ("강원특별자치도", "강원"),
+        ("전북특별자치도", "전북"), ("세종특별자치시", "세종"), ("전남광주통합특별시", "전남광주"), ("제주특별자치도", "제주"),
+    ],
+)  # fmt: skip
+def test_provinces_are_named_as_people_write_them(name: str, short: str) -> None:
+    assert short_name(name) == short
+
+
+def test_the_documented_columns_are_those_of_the_files() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "place_catalog.md").read_text("utf-8")
+    table = page.partition("| column |")[2]
+    documented = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| `")]
+    assert [(name.strip(" `"), kind.strip(), null.strip()) for name, kind, null in documented] == [
+        (column.name, column.type, "yes" if column.nullable else "") for column in COLUMNS
+    ]
