@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from mohe_assets import settings as settings_module
+from mohe_assets.databases import locate, prepare
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.platform import Platform, locate, prepare
+from mohe_assets.platform import Platform
 from mohe_assets.store import schema
 from mohe_assets.store.database import Database
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from mohe_assets import settings as settings_module
-from mohe_assets.platform import DatabaseUrls, prepare
+from mohe_assets.databases import DatabaseUrls, prepare
 from mohe_assets.settings import Settings
 from mohe_assets.shipped import shipped
 

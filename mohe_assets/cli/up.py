@@ -14,8 +14,9 @@ from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment
 from mohe_assets.cli.simulated import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, simulated
 from mohe_assets.cli.supervisor import Supervisor
+from mohe_assets.databases import prepare
 from mohe_assets.errors import MoheError, SettingsError
-from mohe_assets.platform import Platform, prepare
+from mohe_assets.platform import Platform
 from mohe_assets.settings import Settings
 
 CODE_SERVER_PORT = 4266

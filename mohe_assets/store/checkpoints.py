@@ -36,6 +36,28 @@ from sqlalchemy import Connection, text
 from mohe_assets.errors import FailureKind, LeaseLost
 from mohe_assets.search_plan import Search, plan_digest
 from mohe_assets.store.database import Database, rows
+from mohe_assets.store.transitions import (
+    ADVANCE,
+    CLAIM,
+    CLAIM_DUE,
+    COMPLETE,
+    COMPLETED_BY_ME,
+    COMPLETIONS,
+    DUE,
+    DUE_KEYS,
+    FAIL,
+    MARK_REPORTED,
+    NEW_ROUND,
+    PROGRESS,
+    RECLAIM,
+    RELEASE,
+    RENEW,
+    REPLAN,
+    RESET,
+    RETRY,
+    SEED,
+    STANDING,
+)
 
 RETRY_CAP_SECONDS = 6 * 3600
 
@@ -102,221 +124,6 @@ class Progress:
     pending: int
     given_up: int
     next_retry_at: dt.datetime | None
-
-
-_ITS_LEDGER = """(q.batch_name, q.region_type, q.region_code, q.round)
-                       = (c.batch_name, c.region_type, c.region_code, c.round)"""
-# The region's ledger summed up; the ledger is the truth for all four.
-LEDGER_COUNTERS = f"""
-    searches_done = (SELECT count(*) FROM search_query q WHERE {_ITS_LEDGER} AND q.status <> 'FAILED'),
-    calls_used = (SELECT coalesce(sum(q.calls), 0) FROM search_query q WHERE {_ITS_LEDGER}),
-    refinements = (SELECT count(*) FROM search_query q WHERE {_ITS_LEDGER} AND q.status <> 'FAILED' AND q.stage <> 'base'),
-    processed_count = (SELECT count(DISTINCT p) FROM search_query q, unnest(q.place_ids) p WHERE {_ITS_LEDGER})
-"""
-MINE = """c.batch_name = :batch AND c.region_type = :type AND c.region_code = :code
-           AND c.attempt = :attempt AND c.status = 'PROCESSING'"""
-OURS = "c.batch_name = :batch AND c.region_type = :type"
-LEASE_END = "now() + make_interval(secs => :lease_seconds)"
-COLLECTABLE = """EXISTS (SELECT FROM region r WHERE r.region_type = c.region_type AND r.region_code = c.region_code
-                          AND r.status = 'ACTIVE' AND r.is_leaf)"""
-
-# A region in a new life begins a new round; whoever held it in the one before is fenced off.
-_REBORN = "known.life <> excluded.life"
-_ANEW = ", ".join(
-    f"{column} = CASE WHEN {_REBORN} THEN {anew} ELSE known.{column} END"
-    for column, anew in {
-        "status": "'PENDING'", "round": "known.round + 1", "attempt": "known.attempt + 1", "lease_expires_at": "NULL",
-        "start_time": "NULL", "end_time": "NULL", "processed_count": "0", "searches_done": "0", "calls_used": "0",
-        "failures": "0", "retry_at": "NULL", "error_message": "NULL", "failure_kind": "NULL", "reported_at": "NULL",
-        "refining": "false", "refinements": "0", "promise": "0",
-    }.items()
-)  # fmt: skip
-SEED = f"""
-INSERT INTO batch_checkpoint AS known (batch_name, region_type, region_code, region_name, parent_code, life)
-SELECT :batch, r.region_type, r.region_code, r.region_name, r.parent_code, r.life
-  FROM region r WHERE r.region_type = :type AND r.is_leaf AND r.status = 'ACTIVE'
-ON CONFLICT (batch_name, region_type, region_code) DO UPDATE
-   SET region_name = excluded.region_name, parent_code = excluded.parent_code, life = excluded.life, {_ANEW}
- WHERE (known.region_name, known.parent_code, known.life)
-       IS DISTINCT FROM (excluded.region_name, excluded.parent_code, excluded.life)
-RETURNING (xmax = 0) AS seeded
-"""
-
-# SKIP LOCKED: two runs that claim at once take different regions instead of waiting for each other.
-# A run that was declared dead while it slept takes nothing when it wakes, not even before it hears of it.
-# One statement per status, tried in this order: each has an index that gives its first row at once, however many regions.
-# The last takes a region from its refinement, which is fenced off and loses one search at most; it waits for the row,
-# which the refinement locks for milliseconds, because a person's wish must not be lost to that.
-_CLAIMABLE = (
-    ("c.status = 'PENDING'", "SKIP LOCKED"),
-    ("c.status = 'FAILED' AND (:by_person OR c.retry_at <= now())", "SKIP LOCKED"),
-    ("c.status = 'COMPLETED' AND c.end_time < CAST(:afresh_before AS timestamptz)", "SKIP LOCKED"),
-    ("c.status = 'PROCESSING' AND c.refining AND c.end_time < CAST(:afresh_before AS timestamptz)", ""),
-)
-_CLAIM = f"""
-WITH due AS (
-    SELECT c.id, c.status = 'COMPLETED' OR c.refining AS afresh FROM batch_checkpoint c
-     WHERE {OURS} AND {COLLECTABLE}
-       AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) AND NOT c.region_code = ANY(CAST(:without AS text[]))
-       AND %s
-       AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = :run_id AND e.status <> 'RUNNING')
-     ORDER BY c.failures, c.region_code
-     LIMIT :limit FOR UPDATE OF c %s
-)
-UPDATE batch_checkpoint c
-   SET status = 'PROCESSING', attempt = c.attempt + 1, run_id = :run_id, lease_expires_at = {LEASE_END},
-       round = c.round + due.afresh::int, refining = false,
-       promise = CASE WHEN due.afresh THEN 0 ELSE c.promise END,
-       refinements = CASE WHEN due.afresh THEN 0 ELSE c.refinements END,
-       searches_done = CASE WHEN due.afresh THEN 0 ELSE c.searches_done END,
-       calls_used = CASE WHEN due.afresh THEN 0 ELSE c.calls_used END,
-       processed_count = CASE WHEN due.afresh THEN 0 ELSE c.processed_count END,
-       reported_at = CASE WHEN due.afresh THEN NULL ELSE c.reported_at END,
-       start_time = CASE WHEN due.afresh THEN now() ELSE coalesce(c.start_time, now()) END,
-       end_time = NULL, retry_at = NULL
-  FROM due, region r
- WHERE c.id = due.id AND r.region_type = c.region_type AND r.region_code = c.region_code
-RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round
-"""
-CLAIM = tuple(_CLAIM % (condition, locking) for condition, locking in _CLAIMABLE)
-CLAIM_DUE = CLAIM[:2]
-
-# A region abolished meanwhile is nobody's: what its holder writes next finds the lease lost.
-MINE_ALIVE = f"{MINE} AND {COLLECTABLE}"
-
-ADVANCE = f"UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END}, {LEDGER_COUNTERS} WHERE {MINE_ALIVE}"
-
-RENEW = f"""
-UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END}
-  FROM unnest(CAST(:codes AS text[]), CAST(:attempts AS integer[])) AS held (code, attempt)
- WHERE {OURS} AND c.region_code = held.code AND c.attempt = held.attempt AND c.status = 'PROCESSING'
-"""
-
-COMPLETE = f"""
-UPDATE batch_checkpoint c
-   SET status = 'COMPLETED', refining = false, end_time = now(), lease_expires_at = NULL, error_message = NULL,
-       failure_kind = NULL, retry_at = NULL, failures = 0, reported_at = NULL, promise = :promise, plan = :plan, {LEDGER_COUNTERS}
- WHERE {MINE_ALIVE}
-   AND NOT EXISTS (
-        SELECT FROM unnest(CAST(:queries AS text[]), CAST(:sorts AS text[])) AS plan (query, sort)
-         WHERE NOT EXISTS (SELECT FROM search_query q
-                            WHERE {_ITS_LEDGER} AND (q.query, q.sort) = (plan.query, plan.sort) AND q.status <> 'FAILED'))
-"""
-COMPLETED_BY_ME = f"""
-SELECT 1 FROM batch_checkpoint c WHERE {OURS} AND c.region_code = :code AND c.attempt = :attempt AND c.status = 'COMPLETED'
-"""
-
-# Back-off doubles with every failure in a row; at the last attempt retry_at stays NULL and only a person asks again.
-# A refinement that fails leaves its region COMPLETED, with the reason; one that is given up promises nothing more.
-FAIL = f"""
-UPDATE batch_checkpoint c
-   SET status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'FAILED' END, refining = false,
-       end_time = CASE WHEN c.refining THEN c.end_time ELSE now() END,
-       promise = CASE WHEN :final OR c.failures + 1 >= :max_attempts THEN 0 ELSE c.promise END,
-       lease_expires_at = NULL, error_message = :message, failure_kind = :kind,
-       failures = c.failures + 1,
-       retry_at = CASE WHEN :final OR c.failures + 1 >= :max_attempts THEN NULL
-                       ELSE now() + make_interval(
-                           secs => least(:cap_seconds, :backoff_seconds * power(2, least(c.failures, 30)))) END,
-       {LEDGER_COUNTERS}
- WHERE {MINE_ALIVE}
-"""
-
-# A refinement is fenced off besides: back to COMPLETED by somebody else looks like completed by itself.
-_BACK = """status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'PENDING' END, refining = false, lease_expires_at = NULL,
-       attempt = c.attempt + c.refining::int"""
-RELEASE = f"UPDATE batch_checkpoint c SET {_BACK} WHERE {MINE}"
-
-# A region whose lease ran out, or whose holder is known to be dead before that.
-# Rows that are locked are left for the next look: by a worker that is storing, or by one frozen in the middle of it.
-RECLAIM = f"""
-WITH lost AS (
-    SELECT c.id FROM batch_checkpoint c
-     WHERE {OURS} AND c.status = 'PROCESSING'
-       AND (c.lease_expires_at IS NULL OR c.lease_expires_at < now() OR c.run_id = ANY(CAST(:dead_runs AS text[])))
-       FOR UPDATE SKIP LOCKED
-)
-UPDATE batch_checkpoint c SET {_BACK} FROM lost WHERE c.id = lost.id
-RETURNING c.region_code
-"""
-
-RETRY = f"""
-UPDATE batch_checkpoint c SET status = 'PENDING', failures = 0, retry_at = NULL, end_time = NULL
- WHERE {OURS} AND c.status = 'FAILED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
-RETURNING c.region_code
-"""
-
-# A region that is being refined begins the round, too: its refinement finds its lease lost.
-NEW_ROUND = f"""
-UPDATE batch_checkpoint c
-   SET status = 'PENDING', refining = false, refinements = 0, promise = 0, lease_expires_at = NULL,
-       round = c.round + 1, start_time = NULL, end_time = NULL, processed_count = 0,
-       searches_done = 0, calls_used = 0, failures = 0, retry_at = NULL,
-       error_message = NULL, failure_kind = NULL, reported_at = NULL
- WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining OR :also_unfinished AND c.status <> 'PROCESSING')
-RETURNING c.region_code
-"""
-
-# Regions completed with another base plan are due again, in the same round: what their ledger has is not asked again.
-# Those of the batch system have no plan, and are left as they are.
-REPLAN = f"""
-UPDATE batch_checkpoint c SET status = 'PENDING', refining = false, lease_expires_at = NULL
- WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining) AND c.plan <> :plan
-RETURNING c.region_code
-"""
-
-COMPLETIONS = f"""
-SELECT c.region_code, c.region_name, r.partition_key, c.attempt, c.round, coalesce(c.run_id, '') AS run_id,
-       c.processed_count AS places, c.searches_done AS searches, c.refinements, c.calls_used AS calls,
-       coalesce(extract(epoch FROM c.end_time - c.start_time), 0)::float AS seconds,
-       coalesce(l.places_new, 0) AS places_new, coalesce(l.strays, 0) AS strays,
-       coalesce(l.saturated, 0) AS saturated, coalesce(l.set_aside, 0) AS set_aside
-  FROM batch_checkpoint c
-  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
-  LEFT JOIN LATERAL (
-        SELECT sum(q.new_places) AS places_new, sum(q.strays) AS strays, sum(jsonb_array_length(q.set_aside)) AS set_aside,
-               count(*) FILTER (WHERE q.result_count >= 5) AS saturated
-          FROM search_query q
-         WHERE {_ITS_LEDGER}) l ON true
- WHERE {OURS} AND c.status = 'COMPLETED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
-   AND (:reported_too OR c.reported_at IS NULL
-        AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = c.run_id AND e.status = 'RUNNING'))
- ORDER BY c.region_code
-"""
-
-DUE = f"""
-SELECT count(*) AS due FROM batch_checkpoint c
- WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now())
-"""
-DUE_KEYS = f"""
-SELECT r.partition_key FROM batch_checkpoint c
-  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
- WHERE {OURS} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now())
-"""
-RESET = (
-    "DELETE FROM places WHERE region_type = :type",
-    "DELETE FROM search_query WHERE batch_name = :batch AND region_type = :type",
-    "DELETE FROM batch_checkpoint WHERE batch_name = :batch AND region_type = :type",
-)
-PROGRESS = f"""
-SELECT count(*) AS total, count(*) FILTER (WHERE c.status = 'COMPLETED') AS completed,
-       count(*) FILTER (WHERE c.status = 'FAILED') AS failed, count(*) FILTER (WHERE c.status = 'PROCESSING') AS processing,
-       count(*) FILTER (WHERE c.status = 'PENDING') AS pending,
-       count(*) FILTER (WHERE c.status = 'FAILED' AND c.retry_at IS NULL) AS given_up,
-       min(c.retry_at) FILTER (WHERE c.status = 'FAILED') AS next_retry_at
-  FROM batch_checkpoint c WHERE {OURS} AND {COLLECTABLE}
-"""
-
-STANDING = f"""
-SELECT c.region_code, c.region_name, c.status, coalesce(c.run_id, '') AS run_id FROM batch_checkpoint c
- WHERE {OURS} AND c.region_code = ANY(CAST(:codes AS text[])) ORDER BY c.region_code
-"""
-
-MARK_REPORTED = f"""
-UPDATE batch_checkpoint c SET reported_at = now()
-  FROM unnest(CAST(:codes AS text[]), CAST(:attempts AS integer[])) AS told (code, attempt)
- WHERE {OURS} AND c.region_code = told.code AND c.attempt = told.attempt AND c.status = 'COMPLETED'
-"""
 
 
 # What else belongs into the same transaction: the run's totals.

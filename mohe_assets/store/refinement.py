@@ -14,18 +14,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from mohe_assets.errors import LeaseLost
-from mohe_assets.store.checkpoints import (
-    COLLECTABLE,
-    COMPLETED_BY_ME,
-    LEASE_END,
-    LEDGER_COUNTERS,
-    MINE_ALIVE,
-    OURS,
-    Also,
-    Checkpoints,
-    Lease,
-)
+from mohe_assets.store.checkpoints import Also, Checkpoints, Lease
 from mohe_assets.store.database import rows
+from mohe_assets.store.transitions import COLLECTABLE, COMPLETED_BY_ME, LEASE_END, LEDGER_COUNTERS, MINE_ALIVE, OURS
 
 _REFINABLE = """c.status = 'COMPLETED' AND c.promise > 0 AND c.calls_used < :calls_per_region
            AND (c.retry_at IS NULL OR c.retry_at <= now())"""

@@ -10,10 +10,11 @@ from sqlalchemy import text
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment as dagster_environment
 from mohe_assets.collect import Request
+from mohe_assets.databases import locate
 from mohe_assets.definitions import build_defs
 from mohe_assets.defs.refreshing import mirror_partitions
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.platform import Platform, locate
+from mohe_assets.platform import Platform
 from mohe_assets.settings import Settings
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from mohe_assets import settings as settings_module
+from mohe_assets.databases import prepare
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.platform import Platform, prepare
+from mohe_assets.platform import Platform
 from mohe_assets.store import embedded
 from mohe_assets.store.database import Database, rows
 from mohe_assets.store.embedded import DAGSTER_DATABASE, EmbeddedServer

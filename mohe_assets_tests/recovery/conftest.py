@@ -13,7 +13,8 @@ from sqlalchemy import text
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment as dagster_environment
 from mohe_assets.collect import Request
-from mohe_assets.platform import Platform, locate
+from mohe_assets.databases import locate
+from mohe_assets.platform import Platform
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import EmbeddedServer

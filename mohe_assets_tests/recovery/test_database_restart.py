@@ -12,8 +12,9 @@ import pytest
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment as dagster_environment
+from mohe_assets.databases import locate, prepare
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.platform import Platform, locate, prepare
+from mohe_assets.platform import Platform
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
