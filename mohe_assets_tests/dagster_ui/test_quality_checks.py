@@ -6,7 +6,9 @@ from typing import Any, cast
 import dagster as dg
 import pytest
 
+from mohe_assets.definitions import build_defs
 from mohe_assets.defs import quality_checks
+from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.quality_checks import QUALITY_CHECKS
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.platform import Platform
@@ -39,7 +41,13 @@ def run(environment: Environment) -> Run:
     """Runs a check on this test's database."""
 
     def run(check: dg.AssetChecksDefinition, **arguments: object) -> dg.AssetCheckResult:
-        return cast("dg.AssetCheckResult", check(**arguments, mohe=MoheResource(environment=environment)))
+        mohe = MoheResource(environment=environment)
+        if arguments:
+            return cast("dg.AssetCheckResult", check(**arguments, mohe=mohe))
+        job = dg.define_asset_job("check", selection=dg.AssetSelection.checks(*check.check_keys))
+        definitions = dg.Definitions(asset_checks=[check], jobs=[job], resources={"mohe": mohe})
+        (found,) = definitions.resolve_job_def("check").execute_in_process().get_asset_check_evaluations()
+        return cast("dg.AssetCheckResult", found)
 
     return run
 
@@ -68,6 +76,18 @@ def test_after_a_whole_collection_every_check_passes_in_dagster(
     result = definitions.resolve_job_def("checks").execute_in_process(instance=instance)
     found = {one.check_name: (one.passed, one.metadata["offending"].value) for one in result.get_asset_check_evaluations()}
     assert found == {key.name: (True, 0) for check in QUALITY_CHECKS for key in check.check_keys}
+
+
+def test_a_run_that_collects_does_not_check_the_whole_country_after_it(
+    few: FewRegions, environment: Environment, instance: dg.DagsterInstance
+) -> None:
+    key = few(1)[0]
+    definitions = build_defs(resource_overrides={"mohe": MoheResource(environment=environment)})
+    job = definitions.get_repository_def().get_job("__ASSET_JOB")
+    result = job.execute_in_process(asset_selection=[PLACES], partition_key=key, instance=instance)
+    assert result.success
+    checked = {one.check_name for one in result.get_asset_check_evaluations()}
+    assert checked <= {"checkpoints_match_partitions"}
 
 
 class TestPlaces:
