@@ -4,7 +4,7 @@ ALTER TABLE batch_checkpoint
     ADD COLUMN IF NOT EXISTS refining    boolean NOT NULL DEFAULT false,      -- PROCESSING for depth; goes back to COMPLETED
     ADD COLUMN IF NOT EXISTS refinements integer NOT NULL DEFAULT 0,          -- searches of this round beyond the base plan
     ADD COLUMN IF NOT EXISTS promise     double precision NOT NULL DEFAULT 0, -- new places expected of its next refinement
-    ADD COLUMN IF NOT EXISTS plan        varchar(64);                         -- digest of the base plan it completed
+    ADD COLUMN IF NOT EXISTS plan        varchar(64);                         -- digest of the base plan it completed; '': that one has changed
 
 ALTER TABLE search_query
     ADD COLUMN IF NOT EXISTS novel integer NOT NULL DEFAULT 0;  -- places no earlier search of this region and round had

@@ -10,7 +10,7 @@ from mohe_assets.store.database import Database, rows
 # One statement however many regions there are. `unsettled`: the run that holds the row's last word may still report it.
 REGIONS = """
 SELECT r.partition_key, c.region_code, c.region_name, c.status, c.round, c.attempt,
-       c.round > 1 OR c.plan IS NOT NULL AS collected_before, coalesce(c.run_id, '') AS run_id,
+       c.round > 1 OR coalesce(c.plan = '', false) AS collected_before, coalesce(c.run_id, '') AS run_id,
        CASE WHEN c.status = 'FAILED' THEN coalesce(c.error_message, '') ELSE '' END AS error,
        coalesce(e.status = 'RUNNING', false) AND (c.status = 'FAILED' OR c.reported_at IS NULL) AS unsettled
   FROM batch_checkpoint c

@@ -159,7 +159,7 @@ RETURNING c.region_code
 # Regions completed with another base plan are due again, in the same round: what their ledger has is not asked again.
 # Those of the batch system have no plan, and are left as they are.
 REPLAN = f"""
-UPDATE batch_checkpoint c SET status = 'PENDING', refining = false, lease_expires_at = NULL
+UPDATE batch_checkpoint c SET status = 'PENDING', refining = false, lease_expires_at = NULL, plan = ''
  WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining) AND c.plan <> :plan
 RETURNING c.region_code
 """
