@@ -64,7 +64,7 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_when_it_wakes(
 ) -> None:
     codes = few(40)
     simulator.configure(latency_ms=150)
-    short = {"MOHE_LEASE_SECONDS": "2", "MOHE_HEARTBEAT_SECONDS": "0.5"}
+    short = {"MOHE_LEASE_SECONDS": "4", "MOHE_HEARTBEAT_SECONDS": "0.5"}
     sleeper = start_worker(**short)
     until(lambda: len(Collected.of(database).searches) >= 8, "eight searches")
     sleeper.send(signal.SIGSTOP)
