@@ -219,6 +219,37 @@ class TestDatabase:
         assert embedded("db", "stop").out == "The embedded PostgreSQL was not running.\n"
 
 
+class TestPlan:
+    def test_says_calls_and_days_of_what_is_left_and_sends_none(self, mohe: Mohe, store: Store, simulator: Simulator) -> None:
+        store.complete(store.claim("11680"))
+        lease = store.claim("11110")
+        store.store(lease)
+        store.checkpoints.release(lease)
+        done = mohe("plan", "--json", MOHE_SEARCH_KEYWORDS="카페,공원", MOHE_MAX_CALLS_PER_REGION="10", MOHE_DAILY_QUOTA="20")
+        assert (done.status, done.err) == (0, "")
+        found = json.loads(done.out)
+        assert (found["regions"], found["keywords"]) == (6, 2)
+        # Five regions are not completed, one search of theirs is stored; each region may be refined with eight calls more.
+        assert (found["base"]["calls"], found["base"]["days"]) == (9, 1)
+        assert found["with_refinement"]["calls"] == 9 + 6 * 8
+        assert found["with_refinement"]["days"] == 3
+        assert simulator.stats(brief=True)["naver"]["received"] == 0
+
+    def test_a_new_keyword_is_left_to_do_for_completed_regions_too(self, mohe: Mohe, store: Store) -> None:
+        for code in CODES:
+            store.complete(store.claim(code))
+        one_more = json.loads(mohe("plan", "--json", MOHE_SEARCH_KEYWORDS="카페,공원,서점").out)
+        assert one_more["base"]["calls"] == len(CODES)
+        nothing = mohe("plan", MOHE_SEARCH_KEYWORDS="카페,공원", MOHE_MAX_CALLS_PER_REGION="2")
+        assert "done" in nothing.out
+        assert "MOHE_REFINE is false" in nothing.out
+
+    def test_before_there_are_regions_it_counts_those_of_the_bundled_list(self, mohe: Mohe, database: Database) -> None:
+        del database
+        found = json.loads(mohe("plan", "--json").out)
+        assert (found["regions"], found["base"]["calls"]) == (256, 256 * 15)
+
+
 class TestEnv:
     def test_its_lines_make_plain_dagster_commands_work_in_a_shell(
         self, mohe: Mohe, tmp_path: Path, process_environment: Callable[..., Environment]
