@@ -60,6 +60,7 @@ def stage(config: SimulatorConfig, **changes: str) -> Iterator[Stage]:
                 "NAVER_CLIENT_SECRET": config.client_secret,
                 "MOHE_CALLS_PER_SECOND": str(config.calls_per_second or 5_000),
                 "MOHE_DAILY_QUOTA": "10000000",
+                "MOHE_REFINE": "false",  # what is measured is over when the base plan is
                 **changes,
             }
             settings = settings_module.load(variables)

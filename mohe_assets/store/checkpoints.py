@@ -1,4 +1,4 @@
-"""The checkpoint state machine of `batch_checkpoint`: every transition once, named, guarded, in SQL.
+"""The checkpoint state machine of `batch_checkpoint`: every transition once, named, guarded; their SQL: transitions.py.
 
                       seed, new_round
                              │
