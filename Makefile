@@ -29,7 +29,7 @@ lint: $(VENV)/.installed-dev
 test: lint
 	$(BIN)/python -m pytest
 
-# Takes about fifteen minutes; writes benchmarks/results/*.json, where README.md has its numbers from.
+# Takes about twenty-five minutes; writes benchmarks/results/*.json, where README.md has its numbers from.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/rate.py
 	$(BIN)/python benchmarks/recovery.py
