@@ -4,18 +4,18 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import dagster as dg
 from recovery_stage import UNLIMITED, Stage, stage, write
-from sqlalchemy import Engine, event, text
+from sqlalchemy import text
 
 from mohe_assets.defs.refreshing import mirror_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.sensors import pending_region_sensor
 from mohe_assets.platform import Platform
+from mohe_assets_tests.dagster_ui.conftest import statements
 from mohe_assets_tests.dagster_ui.ui import STATUSES, Up
 from mohe_assets_tests.recovery.conftest import dagster_instance
 
@@ -31,21 +31,6 @@ def seconds_of(work: Callable[[], object]) -> float:
     began = time.monotonic()
     work()
     return time.monotonic() - began
-
-
-@contextmanager
-def counted() -> Iterator[list[str]]:
-    """The statements sent meanwhile, Dagster's own included."""
-    sent: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        sent.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
 
 
 def ticks(made: Stage, instance: dg.DagsterInstance) -> dict[str, float]:
@@ -68,7 +53,7 @@ def ticks(made: Stage, instance: dg.DagsterInstance) -> dict[str, float]:
     comparing = [seconds_of(tick) for _ in range(TICKS)]
     cursor = tick()
     plain = [seconds_of(lambda: tick(cursor)) for _ in range(TICKS)]
-    with counted() as sent:
+    with statements() as sent:
         tick()
     return {
         "tick, median (s)": round(statistics.median(plain), 3),

@@ -25,7 +25,7 @@ from mohe_assets.replay import replay
 from mohe_assets.search_plan import Search, base_plan, plan_digest
 from mohe_assets.settings import Settings
 from mohe_assets.sources import NaverLocalSource
-from mohe_assets.store.api_budget import ApiAccount, SharedBudget, read_state
+from mohe_assets.store.api_budget import ApiAccount, ApiState, SharedBudget, read_state
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Executions
@@ -186,11 +186,15 @@ class Platform:
             settings.mohe_max_calls_per_region,
         )
 
+    def api_state(self) -> ApiState | None:
+        """What the API allows at this moment, None while no keys are set."""
+        has_keys = self.settings.naver_client_id is not None or self.settings.uses_hub
+        return read_state(self.database, self.account) if has_keys else None
+
     def allowance(self) -> Allowance:
         """What the API allows from now on; the whole day's quota while no keys are set."""
         settings = self.settings
-        has_keys = settings.naver_client_id is not None or settings.uses_hub
-        state = read_state(self.database, self.account) if has_keys else None
+        state = self.api_state()
         left = settings.mohe_daily_quota if state is None else state.daily_quota - state.used_today
         return Allowance(
             left_today=0 if state and state.closed_until else max(0, left),

@@ -10,7 +10,7 @@ from mohe_assets.forecast import KST, Forecast, forecast
 from mohe_assets.platform import Platform
 from mohe_assets.published import locked, replacing
 from mohe_assets.report_picture import STATUSES, draw
-from mohe_assets.store.api_budget import ApiState, read_state
+from mohe_assets.store.api_budget import ApiState
 from mohe_assets.store.report import RegionRow, TimelineRow, read_regions, read_timeline
 
 REPORT = "report.md"
@@ -71,14 +71,13 @@ def read_standing(platform: Platform, *, now: dt.datetime) -> Standing:
     settings = platform.settings
     scope = (platform.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
     regions = read_regions(*scope)
-    has_keys = settings.naver_client_id is not None or settings.uses_hub
     left, allowance = platform.work_left(), platform.allowance()
     return Standing(
         at=now,
         regions=regions,
         timeline=read_timeline(*scope),
         places=sum(region.places for region in regions),
-        api=read_state(platform.database, platform.account) if has_keys else None,
+        api=platform.api_state(),
         base=forecast(left.base, allowance, now=now),
         deepest=forecast(left.base + left.depth, allowance, now=now),
     )

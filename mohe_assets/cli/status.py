@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mohe_assets import settings as settings_module
 from mohe_assets.platform import Platform
-from mohe_assets.store.api_budget import ApiState, read_state
+from mohe_assets.store.api_budget import ApiState
 from mohe_assets.store.checkpoints import Progress
 from mohe_assets.store.overview import Overview, read_overview
 
@@ -49,11 +49,10 @@ def status(
 
 def _read(platform: Platform) -> Status:
     settings = platform.settings
-    has_keys = settings.naver_client_id is not None or settings.uses_hub
     return Status(
         progress=platform.checkpoints.progress(),
         overview=read_overview(platform.database, settings.checkpoint_batch_name, settings.checkpoint_region_type),
-        api=read_state(platform.database, platform.account) if has_keys else None,
+        api=platform.api_state(),
     )
 
 

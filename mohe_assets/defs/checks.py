@@ -5,8 +5,7 @@ import dagster as dg
 from mohe_assets.defs.agreement import disagreements, regions_of, shown
 from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.resources import MoheResource
-
-SHOWN_AT_MOST = 20
+from mohe_assets.store.quality import SHOWN_AT_MOST
 
 
 @dg.asset_check(

@@ -2,10 +2,11 @@
 
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import dagster as dg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment as dagster_environment
@@ -39,6 +40,21 @@ FewRegions = Callable[[int], list[str]]
 
 def execute(database: Database, sql: str, **values: object) -> None:
     database.transact(lambda connection: connection.execute(text(sql), values))
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """What every engine of this process sends meanwhile, Dagster's own included."""
+    sent: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 def _administer(admin: Database, sql: str) -> None:

@@ -4,8 +4,6 @@ import dataclasses
 import datetime as dt
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import dagster as dg
 import pytest
@@ -16,7 +14,6 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
 )
 from dagster._core.test_utils import create_run_for_test
-from sqlalchemy import Engine, event
 
 from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.partitions import sigungu_partitions
@@ -29,7 +26,7 @@ from mohe_assets.platform import Platform
 from mohe_assets.store.api_budget import SharedBudget
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, execute, keys_of
+from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, execute, keys_of, statements
 from mohe_assets_tests.recovery.processes import executions, materializations, partition_of, read, run_status, statuses
 
 GIVE_UP = "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = NULL, failures = 5, end_time = now()"
@@ -65,21 +62,6 @@ class Sensor:
 @pytest.fixture
 def sensor(instance: dg.DagsterInstance, environment: Environment) -> Sensor:
     return Sensor(instance=instance, environment=environment)
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """What every engine of this process sends meanwhile, Dagster's own included."""
-    sent: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        sent.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
 
 
 def budget(platform: Platform) -> SharedBudget:
