@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mohe_assets.clients.http import CallGate, OpenGate, RetryPolicy
@@ -19,11 +19,12 @@ from mohe_assets.databases import locate, require_current
 from mohe_assets.errors import SettingsError, StopRequested
 from mohe_assets.forecast import KST, Allowance
 from mohe_assets.heartbeat import alive
+from mohe_assets.logs import about
 from mohe_assets.region_work import CachedTallies, Limits, RegionWork
 from mohe_assets.regions import REGION_TYPES, build_region_list
 from mohe_assets.replay import replay
 from mohe_assets.search_plan import Search, base_plan, plan_digest
-from mohe_assets.settings import Settings
+from mohe_assets.settings import Settings, classic_ends
 from mohe_assets.sources import NaverLocalSource
 from mohe_assets.store.api_budget import ApiAccount, ApiState, SharedBudget, read_state
 from mohe_assets.store.checkpoints import Checkpoints
@@ -32,6 +33,7 @@ from mohe_assets.store.executions import Executions
 from mohe_assets.store.ledger import Ledger
 from mohe_assets.store.lifecycle import CachedIndex, Lifecycle
 from mohe_assets.store.overview import WorkLeft, work_left
+from mohe_assets.store.progress import note_plan
 from mohe_assets.store.refinement import Refinement
 from mohe_assets.store.regions import Regions
 from mohe_assets.store.replay import Replayed, Replays
@@ -192,14 +194,17 @@ class Platform:
         return read_state(self.database, self.account) if has_keys else None
 
     def allowance(self) -> Allowance:
-        """What the API allows from now on; the whole day's quota while no keys are set."""
+        """What the API allows from now on; whole quotas while no keys are set."""
         settings = self.settings
         state = self.api_state()
         left = settings.mohe_daily_quota if state is None else state.daily_quota - state.used_today
+        month = state.monthly_quota if state else None
         return Allowance(
             left_today=0 if state and state.closed_until else max(0, left),
             daily_quota=settings.mohe_daily_quota,
             calls_per_second=settings.calls_per_second,
+            left_month=max(0, month - state.used_this_month) if state and month is not None else None,
+            monthly_quota=month,
         )
 
     def replay(self, *, dry_run: bool = False) -> Replayed:
@@ -207,9 +212,14 @@ class Platform:
         replays = Replays(checkpoints=self.checkpoints, source=NaverLocalSource.name)
         return replay(replays, CachedIndex(self.lifecycle).current(), dry_run=dry_run)
 
-    def alive(self, run_id: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def alive(self, run_id: str) -> Iterator[None]:
         """A row and a heartbeat for a run that does not collect yet."""
-        return alive(self.executions, run_id, seconds=self.settings.mohe_heartbeat_seconds)
+        with (
+            about(batch=self.settings.checkpoint_batch_name, run_id=run_id),
+            alive(self.executions, run_id, seconds=self.settings.mohe_heartbeat_seconds),
+        ):
+            yield
 
     @contextmanager
     def collection(self, run_id: str, request: Request, *, total: int = 0) -> Iterator[CollectionRun]:
@@ -217,7 +227,10 @@ class Platform:
         self.settings.require_collection_keys()
         stop = threading.Event()
         budget = SharedBudget(database=self.database, account=self.account, stop=stop)
-        with self._place_client(budget, stop) as client:
+        with about(batch=self.settings.checkpoint_batch_name, run_id=run_id), self._place_client(budget, stop) as client:
+            if warning := classic_ends(dt.datetime.now(KST), self.settings.uses_hub):
+                log.warning("%s", warning)
+            note_plan(self.database, self.settings.checkpoint_batch_name, self.settings.checkpoint_region_type, self._any_plan)
             source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
             checkpoints = self.checkpoints
             ledger = Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id)

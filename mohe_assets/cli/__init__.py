@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from mohe_assets import logs, settings
 from mohe_assets.cli import db, demo, env, plan, replay, retry, simulate, status, up
 from mohe_assets.errors import MoheError
 
@@ -29,6 +30,7 @@ app.add_typer(db.app, name="db")
 
 def main() -> None:
     """One sentence and exit status 1 for whatever a person can put right."""
+    logs.install(settings.log_format())
     try:
         app()
     except MoheError as error:

@@ -54,9 +54,11 @@ def _run(variables: dict[str, str], host: str, port: int) -> int:
     typer.echo(f"The UI is at http://{host}:{port} in a few seconds; Ctrl-C stops everything.")
     supervisor = Supervisor(
         commands={
-            "the code server": _code_server("127.0.0.1", code_server_port),
-            "the daemon": [_program("dagster-daemon"), "run", "-w", str(workspace)],
-            "the web server": [_program("dagster-webserver"), "-w", str(workspace), "-h", host, "-p", str(port)],
+            "the code server": _code_server(settings, "127.0.0.1", code_server_port),
+            "the daemon": [_program("dagster-daemon"), "run", "-w", str(workspace), *_log_format(settings)],
+            "the web server": [
+                _program("dagster-webserver"), "-w", str(workspace), "-h", host, "-p", str(port), *_log_format(settings),
+            ],
         },
         environment=variables,
         first_listens=("127.0.0.1", code_server_port),
@@ -72,12 +74,18 @@ def code_server(
     """Run Dagster's code server alone, the process in which runs execute; SIGTERM lets its runs release their regions."""
     settings = settings_module.load()
     variables = {**os.environ, **environment(settings, prepare(settings))}
-    command = _code_server(host, port)
+    command = _code_server(settings, host, port)
     os.execve(command[0], command, variables)  # noqa: S606 - it takes over this process, and its signals
 
 
-def _code_server(host: str, port: int) -> list[str]:
-    return [sys.executable, "-m", "mohe_assets.defs.code_server", "-h", host, "-p", str(port)]
+def _code_server(settings: Settings, host: str, port: int) -> list[str]:
+    program = [sys.executable, "-m", "mohe_assets.defs.code_server", "-h", host, "-p", str(port)]
+    return [*program, *_log_format(settings)]
+
+
+def _log_format(settings: Settings) -> list[str]:
+    """For the lines that Dagster's processes have of themselves; text is their default, with colours."""
+    return ["--log-format", "json"] if settings.mohe_log_format == "json" else []
 
 
 def _refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:

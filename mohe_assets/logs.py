@@ -1,0 +1,90 @@
+"""How log lines look: as text or as JSON, each with the batch, run, region and attempt it is about.
+
+The facts are bound by whoever knows them, with `about`, and are added to every line of the thread meanwhile. No key can be
+among them: messages hold none (errors.py), and nothing else is added.
+"""
+
+import logging
+import sys
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+LOGGER = "mohe_assets"
+TEXT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
+TIME = "%Y-%m-%d %H:%M:%S %z"  # as Dagster's own lines have it
+# Their order in a line; whatever else is bound comes after them.
+FACTS = ("batch", "run_id", "region_code", "region_name", "round", "attempt")
+
+
+def about(**facts: object) -> AbstractContextManager[None]:
+    """Every line logged inside, in this thread, carries these facts. Threads started inside need a copy of the context."""
+    return structlog.contextvars.bound_contextvars(**facts)
+
+
+def install(log_format: str) -> None:
+    """Sends our warnings to this process's stderr. For processes in which Dagster does not do it; again replaces the first."""
+    logger = logging.getLogger(LOGGER)
+    for handler in [one for one in logger.handlers if isinstance(one, StderrHandler)]:
+        logger.removeHandler(handler)
+    logger.addHandler(StderrHandler(formatter(log_format)))
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to whatever stderr is when a line is logged."""
+
+    def __init__(self, form: logging.Formatter) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(form)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        raise AttributeError(value)
+
+
+def formatter(log_format: str, *, also: Iterable[Processor] = (), hidden: frozenset[str] = frozenset()) -> logging.Formatter:
+    """The formatter of MOHE_LOG_FORMAT. `also` adds to a JSON line; text leaves `hidden` facts out, being in its message."""
+    if log_format != "json":
+        return _TextFormatter(hidden)
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            *also,
+        ],
+        processors=[
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.EventRenamer("message"),
+            _in_order,
+            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+        ],
+        use_get_message=True,
+    )
+
+
+def _in_order(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    first = [name for name in ("timestamp", "level", "logger", "message", *FACTS) if name in line]
+    return {name: line[name] for name in (*first, *(line.keys() - set(first)))}
+
+
+class _TextFormatter(logging.Formatter):
+    def __init__(self, hidden: frozenset[str]) -> None:
+        super().__init__(TEXT, TIME)
+        self._hidden = hidden
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        line = super().formatMessage(record)
+        facts = {name: value for name, value in structlog.contextvars.get_contextvars().items() if name not in self._hidden}
+        ordered = [name for name in FACTS if name in facts]
+        text = " ".join(f"{name}={facts[name]}" for name in (*ordered, *sorted(facts.keys() - set(ordered))))
+        return f"{line} [{text}]" if text else line
