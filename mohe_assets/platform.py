@@ -55,15 +55,21 @@ class Platform:
     @contextmanager
     def open(cls, settings: Settings) -> "Iterator[Platform]":
         """Checks that the database answers and has the current schema. Raises SettingsError, DatabaseUnavailable."""
+        with cls.attached(settings) as platform:
+            require_current(platform.database, settings, locate(settings))
+            yield platform
+
+    @classmethod
+    @contextmanager
+    def attached(cls, settings: Settings) -> "Iterator[Platform]":
+        """Without a look at the database: for what has to be there while it is not. Raises SettingsError."""
         if settings.checkpoint_region_type not in REGION_TYPES:
             raise SettingsError(
                 f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed are {' and '.join(REGION_TYPES)}."
             )
-        urls = locate(settings)
         # One connection per worker, one for the heartbeat, one for the caller.
-        database = Database.connect(urls.data, pool_size=settings.mohe_worker_threads + 2)
+        database = Database.connect(locate(settings).data, pool_size=settings.mohe_worker_threads + 2)
         try:
-            require_current(database, settings, urls)
             yield cls(settings=settings, database=database)
         finally:
             database.close()

@@ -10,7 +10,7 @@ from mohe_assets.regions import bundled_snapshot
 from mohe_assets.store.database import Database
 
 BATCH = "place-ingestion-batch"
-COMPLETED, PROCESSING, FAILED, PENDING = 100, 1, 5, 150
+STATES = ["COMPLETED"] * 100 + ["PROCESSING"] + ["FAILED"] * 5 + ["PENDING"] * 150
 STARTED = dt.datetime(2025, 11, 3, 2)  # noqa: DTZ001 - its columns had no zone
 
 TABLES = """
@@ -32,8 +32,9 @@ CREATE TABLE batch_execution_metadata (
 );
 CREATE TABLE places (
     id BIGSERIAL PRIMARY KEY, name VARCHAR(255) NOT NULL, category VARCHAR(100), address VARCHAR(500), road_address VARCHAR(500),
-    latitude NUMERIC(10,8), longitude NUMERIC(11,8), phone VARCHAR(20), website_url VARCHAR(500), naver_place_id VARCHAR(50) UNIQUE,
-    rating NUMERIC(3,2) NOT NULL, created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP, updated_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP
+    latitude NUMERIC(10,8), longitude NUMERIC(11,8), phone VARCHAR(20), website_url VARCHAR(500),
+    naver_place_id VARCHAR(50) UNIQUE, rating NUMERIC(3,2) NOT NULL,
+    created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP, updated_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP
 );
 CREATE TABLE bookmarks (id BIGSERIAL PRIMARY KEY, place_id BIGINT NOT NULL REFERENCES places (id));
 CREATE FUNCTION update_updated_at_column() RETURNS TRIGGER AS $$
@@ -64,8 +65,7 @@ VALUES (:name, '카페', :address, NULL, :latitude, :longitude, :naver_place_id,
 def make(connection: Connection, *, codes_of_ten_digits: bool = False) -> None:
     """The tables, and a checkpoint for each of the 256 regions."""
     connection.exec_driver_sql(TABLES)
-    states = ["COMPLETED"] * COMPLETED + ["PROCESSING"] * PROCESSING + ["FAILED"] * FAILED + ["PENDING"] * PENDING
-    for n, (region, status) in enumerate(zip(bundled_snapshot().leaves, states, strict=True)):
+    for n, (region, status) in enumerate(zip(bundled_snapshot().leaves, STATES, strict=True)):
         done = status in ("COMPLETED", "FAILED")
         begun = STARTED + dt.timedelta(minutes=n)
         row = {
@@ -86,10 +86,7 @@ def add_places(connection: Connection, places: Sequence[dict[str, Any]]) -> None
 
 def codes(status: str) -> list[str]:
     """The regions that `make` gives this status."""
-    order = {"COMPLETED": 0, "PROCESSING": COMPLETED, "FAILED": COMPLETED + PROCESSING, "PENDING": COMPLETED + PROCESSING + FAILED}
-    length = {"COMPLETED": COMPLETED, "PROCESSING": PROCESSING, "FAILED": FAILED, "PENDING": PENDING}
-    leaves = bundled_snapshot().leaves[order[status] : order[status] + length[status]]
-    return [region.region_code for region in leaves]
+    return [region.region_code for region, its in zip(bundled_snapshot().leaves, STATES, strict=True) if its == status]
 
 
 def in_database(database: Database, **options: bool) -> None:

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from mohe_assets import logs, settings
-from mohe_assets.cli import db, demo, env, plan, replay, retry, simulate, status, up
+from mohe_assets.cli import db, demo, env, metrics, plan, replay, retry, simulate, status, up
 from mohe_assets.errors import MoheError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command()(env.env)
 app.command()(simulate.simulate)
 app.command()(plan.plan)
 app.command()(status.status)
+app.command()(metrics.metrics)
 app.command()(retry.retry)
 app.command()(retry.unblock)
 app.command()(replay.replay)

@@ -44,7 +44,9 @@ def migrate(database: Database) -> str:
     except (DBAPIError, psycopg2.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         reason = str(cause).strip().splitlines()[0].rstrip(".")
-        message = _in_use(database) if getattr(cause, "pgcode", None) == _LOCK_NOT_AVAILABLE else f"{_as_before(database)}: {reason}."
+        message = (
+            _in_use(database) if getattr(cause, "pgcode", None) == _LOCK_NOT_AVAILABLE else f"{_as_before(database)}: {reason}."
+        )
     else:
         return current_revision(database) or ""
     raise DatabaseUnavailable(message)

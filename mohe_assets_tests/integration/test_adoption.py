@@ -70,7 +70,8 @@ def test_no_row_is_lost_and_what_failed_is_due_again(old: Database) -> None:
 
     assert kept(old) == before
     assert read(old, "SELECT count(*) AS due FROM batch_checkpoint WHERE status = 'FAILED' AND retry_at <= now()") == [{"due": 5}]
-    assert read(old, "SELECT DISTINCT plan, promise, attempt FROM batch_checkpoint") == [{"plan": None, "promise": 0, "attempt": 0}]
+    marks = {"plan": None, "promise": 0, "attempt": 0}
+    assert read(old, "SELECT DISTINCT plan, promise, attempt FROM batch_checkpoint") == [marks]
     assert read(old, "SELECT execution_id, status, note, completed_regions FROM batch_execution_metadata ORDER BY id") == [
         {"execution_id": "17", "status": "COMPLETED", "note": None, "completed_regions": 40},
         {"execution_id": "18", "status": "RUNNING", "note": "the batch system called it STARTED", "completed_regions": 0},
@@ -88,7 +89,8 @@ def test_its_columns_become_as_wide_and_as_strict_as_ours(old: Database, databas
     assert read(old, "SELECT start_time FROM batch_checkpoint WHERE id = 1") == [
         {"start_time": old_database.STARTED.replace(tzinfo=KST)}
     ]
-    execute(old, "INSERT INTO places (name, category, address, latitude, longitude, naver_place_id) VALUES ('', '', '', 1, 1, '')")
+    values = "(name, category, address, latitude, longitude, naver_place_id) VALUES ('', '', '', 1, 1, '')"
+    execute(old, f"INSERT INTO places {values}")
 
 
 def test_psql_takes_the_files_over_it_twice_and_a_migration_finishes_what_they_began(

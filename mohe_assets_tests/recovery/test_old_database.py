@@ -71,7 +71,8 @@ def test_what_the_batch_system_completed_is_kept_and_the_rest_is_collected(
     assert (len(answers), set(answers.values())) == (156 * len(KEYWORDS), {1})
     assert Collected.of(old).searches == reference.only(searched).searches
 
-    rows_now = read(old, "SELECT id, name, latitude, longitude, naver_place_id, old_place_id, region_code FROM places ORDER BY id")
+    rows_now = read(old, """SELECT id, name, latitude, longitude, naver_place_id, old_place_id, region_code
+                              FROM places ORDER BY id""")  # fmt: skip
     after = rows_now[: len(before)]
     # The one that was there twice is there twice, and no third time.
     points = [(row["name"], row["latitude"], row["longitude"]) for row in rows_now]
