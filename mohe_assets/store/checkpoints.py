@@ -57,6 +57,7 @@ from mohe_assets.store.transitions import (
     RETRY,
     SEED,
     STANDING,
+    TAKE_BACK,
 )
 
 RETRY_CAP_SECONDS = 6 * 3600
@@ -238,17 +239,24 @@ class Checkpoints:
         """PROCESSING → PENDING for expired leases and for regions of dead runs; returns the region codes."""
         return [row["region_code"] for row in rows(connection, RECLAIM, **self._scope, dead_runs=sorted(dead_runs))]
 
+    def take_back(self, codes: Collection[str]) -> list[str]:
+        """PROCESSING → PENDING (a refinement: COMPLETED) because a person asks, whoever holds the regions."""
+        return self._changed(TAKE_BACK, codes=sorted(codes))
+
     def retry(self, codes: Collection[str] | None = None) -> list[str]:
         """FAILED → PENDING because a person asks; all of them without `codes`."""
-        return [str(row["region_code"]) for row in self._select(RETRY, any_code=codes is None, codes=sorted(codes or ()))]
+        return self._changed(RETRY, any_code=codes is None, codes=sorted(codes or ()))
 
-    def new_round(self, *, also_unfinished: bool = False) -> list[str]:
+    def new_round(self, codes: Collection[str] | None = None, *, also_unfinished: bool = False) -> list[str]:
         """COMPLETED → PENDING with a new round of searches; `also_unfinished` starts PENDING and FAILED anew too."""
-        return [str(row["region_code"]) for row in self._select(NEW_ROUND, also_unfinished=also_unfinished)]
+        return self._changed(NEW_ROUND, any_code=codes is None, codes=sorted(codes or ()), also_unfinished=also_unfinished)
+
+    def _changed(self, sql: str, **values: object) -> list[str]:
+        return sorted(str(row["region_code"]) for row in self._select(sql, **values))
 
     def replan(self, digest: str) -> list[str]:
         """COMPLETED → PENDING where the base plan was another than that of this digest; the round stays."""
-        return [str(row["region_code"]) for row in self._select(REPLAN, plan=digest)]
+        return self._changed(REPLAN, plan=digest)
 
     def completions(self, codes: Collection[str] | None = None, *, reported_too: bool = False) -> list[Completion]:
         """Completed regions, by default those that Dagster was not told of and whose run is over, so that nobody will."""

@@ -139,6 +139,16 @@ UPDATE batch_checkpoint c SET {_BACK} FROM lost WHERE c.id = lost.id
 RETURNING c.region_code
 """
 
+# A person takes regions back, from a holder that lives or not; a holder finds its lease lost at its next write.
+TAKE_BACK = f"""
+WITH asked AS (
+    SELECT c.id FROM batch_checkpoint c
+     WHERE {OURS} AND c.status = 'PROCESSING' AND c.region_code = ANY(CAST(:codes AS text[])) FOR UPDATE
+)
+UPDATE batch_checkpoint c SET {_BACK} FROM asked WHERE c.id = asked.id
+RETURNING c.region_code
+"""
+
 RETRY = f"""
 UPDATE batch_checkpoint c SET status = 'PENDING', failures = 0, retry_at = NULL, end_time = NULL
  WHERE {OURS} AND c.status = 'FAILED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
@@ -153,6 +163,7 @@ UPDATE batch_checkpoint c
        searches_done = 0, calls_used = 0, failures = 0, retry_at = NULL,
        error_message = NULL, failure_kind = NULL, reported_at = NULL
  WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining OR :also_unfinished AND c.status <> 'PROCESSING')
+   AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
 RETURNING c.region_code
 """
 
