@@ -42,7 +42,9 @@ WITH span AS (
 SELECT calls, seconds, calls / greatest(1, seconds) AS calls_per_second,
        (SELECT max(answered_at) FROM search_query) AS last_answer_at
   FROM (SELECT coalesce(sum(q.calls), 0)::int AS calls, extract(epoch FROM now() - span.since)::float AS seconds
-          FROM span LEFT JOIN search_query q ON q.answered_at > span.since AND q.batch_name = :batch AND q.region_type = :type
+          FROM span
+          LEFT JOIN search_query q ON q.answered_at > span.since AND q.answered_at > now() - interval '1 minute'  -- for its index
+                AND q.batch_name = :batch AND q.region_type = :type
          GROUP BY span.since) answered
 """
 BY_SIDO = """
@@ -58,21 +60,28 @@ SELECT r.sido_name, count(*) AS regions, count(*) FILTER (WHERE c.status = 'COMP
 
 
 # What completed regions have in their ledger does not matter, unless it was for another plan; those of the batch system
-# have no plan and no ledger. The ledger of a region is read only if it has to be.
+# have no plan and no ledger. The ledger is read for the others alone, and for those that have anything in it.
 WORK_LEFT = """
-SELECT count(*) AS regions, coalesce(sum(greatest(:keywords - done, 0)) FILTER (WHERE NOT finished), 0)::int AS base,
+WITH regions AS (
+    SELECT c.region_code, c.round, c.calls_used, c.status = 'COMPLETED' AND c.plan IS NULL AS legacy,
+           (c.status = 'COMPLETED' OR c.refining) AND coalesce(c.plan, :plan) = :plan AS finished,
+           c.searches_done > c.refinements AS begun
+      FROM batch_checkpoint c
+      JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
+     WHERE c.batch_name = :batch AND c.region_type = :type
+), done AS (
+    SELECT q.region_code, count(*) AS searches
+      FROM regions
+      JOIN search_query q ON (q.batch_name, q.region_type, q.region_code, q.round)
+                             = (:batch, :type, regions.region_code, regions.round)
+     WHERE regions.begun AND NOT regions.finished
+       AND q.stage = 'base' AND q.status <> 'FAILED' AND q.keyword = ANY(CAST(:words AS text[]))
+     GROUP BY q.region_code
+)
+SELECT count(*) AS regions,
+       coalesce(sum(greatest(:keywords - coalesce(done.searches, 0), 0)) FILTER (WHERE NOT finished), 0)::int AS base,
        coalesce(sum(greatest(:calls_per_region - greatest(calls_used, :keywords), 0)) FILTER (WHERE NOT legacy), 0)::int AS depth
-  FROM (SELECT c.calls_used, c.status = 'COMPLETED' AND c.plan IS NULL AS legacy,
-               (c.status = 'COMPLETED' OR c.refining) AND coalesce(c.plan, :plan) = :plan AS finished,
-               CASE WHEN c.searches_done = c.refinements OR c.status = 'COMPLETED' AND coalesce(c.plan, :plan) = :plan THEN 0 ELSE
-               (SELECT count(*) FROM search_query q
-                 WHERE (q.batch_name, q.region_type, q.region_code, q.round)
-                       = (c.batch_name, c.region_type, c.region_code, c.round)
-                   AND q.stage = 'base' AND q.status <> 'FAILED' AND q.keyword = ANY(CAST(:words AS text[]))) END AS done
-          FROM batch_checkpoint c
-          JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
-                       AND r.status = 'ACTIVE' AND r.is_leaf
-         WHERE c.batch_name = :batch AND c.region_type = :type) regions
+  FROM regions LEFT JOIN done USING (region_code)
 """
 
 
