@@ -56,6 +56,17 @@ def prepare(settings: Settings) -> DatabaseUrls:
     return urls
 
 
+def ready(settings: Settings) -> DatabaseUrls:
+    """The databases, checked: for processes that may run many times over, with a role that may not migrate."""
+    urls = locate(settings)
+    database = Database.connect(urls.data)
+    try:
+        require_current(database, settings, urls)
+    finally:
+        database.close()
+    return urls
+
+
 def require_current(database: Database, settings: Settings, urls: DatabaseUrls) -> None:
     """A server of a person's own is left as it is, with a sentence what to do; the embedded one is made ready."""
     try:

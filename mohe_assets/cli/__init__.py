@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from mohe_assets.cli import db, demo, env, plan, replay, retry, simulate, status, up
+from mohe_assets.cli import db, demo, env, plan, processes, replay, retry, simulate, status, up
 from mohe_assets.errors import MoheError
 
 app = typer.Typer(
@@ -16,7 +16,9 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(up.up)
-app.command("code-server")(up.code_server)
+app.command("code-server")(processes.code_server)
+app.command()(processes.daemon)
+app.command()(processes.webserver)
 app.command()(env.env)
 app.command()(simulate.simulate)
 app.command()(plan.plan)
