@@ -23,7 +23,9 @@ COMMANDS = {
     "replay": "replay:replay",
     "env": "env:env",
     "db": "db:app",
-    "code-server": "up:code_server",
+    "code-server": "processes:code_server",
+    "daemon": "processes:daemon",
+    "webserver": "processes:webserver",
     "simulate": "simulate:simulate",
 }
 

@@ -12,16 +12,17 @@ from typing import Any, Self, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
-from mohe_assets.errors import DatabaseUnavailable
+from mohe_assets.errors import DatabaseUnavailable, NotPermitted
 
 log = logging.getLogger(__name__)
 
 # How long a run waits for a database that restarts before it gives up. A PostgreSQL restart takes seconds.
 RECONNECT_SECONDS = 120.0
 CONNECT_TIMEOUT_SECONDS = 5
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 _T = TypeVar("_T")
 
@@ -83,15 +84,20 @@ class Database:
         `autocommit` saves two round trips where `work` is a single statement.
 
         `work` must be safe to repeat: a connection lost while committing leaves unknown whether it was.
-        Raises DatabaseUnavailable after `reconnect_seconds`.
+        Raises DatabaseUnavailable after `reconnect_seconds`, NotPermitted at once.
         """
         try:
             patiently = reconnecting(self.reconnect_seconds, self.sleep)
             return cast("_T", patiently(self._once, work, autocommit=autocommit))
         except OperationalError as error:
             reason = str(error.orig).strip().splitlines()[0] if error.orig else "no connection"
-            message = f"The database {self.where} cannot be used: {reason.rstrip('.')}."
-        raise DatabaseUnavailable(message)
+            unusable = DatabaseUnavailable(f"The database {self.where} cannot be used: {reason.rstrip('.')}.")
+        except ProgrammingError as error:
+            if getattr(error.orig, "pgcode", None) != _INSUFFICIENT_PRIVILEGE:
+                raise
+            reason = str(error.orig).strip().splitlines()[0]
+            unusable = NotPermitted(f"The database {self.where} does not let this role do that: {reason}.")
+        raise unusable
 
     def _once(self, work: Callable[[Connection], _T], *, autocommit: bool) -> _T:
         if not autocommit:
