@@ -58,8 +58,9 @@ class Database:
     @classmethod
     def connect(cls, url: str, *, pool_size: int = 5, application_name: str = "mohe") -> Self:
         """Nothing is opened yet; the first transaction does."""
+        address = make_url(url).set(drivername="postgresql+psycopg2")
         engine = create_engine(
-            make_url(url).set(drivername="postgresql+psycopg2"),
+            address,
             pool_size=pool_size,
             max_overflow=4,
             pool_recycle=1800,
@@ -73,7 +74,9 @@ class Database:
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
                 # No transaction of ours pauses: one that does belongs to a frozen process, and must not keep its locks.
-                "options": "-c timezone=Asia/Seoul -c lock_timeout=30s -c idle_in_transaction_session_timeout=5s",
+                # The URL's own options come last and win; a search_path is among them where the tables are not in public.
+                "options": "-c timezone=Asia/Seoul -c lock_timeout=30s -c idle_in_transaction_session_timeout=5s "
+                + str(address.query.get("options", "")),
             },
         )
         return cls(engine=engine)
