@@ -211,7 +211,7 @@ class Platform:
     def replay(self, *, dry_run: bool = False) -> Replayed:
         """Rebuilds places from the ledger's answers, or counts what that would change. Raises ReplayRefused."""
         replays = Replays(checkpoints=self.checkpoints, source=NaverLocalSource.name)
-        return replay(replays, CachedIndex(self.lifecycle).current(), dry_run=dry_run)
+        return replay(replays, self.lifecycle.index(), dry_run=dry_run)
 
     def alive(self, run_id: str) -> AbstractContextManager[None]:
         """A row and a heartbeat for a run that does not collect yet."""
@@ -235,7 +235,7 @@ class Platform:
                     heartbeat_seconds=self.settings.mohe_heartbeat_seconds,
                 ),
                 source=source,
-                index=CachedIndex(self.lifecycle).current,
+                index=CachedIndex(self.lifecycle),
                 dongs=self.regions.dongs,
                 checkpoints=checkpoints,
                 refinement=self.refinement,

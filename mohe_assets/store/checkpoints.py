@@ -31,13 +31,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from mohe_assets.errors import FailureKind, LeaseLost
 from mohe_assets.search_plan import Search, plan_digest
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database, rows, statement
 from mohe_assets.store.transitions import (
-    ADVANCE,
     CLAIM,
     CLAIM_DUE,
     COMPLETE,
@@ -149,7 +148,7 @@ class Checkpoints:
         return self.database.transact(lambda connection: self._count(connection, sql, **values))
 
     def _count(self, connection: Connection, sql: str, **values: object) -> int:
-        return connection.execute(text(sql), {**self._scope, **values}).rowcount
+        return connection.execute(statement(sql), {**self._scope, **values}).rowcount
 
     def _select(self, sql: str, **values: object) -> list[dict[str, object]]:
         return self.database.transact(lambda connection: rows(connection, sql, **{**self._scope, **values}))
@@ -186,13 +185,6 @@ class Checkpoints:
             if len(found) < limit:
                 found += self._select(sql, limit=limit - len(found), **values)
         return sorted((Lease(**row) for row in found), key=lambda lease: lease.region_code)  # type: ignore[arg-type]
-
-    def advance(self, connection: Connection, lease: Lease) -> None:
-        """Renews the lease and derives the counters, last in a search's transaction. Raises LeaseLost."""
-        if not self._count(connection, ADVANCE, **_guard(lease), lease_seconds=self.lease_seconds):
-            raise LeaseLost(
-                f"{lease.region_name} is held by another run, or was abolished, since attempt {lease.attempt} lost its lease."
-            )
 
     def renew(self, leases: Collection[Lease]) -> int:
         """Renews the leases still held; returns how many were."""
@@ -296,6 +288,13 @@ class Checkpoints:
         """Dagster has the events of these completions."""
         if completions:
             self._run(MARK_REPORTED, **_codes_and_attempts(completions))
+
+
+def lease_lost(lease: Lease) -> LeaseLost:
+    """What a worker is told whose fencing token is not the checkpoint's any more."""
+    return LeaseLost(
+        f"{lease.region_name} is held by another run, or was abolished, since attempt {lease.attempt} lost its lease."
+    )
 
 
 def _guard(lease: Lease) -> dict[str, object]:

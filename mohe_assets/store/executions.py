@@ -18,10 +18,10 @@ from functools import cache
 from pathlib import Path
 
 import psutil
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from mohe_assets.store.checkpoints import Checkpoints
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database, rows, statement
 
 
 class Ending(StrEnum):
@@ -147,25 +147,25 @@ class Executions:
                 "process_id": process.process_id,
                 "process_started": process.process_started,
             }
-            connection.execute(text(START), {"batch": self.batch_name, "run_id": run_id, **values})
+            connection.execute(statement(START), {"batch": self.batch_name, "run_id": run_id, **values})
             self.tally(connection, run_id, total=total)
 
         self.database.transact(work)
 
     def heartbeat(self, run_id: str) -> bool:
         """False when the run was declared dead and has to end."""
-        return bool(self.database.transact(lambda c: c.execute(text(HEARTBEAT), {"run_id": run_id}).rowcount))
+        return bool(self.database.transact(lambda c: c.execute(statement(HEARTBEAT), {"run_id": run_id}).rowcount))
 
     def tally(self, connection: Connection, run_id: str, *, total: int = 0) -> None:
         """Derives the run's totals, in the transaction of whatever changed them."""
-        connection.execute(text(TALLY), {"run_id": run_id, "total": total})
+        connection.execute(statement(TALLY), {"run_id": run_id, "total": total})
 
     def finish(self, run_id: str, ending: Ending, note: str | None = None) -> bool:
         """Ends the row with its final totals; False when the run had been declared dead before."""
 
         def work(connection: Connection) -> bool:
             self.tally(connection, run_id)
-            done = connection.execute(text(FINISH), {"run_id": run_id, "status": ending.value, "note": note})
+            done = connection.execute(statement(FINISH), {"run_id": run_id, "status": ending.value, "note": note})
             return bool(done.rowcount)
 
         return self.database.transact(work)
@@ -209,7 +209,7 @@ class Executions:
 
     def mark_ended_in_dagster(self, run_ids: Collection[str]) -> None:
         """These runs hold no queue slot any more."""
-        self.database.transact(lambda c: c.execute(text(ENDED_IN_DAGSTER), {"ended": sorted(run_ids)}))
+        self.database.transact(lambda c: c.execute(statement(ENDED_IN_DAGSTER), {"ended": sorted(run_ids)}))
 
 
 def _bury(connection: Connection, checkpoints: Checkpoints, dead: Collection[str], *, note: str) -> Burial:
