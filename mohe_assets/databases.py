@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from mohe_assets.errors import DatabaseUnavailable
+from mohe_assets.errors import DatabaseUnavailable, NotPermitted
 from mohe_assets.settings import Settings
 from mohe_assets.store import schema
 from mohe_assets.store.database import Database
@@ -56,6 +56,17 @@ def prepare(settings: Settings) -> DatabaseUrls:
     return urls
 
 
+def ready(settings: Settings) -> DatabaseUrls:
+    """The databases, checked: for processes that may run many times over, with a role that may not migrate."""
+    urls = locate(settings)
+    database = Database.connect(urls.data)
+    try:
+        require_current(database, settings, urls)
+    finally:
+        database.close()
+    return urls
+
+
 def require_current(database: Database, settings: Settings, urls: DatabaseUrls) -> None:
     """A server of a person's own is left as it is, with a sentence what to do; the embedded one is made ready."""
     try:
@@ -92,8 +103,8 @@ def _ensure_database(url: str, *, beside: str) -> None:
         for statement in (f"CREATE DATABASE {quoted}", f"ALTER DATABASE {quoted} SET timezone TO 'UTC'"):
             # UTC, because Dagster writes its runs' times as the session's local ones and reads them as UTC.
             there.transact(partial(_execute, statement), autocommit=True)
-    except ProgrammingError as error:
-        reason = str(error.orig).strip().splitlines()[0]
+    except (ProgrammingError, NotPermitted) as error:
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[0].rstrip(".")
         message = (
             f"Dagster's database {name!r} is missing and cannot be created ({reason}); "
             "create it, or set MOHE_DAGSTER_DATABASE_URL."

@@ -59,6 +59,8 @@ class Settings(BaseSettings):
     mohe_catalog_dir: Path | None = None
     mohe_database_url: SecretStr | None = None
     mohe_dagster_database_url: SecretStr | None = None
+    mohe_collector_password: SecretStr | None = None
+    mohe_reader_password: SecretStr | None = None
     mohe_government_api_url: str = "https://apis.data.go.kr"
     mohe_naver_api_url: str = "https://openapi.naver.com"
     mohe_naver_hub_url: str = "https://naverapihub.apigw.ntruss.com"

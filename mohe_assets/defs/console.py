@@ -20,8 +20,8 @@ _IN_DAGSTERS_TEXT = frozenset({"run_id"})
 
 @dg.logger({"name": dg.Field(str, default_value="dagster"), "log_level": dg.Field(str, default_value="DEBUG")})
 def console(init: dg.InitLoggerContext) -> logging.Logger:
-    """Stands in for Dagster's colored_console_logger, and takes its config."""
-    logger = logging.Logger(str(init.logger_config["name"]), level=init.logger_config["log_level"])
+    """Stands in for Dagster's colored_console_logger, takes its config, and is as much a logger of its own for each run."""
+    logger = logging.Logger(str(init.logger_config["name"]), level=init.logger_config["log_level"])  # noqa: LOG001
     formatter = logs.formatter(settings.log_format(), also=[_of_dagster], hidden=_IN_DAGSTERS_TEXT)
     logger.addHandler(logs.StderrHandler(formatter))
     return logger

@@ -17,7 +17,8 @@ PAGE = 5_000
 # Whatever we found is named by the ledger, in the same transaction.
 UNKNOWN = """
 SELECT p.id, p.name, p.latitude, p.longitude FROM places p
- WHERE p.id > :after AND NOT EXISTS (SELECT FROM search_query q CROSS JOIN unnest(q.place_ids) AS found (id) WHERE found.id = p.id)
+ WHERE p.id > :after
+   AND NOT EXISTS (SELECT FROM search_query q CROSS JOIN unnest(q.place_ids) AS found (id) WHERE found.id = p.id)
  ORDER BY p.id LIMIT :page
 """
 # One that is in the table twice keeps its key in the first row; the other rows stay under the key they had.

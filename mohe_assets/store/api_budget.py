@@ -16,10 +16,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, StopRequested
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database, rows, statement
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,11 @@ PROBE_SECONDS = 30.0
 RECHECK_SECONDS = 0.25
 
 RESERVE = """
-SELECT * FROM reserve_call(:api, :account, :credentials, :calls_per_second, :daily_quota, :monthly_quota, :probe_seconds)
+SELECT verdict, wait_seconds, until, why, probe
+  FROM reserve_call(%(api)s, %(account)s, %(credentials)s, %(calls_per_second)s, %(daily_quota)s, %(monthly_quota)s,
+                    %(probe_seconds)s)
 """
+RESERVED = ("verdict", "wait_seconds", "until", "why", "probe")
 GIVE_BACK = """
 UPDATE api_usage SET reserved = reserved - 1
  WHERE api = :api AND account = :account AND day = budget_day(budget_clock()) AND reserved > 0
@@ -166,7 +169,7 @@ def read_state(database: Database, account: ApiAccount) -> ApiState:
 
 def unblock(database: Database, api: str) -> int:
     """A person says that the refused credentials work again; returns how many accounts were blocked."""
-    return database.transact(lambda connection: connection.execute(text(UNBLOCK), {"api": api}).rowcount)
+    return database.transact(lambda connection: connection.execute(statement(UNBLOCK), {"api": api}).rowcount)
 
 
 @dataclass(kw_only=True)
@@ -235,7 +238,8 @@ class SharedBudget:
             "monthly_quota": self.account.monthly_quota,
             "probe_seconds": PROBE_SECONDS,
         }
-        return self.database.transact(lambda connection: rows(connection, RESERVE, **values)[0], autocommit=True)
+        (row,) = self.database.call(RESERVE, **values)
+        return dict(zip(RESERVED, row, strict=True))
 
     def _wait_for_slot(self, seconds: float) -> None:
         try:
@@ -290,6 +294,6 @@ class SharedBudget:
 
     def _do(self, sql: str, **values: object) -> None:
         def work(connection: Connection) -> None:
-            connection.execute(text(sql), {**self.account.key, **values})
+            connection.execute(statement(sql), {**self.account.key, **values})
 
         self.database.transact(work, autocommit=True)

@@ -53,14 +53,20 @@ def execute(database: Database, sql: str) -> None:
 
 def kept(database: Database) -> list[dict[str, Any]]:
     """Every checkpoint as the batch system's own columns have it; its times are KST."""
-    return read(database, """SELECT id, batch_name, region_type, region_code, region_name, parent_code, status, start_time::timestamp,
-                                    end_time::timestamp, coalesce(processed_count, 0) AS places, error_message,
-                                    created_at::timestamp, updated_at::timestamp FROM batch_checkpoint ORDER BY id""")  # fmt: skip
+    return read(
+        database,
+        """SELECT id, batch_name, region_type, region_code, region_name, parent_code, status, start_time::timestamp,
+                  end_time::timestamp, coalesce(processed_count, 0) AS places, error_message, created_at::timestamp,
+                  updated_at::timestamp FROM batch_checkpoint ORDER BY id""",
+    )
 
 
 def column_types(database: Database) -> dict[tuple[str, str], tuple[str, str]]:
-    found = read(database, """SELECT table_name, column_name, data_type || coalesce(character_maximum_length::text, '') AS type,
-                                     is_nullable FROM information_schema.columns WHERE table_schema = current_schema()""")  # fmt: skip
+    found = read(
+        database,
+        """SELECT table_name, column_name, data_type || coalesce(character_maximum_length::text, '') AS type, is_nullable
+             FROM information_schema.columns WHERE table_schema = current_schema()""",
+    )
     return {(row["table_name"], row["column_name"]): (row["type"], row["is_nullable"]) for row in found}
 
 
