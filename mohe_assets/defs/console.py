@@ -9,7 +9,6 @@ import logging
 import dagster as dg
 from dagster import _loggers as dagster_loggers
 from dagster._core.log_manager import LOG_RECORD_METADATA_ATTR
-from structlog.typing import EventDict, WrappedLogger
 
 from mohe_assets import logs, settings
 from mohe_assets.regions import code_of_partition_key
@@ -32,7 +31,7 @@ def use_for_runs() -> None:
     dagster_loggers.colored_console_logger = console
 
 
-def _of_dagster(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+def _of_dagster(_logger: object, _method: str, line: logs.Line) -> logs.Line:
     """The facts of a line of Dagster's that its text has in front: which run, job and step, which event, which partition."""
     meta = getattr(line["_record"], LOG_RECORD_METADATA_ATTR, None) or {}
     event = meta.get("dagster_event")

@@ -62,10 +62,7 @@ def compose(*arguments: str, env_file: Path = EXAMPLE, **variables: str) -> subp
 def _program() -> list[str]:
     if shutil.which("docker-compose"):
         return ["docker-compose"]
-    if (
-        shutil.which("docker")
-        and not subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode
-    ):
+    if shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
         return ["docker", "compose"]
     pytest.skip("docker-compose is not installed; `make docker-compose` does that on Debian, as root")
 

@@ -78,7 +78,9 @@ def test_keys_are_in_one_container_and_the_owner_s_password_is_where_tables_are_
     assert {name for name, one in told.items() if "mohe_user@" in str(one.environment)} == {"migrate"}
 
 
-def test_ports_are_open_to_this_machine_only_unless_told_otherwise(plain: dict[str, Service], told: dict[str, Service]) -> None:
+def test_ports_are_open_to_this_machine_only_unless_told_otherwise(
+    plain: dict[str, Service], told: dict[str, Service]
+) -> None:
     published = {name: [*one.ports] for name, one in plain.items() if one.ports}
     assert published == {"postgres": ["127.0.0.1:5432:5432/tcp"], "webserver": ["127.0.0.1:3000:3000/tcp"]}
     assert told["webserver"].ports == ["192.0.2.7:8080:3000/tcp"]
