@@ -3,7 +3,7 @@
 from mohe_assets.store.migrations.plain_sql import apply
 
 revision = "008"
-down_revision = "006"
+down_revision = "007"
 branch_labels = None
 depends_on = None
 
