@@ -105,16 +105,19 @@ class Database:
         `work` must be safe to repeat: a connection lost while committing leaves unknown whether it was.
         Raises DatabaseUnavailable after `reconnect_seconds`, NotPermitted at once.
         """
+        return self._patiently(lambda: self._once(work, autocommit=autocommit))
+
+    def _patiently(self, attempt: Callable[[], _T]) -> _T:
         try:
-            patiently = reconnecting(self.reconnect_seconds, self.sleep)
-            return cast("_T", patiently(self._once, work, autocommit=autocommit))
-        except OperationalError as error:
-            reason = str(error.orig).strip().splitlines()[0] if error.orig else "no connection"
+            return reconnecting(self.reconnect_seconds, self.sleep)(attempt)
+        except (OperationalError, psycopg2.OperationalError) as error:
+            reason = str(getattr(error, "orig", error) or "no connection").strip().splitlines()[0]
             unusable = DatabaseUnavailable(f"The database {self.where} cannot be used: {reason.rstrip('.')}.")
-        except ProgrammingError as error:
-            if getattr(error.orig, "pgcode", None) != _INSUFFICIENT_PRIVILEGE:
+        except (ProgrammingError, psycopg2.ProgrammingError) as error:
+            cause = getattr(error, "orig", error)
+            if getattr(cause, "pgcode", None) != _INSUFFICIENT_PRIVILEGE:
                 raise
-            reason = str(error.orig).strip().splitlines()[0]
+            reason = str(cause).strip().splitlines()[0]
             unusable = NotPermitted(f"The database {self.where} does not let this role do that: {reason}.")
         raise unusable
 
@@ -134,11 +137,15 @@ class Database:
         try:
             return self._straight(sql, values)
         except psycopg2.Error as error:
-            if not _passes(error):
-                raise
-            _log_trouble(error)
-        # The pool is SQLAlchemy's: it finds out here that its other connections are gone as well.
-        return self.transact(lambda connection: _by_driver(connection, sql, values), autocommit=True)
+            met = [error]
+
+        def again() -> list[tuple[Any, ...]]:
+            if met:
+                raise met.pop()
+            # By SQLAlchemy, whose pool finds out here that its other connections are gone as well.
+            return self._once(lambda connection: _by_driver(connection, sql, values), autocommit=True)
+
+        return self._patiently(again)
 
     def _straight(self, sql: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
         try:
@@ -177,10 +184,7 @@ class Database:
 
 
 def _say(state: RetryCallState) -> None:
-    _log_trouble(state.outcome.exception() if state.outcome else None)
-
-
-def _log_trouble(error: BaseException | None) -> None:
+    error = state.outcome.exception() if state.outcome else None
     reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
     log.warning("database: %s; trying again", reason)
 
