@@ -25,6 +25,26 @@ log = logging.getLogger(__name__)
 RECONNECT_SECONDS = 120.0
 CONNECT_TIMEOUT_SECONDS = 5
 _INSUFFICIENT_PRIVILEGE = "42501"
+# A peer that vanished without a word is noticed in about half a minute. Keep-alives do that for a connection at rest; one with
+# a statement on its way, or an answer, has to be told separately, or its kernel sends again for a quarter of an hour.
+LOSS_NOTICED = {
+    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+# The same from the server's side: what a vanished client held is given back, its connection included.
+_SESSION = {
+    "timezone": "Asia/Seoul",
+    "lock_timeout": "30s",
+    # No transaction of ours pauses: one that does belongs to a frozen or vanished process, and must not keep its locks.
+    "idle_in_transaction_session_timeout": "5s",
+    "tcp_keepalives_idle": "10s",
+    "tcp_keepalives_interval": "5s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "20s",
+}
 
 _T = TypeVar("_T")
 
@@ -83,16 +103,10 @@ class Database:
             hide_parameters=True,  # an exception must not carry rows, nor what a row may hold
             json_serializer=lambda value: json.dumps(value, ensure_ascii=False),
             connect_args={
-                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
                 "application_name": application_name,
-                # A server that vanished without a word is noticed in about half a minute instead of hours.
-                "keepalives_idle": 10,
-                "keepalives_interval": 5,
-                "keepalives_count": 3,
-                # No transaction of ours pauses: one that does belongs to a frozen process, and must not keep its locks.
+                **LOSS_NOTICED,
                 # The URL's own options come last and win; a search_path is among them where the tables are not in public.
-                "options": "-c timezone=Asia/Seoul -c lock_timeout=30s -c idle_in_transaction_session_timeout=5s "
-                + str(address.query.get("options", "")),
+                "options": " ".join([*(f"-c {name}={value}" for name, value in _SESSION.items()), address.query.get("options", "")]),
             },
         )
         return cls(engine=engine)
