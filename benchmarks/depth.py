@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from recovery_stage import UNLIMITED, Stage, stage, write
+from benchmarks.stage import UNLIMITED, Stage, stage, write
 
 from mohe_assets.collect import Request
 from mohe_assets_tests.recovery.processes import read, repeated

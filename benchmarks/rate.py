@@ -2,7 +2,7 @@
 
 import argparse
 
-from recovery_stage import stage, write
+from benchmarks.stage import stage, write
 
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets_tests.recovery.conftest import keep_regions

@@ -5,7 +5,7 @@ import random
 import statistics
 import time
 
-from recovery_stage import Stage, stage, uninterrupted, write
+from benchmarks.stage import Stage, stage, uninterrupted, write
 
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets_tests.recovery.processes import Collected, repeated, statuses, until

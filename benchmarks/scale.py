@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import dagster as dg
-from recovery_stage import UNLIMITED, Stage, stage, write
+from benchmarks.stage import UNLIMITED, Stage, stage, write
 from sqlalchemy import text
 
 from mohe_assets.defs.refreshing import mirror_partitions

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 
-from recovery_stage import write
-from search_plan_worlds import LEAVES, Country, Found
+from benchmarks.stage import write
+from benchmarks.search_plan_worlds import LEAVES, Country, Found
 
 from mohe_assets.refinement import Answered, RegionPlan
 from mohe_assets.search_plan import Search, Sort, Stage, base_plan

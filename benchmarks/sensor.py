@@ -5,7 +5,7 @@ import os
 import time
 from itertools import pairwise
 
-from recovery_stage import stage, write
+from benchmarks.stage import stage, write
 
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets_tests.dagster_ui.ui import Up
