@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from benchmarks.contestants import (
     BATCH_TUNED,
     CEILING,
     DLT,
-    DLT_PIECES,
     DLT_TUNED,
     PLAIN_DAGSTER,
     SCRAPY,
@@ -24,7 +23,7 @@ from benchmarks.contestants import (
 )
 from benchmarks.figures import Spread, repeated, share_of_limit
 from benchmarks.ground import Ground, Plot
-from benchmarks.programs import Program, ProgramFailed
+from benchmarks.programs import ProgramFailed
 
 ALL = 256
 PATIENCE = 240.0
@@ -52,7 +51,7 @@ class Scenario:
 
 ZERO = Scenario(
     name="no latency, no limit",
-    entries=[Entry(who=one) for one in (CEILING, BATCH, DLT_TUNED, DLT_PIECES, SCRAPY, SEQUENTIAL)],
+    entries=[Entry(who=one) for one in (CEILING, BATCH, DLT_TUNED, SCRAPY, SEQUENTIAL)],
 )
 DISTANT = Scenario(
     name="60 ms, no limit",
@@ -64,27 +63,27 @@ DISTANT = Scenario(
         Entry(who=DLT_TUNED),
         Entry(who=DLT, regions=32),
         Entry(who=SCRAPY),
-        Entry(who=SEQUENTIAL, regions=10),
-        Entry(who=PLAIN_DAGSTER, regions=10),
+        Entry(who=SEQUENTIAL, regions=8),
+        Entry(who=PLAIN_DAGSTER, regions=8),
     ],
 )
-# As many regions as keep the limit busy for twenty to forty seconds.
+# As many regions as keep the limit busy for a quarter to half a minute.
 LIMIT_50 = Scenario(
     name="60 ms, limit 50/s",
     latency_ms=60,
     limit=50,
     entries=[
-        Entry(who=BATCH, regions=80),
-        Entry(who=SENSOR, regions=128),
-        Entry(who=SCRAPY, regions=60),
-        Entry(who=DLT, regions=60),
+        Entry(who=BATCH, regions=64),
+        Entry(who=SENSOR, regions=100),
+        Entry(who=SCRAPY, regions=50),
+        Entry(who=DLT, regions=50),
     ],
 )
 LIMIT_10 = Scenario(
     name="60 ms, limit 10/s",
     latency_ms=60,
     limit=10,
-    entries=[Entry(who=BATCH, regions=16), Entry(who=SENSOR, regions=16)],
+    entries=[Entry(who=BATCH, regions=12), Entry(who=SENSOR, regions=12)],
 )
 SCENARIOS = (ZERO, DISTANT, LIMIT_50, LIMIT_10)
 
@@ -130,44 +129,46 @@ class Comparison:
         return run
 
     def _run(self, scenario: Scenario, entry: Entry) -> Run:
-        searches = entry.regions * len(self.ground.keywords)
         try:
             with placed(self.ground, scenario, entry) as plot:
-                return self._measure(scenario, entry, plot, searches)
+                return measured(self.ground, scenario, entry, plot)
         except (ProgramFailed, SQLAlchemyError, Error) as error:
-            return Run(searches=searches, failure=str(error)[-900:])
-
-    def _measure(self, scenario: Scenario, entry: Entry, plot: Plot, searches: int) -> Run:
-        server_before, began = self.ground.server_cpu(), time.monotonic()
-        program = entry.who.begin(plot)
-        try:
-            program.wait(_now_and_then(entry.who, plot), seconds=PATIENCE)
-        finally:
-            program.kill()
-        seen = self.ground.simulator.stats()["naver"]
-        first, last = (seen[f"{which}_answered"]["monotonic"] for which in ("first", "last"))
-        answers = seen["answers_per_search"]
-        if first is None:
-            return Run(searches=searches, failure=f"made no call: {program.output[-800:]}")
-        return Run(
-            searches=searches,
-            calls_per_second=seen["answered"] / (program.ended - first),
-            share_of_limit=share_of_limit(seen["answered"], first, last, scenario.limit) if scenario.limit else None,
-            refused_share=seen["refused_rate"] / seen["received"],
-            repeated=repeated(answers),
-            missing=searches - len(answers),
-            seconds=program.ended - began,
-            cpu_per_1000=program.cpu_seconds / searches * 1000,
-            server_cpu_per_1000=(self.ground.server_cpu() - server_before) / searches * 1000,
-            worker_mib=program.worker_mib,
-            total_mib=program.total_mib,
-            places=plot.read("SELECT count(DISTINCT naver_place_id) AS n FROM places")[0]["n"],
-        )
+            return Run(searches=entry.regions * len(self.ground.keywords), failure=str(error)[-900:])
 
     def as_json(self) -> dict[str, Any]:
         return {
             scenario: {name: summary(runs) for name, runs in contestants.items()} for scenario, contestants in self.runs.items()
         }
+
+
+def measured(ground: Ground, scenario: Scenario, entry: Entry, plot: Plot) -> Run:
+    """One run on its plot. Raises ProgramFailed."""
+    searches = entry.regions * len(ground.keywords)
+    server_before, began = ground.server_cpu(), time.monotonic()
+    program = entry.who.begin(plot)
+    try:
+        program.wait(now_and_then(entry.who, plot), seconds=PATIENCE)
+    finally:
+        program.kill()
+    seen = ground.simulator.stats()["naver"]
+    first, last = (seen[f"{which}_answered"]["monotonic"] for which in ("first", "last"))
+    answers = seen["answers_per_search"]
+    if first is None:
+        raise ProgramFailed(f"made no call: {program.output[-800:]}")
+    return Run(
+        searches=searches,
+        calls_per_second=seen["answered"] / (program.ended - first),
+        share_of_limit=share_of_limit(seen["answered"], first, last, scenario.limit) if scenario.limit else None,
+        refused_share=seen["refused_rate"] / seen["received"],
+        repeated=repeated(answers),
+        missing=searches - len(answers),
+        seconds=program.ended - began,
+        cpu_per_1000=program.cpu_seconds / searches * 1000,
+        server_cpu_per_1000=(ground.server_cpu() - server_before) / searches * 1000,
+        worker_mib=program.worker_mib,
+        total_mib=program.total_mib,
+        places=plot.read("SELECT count(DISTINCT naver_place_id) AS n FROM places")[0]["n"],
+    )
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
@@ -185,9 +186,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def placed(
-    ground: Ground, scenario: Scenario, entry: Entry, *, template: str = "", variables: Mapping[str, str] | None = None
-) -> Iterator[Plot]:
+def placed(ground: Ground, scenario: Scenario, entry: Entry, *, template: str = "") -> Iterator[Plot]:
     """A plot as this entry needs it."""
     who = entry.who
     settings = dict(who.settings)
@@ -197,12 +196,12 @@ def placed(
         settings |= who.with_limit(scenario.limit)
     with ground.plot(
         count=entry.regions, latency_ms=scenario.latency_ms, limit=scenario.limit, settings=settings,
-        template=template or who.template, variables=variables,
+        template=template or who.template,
     ) as plot:  # fmt: skip
         yield plot
 
 
-def _now_and_then(who: Contestant, plot: Plot) -> Callable[[], bool] | None:
+def now_and_then(who: Contestant, plot: Plot) -> Callable[[], bool] | None:
     """Asks rarely whether it is done: the question is work, too."""
     if who.done is None:
         return None
@@ -216,8 +215,3 @@ def _now_and_then(who: Contestant, plot: Plot) -> Callable[[], bool] | None:
         return done(plot)
 
     return look
-
-
-def again(program: Program) -> None:
-    """Whatever is left of it."""
-    program.kill()

@@ -13,7 +13,18 @@ from benchmarks.ground import OURS, REPOSITORY, Plot
 from benchmarks.programs import Program, ProgramFailed
 
 PEERS = REPOSITORY / "benchmarks" / "peers"
-PACKAGES = ("mohe-assets", "dagster", "dlt", "Scrapy", "Twisted", "requests", "aiohttp", "asyncpg", "psycopg2-binary", "SQLAlchemy")
+PACKAGES = (
+    "mohe-assets",
+    "dagster",
+    "dlt",
+    "Scrapy",
+    "Twisted",
+    "requests",
+    "aiohttp",
+    "asyncpg",
+    "psycopg2-binary",
+    "SQLAlchemy",
+)
 # Tools report home unless they are told not to; a measurement must not.
 QUIET = {"RUNTIME__DLTHUB_TELEMETRY": "false", "DAGSTER_DISABLE_TELEMETRY": "1"}
 PLAIN = ("-m", "benchmarks.peers.plain_dagster")
@@ -67,7 +78,13 @@ def _program(name: str, *arguments: str) -> list[str]:
 def _run(plot: Plot, *command: str) -> None:
     """Something a person does before or between; its time counts, as theirs would."""
     done = subprocess.run(
-        command, env=plot.environment | QUIET, cwd=plot.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        command,
+        env=plot.environment | QUIET,
+        cwd=plot.folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise ProgramFailed(f"{' '.join(command[:4])} ended with status {done.returncode}: {(done.stdout + done.stderr)[-800:]}")

@@ -68,7 +68,7 @@ def share_of_limit(answered: int, first: float, last: float, limit: float) -> fl
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float | None:
-    """k of `value = a · size^k`, by least squares on the logarithms; 1 is linear, 0 does not grow. None below two sizes."""
+    """K of `value = a · size^k`, by least squares on the logarithms; 1 is linear, 0 does not grow. None below two sizes."""
     points = [(math.log(size), math.log(value)) for size, value in zip(sizes, values, strict=True) if size > 0 and value > 0]
     if len({x for x, _ in points}) < 2:
         return None

@@ -91,7 +91,6 @@ class Ground:
         latency_ms: float = 0,
         limit: int | None = None,
         settings: Mapping[str, Any] | None = None,
-        variables: Mapping[str, str] | None = None,
         template: str = "",
     ) -> Iterator[Plot]:
         """Databases and folder for one run, and the simulator as if just started."""
@@ -107,18 +106,16 @@ class Ground:
         folder.mkdir()
         database = Database.connect(self.server.url(name))
         try:
-            yield self._plot(folder, database, name, count, limit, settings or {}, variables or {}, ours=bool(template))
+            if template and count < len(self.regions):
+                keep_regions(database, count)
+            yield self._plot(folder, database, count, limit, settings or {})
         finally:
             database.close()
             self.execute(f"DROP DATABASE {name} WITH (FORCE)", f"DROP DATABASE {name}_dagster WITH (FORCE)")
             shutil.rmtree(folder)
 
-    def _plot(
-        self, folder: Path, database: Database, name: str, count: int, limit: int | None,
-        settings: Mapping[str, Any], variables: Mapping[str, str], *, ours: bool,
-    ) -> Plot:  # fmt: skip
-        if ours and count < len(self.regions):
-            keep_regions(database, count)
+    def _plot(self, folder: Path, database: Database, count: int, limit: int | None, settings: Mapping[str, Any]) -> Plot:
+        name = folder.name
         urls = DatabaseUrls(data=self.server.url(name), dagster=self.server.url(f"{name}_dagster"), embedded=None)
         home = self.made.platform.settings.model_copy(update={"mohe_home": folder})
         made = {
@@ -129,7 +126,6 @@ class Ground:
             "PEER_JOB": str(folder / "job.json"),
             "PYTHONPATH": str(REPOSITORY),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            **variables,
         }
         keys = self.made.variables
         job = Job(
