@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 
 from mohe_assets.clients.http import CallGate, OpenGate, RetryPolicy
@@ -217,7 +217,7 @@ class Platform:
         self.settings.require_collection_keys()
         stop = threading.Event()
         budget = SharedBudget(database=self.database, account=self.account, stop=stop)
-        with self._place_client(budget, stop) as client:
+        with closing(budget), self._place_client(budget, stop) as client:
             source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
             checkpoints = self.checkpoints
             ledger = Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id)
