@@ -39,6 +39,11 @@ class Host:
     cut_off: Callable[[], None]
     come_back: Callable[[], None]
 
+    def connections(self, port: int) -> int:
+        """How many connections to that port this host believes in."""
+        command = [*self.wrapper, "ss", "-Htn", "state", "established", f"( dport = :{port} )"]
+        return len(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
+
 
 @contextmanager
 def host(number: int, services: Sequence[Target]) -> Iterator[Host]:
