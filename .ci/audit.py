@@ -69,8 +69,12 @@ def main() -> int:
         if audit.why is None:
             return report(audit)
         print(f"audit: {service} gave no answer: {audit.why}", file=sys.stderr)
-    print(f"audit: NOT DONE. No service could be asked about {arguments.requirements}; whether a pinned version is", file=sys.stderr)
-    print("audit: known to be vulnerable has to be found out elsewhere: `make audit` on a machine with Internet.", file=sys.stderr)
+    print(
+        f"audit: NOT DONE. No service could be asked about {arguments.requirements}; whether a pinned version is", file=sys.stderr
+    )
+    print(
+        "audit: known to be vulnerable has to be found out elsewhere: `make audit` on a machine with Internet.", file=sys.stderr
+    )
     return NOT_DONE
 
 
@@ -78,7 +82,9 @@ def report(audit: Audit) -> int:
     for line in audit.found:
         print(f"audit: {line}", file=sys.stderr)
     if audit.unknown:
-        print(f"audit: NOT DONE for {len(audit.unknown)}, unknown to {audit.service}: {', '.join(audit.unknown)}", file=sys.stderr)
+        print(
+            f"audit: NOT DONE for {len(audit.unknown)}, unknown to {audit.service}: {', '.join(audit.unknown)}", file=sys.stderr
+        )
     verdict = f"{len(audit.found)} known vulnerabilities" if audit.found else "none known to be vulnerable"
     print(f"audit: {audit.checked} pinned versions looked up at {audit.service}, {verdict}")
     if audit.found:

@@ -107,7 +107,11 @@ def instance_configuration(values: Values) -> Values:
     return {
         "run_storage": {"module": "dagster_postgres.run_storage", "class": "PostgresRunStorage", "config": database},
         "event_log_storage": {"module": "dagster_postgres.event_log", "class": "PostgresEventLogStorage", "config": database},
-        "schedule_storage": {"module": "dagster_postgres.schedule_storage", "class": "PostgresScheduleStorage", "config": database},
+        "schedule_storage": {
+            "module": "dagster_postgres.schedule_storage",
+            "class": "PostgresScheduleStorage",
+            "config": database,
+        },
         "run_launcher": {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": run_launcher(values)},
         "run_coordinator": daemon["runCoordinator"]["config"]["customRunCoordinator"],
         "run_monitoring": {
@@ -148,7 +152,12 @@ def test_what_the_platform_relies_on_is_the_same_in_a_cluster_and_on_one_machine
 
 def test_a_runs_pod_is_no_root_and_has_keys_settings_and_the_catalog(values: Values, deployment: Values) -> None:
     launcher = K8sContainerContext.create_from_config(
-        {"k8s": {"security_context": run_launcher(values)["security_context"], "run_k8s_config": run_launcher(values)["run_k8s_config"]}}
+        {
+            "k8s": {
+                "security_context": run_launcher(values)["security_context"],
+                "run_k8s_config": run_launcher(values)["run_k8s_config"],
+            }
+        }
     )
     context = launcher.merge(K8sContainerContext.create_from_config(container_context(deployment)))
     job = construct_dagster_k8s_job(

@@ -16,6 +16,7 @@ from typing import Any, cast
 import psutil
 import pytest
 import requests
+import yaml
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
@@ -78,7 +79,11 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with ExitStack() as stack:
         stack.enter_context(
             process(
-                [*web_server, "-p", str(behind)], folder / "web.log", behind, cwd=folder, env={**plain, "DAGSTER_HOME": str(folder)}
+                [*web_server, "-p", str(behind)],
+                folder / "web.log",
+                behind,
+                cwd=folder,
+                env={**plain, "DAGSTER_HOME": str(folder)},
             )
         )
         nginx = [str(NGINX), "-c", f"{folder}/nginx.conf", "-e", f"{folder}/nginx.log", "-g", "daemon off;"]
@@ -154,8 +159,6 @@ def test_a_subscription_goes_through_its_websocket_with_the_password_only(proxy:
 
 def test_the_platforms_services_and_the_proxys_fit_together() -> None:
     """Of the overriding file: the service it stands before is the one that the main file has, and no port is opened to all."""
-    import yaml  # noqa: PLC0415
-
     folder = CONFIGURATION.parent
     main = yaml.safe_load((folder.parents[1] / "docker-compose.yml").read_text(encoding="utf-8"))
     proxy = yaml.safe_load((folder / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["proxy"]
