@@ -133,13 +133,13 @@ class Topology:
                 self._running.pop(name)
                 self.start(name)
 
-    def until(self, condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE) -> None:
+    def until(self, condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE, every: float = 0.2) -> None:
         """Waits for something outside of this process, with the restart policy at work."""
         deadline = time.monotonic() + seconds
         while not condition():
             self.keep_up()
             assert time.monotonic() < deadline, f"{what}: did not happen within {seconds:g} s\n{self.tails()}"
-            time.sleep(0.2)
+            time.sleep(every)
 
     def tails(self) -> str:
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in self.folder.glob("*.log"))
