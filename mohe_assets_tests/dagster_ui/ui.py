@@ -128,15 +128,23 @@ class Ui:
         return dict(ticks[0]) if ticks else {}
 
 
-# Dagster looks for new and cancelled backfills every 30 seconds, which no setting changes. For a process that finds this
-# file on its path it is two: the tests are about what happens then, not about the wait.
+# Dagster looks for new and cancelled backfills every 30 seconds, which no setting changes, and for runs whose process died;
+# our sensor compares all partitions once a minute. For a process that finds this file on its path it is two seconds: the
+# tests are about what happens then, not about the wait.
 _IMPATIENT = """
 import sys
 
-if any("dagster-daemon" in argument for argument in sys.orig_argv):
+arguments = " ".join(sys.orig_argv)
+if "dagster-daemon" in arguments:
+    from dagster import DagsterInstance
     from dagster._daemon import controller
 
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 2
+    DagsterInstance.run_monitoring_poll_interval_seconds = 2
+if "mohe_assets.defs.code_server" in arguments:
+    from mohe_assets.defs import sensors
+
+    sensors.RECONCILE_SECONDS = 2
 """
 
 
