@@ -3,6 +3,7 @@
     MoheError
     ├── SettingsError            never retry: a person fixes the named variable
     ├── DatabaseUnavailable      never retry here: the database cannot be reached or its schema is not current
+    │   └── NotPermitted         never retry: the role that connected may not do this
     ├── ApiError                 an API did not give what was asked for
     │   ├── TransientApiError    retry soon (the HTTP client does), then the region fails and its back-off decides
     │   │   └── RateLimited      retry soon, and everybody slows down
@@ -41,6 +42,10 @@ class SettingsError(MoheError):
 
 class DatabaseUnavailable(MoheError):
     """The database cannot be reached, or its schema is not the one this version needs."""
+
+
+class NotPermitted(DatabaseUnavailable):
+    """The role that connected lacks a right, see sql/roles.sql."""
 
 
 class ApiError(MoheError):

@@ -2,29 +2,76 @@
 
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mohe_assets import settings as settings_module
+from mohe_assets.cli.env import environment
 from mohe_assets.databases import locate, prepare
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.platform import Platform
-from mohe_assets.store import schema
+from mohe_assets.settings import Settings
+from mohe_assets.store import roles, schema
 from mohe_assets.store.database import Database
 
 app = typer.Typer(help="Start, stop and migrate the database, print its URL, open psql on it.", no_args_is_help=True)
 
 
 @app.command()
-def migrate() -> None:
-    """Bring the schema to the current revision; safe to run at any time."""
-    urls = prepare(settings_module.load())
+def migrate(
+    *,
+    with_roles: Annotated[
+        bool,
+        typer.Option(
+            "--roles",
+            help=f"Also make the roles {roles.COLLECTOR} and {roles.READER} of sql/roles.sql, with the passwords of "
+            "MOHE_COLLECTOR_PASSWORD and MOHE_READER_PASSWORD.",
+        ),
+    ] = False,
+) -> None:
+    """Bring our schema and Dagster's to the current revision; safe to run at any time."""
+    settings = settings_module.load()
+    urls = prepare(settings)
+    _migrate_dagster(environment(settings, urls))
     database = Database.connect(urls.data)
     try:
+        if with_roles:
+            _make_roles(settings, database, urls.dagster)
         typer.echo(f"{database.where} is at revision {schema.current_revision(database)}.")
     finally:
         database.close()
+
+
+def _migrate_dagster(variables: Mapping[str, str]) -> None:
+    """Makes Dagster's tables, too, so that nobody who comes later needs the right to."""
+    command = [str(Path(sys.executable).with_name("dagster")), "instance", "migrate"]
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        typer.echo(done.stdout, err=True)
+        raise DatabaseUnavailable("Dagster's database could not be migrated; the reason is above.")
+
+
+def _make_roles(settings: Settings, database: Database, dagster_url: str) -> None:
+    dagster = Database.connect(dagster_url)
+    try:
+        for one in (database, dagster):
+            roles.grant(one)
+    finally:
+        dagster.close()
+    for role, password in (
+        (roles.COLLECTOR, settings.mohe_collector_password),
+        (roles.READER, settings.mohe_reader_password),
+    ):
+        if password is not None:
+            roles.set_password(database, role, password.get_secret_value())
+        typer.echo(f"Role {role} is there{'' if password else '; it has no password of ours'}.")
 
 
 @app.command()

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import typer
@@ -29,7 +30,7 @@ def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
     """What a Dagster process needs besides the settings a person has set; makes DAGSTER_HOME ready."""
     home = settings.home / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(shipped("dagster.yaml"), home / "dagster.yaml")
+    place(home / "dagster.yaml", shipped("dagster.yaml").read_bytes())
     return {
         "MOHE_HOME": str(settings.home),
         "MOHE_CATALOG_DIR": str(settings.catalog_folder),  # absolute: code servers need not run where the shell is
@@ -37,3 +38,11 @@ def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
         "MOHE_DAGSTER_DATABASE_URL": urls.dagster,
         "DAGSTER_HOME": str(home),
     }
+
+
+def place(path: Path, content: bytes) -> None:
+    """Writes a file that other processes may be reading or writing at this moment: containers share DAGSTER_HOME."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as draft:
+        draft.write(content)
+    Path(draft.name).chmod(0o644)
+    Path(draft.name).replace(path)

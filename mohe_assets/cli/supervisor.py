@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import logging
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psutil
+
+from mohe_assets.cli.processes import listens
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Supervisor:
         """Not for ever: what keeps it from listening is said by those that need it."""
         deadline = time.monotonic() + LISTEN_SECONDS
         while self.first_listens is not None and time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(self.first_listens, timeout=1):
+            if listens(*self.first_listens):
                 return
             first = next(iter(self._running.values()))
             if first.poll() is not None or self._stop.wait(0.1):

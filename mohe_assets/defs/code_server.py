@@ -11,9 +11,12 @@ from types import FrameType
 import psutil
 from dagster._cli.api import grpc_command
 
+from mohe_assets import logs, settings
+
 
 def main() -> None:
     """Serves `mohe_assets.definitions`; the arguments are those of `dagster api grpc`."""
+    logs.install(settings.log_format())
     # Dagster gives SIGTERM whatever handler SIGINT has when it starts.
     signal.signal(signal.SIGINT, _stop)
     grpc_command.main(args=["-m", "mohe_assets.definitions", *sys.argv[1:]], prog_name="code-server")

@@ -16,10 +16,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, StopRequested
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database, rows, statement
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,11 @@ PROBE_SECONDS = 30.0
 RECHECK_SECONDS = 0.25
 
 RESERVE = """
-SELECT * FROM reserve_call(:api, :account, :credentials, :calls_per_second, :daily_quota, :monthly_quota, :probe_seconds)
+SELECT verdict, wait_seconds, until, why, probe
+  FROM reserve_call(%(api)s, %(account)s, %(credentials)s, %(calls_per_second)s, %(daily_quota)s, %(monthly_quota)s,
+                    %(probe_seconds)s)
 """
+RESERVED = ("verdict", "wait_seconds", "until", "why", "probe")
 GIVE_BACK = """
 UPDATE api_usage SET reserved = reserved - 1
  WHERE api = :api AND account = :account AND day = budget_day(budget_clock()) AND reserved > 0
@@ -70,7 +73,11 @@ SELECT CASE WHEN b.blocked = :credentials THEN b.blocked_why END AS blocked_why,
        CASE WHEN b.exhausted_until > budget_clock() THEN b.exhausted_until END AS exhausted_until, b.exhausted_why,
        coalesce(u.reserved - u.refused_rate - u.refused_quota, 0) AS used_today,
        coalesce(u.refused_rate, 0) AS refused_rate, coalesce(u.refused_quota, 0) AS refused_quota,
-       budget_midnight(budget_day(budget_clock()) + 1) AS resets_at
+       budget_midnight(budget_day(budget_clock()) + 1) AS resets_at,
+       (SELECT coalesce(sum(m.reserved - m.refused_rate - m.refused_quota), 0)::int FROM api_usage m
+         WHERE (m.api, m.account) = (me.api, me.account)
+           AND m.day >= date_trunc('month', budget_day(budget_clock()))::date) AS used_this_month,
+       budget_midnight((date_trunc('month', budget_day(budget_clock())) + interval '1 month')::date) AS month_resets_at
   FROM (SELECT CAST(:api AS text) AS api, CAST(:account AS text) AS account) me
   LEFT JOIN api_budget b USING (api, account)
   LEFT JOIN api_usage u ON (u.api, u.account, u.day) = (b.api, b.account, budget_day(budget_clock()))
@@ -110,10 +117,15 @@ def _digest(*parts: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiState:
-    """What an API allows at this moment. `closed_until` is set while the quota is used up, by our count or theirs."""
+    """What an API allows at this moment. `closed_until` is set while a quota is used up, by our count or theirs.
+
+    `monthly_quota` is None for an API that has none.
+    """
 
     used_today: int
     daily_quota: int
+    used_this_month: int
+    monthly_quota: int | None
     refused_rate: int
     refused_quota: int
     resets_at: dt.datetime
@@ -125,16 +137,27 @@ class ApiState:
     def open(self) -> bool:
         return self.blocked_why is None and self.closed_until is None
 
+    @property
+    def used_up(self) -> bool:
+        """By our own count, of the day or of the month."""
+        month_is = self.monthly_quota is not None and self.used_this_month >= self.monthly_quota
+        return month_is or self.used_today >= self.daily_quota
+
 
 def read_state(database: Database, account: ApiAccount) -> ApiState:
     """State for the sensor, the status command and the report; reserves nothing."""
     row = database.transact(lambda connection: rows(connection, STATE, **account.key))[0]
     closed_until, closed_why = row["exhausted_until"], row["exhausted_why"]
+    # In the order in which a reservation meets them.
+    if closed_until is None and account.monthly_quota is not None and row["used_this_month"] >= account.monthly_quota:
+        closed_until, closed_why = row["month_resets_at"], f"the month's {account.monthly_quota} calls are used"
     if closed_until is None and row["used_today"] >= account.daily_quota:
         closed_until, closed_why = row["resets_at"], f"the day's {account.daily_quota} calls are used"
     return ApiState(
         used_today=row["used_today"],
         daily_quota=account.daily_quota,
+        used_this_month=row["used_this_month"],
+        monthly_quota=account.monthly_quota,
         refused_rate=row["refused_rate"],
         refused_quota=row["refused_quota"],
         resets_at=row["resets_at"],
@@ -146,7 +169,7 @@ def read_state(database: Database, account: ApiAccount) -> ApiState:
 
 def unblock(database: Database, api: str) -> int:
     """A person says that the refused credentials work again; returns how many accounts were blocked."""
-    return database.transact(lambda connection: connection.execute(text(UNBLOCK), {"api": api}).rowcount)
+    return database.transact(lambda connection: connection.execute(statement(UNBLOCK), {"api": api}).rowcount)
 
 
 @dataclass(kw_only=True)
@@ -215,7 +238,8 @@ class SharedBudget:
             "monthly_quota": self.account.monthly_quota,
             "probe_seconds": PROBE_SECONDS,
         }
-        return self.database.transact(lambda connection: rows(connection, RESERVE, **values)[0], autocommit=True)
+        (row,) = self.database.call(RESERVE, **values)
+        return dict(zip(RESERVED, row, strict=True))
 
     def _wait_for_slot(self, seconds: float) -> None:
         try:
@@ -244,7 +268,7 @@ class SharedBudget:
         if state.blocked_why is not None:
             raise self._blocked(state.blocked_why)
         # Our own count is no reason here: this call has its place in it already.
-        if state.closed_until is not None and state.used_today < self.account.daily_quota:
+        if state.closed_until is not None and not state.used_up:
             raise self._exhausted(state.closed_until, state.closed_why or "")
 
     def _pause(self, seconds: float) -> None:
@@ -270,6 +294,6 @@ class SharedBudget:
 
     def _do(self, sql: str, **values: object) -> None:
         def work(connection: Connection) -> None:
-            connection.execute(text(sql), {**self.account.key, **values})
+            connection.execute(statement(sql), {**self.account.key, **values})
 
         self.database.transact(work, autocommit=True)

@@ -38,17 +38,17 @@ def until(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE
 
 
 class Worker:
-    """One collection job in a process group of its own, its output in a file."""
+    """One collection job in a process group of its own, its output in a file; `wrapper` is a command that becomes it."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path, *, wrapper: Sequence[str] = ()) -> None:
         self.log = log
-        self._process = self._begin(environment, log)
+        self._process = self._begin(environment, log, wrapper)
 
-    def _begin(self, environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes] | _Forked":
+    def _begin(self, environment: Mapping[str, str], log: Path, wrapper: Sequence[str]) -> "subprocess.Popen[bytes] | _Forked":
         program, *arguments = JOB
         with log.open("wb") as output:
             return subprocess.Popen(
-                [str(Path(sys.executable).with_name(program)), *arguments],
+                [*wrapper, str(Path(sys.executable).with_name(program)), *arguments],
                 env=dict(environment),
                 cwd=log.parent,
                 stdin=subprocess.DEVNULL,
@@ -108,7 +108,8 @@ _NURSERY.set_forkserver_preload(["dagster._cli", "mohe_assets.definitions", __na
 class ForkedWorker(Worker):
     """The same job with the same arguments, environment and group, forked from a process that has imported it."""
 
-    def _begin(self, environment: Mapping[str, str], log: Path) -> "_Forked":
+    def _begin(self, environment: Mapping[str, str], log: Path, wrapper: Sequence[str]) -> "_Forked":
+        assert not wrapper, "a fork is no command line"
         return _Forked(environment, log)
 
 

