@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLAT
 
 -- An account is a client id, as a digest: limits are counted per client id, so each has its own row.
 CREATE TABLE IF NOT EXISTS api_budget (
-    api              varchar(50)  NOT NULL,              -- 'naver-local', 'naver-hub'
+    api              varchar(50)  NOT NULL,              -- 'naver-classic', 'naver-hub'
     account          varchar(64)  NOT NULL,
     next_slot_at     timestamptz  NOT NULL DEFAULT '-infinity',
     pace             double precision NOT NULL DEFAULT 1,  -- share of the configured rate in use; falls after refusals
