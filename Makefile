@@ -3,7 +3,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test bench lint constraints clean
+.PHONY: install demo test bench bench-long lint constraints clean
 
 install: $(VENV)/.installed
 
@@ -29,20 +29,23 @@ lint: $(VENV)/.installed-dev
 test: lint
 	$(BIN)/python -m pytest
 
-# Takes about twenty-five minutes; writes benchmarks/results/*.json, where README.md has its numbers from.
-bench: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/rate.py
-	$(BIN)/python benchmarks/recovery.py
-	$(BIN)/python benchmarks/search_plan.py
-	$(BIN)/python benchmarks/depth.py
-	$(BIN)/python benchmarks/sensor.py
-	$(BIN)/python benchmarks/scale.py
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(PIP) --editable '.[dev,bench]'
+	touch $@
+
+# Half an hour at most, on two cores; writes benchmarks/results/, where README.md has its numbers from. See docs/benchmarks.md.
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks
+
+# The long forms of the search plans, the refinement and the kills, too, and no limit on time: about an hour.
+bench-long: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks --long
 
 # Writes the versions of a fresh environment with everything in it; names and versions only, no address.
 constraints:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,browser]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,browser,bench]'
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
 clean:

@@ -21,7 +21,7 @@ from mohe_assets.databases import DatabaseUrls, locate
 from mohe_assets.errors import ApiBlocked, ApiError, DatabaseUnavailable, QuotaExhausted, SettingsError
 from mohe_assets.forecast import KST
 from mohe_assets.platform import ONE_TRY, Platform, region_client
-from mohe_assets.settings import Settings, load
+from mohe_assets.settings import Settings, classic_ends, load
 from mohe_assets.store import schema
 from mohe_assets.store.database import Database
 
@@ -72,6 +72,10 @@ def examine(environ: Mapping[str, str], *, calls: bool = True) -> Iterator[Findi
         yield _error("settings", str(error), "Correct that variable; nothing else is looked at before.")
         return
     yield _settings(settings)
+    if warning := classic_ends(dt.datetime.now(KST), settings.uses_hub):
+        yield _warning(
+            "classic API", warning, "Keys of NAVER API HUB are used as soon as both are set; nothing is collected twice."
+        )
     yield from _folders(settings)
     if calls:
         yield _government_key(settings)

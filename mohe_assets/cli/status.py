@@ -17,6 +17,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.forecast import KST, Forecast, forecast
 from mohe_assets.platform import Platform
+from mohe_assets.settings import classic_ends
 from mohe_assets.store.api_budget import ApiState
 from mohe_assets.store.checkpoints import Progress
 from mohe_assets.store.overview import Overview, RunRow
@@ -34,7 +35,7 @@ class Left:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Everything the command shows. `api` is null while no keys are set."""
+    """Everything the command shows. `api` is null while no keys are set; `warnings` are sentences for a person."""
 
     schema_version: Literal[1]
     at: dt.datetime
@@ -45,6 +46,7 @@ class Status:
     left: Left
     calls_per_second_allowed: float
     api: ApiState | None
+    warnings: tuple[str, ...]
 
 
 # What `--json` prints; docs/status.schema.json is its schema.
@@ -101,6 +103,7 @@ def _read(platform: Platform) -> Status:
         ),
         calls_per_second_allowed=settings.calls_per_second,
         api=platform.api_state(),
+        warnings=tuple(filter(None, [classic_ends(now, settings.uses_hub)])),
     )
 
 
@@ -117,7 +120,7 @@ def _show(found: Status) -> Group:
     table.add_row("all depth", _left(found.left.with_refinement))
     table.add_row("API", escape(_api(found.api)))
     table.add_row("runs", _lives(overview.runs))
-    parts: list[RenderableType] = [table]
+    parts: list[RenderableType] = [table, *(f"[yellow]{escape(warning)}[/]" for warning in found.warnings)]
     if overview.failures:
         parts.append(_failures(overview, progress))
     if overview.runs:
@@ -147,6 +150,8 @@ def _api(state: ApiState | None) -> str:
     if state is None:
         return "no keys are set (NAVER_CLIENT_ID and NAVER_CLIENT_SECRET)"
     text = f"{state.used_today:,} of {state.daily_quota:,} calls used today"
+    if state.monthly_quota is not None:
+        text += f", {state.used_this_month:,} of {state.monthly_quota:,} this month"
     if state.blocked_why:
         return f"{text}; BLOCKED: {state.blocked_why}; put it right, or `mohe unblock`"
     if state.closed_until:

@@ -25,6 +25,26 @@ log = logging.getLogger(__name__)
 RECONNECT_SECONDS = 120.0
 CONNECT_TIMEOUT_SECONDS = 5
 _INSUFFICIENT_PRIVILEGE = "42501"
+# A peer that vanished without a word is noticed in about half a minute. Keep-alives do that for a connection at rest; one with
+# a statement on its way, or an answer, has to be told separately, or its kernel sends again for a quarter of an hour.
+LOSS_NOTICED = {
+    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+# The same from the server's side: what a vanished client held is given back, its connection included.
+_SESSION = {
+    "timezone": "Asia/Seoul",
+    "lock_timeout": "30s",
+    # No transaction of ours pauses: one that does belongs to a frozen or vanished process, and must not keep its locks.
+    "idle_in_transaction_session_timeout": "5s",
+    "tcp_keepalives_idle": "10s",
+    "tcp_keepalives_interval": "5s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "20s",
+}
 
 _T = TypeVar("_T")
 
@@ -83,16 +103,10 @@ class Database:
             hide_parameters=True,  # an exception must not carry rows, nor what a row may hold
             json_serializer=lambda value: json.dumps(value, ensure_ascii=False),
             connect_args={
-                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
                 "application_name": application_name,
-                # A server that vanished without a word is noticed in about half a minute instead of hours.
-                "keepalives_idle": 10,
-                "keepalives_interval": 5,
-                "keepalives_count": 3,
-                # No transaction of ours pauses: one that does belongs to a frozen process, and must not keep its locks.
+                **LOSS_NOTICED,
                 # The URL's own options come last and win; a search_path is among them where the tables are not in public.
-                "options": "-c timezone=Asia/Seoul -c lock_timeout=30s -c idle_in_transaction_session_timeout=5s "
-                + str(address.query.get("options", "")),
+                "options": " ".join([*(f"-c {name}={value}" for name, value in _SESSION.items()), address.query.get("options", "")]),
             },
         )
         return cls(engine=engine)
@@ -105,16 +119,19 @@ class Database:
         `work` must be safe to repeat: a connection lost while committing leaves unknown whether it was.
         Raises DatabaseUnavailable after `reconnect_seconds`, NotPermitted at once.
         """
+        return self._patiently(lambda: self._once(work, autocommit=autocommit))
+
+    def _patiently(self, attempt: Callable[[], _T]) -> _T:
         try:
-            patiently = reconnecting(self.reconnect_seconds, self.sleep)
-            return cast("_T", patiently(self._once, work, autocommit=autocommit))
-        except OperationalError as error:
-            reason = str(error.orig).strip().splitlines()[0] if error.orig else "no connection"
+            return reconnecting(self.reconnect_seconds, self.sleep)(attempt)
+        except (OperationalError, psycopg2.OperationalError) as error:
+            reason = str(getattr(error, "orig", error) or "no connection").strip().splitlines()[0]
             unusable = DatabaseUnavailable(f"The database {self.where} cannot be used: {reason.rstrip('.')}.")
-        except ProgrammingError as error:
-            if getattr(error.orig, "pgcode", None) != _INSUFFICIENT_PRIVILEGE:
+        except (ProgrammingError, psycopg2.ProgrammingError) as error:
+            cause = getattr(error, "orig", error)
+            if getattr(cause, "pgcode", None) != _INSUFFICIENT_PRIVILEGE:
                 raise
-            reason = str(error.orig).strip().splitlines()[0]
+            reason = str(cause).strip().splitlines()[0]
             unusable = NotPermitted(f"The database {self.where} does not let this role do that: {reason}.")
         raise unusable
 
@@ -134,11 +151,15 @@ class Database:
         try:
             return self._straight(sql, values)
         except psycopg2.Error as error:
-            if not _passes(error):
-                raise
-            _log_trouble(error)
-        # The pool is SQLAlchemy's: it finds out here that its other connections are gone as well.
-        return self.transact(lambda connection: _by_driver(connection, sql, values), autocommit=True)
+            met = [error]
+
+        def again() -> list[tuple[Any, ...]]:
+            if met:
+                raise met.pop()
+            # By SQLAlchemy, whose pool finds out here that its other connections are gone as well.
+            return self._once(lambda connection: _by_driver(connection, sql, values), autocommit=True)
+
+        return self._patiently(again)
 
     def _straight(self, sql: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
         try:
@@ -177,10 +198,7 @@ class Database:
 
 
 def _say(state: RetryCallState) -> None:
-    _log_trouble(state.outcome.exception() if state.outcome else None)
-
-
-def _log_trouble(error: BaseException | None) -> None:
+    error = state.outcome.exception() if state.outcome else None
     reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
     log.warning("database: %s; trying again", reason)
 

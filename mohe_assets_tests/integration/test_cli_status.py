@@ -14,6 +14,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from mohe_assets.cli import status
 from mohe_assets.cli.status import JSON
 from mohe_assets.store.api_budget import ApiAccount
 from mohe_assets.store.database import Database
@@ -135,6 +136,16 @@ def test_a_reason_in_square_brackets_is_shown_as_it_is(mohe: Mohe, store: Store)
     assert "[/red] [bold]" in done.out
     assert "[/x] [green]" in done.out
     assert "closed [/y]" in done.out
+
+
+def test_a_month_that_is_used_up_and_what_ends_are_said(mohe: Mohe, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    del store
+    hub = {"NCP_APIGW_API_KEY_ID": "demo-hub-key-id", "NCP_APIGW_API_KEY": "demo-hub-key", "MOHE_MONTHLY_QUOTA": "7"}
+    assert "0 of 7 this month; open" in mohe("status", **hub).out
+    monkeypatch.setattr(status, "classic_ends", lambda _, uses_hub: None if uses_hub else "It ends [soon].")
+    assert "It ends [soon]." in mohe("status").out
+    assert json.loads(mohe("status", "--json").out)["warnings"] == ["It ends [soon]."]
+    assert "It ends" not in mohe("status", **hub).out
 
 
 def test_without_keys_the_rest_is_still_shown(mohe: Mohe, store: Store) -> None:

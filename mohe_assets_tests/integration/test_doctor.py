@@ -29,8 +29,9 @@ def store(database: Database) -> Store:
 
 
 @pytest.fixture(autouse=True)
-def environment_restored() -> Iterator[None]:
-    """The command sets DAGSTER_HOME for Dagster."""
+def sound(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever the date, the classic API does not end; and the environment is put back: the command sets DAGSTER_HOME."""
+    monkeypatch.setattr(doctor, "classic_ends", lambda _, uses_hub: None)  # noqa: ARG005 - its signature
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -121,6 +122,13 @@ def test_hub_keys_are_tried_on_their_own_host(examine: Examine, store: Store) ->
     found = examine(NCP_APIGW_API_KEY_ID=keys.hub_key_id, NCP_APIGW_API_KEY=keys.hub_key)
     assert found["NCP_APIGW_API_KEY"]["level"] == "ok"
     assert "NAVER API HUB" in found["settings"]["found"]
+
+
+def test_the_end_of_the_classic_api_is_a_warning(examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    del store
+    monkeypatch.setattr(doctor, "classic_ends", lambda _, uses_hub: None if uses_hub else "It ends.")
+    found = examine("--no-calls")["classic API"]
+    assert (found["level"], found["found"]) == ("warning", "It ends.")
 
 
 def test_a_database_that_is_away_is_said_without_its_password(examine: Examine) -> None:

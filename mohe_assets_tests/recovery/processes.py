@@ -36,14 +36,14 @@ def until(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE
 
 
 class Worker:
-    """One collection job in a process group of its own, its output in a file."""
+    """One collection job in a process group of its own, its output in a file; `wrapper` is a command that becomes it."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path, *, wrapper: Sequence[str] = ()) -> None:
         self.log = log
         program, *arguments = JOB
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [str(Path(sys.executable).with_name(program)), *arguments],
+                [*wrapper, str(Path(sys.executable).with_name(program)), *arguments],
                 env=dict(environment),
                 cwd=log.parent,
                 stdin=subprocess.DEVNULL,
