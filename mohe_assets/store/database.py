@@ -16,6 +16,7 @@ import psycopg2
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, TextClause, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
 from mohe_assets.errors import DatabaseUnavailable
@@ -48,7 +49,7 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _passes(error: BaseException | None) -> bool:
-    return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+    return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError | NoConnectionFree)
 
 
 def reconnecting(seconds: float = RECONNECT_SECONDS, sleep: Callable[[float], None] = time.sleep) -> Retrying:
@@ -78,6 +79,7 @@ class Database:
             make_url(url).set(drivername="postgresql+psycopg2"),
             pool_size=pool_size,
             max_overflow=4,
+            pool_timeout=RECONNECT_SECONDS,
             pool_recycle=1800,
             hide_parameters=True,  # an exception must not carry rows, nor what a row may hold
             json_serializer=lambda value: json.dumps(value, ensure_ascii=False),
@@ -107,7 +109,7 @@ class Database:
     def _patiently(self, attempt: Callable[[], _T]) -> _T:
         try:
             return reconnecting(self.reconnect_seconds, self.sleep)(attempt)
-        except (OperationalError, psycopg2.OperationalError) as error:
+        except (OperationalError, psycopg2.OperationalError, NoConnectionFree) as error:
             reason = str(getattr(error, "orig", error) or "no connection").strip().splitlines()[0]
             message = f"The database {self.where} cannot be used: {reason.rstrip('.')}."
         raise DatabaseUnavailable(message)
@@ -127,7 +129,7 @@ class Database:
         """
         try:
             return self._straight(sql, values)
-        except psycopg2.Error as error:
+        except (psycopg2.Error, NoConnectionFree) as error:
             if not _passes(error):
                 raise
             met = [error]
