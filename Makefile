@@ -3,7 +3,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test bench lint constraints clean
+.PHONY: install demo test bench lint docker-compose constraints clean
 
 install: $(VENV)/.installed
 
@@ -26,8 +26,16 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+test: lint docker-compose
 	$(BIN)/python -m pytest
+
+# Reads docker-compose.yml for the tests, without a Docker engine. Where it can be neither found nor installed, they are skipped.
+docker-compose:
+	@if command -v docker-compose > /dev/null || docker compose version > /dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends docker-compose > /dev/null; \
+	else echo "docker-compose is not installed: the tests of docker-compose.yml will be skipped."; fi
 
 # Takes about twenty-five minutes; writes benchmarks/results/*.json, where README.md has its numbers from.
 bench: $(VENV)/.installed-dev
