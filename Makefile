@@ -3,7 +3,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test bench lint docker-compose constraints clean
+.PHONY: install demo test audit bench bench-long lint constraints clean
 
 install: $(VENV)/.installed
 
@@ -26,31 +26,31 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint docker-compose
+test: lint
+	.ci/packages
 	$(BIN)/python -m pytest
 
-# Reads docker-compose.yml for the tests, without a Docker engine. Where it can be neither found nor installed, they are skipped.
-docker-compose:
-	@if command -v docker-compose > /dev/null || docker compose version > /dev/null 2>&1; then :; \
-	elif [ "$$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-			apt-get install -y -qq --no-install-recommends docker-compose > /dev/null; \
-	else echo "docker-compose is not installed: the tests of docker-compose.yml will be skipped."; fi
+# Looks every pinned version up at a vulnerability service; fails if one is known to be vulnerable, or nobody could be asked.
+audit: $(VENV)/.installed-dev
+	$(BIN)/python .ci/audit.py
 
-# Takes about twenty-five minutes; writes benchmarks/results/*.json, where README.md has its numbers from.
-bench: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/rate.py
-	$(BIN)/python benchmarks/recovery.py
-	$(BIN)/python benchmarks/search_plan.py
-	$(BIN)/python benchmarks/depth.py
-	$(BIN)/python benchmarks/sensor.py
-	$(BIN)/python benchmarks/scale.py
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(PIP) --editable '.[dev,bench]'
+	touch $@
+
+# Half an hour at most, on two cores; writes benchmarks/results/, where README.md has its numbers from. See docs/benchmarks.md.
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks
+
+# The long forms of the search plans, the refinement and the kills, too, and no limit on time: about an hour.
+bench-long: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks --long
 
 # Writes the versions of a fresh environment with everything in it; names and versions only, no address.
 constraints:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,browser]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,browser,bench]'
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
 clean:

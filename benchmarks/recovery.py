@@ -5,8 +5,7 @@ import random
 import statistics
 import time
 
-from recovery_stage import Stage, stage, uninterrupted, write
-
+from benchmarks.stage import Stage, stage, uninterrupted, write
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets_tests.recovery.processes import Collected, repeated, statuses, until
 
@@ -15,11 +14,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=int, default=50, help="the API's calls per second")
     parser.add_argument("--latency-ms", type=float, default=60)
-    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lease-seconds", type=float, default=10)
-    parser.add_argument("--keywords", default="", help="comma-separated; the default fifteen if empty")
+    parser.add_argument("--keywords", default="카페,공원,미술관", help="comma-separated")
+    parser.add_argument("--long", action="store_true", help="ten kills, and all fifteen keywords")
     arguments = parser.parse_args()
+    if arguments.long:
+        arguments.kills, arguments.keywords = 10, ""
     changes = {"MOHE_SEARCH_KEYWORDS": arguments.keywords} if arguments.keywords else {}
     reference = uninterrupted(**changes)
     changes |= {"MOHE_LEASE_SECONDS": str(arguments.lease_seconds), "MOHE_HEARTBEAT_SECONDS": "1"}
@@ -27,7 +29,8 @@ def main() -> None:
     with stage(config, **changes) as made:
         result = measure(made, reference, random.Random(arguments.seed), arguments.kills)
     write(
-        "recovery", {"calls per second": arguments.rate, "latency (ms)": arguments.latency_ms, "seed": arguments.seed, **result}
+        "recovery" if arguments.long else "recovery_short",
+        {"calls per second": arguments.rate, "latency (ms)": arguments.latency_ms, "seed": arguments.seed, **result},
     )
 
 

@@ -1,36 +1,49 @@
-"""256 regions and all 20,000 dongs and ris: a tick of the sensor, the asset's page, and a refresh of the list."""
+"""256, 2,560 and 20,000 regions: refresh, a tick of the sensor, a claim, `mohe status`, the report, the asset's page."""
 
 import argparse
+import datetime as dt
 import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import dagster as dg
-from recovery_stage import UNLIMITED, Stage, stage, write
 from sqlalchemy import text
 
+from benchmarks.figures import exponent, rounded
+from benchmarks.stage import UNLIMITED, Stage, stage, write
 from mohe_assets.defs.refreshing import mirror_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.sensors import pending_region_sensor
 from mohe_assets.platform import Platform
+from mohe_assets.report import build_report
+from mohe_assets.simulator.region_list import base_rows
 from mohe_assets_tests.dagster_ui.conftest import statements
 from mohe_assets_tests.dagster_ui.ui import STATUSES, Up
 from mohe_assets_tests.recovery.conftest import dagster_instance
 
 TICKS = 5
+CLAIMS = 20
+MIDDLE = 2_560
 # As a collection under way has them: some completed, some failed, the events of all of them lost.
 UNDER_WAY = """
 UPDATE batch_checkpoint SET run_id = '', end_time = now(), attempt = 1,
        status = CASE WHEN id % 10 = 0 THEN 'COMPLETED' WHEN id % 50 = 1 THEN 'FAILED' ELSE 'PENDING' END
 """
+Edits = Sequence[Mapping[str, str]]
 
 
 def seconds_of(work: Callable[[], object]) -> float:
     began = time.monotonic()
     work()
     return time.monotonic() - began
+
+
+def median_seconds(work: Callable[[], object], times: int = TICKS) -> float:
+    return statistics.median(seconds_of(work) for _ in range(times))
 
 
 def ticks(made: Stage, instance: dg.DagsterInstance) -> dict[str, float]:
@@ -50,17 +63,17 @@ def ticks(made: Stage, instance: dg.DagsterInstance) -> dict[str, float]:
         return taken
 
     repairing = paint()
-    comparing = [seconds_of(tick) for _ in range(TICKS)]
+    comparing = median_seconds(tick)
     cursor = tick()
-    plain = [seconds_of(lambda: tick(cursor)) for _ in range(TICKS)]
+    plain = median_seconds(lambda: tick(cursor))
     with statements() as sent:
         tick()
     return {
-        "tick, median (s)": round(statistics.median(plain), 3),
-        "tick that compares every region, median (s)": round(statistics.median(comparing), 3),
+        "tick, median (s)": plain,
+        "tick that compares every region, median (s)": comparing,
         "statements of such a tick": len(sent),
         "ticks that repair a lost event log": len(repairing),
-        "longest of these (s)": round(max(repairing), 1),
+        "longest of these (s)": max(repairing),
     }
 
 
@@ -69,14 +82,33 @@ def page(made: Stage) -> float:
     up = Up({**made.variables, "CHECKPOINT_AUTO_RESUME": "false"}, made.home / "up.log")
     try:
         up.ready()
-        return statistics.median(seconds_of(lambda: up.ui.ask(STATUSES)) for _ in range(TICKS))
+        return median_seconds(lambda: up.ui.ask(STATUSES))
     finally:
         up.end()
 
 
-def measured(region_type: str) -> dict[str, float]:
+def status(made: Stage) -> float:
+    """The command as a shell runs it, its imports included."""
+    command = [str(Path(sys.executable).with_name("mohe")), "status", "--json"]
+    return median_seconds(lambda: subprocess.run(command, env=dict(made.variables), check=True, capture_output=True), 3)
+
+
+def claims(platform: Platform) -> float:
+    """One region after the other by one run, as its threads do."""
+    platform.executions.start("bench", total=CLAIMS)
+    return median_seconds(lambda: platform.checkpoints.claim("bench"), CLAIMS)
+
+
+def report(platform: Platform) -> float:
+    now = dt.datetime.now(dt.UTC)
+    build_report(platform, now=now)  # the first one loads fonts
+    return median_seconds(lambda: build_report(platform, now=now), 3)
+
+
+def measured(region_type: str, edits: Edits = ()) -> dict[str, float]:
     # A dong's list is as long as the sigungus': the simulator gives both the same rows.
-    with stage(replace(UNLIMITED, warm=True), CHECKPOINT_REGION_TYPE=region_type) as made:
+    config = UNLIMITED.changed({"warm": True, "region_edits": edits})
+    with stage(config, CHECKPOINT_REGION_TYPE=region_type) as made:
         database = made.platform.database
         refresh = seconds_of(made.platform.refresh_regions)
         with dagster_instance(made.platform.settings) as instance, Platform.open(made.platform.settings) as platform:
@@ -84,21 +116,43 @@ def measured(region_type: str) -> dict[str, float]:
             database.transact(lambda connection: connection.execute(text(UNDER_WAY)))
             total = platform.checkpoints.progress().total
             found = ticks(made, instance)
+            found |= {"mohe status, median (s)": status(made), "report, median (s)": report(platform)}
+            found["claim, median (s)"] = claims(platform)
         return {
             "regions": total,
-            "refresh of a known list (s)": round(refresh, 1),
-            "first mirroring of the partition keys (s)": round(mirror, 1),
+            "refresh of a known list (s)": refresh,
+            "first mirroring of the partition keys (s)": mirror,
             **found,
-            "partition statuses for the asset's page, median (s)": round(page(made), 3),
+            "partition statuses for the asset's page, median (s)": page(made),
         }
+
+
+def fewer(regions: int) -> Edits:
+    """Edits that leave about so many dongs: provinces that would be too much are dropped whole."""
+    rows = base_rows()
+    sizes = {row.code: sum(other.code[:2] == row.code[:2] for other in rows) for row in rows if row.code.endswith("00000000")}
+    kept, edits = 0, []
+    for province, size in sizes.items():
+        if kept + size > regions * 1.1:
+            edits.append({"op": "drop", "code": province})
+        else:
+            kept += size
+    return edits
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    load = round(os.getloadavg()[0], 2)
-    found = {kind: measured(kind) for kind in ("sigungu", "legal_dong")}
-    labels = found["sigungu"]
-    write("scale", {"load average before": load, **{label: [one[label] for one in found.values()] for label in labels}})
+    load = rounded(os.getloadavg()[0], 3)
+    found = [measured("sigungu"), measured("legal_dong", fewer(MIDDLE)), measured("legal_dong")]
+    sizes = [one["regions"] for one in found]
+    result: dict[str, object] = {"load average before": load}
+    for label in found[0]:
+        values = [rounded(one[label], 3) for one in found]
+        result[label] = values
+        grows = exponent(sizes, [one[label] for one in found])
+        if label.endswith("(s)") and grows is not None:
+            result[f"{label}: exponent"] = rounded(grows, 2)
+    write("scale", result)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 
-from recovery_stage import write
-from search_plan_worlds import LEAVES, Country, Found
-
+from benchmarks.search_plan_worlds import LEAVES, Country, Found
+from benchmarks.stage import write
 from mohe_assets.refinement import Answered, RegionPlan
 from mohe_assets.search_plan import Search, Sort, Stage, base_plan
 from mohe_assets.settings import DEFAULT_KEYWORDS
@@ -217,8 +216,9 @@ def show(label: str, result: Mapping[str, object]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worlds", default="simulator,steep,even")
-    parser.add_argument("--seeds", default="1,2")
+    parser.add_argument("--worlds", default="simulator,even")
+    parser.add_argument("--seeds", default="1")
+    parser.add_argument("--long", action="store_true", help="three countries with two seeds")
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--slice", type=int, default=20, help="most searches a claim")
     parser.add_argument("--share", type=float, default=0.5, help="of the best promise elsewhere, below which a slice ends")
@@ -226,6 +226,8 @@ def main() -> None:
     parser.add_argument("--parts", action="store_true", help="also ours without categories, and without nationwide counts")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
+    if arguments.long:
+        arguments.worlds, arguments.seeds = "simulator,steep,even", "1,2"
     countries = [(world, int(seed)) for seed, world in product(arguments.seeds.split(","), arguments.worlds.split(","))]
     protocol = {name: getattr(arguments, name) for name in ("threads", "slice", "share", "budget")}
     results: dict[str, Mapping[str, object]] = {}
@@ -234,7 +236,7 @@ def main() -> None:
             results[label] = result
             show(label, result)
     print()
-    write("search_plan", {"protocol": protocol, **results})
+    write("search_plan" if arguments.long else "search_plan_short", {"protocol": protocol, **results})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A collection is a few worker threads, each holding one region at a time, under o
 region's outcome as it is reached and may stop at any moment: whatever a restart needs is in the database before.
 """
 
+import contextvars
 import datetime as dt
 import logging
 import queue
@@ -23,6 +24,7 @@ from mohe_assets.errors import (
     StopRequested,
 )
 from mohe_assets.heartbeat import Pulse
+from mohe_assets.logs import about
 from mohe_assets.region_work import Outcome, RegionOutcome, RegionWork
 from mohe_assets.store.checkpoints import Checkpoints, Lease, Standing
 from mohe_assets.store.executions import Burial, Ending, Executions
@@ -48,6 +50,16 @@ class Request:
     by_person: bool = False
     afresh_before: dt.datetime | None = None
     refine: bool = False
+
+
+def lease_facts(lease: Lease) -> dict[str, object]:
+    """What a log line about this region says besides its message."""
+    return {
+        "region_code": lease.region_code,
+        "region_name": lease.region_name,
+        "round": lease.round,
+        "attempt": lease.attempt,
+    }
 
 
 def announce(burial: Burial) -> None:
@@ -93,7 +105,7 @@ class CollectionRun:
     def outcomes(self) -> Generator[RegionOutcome]:
         """Runs the collection; close the iterator to stop it. Asking for the next outcome says that the last is reported."""
         self.executions.start(self.run_id, total=self.total)
-        workers = [threading.Thread(target=self._work, name=f"collect-{n}", daemon=True) for n in range(self.work.limits.threads)]
+        workers = [self._worker(n) for n in range(self.work.limits.threads)]
         pulse = Pulse(seconds=self.work.limits.heartbeat_seconds, beat=self._beat, failed=self._abandon)
         ending: Ending = Ending.INTERRUPTED
         note: str | None = "stopped"
@@ -158,10 +170,16 @@ class CollectionRun:
         self.stop.set()
         self._outcomes.put(error)
 
+    def _worker(self, number: int) -> threading.Thread:
+        """Its log lines are about the run that starts it."""
+        context = contextvars.copy_context()
+        return threading.Thread(target=context.run, args=(self._work,), name=f"collect-{number}", daemon=True)
+
     def _work(self) -> None:
         try:
             while (lease := self._next()) is not None:
-                outcome = self._collect_or_explain(lease)
+                with about(**lease_facts(lease)):
+                    outcome = self._collect_or_explain(lease)
                 # What this run completed is younger than its request, but only if the clocks of both agree.
                 if outcome.outcome is not Outcome.REFINED and (
                     outcome.outcome is not Outcome.COMPLETED or self.request.afresh_before is not None

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from mohe_assets.errors import DatabaseUnavailable, NotPermitted
 from mohe_assets.settings import Settings
 from mohe_assets.store import schema
-from mohe_assets.store.database import Database
+from mohe_assets.store.database import LOSS_NOTICED, Database
 from mohe_assets.store.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 
 
@@ -33,7 +33,20 @@ def locate(settings: Settings) -> DatabaseUrls:
         own = embedded.url(DAGSTER_DATABASE)
         return DatabaseUrls(data=embedded.url(DATA_DATABASE), dagster=dagster or own, embedded=embedded)
     sibling = make_url(named).set(database=DAGSTER_DATABASE).render_as_string(hide_password=False)
-    return DatabaseUrls(data=named, dagster=dagster or sibling, embedded=None)
+    return DatabaseUrls(data=named, dagster=_noticing_loss(dagster or sibling), embedded=None)
+
+
+def _noticing_loss(url: str) -> str:
+    """Dagster connects with what its URL says and nothing else: a run cut off from it would wait for a quarter of an hour.
+
+    What the URL says itself stays; a unix socket has nothing to lose.
+    """
+    there = make_url(url)
+    host = there.host or str(there.query.get("host", ""))
+    if not host or host.startswith("/"):
+        return url
+    options = {name: str(value) for name, value in LOSS_NOTICED.items()}
+    return there.set(query={**options, **there.query}).render_as_string(hide_password=False)
 
 
 def _plain(url: str) -> str:

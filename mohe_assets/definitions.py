@@ -3,6 +3,7 @@
 import dagster as dg
 
 from mohe_assets import settings
+from mohe_assets.defs import console
 from mohe_assets.defs.assets.catalog import collection_report, place_catalog
 from mohe_assets.defs.assets.places import build_places
 from mohe_assets.defs.assets.regions import sigungu_regions
@@ -44,4 +45,5 @@ def _regions_per_run() -> int:
         return settings.load({}).mohe_regions_per_run
 
 
+console.use_for_runs()
 defs = build_defs()

@@ -1,5 +1,6 @@
 """A run makes itself known before it does anything, and says every few seconds that it lives. Knows neither SQL nor Dagster."""
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ class Pulse:
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._run,), name="heartbeat", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from mohe_assets.clients.http import CallGate, OpenGate, RetryPolicy
@@ -19,11 +19,12 @@ from mohe_assets.databases import locate, require_current
 from mohe_assets.errors import SettingsError, StopRequested
 from mohe_assets.forecast import KST, Allowance
 from mohe_assets.heartbeat import alive
+from mohe_assets.logs import about
 from mohe_assets.region_work import CachedTallies, Limits, RegionWork
 from mohe_assets.regions import REGION_TYPES, build_region_list
 from mohe_assets.replay import replay
-from mohe_assets.search_plan import Search, base_plan, plan_digest
-from mohe_assets.settings import Settings
+from mohe_assets.search_plan import Search, Sort, base_plan, plan_digest
+from mohe_assets.settings import Settings, classic_ends
 from mohe_assets.sources import NaverLocalSource
 from mohe_assets.store.api_budget import ApiAccount, ApiState, SharedBudget, read_state
 from mohe_assets.store.checkpoints import Checkpoints
@@ -31,7 +32,8 @@ from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.ledger import Ledger
 from mohe_assets.store.lifecycle import CachedIndex, Lifecycle
-from mohe_assets.store.overview import WorkLeft, work_left
+from mohe_assets.store.overview import Overview, WorkLeft, read_overview, work_left
+from mohe_assets.store.progress import note_plan
 from mohe_assets.store.refinement import Refinement
 from mohe_assets.store.regions import Regions
 from mohe_assets.store.replay import Replayed, Replays
@@ -40,6 +42,7 @@ from mohe_assets.sync import Download, RegionSync, sync_regions
 log = logging.getLogger(__name__)
 
 REGION_CALLS_PER_SECOND = 25.0  # the government's limit is 30
+ONE_TRY = RetryPolicy(attempts=1, rate_attempts=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +56,21 @@ class Platform:
     @contextmanager
     def open(cls, settings: Settings) -> "Iterator[Platform]":
         """Checks that the database answers and has the current schema. Raises SettingsError, DatabaseUnavailable."""
+        with cls.attached(settings) as platform:
+            require_current(platform.database, settings, locate(settings))
+            yield platform
+
+    @classmethod
+    @contextmanager
+    def attached(cls, settings: Settings) -> "Iterator[Platform]":
+        """Without a look at the database: for what has to be there while it is not. Raises SettingsError."""
         if settings.checkpoint_region_type not in REGION_TYPES:
             raise SettingsError(
                 f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed are {' and '.join(REGION_TYPES)}."
             )
-        urls = locate(settings)
         # One connection per worker, one for the heartbeat, one for the caller.
-        database = Database.connect(urls.data, pool_size=settings.mohe_worker_threads + 2)
+        database = Database.connect(locate(settings).data, pool_size=settings.mohe_worker_threads + 2)
         try:
-            require_current(database, settings, urls)
             yield cls(settings=settings, database=database)
         finally:
             database.close()
@@ -137,12 +146,7 @@ class Platform:
         return last is None or last.old or last.source != "api"
 
     def _download_regions(self) -> Download:
-        client = RegionApiClient(
-            base_url=self.settings.mohe_government_api_url,
-            service_key=self.settings.require_government_key(),
-            gate=OpenGate(calls_per_second=REGION_CALLS_PER_SECOND),
-        )
-        with client:
+        with region_client(self.settings) as client:
             download = client.download()
         rows = ((row.region_cd, row.locatadd_nm) for row in download.rows)
         today = dt.datetime.now(KST).date()
@@ -186,30 +190,48 @@ class Platform:
             settings.mohe_max_calls_per_region,
         )
 
+    def overview(self) -> Overview:
+        """The whole collection in a few figures, with its latest failures and runs."""
+        settings = self.settings
+        return read_overview(
+            self.database,
+            settings.checkpoint_batch_name,
+            settings.checkpoint_region_type,
+            lease_seconds=settings.mohe_lease_seconds,
+        )
+
     def api_state(self) -> ApiState | None:
         """What the API allows at this moment, None while no keys are set."""
         has_keys = self.settings.naver_client_id is not None or self.settings.uses_hub
         return read_state(self.database, self.account) if has_keys else None
 
     def allowance(self) -> Allowance:
-        """What the API allows from now on; the whole day's quota while no keys are set."""
+        """What the API allows from now on; whole quotas while no keys are set."""
         settings = self.settings
         state = self.api_state()
         left = settings.mohe_daily_quota if state is None else state.daily_quota - state.used_today
+        month = state.monthly_quota if state else None
         return Allowance(
             left_today=0 if state and state.closed_until else max(0, left),
             daily_quota=settings.mohe_daily_quota,
             calls_per_second=settings.calls_per_second,
+            left_month=max(0, month - state.used_this_month) if state and month is not None else None,
+            monthly_quota=month,
         )
 
     def replay(self, *, dry_run: bool = False) -> Replayed:
         """Rebuilds places from the ledger's answers, or counts what that would change. Raises ReplayRefused."""
         replays = Replays(checkpoints=self.checkpoints, source=NaverLocalSource.name)
-        return replay(replays, CachedIndex(self.lifecycle).current(), dry_run=dry_run)
+        return replay(replays, self.lifecycle.index(), dry_run=dry_run)
 
-    def alive(self, run_id: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def alive(self, run_id: str) -> Iterator[None]:
         """A row and a heartbeat for a run that does not collect yet."""
-        return alive(self.executions, run_id, seconds=self.settings.mohe_heartbeat_seconds)
+        with (
+            about(batch=self.settings.checkpoint_batch_name, run_id=run_id),
+            alive(self.executions, run_id, seconds=self.settings.mohe_heartbeat_seconds),
+        ):
+            yield
 
     @contextmanager
     def collection(self, run_id: str, request: Request, *, total: int = 0) -> Iterator[CollectionRun]:
@@ -217,7 +239,12 @@ class Platform:
         self.settings.require_collection_keys()
         stop = threading.Event()
         budget = SharedBudget(database=self.database, account=self.account, stop=stop)
-        with self._place_client(budget, stop) as client:
+        retry = RetryPolicy(sleep=_interruptible(stop))
+        lines = about(batch=self.settings.checkpoint_batch_name, run_id=run_id)
+        with lines, closing(budget), self._place_client(budget, retry) as client:
+            if warning := classic_ends(dt.datetime.now(KST), self.settings.uses_hub):
+                log.warning("%s", warning)
+            note_plan(self.database, self.settings.checkpoint_batch_name, self.settings.checkpoint_region_type, self._any_plan)
             source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
             checkpoints = self.checkpoints
             ledger = Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id)
@@ -229,7 +256,7 @@ class Platform:
                     heartbeat_seconds=self.settings.mohe_heartbeat_seconds,
                 ),
                 source=source,
-                index=CachedIndex(self.lifecycle).current,
+                index=CachedIndex(self.lifecycle),
                 dongs=self.regions.dongs,
                 checkpoints=checkpoints,
                 refinement=self.refinement,
@@ -240,7 +267,13 @@ class Platform:
             )
             yield CollectionRun(request=request, work=work, total=total)
 
-    def _place_client(self, gate: CallGate, stop: threading.Event) -> NaverLocalClient:
+    def try_place_keys(self) -> None:
+        """One call, reserved like every other. Raises the ApiError that answered it, which the shared budget then knows, too."""
+        budget = SharedBudget(database=self.database, account=self.account, stop=threading.Event())
+        with closing(budget), self._place_client(budget, ONE_TRY) as client:
+            client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)
+
+    def _place_client(self, gate: CallGate, retry: RetryPolicy) -> NaverLocalClient:
         settings = self.settings
         client_id, client_secret = self._naver_keys()
         return NaverLocalClient(
@@ -249,13 +282,23 @@ class Platform:
             client_id=client_id,
             client_secret=client_secret,
             gate=gate,
-            retry=RetryPolicy(sleep=_interruptible(stop)),
+            retry=retry,
             timeouts=Timeouts(
                 connect=min(5.0, settings.mohe_http_timeout_seconds),
                 read=settings.mohe_http_timeout_seconds,
                 total=settings.mohe_http_timeout_seconds,
             ),
         )
+
+
+def region_client(settings: Settings, *, retry: RetryPolicy | None = None) -> RegionApiClient:
+    """The client of the region list; needs no database. Raises SettingsError without a key."""
+    return RegionApiClient(
+        base_url=settings.mohe_government_api_url,
+        service_key=settings.require_government_key(),
+        gate=OpenGate(calls_per_second=REGION_CALLS_PER_SECOND),
+        retry=retry,
+    )
 
 
 def _interruptible(stop: threading.Event) -> Callable[[float], None]:

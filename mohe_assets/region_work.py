@@ -9,12 +9,11 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sqlalchemy import Connection
 
-from mohe_assets.attribution import RegionIndex
 from mohe_assets.errors import ApiError, BadQuery, FailureKind, StopRequested
 from mohe_assets.promise import Tallies
 from mohe_assets.refinement import Answered, RegionPlan
@@ -22,7 +21,8 @@ from mohe_assets.search_plan import Search, remaining
 from mohe_assets.sources import Answer, PlaceSource
 from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease
 from mohe_assets.store.executions import Executions
-from mohe_assets.store.ledger import Ledger, StoredSearch, attributed
+from mohe_assets.store.ledger import Ledger, ListChanged, StoredSearch, attributed
+from mohe_assets.store.lifecycle import CachedIndex
 from mohe_assets.store.refinement import Refinement
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class RegionWork:
     run_id: str
     limits: Limits
     source: PlaceSource
-    index: Callable[[], RegionIndex]
+    index: CachedIndex
     dongs: Callable[[str], Sequence[str]]
     checkpoints: Checkpoints
     refinement: Refinement
@@ -135,14 +135,20 @@ class RegionWork:
             if error.calls:
                 self.ledger.failed(lease, search, calls=error.calls, reason=str(error))
             raise
-        # The index is asked for each answer: a list taken over meanwhile brings names this run did not know.
-        places = attributed(answer.places, self.index())
+        return answer.calls, _answered(search, answer, self._store(lease, search, answer))
+
+    def _store(self, lease: Lease, search: Search, answer: Answer) -> tuple[int, ...]:
         stored = StoredSearch(
-            search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls, places=places,
+            search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls, places=(),
             set_aside=answer.set_aside,
         )  # fmt: skip
-        place_ids = self.ledger.store(lease, stored)
-        return answer.calls, _answered(search, answer, place_ids)
+        while True:
+            version, index = self.index.current()
+            places = attributed(answer.places, index)
+            try:
+                return self.ledger.store(lease, replace(stored, places=places), list_version=version)
+            except ListChanged:  # it has names this run does not know
+                self.index.outdated(version)
 
     def fail(self, lease: Lease, kind: FailureKind, reason: str, *, final: bool = False) -> RegionOutcome:
         """The region's own error: FAILED with the reason, or COMPLETED as before if it was being refined."""

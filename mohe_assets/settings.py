@@ -3,12 +3,13 @@
 Nothing here opens a file, a socket or a database: a `Settings` is checked by looking at it.
 """
 
+import datetime as dt
 import os
 import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self, cast
+from typing import Annotated, Literal, Self, cast
 from urllib.parse import urlsplit
 
 from psycopg2 import ProgrammingError
@@ -27,6 +28,10 @@ DEFAULT_KEYWORDS = (
 CLASSIC_CALLS_PER_SECOND = 10.0
 HUB_CALLS_PER_SECOND = 50.0
 MAX_KEYWORD_LENGTH = 50
+LOG_FORMATS = ("text", "json")
+_KST = dt.timezone(dt.timedelta(hours=9))
+CLASSIC_ENDS_AT = dt.datetime(2027, 7, 1, tzinfo=_KST)  # 2027-06-30 24:00
+CLASSIC_WARNS_FROM = dt.datetime(2027, 1, 1, tzinfo=_KST)
 
 _TRUE = ("true", "1", "yes", "on")
 _FALSE = ("false", "0", "no", "off")
@@ -75,6 +80,7 @@ class Settings(BaseSettings):
     mohe_retry_seconds: float = Field(default=60, gt=0, le=86_400)
     mohe_region_refresh_days: float = Field(default=7, gt=0, le=3_650)
     mohe_http_timeout_seconds: float = Field(default=10, gt=0, le=300)
+    mohe_log_format: Literal["text", "json"] = "text"
 
     @classmethod
     def settings_customise_sources(
@@ -98,6 +104,13 @@ class Settings(BaseSettings):
         if text in _FALSE:
             return False
         raise ValueError(f"is {value!r}; allowed are {', '.join(_TRUE)} and {', '.join(_FALSE)}")
+
+    @field_validator("mohe_log_format", mode="before")
+    @classmethod
+    def _log_format(cls, value: object) -> object:
+        if (text := str(value).strip().lower()) not in LOG_FORMATS:
+            raise ValueError(f"is {value!r}; allowed are {' and '.join(LOG_FORMATS)}")
+        return text
 
     @field_validator("checkpoint_batch_name", "checkpoint_region_type")
     @classmethod
@@ -226,9 +239,28 @@ class Settings(BaseSettings):
         return self.govt_api_key.get_secret_value()
 
 
+def classic_ends(now: dt.datetime, uses_hub: bool) -> str | None:
+    """What a user of the classic search API has to be told in its last half year and afterwards; None before, and on the HUB.
+
+    `now` is aware.
+    """
+    if uses_hub or now < CLASSIC_WARNS_FROM:
+        return None
+    instead = "set NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY (NAVER API HUB); the collection goes on where it stands"
+    if now >= CLASSIC_ENDS_AT:
+        return f"Naver's classic local search ended on 2027-06-30 at 24:00 KST: {instead}."
+    return f"Naver's classic local search ends on 2027-06-30 at 24:00 KST: {instead}."
+
+
 def process_environment() -> Mapping[str, str]:
     """The environment of this process."""
     return os.environ
+
+
+def log_format(environ: Mapping[str, str] | None = None) -> str:
+    """MOHE_LOG_FORMAT alone: a process that has to say that another setting is bad needs it before `load`."""
+    value = (process_environment() if environ is None else environ).get("MOHE_LOG_FORMAT", "").strip().lower()
+    return value if value in LOG_FORMATS else LOG_FORMATS[0]
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:

@@ -66,4 +66,5 @@ PLACES = (
            pattern=r"^(?:\d{5}|\d{10})$"),
     Column(name="first_seen_at", type="timestamptz"),
     Column(name="last_seen_at", type="timestamptz"),
+    Column(name="old_place_id", type="text", description="naver_place_id as the batch system before had it", nullable=True),
 )  # fmt: skip

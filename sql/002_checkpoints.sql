@@ -65,22 +65,33 @@ ALTER TABLE batch_execution_metadata
     ADD COLUMN IF NOT EXISTS note         text,          -- why it ended as it did: quota, stop, error
     ADD COLUMN IF NOT EXISTS dagster_ended_at timestamptz;  -- when the dead run was ended in Dagster too
 
+-- The batch system may have kept several rows of one execution: the latest keeps the name.
+UPDATE batch_execution_metadata e SET execution_id = left(e.execution_id, 80) || '#' || e.id
+ WHERE EXISTS (SELECT FROM batch_execution_metadata later WHERE later.execution_id = e.execution_id AND later.id > e.id);
 CREATE UNIQUE INDEX IF NOT EXISTS uq_batch_execution_metadata_execution ON batch_execution_metadata (execution_id);
 CREATE INDEX IF NOT EXISTS idx_batch_execution_metadata_batch ON batch_execution_metadata (batch_name, status);
 
 -- Constraints by name, so that running this again, or over the old system's tables, adds what is missing.
 DO $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'batch_checkpoint_status_known') THEN
+    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'batch_checkpoint_status_known'
+                      AND conrelid = 'batch_checkpoint'::regclass) THEN
         ALTER TABLE batch_checkpoint ADD CONSTRAINT batch_checkpoint_status_known
             CHECK (status IN ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED'));
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'batch_checkpoint_counts_positive') THEN
+    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'batch_checkpoint_counts_positive'
+                      AND conrelid = 'batch_checkpoint'::regclass) THEN
         ALTER TABLE batch_checkpoint ADD CONSTRAINT batch_checkpoint_counts_positive
             CHECK (round >= 1 AND attempt >= 0 AND failures >= 0 AND processed_count >= 0
                    AND searches_done >= 0 AND calls_used >= 0);
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'batch_execution_status_known') THEN
+    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'batch_execution_status_known'
+                      AND conrelid = 'batch_execution_metadata'::regclass) THEN
+        -- The batch system's own words for how a run ended; those that ours has no word for are kept in the note.
+        UPDATE batch_execution_metadata
+           SET status = CASE WHEN status IN ('STARTING', 'STARTED') THEN 'RUNNING' ELSE 'INTERRUPTED' END,
+               note = 'the batch system called it ' || status
+         WHERE status NOT IN ('RUNNING', 'COMPLETED', 'FAILED', 'INTERRUPTED');
         ALTER TABLE batch_execution_metadata ADD CONSTRAINT batch_execution_status_known
             CHECK (status IN ('RUNNING', 'COMPLETED', 'FAILED', 'INTERRUPTED'));
     END IF;

@@ -19,7 +19,8 @@ CREATE INDEX IF NOT EXISTS idx_batch_checkpoint_promise
 
 DO $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'batch_checkpoint_refines_when_processing') THEN
+    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'batch_checkpoint_refines_when_processing'
+                      AND conrelid = 'batch_checkpoint'::regclass) THEN
         ALTER TABLE batch_checkpoint ADD CONSTRAINT batch_checkpoint_refines_when_processing
             CHECK (NOT refining OR status = 'PROCESSING');
         -- Once, with the constraint: regions completed before there was a promise are looked at by the first refinement.

@@ -1,36 +1,74 @@
 """The command `mohe`. A module per command; each reads the settings, calls plain functions, and prints."""
 
 import sys
+from importlib import import_module
+from typing import cast
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from mohe_assets.cli import db, demo, env, plan, processes, replay, retry, simulate, status, up
+from mohe_assets import logs, settings
 from mohe_assets.errors import MoheError
+
+# In the order of the help text: module and function, or the module's own commands.
+COMMANDS = {
+    "demo": "demo:demo",
+    "up": "up:up",
+    "status": "status:status",
+    "plan": "plan:plan",
+    "doctor": "doctor:doctor",
+    "metrics": "metrics:metrics",
+    "retry": "asked:retry",
+    "new-round": "asked:new_round",
+    "release": "asked:release",
+    "unblock": "asked:unblock",
+    "replay": "replay:replay",
+    "env": "env:env",
+    "db": "db:app",
+    "code-server": "processes:code_server",
+    "daemon": "processes:daemon",
+    "webserver": "processes:webserver",
+    "simulate": "simulate:simulate",
+}
+
+
+class _Commands(TyperGroup):
+    """Imports a command when it is asked for: `mohe status` needs no web server, and answers in half the time."""
+
+    def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002 - Typer's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | TyperGroup | None:  # noqa: ARG002 - Typer's signature
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        found = getattr(import_module(f"mohe_assets.cli.{module}"), name)
+        if not isinstance(found, typer.Typer):
+            single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            single.command(cmd_name)(found)
+            found = single
+        command = typer.main.get_command(found)
+        command.name = cmd_name
+        return cast("TyperCommand | TyperGroup", command)
+
 
 app = typer.Typer(
     name="mohe",
+    cls=_Commands,
     help="Collects the places of every 시군구 of South Korea, and goes on exactly where it was interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo.demo)
-app.command()(up.up)
-app.command("code-server")(processes.code_server)
-app.command()(processes.daemon)
-app.command()(processes.webserver)
-app.command()(env.env)
-app.command()(simulate.simulate)
-app.command()(plan.plan)
-app.command()(status.status)
-app.command()(retry.retry)
-app.command()(retry.unblock)
-app.command()(replay.replay)
-app.add_typer(db.app, name="db")
+
+
+@app.callback()
+def _group() -> None: ...
 
 
 def main() -> None:
     """One sentence and exit status 1 for whatever a person can put right."""
+    logs.install(settings.log_format())
     try:
         app()
     except MoheError as error:

@@ -23,7 +23,7 @@ from mohe_assets.databases import prepare
 from mohe_assets.errors import MoheError
 from mohe_assets.platform import Platform
 from mohe_assets.settings import Settings
-from mohe_assets.store.overview import by_sido, read_overview
+from mohe_assets.store.overview import by_sido
 
 _PLAIN_LINE_SECONDS = 10.0
 _STOP_SECONDS = 15.0
@@ -124,17 +124,13 @@ class _Meter:
 
     def __init__(self, platform: Platform, bar: Progress, task: TaskID) -> None:
         self._platform, self._bar, self._task = platform, bar, task
-        self._calls_at_start: int | None = None
-        self._first_call_at = self._said_at = time.monotonic()
+        self._said_at = time.monotonic()
 
     def update(self) -> None:
         settings = self._platform.settings
         progress = self._platform.checkpoints.progress()
-        overview = read_overview(self._platform.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
-        now = time.monotonic()
-        if self._calls_at_start is None or overview.calls == self._calls_at_start:
-            self._calls_at_start, self._first_call_at = overview.calls, now
-        rate = (overview.calls - self._calls_at_start) / max(now - self._first_call_at, 0.5)
+        overview, now = self._platform.overview(), time.monotonic()
+        rate = overview.rate.calls_per_second
         left = max(0, progress.total * len(settings.mohe_search_keywords) - overview.searches)
         eta = f"{left / rate:.0f} s left" if rate and left else ""
         total = progress.total or 256
@@ -153,7 +149,7 @@ class _Meter:
 def _summary(console: Console, platform: Platform) -> None:
     settings = platform.settings
     scope = (platform.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
-    overview, provinces = read_overview(*scope), by_sido(*scope)
+    overview, provinces = platform.overview(), by_sido(*scope)
     table = Table("province", "regions completed", "places", title="Collected", title_justify="left")
     for row in provinces:
         table.add_row(row.sido_name, f"{row.completed} of {row.regions}", f"{row.places:,}")

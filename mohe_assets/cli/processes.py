@@ -71,15 +71,20 @@ def webserver(
 
 
 def code_server_command(host: str, port: int) -> list[str]:
-    return [sys.executable, "-m", "mohe_assets.defs.code_server", "-h", host, "-p", str(port)]
+    return [sys.executable, "-m", "mohe_assets.defs.code_server", "-h", host, "-p", str(port), *_log_format()]
 
 
 def daemon_command(workspace: Path) -> list[str]:
-    return [_program("dagster-daemon"), "run", "-w", str(workspace)]
+    return [_program("dagster-daemon"), "run", "-w", str(workspace), *_log_format()]
 
 
 def webserver_command(workspace: Path, host: str, port: int) -> list[str]:
-    return [_program("dagster-webserver"), "-w", str(workspace), "-h", host, "-p", str(port)]
+    return [_program("dagster-webserver"), "-w", str(workspace), "-h", host, "-p", str(port), *_log_format()]
+
+
+def _log_format() -> list[str]:
+    """For the lines that Dagster's processes have of themselves; text is their default, with colours."""
+    return ["--log-format", "json"] if settings_module.log_format() == "json" else []
 
 
 def write_workspace(variables: Mapping[str, str], host: str, port: int) -> Path:

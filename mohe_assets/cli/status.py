@@ -1,91 +1,193 @@
 """`mohe status`: where the collection stands."""
 
-import json
+import datetime as dt
 import time
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console, Group
+from pydantic import TypeAdapter
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mohe_assets import settings as settings_module
+from mohe_assets.errors import DatabaseUnavailable
+from mohe_assets.forecast import KST, Forecast, forecast
 from mohe_assets.platform import Platform
+from mohe_assets.settings import classic_ends
 from mohe_assets.store.api_budget import ApiState
 from mohe_assets.store.checkpoints import Progress
-from mohe_assets.store.overview import Overview, read_overview
+from mohe_assets.store.overview import Overview, RunRow
+
+SECONDS_BETWEEN_LOOKS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """The calls the collection still takes, and when they are made at the earliest: under rate and quota, without refusals."""
+
+    base_plan: Forecast
+    with_refinement: Forecast
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Everything the command shows. `api` is None while no keys are set."""
+    """Everything the command shows. `api` is null while no keys are set; `warnings` are sentences for a person."""
 
+    schema_version: Literal[1]
+    at: dt.datetime
+    batch_name: str
+    region_type: str
     progress: Progress
     overview: Overview
+    left: Left
+    calls_per_second_allowed: float
     api: ApiState | None
+    warnings: tuple[str, ...]
+
+
+# What `--json` prints; docs/status.schema.json is its schema.
+JSON = TypeAdapter(Status)
 
 
 def status(
     *,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it, every two seconds.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it, every two seconds, until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts; docs/status.md describes it.")] = False,
 ) -> None:
-    """Show regions by status, places, searches, the API's day, failed regions with their reasons, and runs."""
-    settings = settings_module.load()
-    with Platform.open(settings) as platform:
+    """Show regions by status, places, rate, what is left and until when, the API's day, failed regions, and runs."""
+    if watch and as_json:
+        raise typer.BadParameter("either --watch or --json; a script asks again by itself")
+    with Platform.open(settings_module.load()) as platform:
         if as_json:
-            typer.echo(json.dumps(asdict(_read(platform)), default=str, ensure_ascii=False, indent=2))
-            return
-        if not watch:
+            typer.echo(JSON.dump_json(_read(platform), indent=2))
+        elif watch:
+            _watch(platform)
+        else:
             Console().print(_show(_read(platform)))
-            return
-        with Live(_show(_read(platform)), auto_refresh=False) as live:
+
+
+def _watch(platform: Platform) -> None:
+    """A database that is away for a while ends nothing: what was seen last stays, with the reason below."""
+    shown: RenderableType = ""
+    try:
+        # The alternate screen, because a table that is longer than the window cannot be drawn over.
+        with Live(screen=True, auto_refresh=False) as live:
             while True:
-                time.sleep(2)
-                live.update(_show(_read(platform)), refresh=True)
+                try:
+                    shown = _show(_read(platform))
+                    live.update(shown, refresh=True)
+                except DatabaseUnavailable as error:
+                    live.update(Group(shown, escape(str(error))), refresh=True)
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+    except KeyboardInterrupt:
+        Console().print(shown)
 
 
 def _read(platform: Platform) -> Status:
-    settings = platform.settings
+    settings, now = platform.settings, dt.datetime.now(KST)
+    left, allowance = platform.work_left(), platform.allowance()
     return Status(
+        schema_version=1,
+        at=now,
+        batch_name=settings.checkpoint_batch_name,
+        region_type=settings.checkpoint_region_type,
         progress=platform.checkpoints.progress(),
-        overview=read_overview(platform.database, settings.checkpoint_batch_name, settings.checkpoint_region_type),
+        overview=platform.overview(),
+        left=Left(
+            base_plan=forecast(left.base, allowance, now=now),
+            with_refinement=forecast(left.base + left.depth, allowance, now=now),
+        ),
+        calls_per_second_allowed=settings.calls_per_second,
         api=platform.api_state(),
+        warnings=tuple(filter(None, [classic_ends(now, settings.uses_hub)])),
     )
 
 
 def _show(found: Status) -> Group:
     progress, overview = found.progress, found.overview
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("regions", f"{progress.completed} of {progress.total} completed, {progress.processing} in progress, "
-                             f"{progress.pending} pending, {progress.failed} failed")  # fmt: skip
+    table.add_row("", ProgressBar(total=max(1, progress.total), completed=progress.completed, width=60))
+    table.add_row("regions", f"{progress.completed:,} of {progress.total:,} completed, {progress.processing:,} in progress, "
+                             f"{progress.pending:,} pending, {progress.failed:,} failed")  # fmt: skip
     table.add_row("places", f"{overview.places:,}")
-    table.add_row("searches", f"{overview.searches:,} stored, {overview.calls:,} calls")
+    table.add_row("searches", f"{overview.searches:,} stored, {overview.calls:,} calls, in this round")
+    table.add_row("rate", _rate(found))
+    table.add_row("base plan", _left(found.left.base_plan))
+    table.add_row("all depth", _left(found.left.with_refinement))
     table.add_row("API", escape(_api(found.api)))
-    parts: list[Any] = [table]
+    table.add_row("runs", _lives(overview.runs))
+    parts: list[RenderableType] = [table, *(f"[yellow]{escape(warning)}[/]" for warning in found.warnings)]
     if overview.failures:
-        failed = Table("failed region", "kind", "failures", "next try", "reason", title_justify="left")
-        for one in overview.failures:
-            when = f"{one.retry_at:%m-%d %H:%M}" if one.retry_at else "when asked: mohe retry"
-            failed.add_row(one.region_name, one.failure_kind, str(one.failures), when, escape(one.error_message))
-        parts.append(failed)
+        parts.append(_failures(overview, progress))
     if overview.runs:
-        runs = Table("run", "status", "started", "regions done", "note")
-        for run in overview.runs:
-            done = f"{run.completed_regions} of {run.total_regions}"
-            runs.add_row(run.execution_id[:8], run.status, f"{run.start_time:%m-%d %H:%M:%S}", done, escape(run.note or ""))
-        parts.append(runs)
+        parts.append(_runs(overview.runs))
     return Group(*parts)
+
+
+def _rate(found: Status) -> str:
+    rate = found.overview.rate
+    if rate.calls:
+        return (
+            f"{rate.calls_per_second:.1f} calls a second in the last {rate.seconds:.0f} s; "
+            f"{found.calls_per_second_allowed:g} are allowed"
+        )
+    last = f"; the last answer came {_moment(rate.last_answer_at)}" if rate.last_answer_at else ""
+    return f"no call was answered in the last {rate.seconds:.0f} s{last}"
+
+
+def _left(found: Forecast) -> str:
+    if not found.calls:
+        return "done"
+    days = f"{found.days} day{'s' * (found.days != 1)}"
+    return f"{found.calls:,} calls on {days}, done {found.done_at.astimezone(KST):%Y-%m-%d %H:%M} KST at the earliest"
 
 
 def _api(state: ApiState | None) -> str:
     if state is None:
         return "no keys are set (NAVER_CLIENT_ID and NAVER_CLIENT_SECRET)"
     text = f"{state.used_today:,} of {state.daily_quota:,} calls used today"
+    if state.monthly_quota is not None:
+        text += f", {state.used_this_month:,} of {state.monthly_quota:,} this month"
     if state.blocked_why:
-        return f"{text}; BLOCKED: {state.blocked_why}"
+        return f"{text}; BLOCKED: {state.blocked_why}; put it right, or `mohe unblock`"
     if state.closed_until:
-        return f"{text}; closed until {state.closed_until:%m-%d %H:%M}: {state.closed_why}"
-    return f"{text}; open"
+        return f"{text}; closed until {_moment(state.closed_until)}: {state.closed_why}"
+    return f"{text}; open, resets {_moment(state.resets_at)}"
+
+
+def _lives(runs: tuple[RunRow, ...]) -> str:
+    alive, silent = (sum(run.life == life for run in runs) for life in ("alive", "silent"))
+    if silent:
+        return (
+            f"{alive} alive, {silent} not heard of within the lease: taken back by the next run or tick, or now by `mohe release`"
+        )
+    return f"{alive} alive" if alive else "none is alive; `mohe up` or a batch goes on"
+
+
+def _failures(overview: Overview, progress: Progress) -> Table:
+    rest = progress.failed - len(overview.failures)
+    caption = f"and {rest:,} more, in batch_checkpoint where status is FAILED" if rest > 0 else None
+    table = Table("failed region", "kind", "failures", "next try", "reason", caption=caption, caption_justify="left")
+    for one in overview.failures:
+        when = _moment(one.retry_at) if one.retry_at else f"when asked: mohe retry {one.region_code}"
+        table.add_row(one.region_name, one.failure_kind, str(one.failures), when, escape(one.error_message))
+    return table
+
+
+def _runs(runs: tuple[RunRow, ...]) -> Table:
+    table = Table("run", "status", "heard of", "started", "regions done", "note")
+    for run in runs:
+        done = f"{run.completed_regions} of {run.total_regions}" + (
+            f", {run.failed_regions} failed" if run.failed_regions else ""
+        )
+        heard = run.life if run.life != "ended" else ""
+        table.add_row(run.execution_id[:8], run.status, heard, _moment(run.start_time), done, escape(run.note or ""))
+    return table
+
+
+def _moment(moment: dt.datetime) -> str:
+    return f"{moment.astimezone(KST):%m-%d %H:%M:%S} KST"

@@ -5,14 +5,14 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote, unquote
 
-import requests
-from requests.auth import AuthBase
-
 SHORTEST_SECRET = 8  # real keys have ten characters and more; a shorter word might be a part of a place's name
 
 
-class Credentials(AuthBase):
-    """Adds the keys to a request at the last moment, so that no parameter or message of ours ever holds them."""
+class Credentials:
+    """The keys as headers and parameters, added to a request at the last moment: no message of ours ever holds them."""
+
+    headers: Mapping[str, str] = {}
+    parameters: Mapping[str, str] = {}
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {form for secret in secrets for form in _spellings(secret) if len(form) >= SHORTEST_SECRET}
@@ -33,11 +33,7 @@ class Credentials(AuthBase):
 class HeaderCredentials(Credentials):
     def __init__(self, headers: Mapping[str, str]) -> None:
         super().__init__(headers.values())
-        self._headers = dict(headers)
-
-    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
-        r.headers.update(self._headers)
-        return r
+        self.headers = dict(headers)
 
 
 class QueryCredentials(Credentials):
@@ -45,13 +41,8 @@ class QueryCredentials(Credentials):
 
     def __init__(self, parameter: str, configured: str) -> None:
         super().__init__((configured,))
-        self._parameter = parameter
         # A key is Base64, which has no percent sign: one that has it was copied in its encoded form.
-        self._value = unquote(configured) if "%" in configured else configured
-
-    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
-        r.prepare_url(r.url or "", {self._parameter: self._value})
-        return r
+        self.parameters = {parameter: unquote(configured) if "%" in configured else configured}
 
 
 class _KeylessUrls(logging.Filter):

@@ -128,10 +128,21 @@ class HttpClient:
         self.close()
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
+        # The usual case first, by itself: to set up what follows takes as long as to read an answer.
+        try:
+            return attempt()
+        except TransientApiError as error:
+            met = [error]
+
+        def again() -> T:
+            if met:
+                raise met.pop()
+            return attempt()
+
         policy = self._retry
         too_fast = self._retrying(_is_rate_refusal, policy.rate_attempts, policy.rate_first_wait)
         failing = self._retrying(_is_failure, policy.attempts, policy.first_wait)
-        return failing(lambda: too_fast(attempt))
+        return failing(lambda: too_fast(again))
 
     def _retrying(self, worth_it: Callable[[BaseException], bool], attempts: int, first_wait: float) -> Retrying:
         growing = wait_exponential(multiplier=first_wait, max=self._retry.max_wait) + wait_random(0, self._retry.jitter)

@@ -82,6 +82,11 @@ class RegionApiClient:
             raise AnswerChanged(f"{REGION_API}: twice no whole list: {doubt}", api=REGION_API, calls=second.calls)
         return second.result()
 
+    def count_rows(self) -> int:
+        """How many rows the list has, by one call for one row: whether the key is accepted."""
+        page, _ = self._http.get(PATH, {"type": "json", "pageNo": "1", "numOfRows": "1"}, self._read)
+        return page.total_count
+
     def close(self) -> None:
         self._http.close()
 

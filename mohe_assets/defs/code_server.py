@@ -15,6 +15,8 @@ from types import FrameType
 import psutil
 from dagster._cli.api import grpc_command
 
+from mohe_assets import logs, settings
+
 # `docker stop` kills after ten seconds if nobody says otherwise; a run needs six at most to end its searches in flight.
 STOP_SECONDS = 9.0
 _stopping = threading.Event()
@@ -22,6 +24,7 @@ _stopping = threading.Event()
 
 def main() -> None:
     """Serves `mohe_assets.definitions`; the arguments are those of `dagster api grpc`."""
+    logs.install(settings.log_format())
     # Dagster gives SIGTERM whatever handler SIGINT has when it starts.
     signal.signal(signal.SIGINT, _stop)
     grpc_command.main(args=["-m", "mohe_assets.definitions", *sys.argv[1:]], prog_name="code-server")

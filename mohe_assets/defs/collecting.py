@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 
-from mohe_assets.collect import DECLARED_DEAD, CollectionRun, Request
+from mohe_assets.collect import DECLARED_DEAD, CollectionRun, Request, lease_facts
 from mohe_assets.defs.agreement import plan, regions_of, show_as_untried
 from mohe_assets.defs.metadata import failure_observation, materialization
 from mohe_assets.defs.recovery import recover
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.forecast import KST
+from mohe_assets.logs import about
 from mohe_assets.platform import Platform
 from mohe_assets.region_work import Outcome, RegionOutcome
 from mohe_assets.store.checkpoints import Status
@@ -68,7 +69,8 @@ def collect(context: Context, platform: Platform, request: Request, *, total: in
     with platform.collection(context.run.run_id, request, total=total) as run:
         with closing(run.outcomes()) as outcomes:
             for outcome in outcomes:
-                _report(context, outcome)
+                with about(**lease_facts(outcome.lease)):
+                    _report(context, outcome)
                 totals.add(outcome)
         _account_for_the_rest(context, run)
         recover(context.instance, platform)

@@ -17,7 +17,9 @@ from mohe_assets.store.executions import Burial
 
 # Between Dagster's start of a run and its row lie imports and a connection: seconds, a minute on a bad day.
 STILLBORN_SECONDS = 60
-BEGUN = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+# Before Dagster's own monitoring calls a run that does not start failed, which would paint its regions red; it looks every
+# half minute.
+AHEAD_OF_MONITORING_SECONDS = 60
 
 
 def recover(instance: dg.DagsterInstance, platform: Platform) -> Burial:
@@ -50,12 +52,21 @@ def _end_in_dagster(instance: dg.DagsterInstance, platform: Platform) -> None:
 
 
 def _end_stillborn(instance: dg.DagsterInstance, platform: Platform) -> None:
-    """Ends runs that died between Dagster's start of them and the first thing they do, which is to make themselves known."""
-    grace = dt.timedelta(seconds=STILLBORN_SECONDS + platform.settings.mohe_lease_seconds)
-    long_ago = dt.datetime.now(dt.UTC) - grace
-    begun = instance.get_run_records(filters=dg.RunsFilter(statuses=BEGUN))
-    old = {record.dagster_run.run_id: record.dagster_run for record in begun if record.update_timestamp < long_ago}
-    silent = {run_id: run for run_id, run in old.items() if collects_places(run)}
+    """Ends runs that died between Dagster's start of them and the first thing they do, which is to make themselves known.
+
+    A run that is STARTED has a process. One that is STARTING may wait for a node and an image in a cluster, for as long as
+    the instance's `run_monitoring` gives it.
+    """
+    begun = STILLBORN_SECONDS + platform.settings.mohe_lease_seconds
+    starting = max(begun, instance.run_monitoring_start_timeout_seconds - AHEAD_OF_MONITORING_SECONDS)
+    patience = {dg.DagsterRunStatus.STARTED: begun, dg.DagsterRunStatus.STARTING: starting}
+    now = dt.datetime.now(dt.UTC)
+    silent = {
+        record.dagster_run.run_id: record.dagster_run
+        for record in instance.get_run_records(filters=dg.RunsFilter(statuses=list(patience)))
+        if (now - record.update_timestamp).total_seconds() > patience[record.dagster_run.status]
+        and collects_places(record.dagster_run)
+    }
     for run_id in silent.keys() - platform.executions.known(silent.keys()):
         instance.report_run_canceled(silent[run_id], message="The run's process died before it began; nothing was lost.")
 

@@ -1,7 +1,8 @@
 """The calls all processes and machines share: the rate, the KST day's quota, and whether the API may be called at all.
 
-The rules are two functions in sql/004_api_budget.sql; this is the gate every worker thread goes through before a call. A
-call is a slot in time plus a place in the day, reserved by one statement, and the thread sleeps until its slot.
+The rules are slow_down in sql/004_api_budget.sql and reserve_calls in sql/008_every_search.sql; this is the gate every worker
+thread goes through before a call. A call is a slot in time plus a place in the day, reserved by one statement, and the thread
+sleeps until its slot.
 
 pyrate-limiter's PostgreSQL bucket was looked at for the per-second part: it writes and counts one row per call, asks
 again until there is room instead of handing out a slot (so waiting workers poll, and the luckiest wins), goes by each
@@ -13,13 +14,15 @@ import hashlib
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, StopRequested
-from mohe_assets.store.database import Database, rows
+from mohe_assets.errors import ApiBlocked, ApiError, DatabaseUnavailable, QuotaExhausted, RateLimited, StopRequested
+from mohe_assets.store.database import Database, rows, statement
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +34,24 @@ HEADROOM = 0.985
 CATCH_UP = 0.005
 # A probe whose process died is given up after this long; longer than an HTTP call may take.
 PROBE_SECONDS = 30.0
+PROBE_AGAIN_SECONDS = 0.1
 # Somebody else may have been refused while we waited for a slot further away than this.
 RECHECK_SECONDS = 0.25
 
-RESERVE = """
-SELECT * FROM reserve_call(:api, :account, :credentials, :calls_per_second, :daily_quota, :monthly_quota, :probe_seconds)
+# While the limit is far, a process reserves what it will send in so many seconds at once; what it then did not send in time
+# it gives back.
+AHEAD_SECONDS = 0.1
+# No more than this: what a process that is killed has reserved ahead is lost to its day.
+MOST_AHEAD = 8
+
+RESERVED = ("verdict", "wait_seconds", "until", "why", "probe", "calls", "gap", "day")
+RESERVE = f"""
+SELECT {", ".join(RESERVED)}
+  FROM reserve_calls(%(api)s, %(account)s, %(credentials)s, %(calls_per_second)s, %(daily_quota)s, %(monthly_quota)s,
+                     %(probe_seconds)s, %(calls)s)
 """
 GIVE_BACK = """
-UPDATE api_usage SET reserved = reserved - 1
- WHERE api = :api AND account = :account AND day = budget_day(budget_clock()) AND reserved > 0
+UPDATE api_usage SET reserved = greatest(0, reserved - :calls) WHERE api = :api AND account = :account AND day = :day
 """
 PROVE = """
 UPDATE api_budget SET proven = :credentials, probing_since = NULL, exhausted_until = NULL, exhausted_why = NULL
@@ -70,7 +82,11 @@ SELECT CASE WHEN b.blocked = :credentials THEN b.blocked_why END AS blocked_why,
        CASE WHEN b.exhausted_until > budget_clock() THEN b.exhausted_until END AS exhausted_until, b.exhausted_why,
        coalesce(u.reserved - u.refused_rate - u.refused_quota, 0) AS used_today,
        coalesce(u.refused_rate, 0) AS refused_rate, coalesce(u.refused_quota, 0) AS refused_quota,
-       budget_midnight(budget_day(budget_clock()) + 1) AS resets_at
+       budget_midnight(budget_day(budget_clock()) + 1) AS resets_at,
+       (SELECT coalesce(sum(m.reserved - m.refused_rate - m.refused_quota), 0)::int FROM api_usage m
+         WHERE (m.api, m.account) = (me.api, me.account)
+           AND m.day >= date_trunc('month', budget_day(budget_clock()))::date) AS used_this_month,
+       budget_midnight((date_trunc('month', budget_day(budget_clock())) + interval '1 month')::date) AS month_resets_at
   FROM (SELECT CAST(:api AS text) AS api, CAST(:account AS text) AS account) me
   LEFT JOIN api_budget b USING (api, account)
   LEFT JOIN api_usage u ON (u.api, u.account, u.day) = (b.api, b.account, budget_day(budget_clock()))
@@ -110,10 +126,15 @@ def _digest(*parts: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiState:
-    """What an API allows at this moment. `closed_until` is set while the quota is used up, by our count or theirs."""
+    """What an API allows at this moment. `closed_until` is set while a quota is used up, by our count or theirs.
+
+    `monthly_quota` is None for an API that has none.
+    """
 
     used_today: int
     daily_quota: int
+    used_this_month: int
+    monthly_quota: int | None
     refused_rate: int
     refused_quota: int
     resets_at: dt.datetime
@@ -125,16 +146,27 @@ class ApiState:
     def open(self) -> bool:
         return self.blocked_why is None and self.closed_until is None
 
+    @property
+    def used_up(self) -> bool:
+        """By our own count, of the day or of the month."""
+        month_is = self.monthly_quota is not None and self.used_this_month >= self.monthly_quota
+        return month_is or self.used_today >= self.daily_quota
+
 
 def read_state(database: Database, account: ApiAccount) -> ApiState:
     """State for the sensor, the status command and the report; reserves nothing."""
     row = database.transact(lambda connection: rows(connection, STATE, **account.key))[0]
     closed_until, closed_why = row["exhausted_until"], row["exhausted_why"]
+    # In the order in which a reservation meets them.
+    if closed_until is None and account.monthly_quota is not None and row["used_this_month"] >= account.monthly_quota:
+        closed_until, closed_why = row["month_resets_at"], f"the month's {account.monthly_quota} calls are used"
     if closed_until is None and row["used_today"] >= account.daily_quota:
         closed_until, closed_why = row["resets_at"], f"the day's {account.daily_quota} calls are used"
     return ApiState(
         used_today=row["used_today"],
         daily_quota=account.daily_quota,
+        used_this_month=row["used_this_month"],
+        monthly_quota=account.monthly_quota,
         refused_rate=row["refused_rate"],
         refused_quota=row["refused_quota"],
         resets_at=row["resets_at"],
@@ -146,7 +178,16 @@ def read_state(database: Database, account: ApiAccount) -> ApiState:
 
 def unblock(database: Database, api: str) -> int:
     """A person says that the refused credentials work again; returns how many accounts were blocked."""
-    return database.transact(lambda connection: connection.execute(text(UNBLOCK), {"api": api}).rowcount)
+    return database.transact(lambda connection: connection.execute(statement(UNBLOCK), {"api": api}).rowcount)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Slot:
+    """A reserved call: when it may be sent, on the monotonic clock, and whose day it counts for."""
+
+    at: float
+    day: dt.date
+    probe: bool
 
 
 @dataclass(kw_only=True)
@@ -158,27 +199,67 @@ class SharedBudget:
     stop: threading.Event
     _shut: ApiError | None = None
     _thread: threading.local = field(default_factory=threading.local)
+    _asking: threading.Lock = field(default_factory=threading.Lock)
+    _ahead: "deque[_Slot]" = field(default_factory=deque)
+    _taken: deque[float] = field(default_factory=deque)
+    _waited: bool = True
     _pacing: threading.Lock = field(default_factory=threading.Lock)
     _last_slot: float = 0.0
     _last_send: float = 0.0
 
     def reserve(self) -> None:
         """Returns when a call may be sent. Raises QuotaExhausted, ApiBlocked or StopRequested."""
-        while True:
+        while (slot := self._next_slot()) is None:
+            self._pause(PROBE_AGAIN_SECONDS)
+        self._wait_for(slot)
+
+    def close(self) -> None:
+        """Gives back what was reserved ahead, if the database is there."""
+        with self._asking:
+            left = list(self._ahead)
+            self._ahead.clear()
+            try:
+                self._give_back(left, replace(self.database, reconnect_seconds=0))
+            except DatabaseUnavailable as error:
+                log.warning("%d calls of the day are lost to it: they were reserved and are not given back. %s", len(left), error)
+
+    def _next_slot(self) -> "_Slot | None":
+        """One reserved ahead, or else a new one; None while somebody's probe is out. Threads that come meanwhile find theirs."""
+        with self._asking:
+            if self.stop.is_set():
+                raise StopRequested("Stopped while waiting for a call's turn.")
             self._raise_if_shut()
-            row = self._reserve_row()
-            match row["verdict"]:
-                case "GO":
-                    self._thread.probing = row["probe"]
-                    # From now on: the time spent in the queue for the row's lock lies before the server's reading of the clock.
-                    self._wait_for_slot(row["wait_seconds"])
-                    return
-                case "WAIT":
-                    self._pause(row["wait_seconds"])
-                case "EXHAUSTED":
-                    raise self._exhausted(row["until"], row["why"])
-                case "BLOCKED":
-                    raise self._blocked(row["why"])
+            now = time.monotonic()
+            late = [slot for slot in self._ahead if slot.at < now - AHEAD_SECONDS]
+            if late:
+                self._give_back([self._ahead.popleft() for _ in late])
+            self._taken.append(now)
+            if not self._ahead:
+                self._ahead.extend(self._ask(self._needed_soon(now)))
+            slot = self._ahead.popleft() if self._ahead else None
+            self._thread.probing = slot is not None and slot.probe
+            return slot
+
+    def _needed_soon(self, now: float) -> int:
+        """As many as were taken lately, if none had to wait; where calls do wait for their turn it may be another process's."""
+        while self._taken[0] < now - AHEAD_SECONDS:
+            self._taken.popleft()
+        return 1 if self._waited else min(len(self._taken), MOST_AHEAD)
+
+    def _ask(self, calls: int) -> "list[_Slot]":
+        row = self._reserve_row(calls)
+        match row["verdict"]:
+            case "GO":
+                # From now on: the time spent in the queue for the row's lock lies before the server's reading of the clock.
+                first = time.monotonic() + row["wait_seconds"]
+                self._waited = row["wait_seconds"] > 0
+                slots = [first + number * row["gap"] for number in range(row["calls"])]
+                return [_Slot(at=slot, day=row["day"], probe=row["probe"]) for slot in slots]
+            case "EXHAUSTED":
+                raise self._exhausted(row["until"], row["why"])
+            case "BLOCKED":
+                raise self._blocked(row["why"])
+        return []
 
     def answered(self) -> None:
         """A proper answer: a probing call opens the API for everybody."""
@@ -207,28 +288,34 @@ class SharedBudget:
             case _:
                 self._drop_probe()
 
-    def _reserve_row(self) -> dict[str, Any]:
+    def _reserve_row(self, calls: int = 1) -> dict[str, Any]:
         values = {
             **self.account.key,
             "calls_per_second": self.account.calls_per_second * HEADROOM,
             "daily_quota": self.account.daily_quota,
             "monthly_quota": self.account.monthly_quota,
             "probe_seconds": PROBE_SECONDS,
+            "calls": calls,
         }
-        return self.database.transact(lambda connection: rows(connection, RESERVE, **values)[0], autocommit=True)
+        (row,) = self.database.call(RESERVE, **values)
+        return dict(zip(RESERVED, row, strict=True))
 
-    def _wait_for_slot(self, seconds: float) -> None:
+    def _wait_for(self, slot: "_Slot") -> None:
+        is_far = slot.at - time.monotonic() > RECHECK_SECONDS
         try:
-            slot = time.monotonic() + seconds
-            self._pause(seconds)
-            self._pause(self._still_to_wait(slot))
+            self._pause(slot.at - time.monotonic())
+            self._pause(self._still_to_wait(slot.at))
             self._raise_if_shut()
-            if seconds > RECHECK_SECONDS:
+            if is_far:
                 self._recheck()
         except (StopRequested, QuotaExhausted, ApiBlocked):
             self._drop_probe()
-            self._do(GIVE_BACK)
+            self._give_back([slot])
             raise
+
+    def _give_back(self, slots: "Collection[_Slot]", database: Database | None = None) -> None:
+        for day, calls in Counter(slot.day for slot in slots).items():
+            self._do(GIVE_BACK, database, day=day, calls=calls)
 
     def _still_to_wait(self, slot: float) -> float:
         """Seconds to wait beyond the slot, because the call before this one went out later than its own slot."""
@@ -244,7 +331,7 @@ class SharedBudget:
         if state.blocked_why is not None:
             raise self._blocked(state.blocked_why)
         # Our own count is no reason here: this call has its place in it already.
-        if state.closed_until is not None and state.used_today < self.account.daily_quota:
+        if state.closed_until is not None and not state.used_up:
             raise self._exhausted(state.closed_until, state.closed_why or "")
 
     def _pause(self, seconds: float) -> None:
@@ -268,8 +355,8 @@ class SharedBudget:
     def _blocked(self, why: str) -> ApiBlocked:
         return ApiBlocked(why, api=self.account.api, variables=(), calls=0)
 
-    def _do(self, sql: str, **values: object) -> None:
+    def _do(self, sql: str, database: Database | None = None, **values: object) -> None:
         def work(connection: Connection) -> None:
-            connection.execute(text(sql), {**self.account.key, **values})
+            connection.execute(statement(sql), {**self.account.key, **values})
 
-        self.database.transact(work, autocommit=True)
+        (database or self.database).transact(work, autocommit=True)

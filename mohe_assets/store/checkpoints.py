@@ -31,13 +31,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from mohe_assets.errors import FailureKind, LeaseLost
 from mohe_assets.search_plan import Search, plan_digest
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database, rows, statement
 from mohe_assets.store.transitions import (
-    ADVANCE,
     CLAIM,
     CLAIM_DUE,
     COMPLETE,
@@ -57,6 +56,7 @@ from mohe_assets.store.transitions import (
     RETRY,
     SEED,
     STANDING,
+    TAKE_BACK,
 )
 
 RETRY_CAP_SECONDS = 6 * 3600
@@ -148,7 +148,7 @@ class Checkpoints:
         return self.database.transact(lambda connection: self._count(connection, sql, **values))
 
     def _count(self, connection: Connection, sql: str, **values: object) -> int:
-        return connection.execute(text(sql), {**self._scope, **values}).rowcount
+        return connection.execute(statement(sql), {**self._scope, **values}).rowcount
 
     def _select(self, sql: str, **values: object) -> list[dict[str, object]]:
         return self.database.transact(lambda connection: rows(connection, sql, **{**self._scope, **values}))
@@ -185,13 +185,6 @@ class Checkpoints:
             if len(found) < limit:
                 found += self._select(sql, limit=limit - len(found), **values)
         return sorted((Lease(**row) for row in found), key=lambda lease: lease.region_code)  # type: ignore[arg-type]
-
-    def advance(self, connection: Connection, lease: Lease) -> None:
-        """Renews the lease and derives the counters, last in a search's transaction. Raises LeaseLost."""
-        if not self._count(connection, ADVANCE, **_guard(lease), lease_seconds=self.lease_seconds):
-            raise LeaseLost(
-                f"{lease.region_name} is held by another run, or was abolished, since attempt {lease.attempt} lost its lease."
-            )
 
     def renew(self, leases: Collection[Lease]) -> int:
         """Renews the leases still held; returns how many were."""
@@ -238,17 +231,24 @@ class Checkpoints:
         """PROCESSING → PENDING for expired leases and for regions of dead runs; returns the region codes."""
         return [row["region_code"] for row in rows(connection, RECLAIM, **self._scope, dead_runs=sorted(dead_runs))]
 
+    def take_back(self, codes: Collection[str]) -> list[str]:
+        """PROCESSING → PENDING (a refinement: COMPLETED) because a person asks, whoever holds the regions."""
+        return self._changed(TAKE_BACK, codes=sorted(codes))
+
     def retry(self, codes: Collection[str] | None = None) -> list[str]:
         """FAILED → PENDING because a person asks; all of them without `codes`."""
-        return [str(row["region_code"]) for row in self._select(RETRY, any_code=codes is None, codes=sorted(codes or ()))]
+        return self._changed(RETRY, any_code=codes is None, codes=sorted(codes or ()))
 
-    def new_round(self, *, also_unfinished: bool = False) -> list[str]:
+    def new_round(self, codes: Collection[str] | None = None, *, also_unfinished: bool = False) -> list[str]:
         """COMPLETED → PENDING with a new round of searches; `also_unfinished` starts PENDING and FAILED anew too."""
-        return [str(row["region_code"]) for row in self._select(NEW_ROUND, also_unfinished=also_unfinished)]
+        return self._changed(NEW_ROUND, any_code=codes is None, codes=sorted(codes or ()), also_unfinished=also_unfinished)
+
+    def _changed(self, sql: str, **values: object) -> list[str]:
+        return sorted(str(row["region_code"]) for row in self._select(sql, **values))
 
     def replan(self, digest: str) -> list[str]:
         """COMPLETED → PENDING where the base plan was another than that of this digest; the round stays."""
-        return [str(row["region_code"]) for row in self._select(REPLAN, plan=digest)]
+        return self._changed(REPLAN, plan=digest)
 
     def completions(self, codes: Collection[str] | None = None, *, reported_too: bool = False) -> list[Completion]:
         """Completed regions, by default those that Dagster was not told of and whose run is over, so that nobody will."""
@@ -288,6 +288,13 @@ class Checkpoints:
         """Dagster has the events of these completions."""
         if completions:
             self._run(MARK_REPORTED, **_codes_and_attempts(completions))
+
+
+def lease_lost(lease: Lease) -> LeaseLost:
+    """What a worker is told whose fencing token is not the checkpoint's any more."""
+    return LeaseLost(
+        f"{lease.region_name} is held by another run, or was abolished, since attempt {lease.attempt} lost its lease."
+    )
 
 
 def _guard(lease: Lease) -> dict[str, object]:

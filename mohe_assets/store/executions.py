@@ -18,10 +18,10 @@ from functools import cache
 from pathlib import Path
 
 import psutil
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from mohe_assets.store.checkpoints import Checkpoints
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database, rows, statement
 
 
 class Ending(StrEnum):
@@ -101,9 +101,12 @@ SELECT execution_id, host, process_id, process_started,
        coalesce(heartbeat_at < now() - make_interval(secs => :lease_seconds), true) AS silent
   FROM batch_execution_metadata WHERE batch_name = :batch AND status = 'RUNNING'
 """
+RUNNING = (
+    "SELECT execution_id FROM batch_execution_metadata WHERE batch_name = :batch AND status = 'RUNNING' ORDER BY execution_id"
+)
 BURY = """
 UPDATE batch_execution_metadata e
-   SET status = 'INTERRUPTED', end_time = coalesce(heartbeat_at, now()), note = 'the run stopped without a word',
+   SET status = 'INTERRUPTED', end_time = coalesce(heartbeat_at, now()), note = :note,
        calls_used = (SELECT coalesce(sum(q.calls), 0) FROM search_query q WHERE q.run_id = e.execution_id)
  WHERE execution_id = ANY(CAST(:dead AS text[])) AND status = 'RUNNING'
 RETURNING execution_id
@@ -144,25 +147,25 @@ class Executions:
                 "process_id": process.process_id,
                 "process_started": process.process_started,
             }
-            connection.execute(text(START), {"batch": self.batch_name, "run_id": run_id, **values})
+            connection.execute(statement(START), {"batch": self.batch_name, "run_id": run_id, **values})
             self.tally(connection, run_id, total=total)
 
         self.database.transact(work)
 
     def heartbeat(self, run_id: str) -> bool:
         """False when the run was declared dead and has to end."""
-        return bool(self.database.transact(lambda c: c.execute(text(HEARTBEAT), {"run_id": run_id}).rowcount))
+        return bool(self.database.transact(lambda c: c.execute(statement(HEARTBEAT), {"run_id": run_id}).rowcount))
 
     def tally(self, connection: Connection, run_id: str, *, total: int = 0) -> None:
         """Derives the run's totals, in the transaction of whatever changed them."""
-        connection.execute(text(TALLY), {"run_id": run_id, "total": total})
+        connection.execute(statement(TALLY), {"run_id": run_id, "total": total})
 
     def finish(self, run_id: str, ending: Ending, note: str | None = None) -> bool:
         """Ends the row with its final totals; False when the run had been declared dead before."""
 
         def work(connection: Connection) -> bool:
             self.tally(connection, run_id)
-            done = connection.execute(text(FINISH), {"run_id": run_id, "status": ending.value, "note": note})
+            done = connection.execute(statement(FINISH), {"run_id": run_id, "status": ending.value, "note": note})
             return bool(done.rowcount)
 
         return self.database.transact(work)
@@ -180,12 +183,18 @@ class Executions:
             doubtful = {row["execution_id"] for row in suspects} - dead
             if over is not None and doubtful:
                 dead |= set(over(sorted(doubtful)))
-            # Checkpoints before executions: the lock order of the whole store.
-            regions = checkpoints.reclaim(connection, dead)
-            buried = rows(connection, BURY, dead=sorted(dead))
-            return Burial(dead_runs=tuple(row["execution_id"] for row in buried), regions=tuple(regions))
+            return _bury(connection, checkpoints, dead, note="the run stopped without a word")
 
         return self.database.transact(work)
+
+    def declare_dead(self, run_id: str, checkpoints: Checkpoints) -> Burial:
+        """INTERRUPTED because a person says so: if the run lives, it finds itself declared dead and ends."""
+        return self.database.transact(lambda c: _bury(c, checkpoints, {run_id}, note="declared dead by `mohe release`"))
+
+    def running(self) -> list[str]:
+        """The runs that are not over, dead or alive."""
+        found = self.database.transact(lambda c: rows(c, RUNNING, batch=self.batch_name))
+        return [str(row["execution_id"]) for row in found]
 
     def known(self, run_ids: Collection[str]) -> set[str]:
         """Those of the runs that have a row, whatever its status."""
@@ -200,7 +209,14 @@ class Executions:
 
     def mark_ended_in_dagster(self, run_ids: Collection[str]) -> None:
         """These runs hold no queue slot any more."""
-        self.database.transact(lambda c: c.execute(text(ENDED_IN_DAGSTER), {"ended": sorted(run_ids)}))
+        self.database.transact(lambda c: c.execute(statement(ENDED_IN_DAGSTER), {"ended": sorted(run_ids)}))
+
+
+def _bury(connection: Connection, checkpoints: Checkpoints, dead: Collection[str], *, note: str) -> Burial:
+    # Checkpoints before executions: the lock order of the whole store.
+    regions = checkpoints.reclaim(connection, dead)
+    buried = rows(connection, BURY, dead=sorted(dead), note=note)
+    return Burial(dead_runs=tuple(row["execution_id"] for row in buried), regions=tuple(regions))
 
 
 def _process_gone(row: dict[str, object]) -> bool:

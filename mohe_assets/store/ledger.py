@@ -5,21 +5,20 @@ DONE is never overwritten, so a repeat after an unclear commit changes nothing.
 """
 
 import datetime as dt
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from psycopg2.extras import Json
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from mohe_assets.attribution import RegionIndex
 from mohe_assets.places import PlaceRecord, SetAside
 from mohe_assets.promise import Tallies
 from mohe_assets.refinement import Answered
 from mohe_assets.search_plan import Search, Sort, Stage
-from mohe_assets.store.checkpoints import Checkpoints, Lease
-from mohe_assets.store.database import rows
-from mohe_assets.store.lifecycle import HOLD_LIST
+from mohe_assets.store.checkpoints import Checkpoints, Lease, lease_lost
+from mohe_assets.store.database import Refusal, rows, statement
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,80 +42,49 @@ class StoredSearch:
     answered_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
 
+class ListChanged(Exception):
+    """Another list of regions was taken over since the places were given theirs: nothing was stored."""
+
+
 def attributed(places: Sequence[PlaceRecord], regions: RegionIndex) -> list[AttributedPlace]:
     """Each place with the region of its address."""
     return [AttributedPlace(place=place, region_code=regions.region_of(place.address)) for place in places]
 
 
-_KEPT_IF_LEFT_OUT = ("road_address", "phone", "website_url")
-_ITS_TEXT = ("name", "category", "address", *_KEPT_IF_LEFT_OUT)
-_ORDER = ("last_seen_at", *_ITS_TEXT)
-_NEWER = f"({', '.join(f'excluded.{name}' for name in _ORDER)}) > ({', '.join(f'known.{name}' for name in _ORDER)})"
+UPSERT_NEW_PLACES = "SELECT upsert_new_places(CAST(:places AS jsonb), :source, :type, :seen)"
 
 
-def _choose(column: str) -> str:
-    new, old = f"excluded.{column}", f"known.{column}"
-    if column in _KEPT_IF_LEFT_OUT:
-        new, old = f"coalesce(nullif({new}, ''), {old})", f"coalesce(nullif({old}, ''), {new})"
-    elif column == "region_code":
-        new, old = f"coalesce({new}, {old})", f"coalesce({old}, {new})"
-    return f"{column} = CASE WHEN {_NEWER} THEN {new} ELSE {old} END"
+def upsert_new_places(
+    connection: Connection, places: Sequence[AttributedPlace], *, source: str, region_type: str, seen: dt.datetime
+) -> None:
+    """Into a replay's temporary table `new_places`, by the rules of `places`."""
+    if places:
+        values = {"places": _as_columns(places), "source": source, "type": region_type, "seen": seen}
+        connection.execute(statement(UPSERT_NEW_PLACES), values)
 
 
-# A run may know an older list than the database: a code that is no leaf any more is not written, whatever it knows.
-# Whatever order answers are stored in, the newest wins, and of two at the same moment the one whose text sorts last. What
-# it leaves out is kept of the other; that alone remembers no moment, so three answers of which the newest leaves something
-# out have to come in order to agree on it.
-UPSERT_PLACES = f"""
-INSERT INTO %s AS known (naver_place_id, name, category, address, road_address, latitude, longitude, phone,
-                         website_url, region_code, source, region_type, first_seen_at, last_seen_at)
-SELECT p.key, p.name, p.category, p.address, p.road, p.latitude, p.longitude, p.phone, p.website,
-       (SELECT r.region_code FROM region r WHERE r.region_type = :type AND r.region_code = p.region AND r.status = 'ACTIVE'
-           AND r.is_leaf),
-       CAST(:source AS text), CAST(:type AS text), CAST(:seen AS timestamptz), CAST(:seen AS timestamptz)
-  FROM unnest(CAST(:keys AS text[]), CAST(:names AS text[]), CAST(:categories AS text[]), CAST(:addresses AS text[]),
-              CAST(:roads AS text[]), CAST(:latitudes AS numeric[]), CAST(:longitudes AS numeric[]),
-              CAST(:phones AS text[]), CAST(:websites AS text[]), CAST(:regions AS text[]))
-       AS p (key, name, category, address, road, latitude, longitude, phone, website, region)
-ON CONFLICT (naver_place_id) DO UPDATE
-   SET {", ".join(_choose(column) for column in (*_ITS_TEXT, "region_code"))},
-       first_seen_at = least(known.first_seen_at, excluded.first_seen_at),
-       last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at)
-RETURNING known.id, known.naver_place_id, (known.xmax = 0) AS is_new
-"""
+def _as_columns(places: Sequence[AttributedPlace]) -> str:
+    """JSON of the places with the names of the table's columns, as sql/008_every_search.sql reads them."""
+    return _json([_columns(one.place, one.region_code) for one in places])
 
 
-def upsert_places(
-    connection: Connection,
-    places: Sequence[AttributedPlace],
-    *,
-    source: str,
-    region_type: str,
-    seen: dt.datetime,
-    table: str = "places",
-) -> list[dict[str, Any]]:
-    """id, naver_place_id and is_new of each place. `table` is `places`, or one of the same columns."""
-    if not places:
-        return []
-    # By key, so that two searches with common places lock them in the same order.
-    places = sorted(places, key=lambda one: one.place.place_key)
-    return rows(connection, UPSERT_PLACES % table, **_columns(places), source=source, type=region_type, seen=seen)
-
-
-def _columns(places: Sequence[AttributedPlace]) -> dict[str, object]:
-    records = [one.place for one in places]
+def _columns(place: PlaceRecord, region_code: str | None) -> dict[str, object]:
     return {
-        "keys": [record.place_key for record in records],
-        "names": [record.name for record in records],
-        "categories": [record.category for record in records],
-        "addresses": [record.address for record in records],
-        "roads": [record.road_address for record in records],
-        "latitudes": [record.latitude for record in records],
-        "longitudes": [record.longitude for record in records],
-        "phones": [record.phone for record in records],
-        "websites": [record.website_url for record in records],
-        "regions": [one.region_code for one in places],
+        "naver_place_id": place.place_key,
+        "name": place.name,
+        "category": place.category,
+        "address": place.address,
+        "road_address": place.road_address,
+        "latitude": str(place.latitude),
+        "longitude": str(place.longitude),
+        "phone": place.phone,
+        "website_url": place.website_url,
+        "region_code": region_code,
     }
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def as_noted(set_aside: Sequence[SetAside]) -> list[dict[str, object]]:
@@ -124,24 +92,12 @@ def as_noted(set_aside: Sequence[SetAside]) -> list[dict[str, object]]:
     return [{"position": one.position, "reason": one.reason.value} for one in set_aside]
 
 
-WRITE_LEDGER = """
-INSERT INTO search_query AS known
-       (batch_name, region_type, region_code, round, source, query, sort, keyword, dong_name, stage, status, attempt,
-        run_id, calls, result_count, place_ids, novel, new_places, strays, set_aside, answer, error_message, answered_at)
-VALUES (:batch, :type, :code, :round, :source, :query, :sort, :keyword, :dong_name, :stage, :status, :attempt,
-        :run_id, :calls, :result_count, CAST(:place_ids AS bigint[]),
-        (SELECT count(DISTINCT p) FROM unnest(CAST(:place_ids AS bigint[])) p
-          WHERE NOT EXISTS (SELECT FROM search_query q
-                             WHERE q.batch_name = :batch AND q.region_type = :type AND q.region_code = :code
-                               AND q.round = :round AND p = ANY(q.place_ids))), :new_places, :strays, :set_aside, :answer,
-        :error_message, :answered_at)
-ON CONFLICT (batch_name, region_type, region_code, round, source, query, sort) DO UPDATE
-   SET status = excluded.status, attempt = excluded.attempt, run_id = excluded.run_id,
-       calls = known.calls + excluded.calls, result_count = excluded.result_count, place_ids = excluded.place_ids,
-       novel = excluded.novel, new_places = excluded.new_places, strays = excluded.strays, set_aside = excluded.set_aside,
-       answer = excluded.answer, error_message = excluded.error_message, answered_at = excluded.answered_at
- WHERE known.status = 'FAILED'
-"""
+_STORED = (
+    "batch", "type", "code", "round", "attempt", "run_id", "lease_seconds", "source", "query", "sort", "keyword", "dong_name",
+    "stage", "status", "calls", "list", "places", "result_count", "strays", "set_aside", "answer", "answered_at", "error",
+)  # fmt: skip
+STORE_SEARCH = f"SELECT store_search({', '.join(f'p_{name} => %({name})s' for name in _STORED)})"
+LIST_HAS_CHANGED, LEASE_IS_LOST = "MH001", "MH002"
 
 DONE = """
 SELECT query, sort FROM search_query
@@ -209,62 +165,49 @@ class Ledger:
         found = self.checkpoints.database.transact(lambda connection: rows(connection, TALLIES, **values))
         return {(Stage(row["stage"]), row["keyword"]): (row["calls"], row["new"]) for row in found}
 
-    def store(self, lease: Lease, stored: StoredSearch) -> tuple[int, ...]:
+    def store(self, lease: Lease, stored: StoredSearch, *, list_version: int | None = None) -> tuple[int, ...]:
         """Places, ledger row and checkpoint of one answered search, all or nothing; returns the places' ids in the answer's
-        order. Raises LeaseLost.
+        order. Raises LeaseLost, and ListChanged if the regions of `list_version`, by which the places were given theirs,
+        are not those of now.
         """
-
-        def work(connection: Connection) -> tuple[int, ...]:
-            connection.execute(text(HOLD_LIST))
-            found = upsert_places(
-                connection,
-                stored.places,
-                source=self.source,
-                region_type=self.checkpoints.region_type,
-                seen=stored.answered_at,
-            )
-            ids = {row["naver_place_id"]: row["id"] for row in found}
-            place_ids = [ids[one.place.place_key] for one in stored.places]
-            self._write(
-                connection,
-                lease,
-                stored.search,
-                status="DONE",
-                calls=stored.calls,
-                result_count=stored.result_count,
-                place_ids=place_ids,
-                new_places=sum(bool(row["is_new"]) for row in found),
-                strays=sum(one.region_code != lease.region_code for one in stored.places),
-                set_aside=Json(as_noted(stored.set_aside)),
-                answer=Json(stored.answer),
-                answered_at=stored.answered_at,
-            )
-            return tuple(place_ids)
-
-        return self.checkpoints.database.transact(work)
+        return self._write(
+            lease,
+            stored.search,
+            status="DONE",
+            calls=stored.calls,
+            list=list_version,
+            places=_as_columns(stored.places),
+            result_count=stored.result_count,
+            strays=sum(one.region_code != lease.region_code for one in stored.places),
+            set_aside=_json(as_noted(stored.set_aside)),
+            answer=_json(stored.answer),
+            answered_at=stored.answered_at,
+        )
 
     def skip(self, lease: Lease, search: Search, *, calls: int, reason: str) -> None:
         """The API refuses this query for good: it counts as finished, with its reason. Raises LeaseLost."""
-        self.checkpoints.database.transact(
-            lambda connection: self._write(connection, lease, search, status="SKIPPED", calls=calls, error_message=reason)
-        )
+        self._write(lease, search, status="SKIPPED", calls=calls, error=reason)
 
     def failed(self, lease: Lease, search: Search, *, calls: int, reason: str) -> None:
         """The search is still to be done, but what it cost is kept. Raises LeaseLost."""
-        self.checkpoints.database.transact(
-            lambda connection: self._write(connection, lease, search, status="FAILED", calls=calls, error_message=reason)
-        )
+        self._write(lease, search, status="FAILED", calls=calls, error=reason)
 
-    def _write(self, connection: Connection, lease: Lease, search: Search, **columns: object) -> None:
+    def _write(self, lease: Lease, search: Search, **columns: object) -> tuple[int, ...]:
         values: dict[str, object] = {
-            "result_count": None, "place_ids": [], "new_places": 0, "strays": 0, "set_aside": Json([]), "answer": None,
-            "error_message": None, "answered_at": None,
+            "list": None, "places": None, "result_count": None, "strays": 0, "set_aside": "[]", "answer": None,
+            "answered_at": None, "error": None, "attempt": lease.attempt, "run_id": self.run_id,
+            "lease_seconds": self.checkpoints.lease_seconds, "query": search.query, "sort": search.sort.value,
+            "keyword": search.keyword, "dong_name": search.dong_name, "stage": search.stage.value,
         }  # fmt: skip
-        values |= {"query": search.query, "sort": search.sort.value, "keyword": search.keyword}
-        values |= {"dong_name": search.dong_name, "stage": search.stage.value, "attempt": lease.attempt}
-        values |= {"run_id": self.run_id, **self._key(lease), **columns}
-        connection.execute(text(WRITE_LEDGER), values)
-        self.checkpoints.advance(connection, lease)
+        try:
+            ((place_ids,),) = self.checkpoints.database.call(STORE_SEARCH, **{**values, **self._key(lease), **columns})
+        except Refusal as refusal:
+            if refusal.code == LIST_HAS_CHANGED:
+                raise ListChanged from None
+            if refusal.code == LEASE_IS_LOST:
+                raise lease_lost(lease) from None
+            raise
+        return tuple(place_ids)
 
     def _key(self, lease: Lease) -> dict[str, object]:
         return {

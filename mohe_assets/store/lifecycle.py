@@ -8,17 +8,17 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from mohe_assets.attribution import RegionIndex
 from mohe_assets.regions import Region
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database, rows, statement
 from mohe_assets.succession import DongSet, Succession
 
-# Searches are stored under the list as it is: storing takes this lock shared, taking a list over takes it alone. So no
-# place is written under a code that is being abolished, and the two cannot deadlock, since it is the first of both.
+# Searches are stored under the list as it is: storing (sql/008_every_search.sql) takes this lock shared, taking a list over
+# takes it alone. So no place is written under a code that is being abolished, and the two cannot deadlock, since it is the
+# first of both.
 LIST_LOCK = 7_310_511_681
-HOLD_LIST = f"SELECT pg_advisory_xact_lock_shared({LIST_LOCK})"
 CHANGE_LIST = f"SELECT pg_advisory_xact_lock({LIST_LOCK})"
 
 LEAVES = """
@@ -100,7 +100,7 @@ class Lifecycle:
 
     def lock(self, connection: Connection) -> None:
         """Waits for searches that are being stored and keeps others from it; first in the transaction."""
-        connection.execute(text(CHANGE_LIST))
+        connection.execute(statement(CHANGE_LIST))
 
     def leaves(self, connection: Connection) -> list[DongSet]:
         """The active leaves with their dongs."""
@@ -111,14 +111,14 @@ class Lifecycle:
         """Writes down what became what."""
         for one in successions:
             values = {name: getattr(one, name) for name in one.__dataclass_fields__}
-            connection.execute(text(WRITE_SUCCESSION), {**values, "type": self.region_type, "as_of": as_of})
+            connection.execute(statement(WRITE_SUCCESSION), {**values, "type": self.region_type, "as_of": as_of})
 
     def rehome(self, connection: Connection) -> Rehomed:
         """Gives the places of dead and unknown regions the region of their address; NULL where it names none."""
         index, after, moved, homeless = self._index(connection), "", 0, 0
         while page := rows(connection, HOMELESS, type=self.region_type, after=after, page=PAGE):
             codes = [index.region_of(row["address"], formerly=row["region_code"]) for row in page]
-            connection.execute(text(REHOME), {"ids": [row["id"] for row in page], "codes": codes})
+            connection.execute(statement(REHOME), {"ids": [row["id"] for row in page], "codes": codes})
             moved += _count(code is not None for code in codes)
             homeless += _count(code is None for code in codes)
             after = page[-1]["naver_place_id"]
@@ -126,25 +126,30 @@ class Lifecycle:
 
     def evict(self, connection: Connection) -> int:
         """PROCESSING → PENDING for regions that are collected no more; returns how many leases that ended."""
-        return connection.execute(text(EVICT), {"type": self.region_type}).rowcount
+        return connection.execute(statement(EVICT), {"type": self.region_type}).rowcount
 
 
 @dataclass
 class CachedIndex:
-    """The index of the list as it is, read again only when another list was taken over."""
+    """The index of one list, for all threads of a run. Whoever stores by it is told when another list was taken over."""
 
     lifecycle: Lifecycle
-    _version: int = -1
-    _index: RegionIndex | None = None
+    _known: tuple[int, RegionIndex] | None = None
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
-    def current(self) -> RegionIndex:
-        """One short query when nothing changed."""
+    def current(self) -> tuple[int, RegionIndex]:
+        """The list's version, and its index."""
         with self._reading:
-            version = self.lifecycle.version()
-            if self._index is None or version != self._version:
-                self._index, self._version = self.lifecycle.index(), version
-            return self._index
+            if self._known is None:
+                # In this order: a list that is taken over in between is noticed when something is stored by it.
+                self._known = self.lifecycle.version(), self.lifecycle.index()
+            return self._known
+
+    def outdated(self, version: int) -> None:
+        """Another list than that of this version was taken over: the next reader reads it."""
+        with self._reading:
+            if self._known is not None and self._known[0] == version:
+                self._known = None
 
 
 def _count(flags: Iterable[bool]) -> int:

@@ -11,11 +11,11 @@ import datetime as dt
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from mohe_assets.errors import LeaseLost
 from mohe_assets.store.checkpoints import Also, Checkpoints, Lease
-from mohe_assets.store.database import rows
+from mohe_assets.store.database import rows, statement
 from mohe_assets.store.transitions import COLLECTABLE, COMPLETED_BY_ME, LEASE_END, LEDGER_COUNTERS, MINE_ALIVE, OURS
 
 _REFINABLE = """c.status = 'COMPLETED' AND c.promise > 0 AND c.calls_used < :calls_per_region
@@ -95,7 +95,7 @@ class Refinement:
 
         def work(connection: Connection) -> int:
             guard = {"code": lease.region_code, "attempt": lease.attempt}
-            done = connection.execute(text(SETTLE), {**self._scope, **guard, "promise": promise}).rowcount
+            done = connection.execute(statement(SETTLE), {**self._scope, **guard, "promise": promise}).rowcount
             also(connection)
             # After a connection that was lost while committing, its own work is done already.
             return done or len(rows(connection, COMPLETED_BY_ME, **self._scope, **guard))

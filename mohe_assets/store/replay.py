@@ -16,7 +16,7 @@ from mohe_assets.errors import ReplayRefused
 from mohe_assets.places import SetAside
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import rows
-from mohe_assets.store.ledger import AttributedPlace, as_noted, upsert_places
+from mohe_assets.store.ledger import AttributedPlace, as_noted, upsert_new_places
 
 SEARCHES_AT_ONCE = 500
 
@@ -183,10 +183,9 @@ class Replays:
 
     def _stage(self, connection: Connection, stored: StoredAnswer, reading: Reading) -> dict[str, object]:
         """Its places among the new ones; returns what its row in the ledger will say."""
-        upsert_places(
-            connection, reading.places, source=self.source, region_type=self.checkpoints.region_type,
-            seen=stored.answered_at, table="new_places",
-        )  # fmt: skip
+        upsert_new_places(
+            connection, reading.places, source=self.source, region_type=self.checkpoints.region_type, seen=stored.answered_at
+        )
         return {
             "id": stored.id,
             "answered_at": stored.answered_at.isoformat(),

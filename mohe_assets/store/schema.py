@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import psycopg2
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.store.database import Database
@@ -16,6 +18,7 @@ from mohe_assets.store.database import Database
 VERSION_TABLE = "mohe_schema_version"
 # Two processes that migrate at once queue up here instead of colliding half-way.
 _LOCK = 7_310_511_680
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 def _config() -> Config:
@@ -25,26 +28,60 @@ def _config() -> Config:
 
 
 def migrate(database: Database) -> str:
-    """Applies what is missing, all of it or nothing; returns the revision reached. Safe to run again and at once."""
+    """Applies what is missing, all of it or nothing; returns the revision reached. Safe to run again and at once.
+
+    Raises DatabaseUnavailable when the tables are in use, or hold what cannot be taken over; nothing has changed then.
+    """
 
     def upgrade(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        _refuse_unknown(database, _revision(connection))
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
-    database.transact(upgrade)
-    return current_revision(database) or ""
+    try:
+        database.transact(upgrade)
+    except (DBAPIError, psycopg2.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        reason = str(cause).strip().splitlines()[0].rstrip(".")
+        message = (
+            _in_use(database) if getattr(cause, "pgcode", None) == _LOCK_NOT_AVAILABLE else f"{_as_before(database)}: {reason}."
+        )
+    else:
+        return current_revision(database) or ""
+    raise DatabaseUnavailable(message)
+
+
+def _as_before(database: Database) -> str:
+    return f"The database {database.where} was not migrated and is as it was"
+
+
+def _in_use(database: Database) -> str:
+    return (
+        f"{_as_before(database)}: another program holds its tables locked. "
+        "Stop whatever collects into it, the batch system included, and run `mohe db migrate` again."
+    )
 
 
 def current_revision(database: Database) -> str | None:
     """The database's revision, None before the first migration."""
+    return database.transact(_revision)
 
-    def read(connection: Connection) -> str | None:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        return context.get_current_revision()
 
-    return database.transact(read)
+def _revision(connection: Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return context.get_current_revision()
+
+
+def _refuse_unknown(database: Database, found: str | None) -> None:
+    """A newer version has migrated it: nothing this one knows leads from there."""
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found is not None and found not in known:
+        raise DatabaseUnavailable(
+            f"The database {database.where} is at revision {found}, which this version does not know (its own is "
+            f"{head_revision()}): a newer version has migrated it; install that one."
+        )
 
 
 def head_revision() -> str:
@@ -57,6 +94,7 @@ def require_current(database: Database) -> None:
     database.check()
     found, needed = current_revision(database), head_revision()
     if found != needed:
+        _refuse_unknown(database, found)
         state = f"at revision {found}" if found else "empty"
         raise DatabaseUnavailable(
             f"The database {database.where} is {state}, and revision {needed} is needed: run `mohe db migrate`."

@@ -1,17 +1,15 @@
 """The SQL of the checkpoint state machine: every transition once, named, guarded. What it means: store/checkpoints.py.
 
-Statements only; they are run, and their answers read, by the modules that import them.
+Statements only; they are run, and their answers read, by the modules that import them. `advance` is the end of
+store_search in sql/008_every_search.sql, with the places and the ledger row it belongs to.
 """
 
 _ITS_LEDGER = """(q.batch_name, q.region_type, q.region_code, q.round)
                        = (c.batch_name, c.region_type, c.region_code, c.round)"""
-# The region's ledger summed up; the ledger is the truth for all four.
-LEDGER_COUNTERS = f"""
-    searches_done = (SELECT count(*) FROM search_query q WHERE {_ITS_LEDGER} AND q.status <> 'FAILED'),
-    calls_used = (SELECT coalesce(sum(q.calls), 0) FROM search_query q WHERE {_ITS_LEDGER}),
-    refinements = (SELECT count(*) FROM search_query q WHERE {_ITS_LEDGER} AND q.status <> 'FAILED' AND q.stage <> 'base'),
-    processed_count = (SELECT count(DISTINCT p) FROM search_query q, unnest(q.place_ids) p WHERE {_ITS_LEDGER})
-"""
+# The region's ledger summed up, in sql/008_every_search.sql.
+LEDGER_COUNTERS = """(searches_done, calls_used, refinements, processed_count)
+           = (SELECT l.searches_done, l.calls_used, l.refinements, l.processed_count
+                FROM ledger_counters(c.batch_name, c.region_type, c.region_code, c.round) l)"""
 MINE = """c.batch_name = :batch AND c.region_type = :type AND c.region_code = :code
            AND c.attempt = :attempt AND c.status = 'PROCESSING'"""
 OURS = "c.batch_name = :batch AND c.region_type = :type"
@@ -83,8 +81,6 @@ CLAIM_DUE = CLAIM[:2]
 # A region abolished meanwhile is nobody's: what its holder writes next finds the lease lost.
 MINE_ALIVE = f"{MINE} AND {COLLECTABLE}"
 
-ADVANCE = f"UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END}, {LEDGER_COUNTERS} WHERE {MINE_ALIVE}"
-
 RENEW = f"""
 UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END}
   FROM unnest(CAST(:codes AS text[]), CAST(:attempts AS integer[])) AS held (code, attempt)
@@ -139,6 +135,16 @@ UPDATE batch_checkpoint c SET {_BACK} FROM lost WHERE c.id = lost.id
 RETURNING c.region_code
 """
 
+# A person takes regions back, from a holder that lives or not; a holder finds its lease lost at its next write.
+TAKE_BACK = f"""
+WITH asked AS (
+    SELECT c.id FROM batch_checkpoint c
+     WHERE {OURS} AND c.status = 'PROCESSING' AND c.region_code = ANY(CAST(:codes AS text[])) FOR UPDATE
+)
+UPDATE batch_checkpoint c SET {_BACK} FROM asked WHERE c.id = asked.id
+RETURNING c.region_code
+"""
+
 RETRY = f"""
 UPDATE batch_checkpoint c SET status = 'PENDING', failures = 0, retry_at = NULL, end_time = NULL
  WHERE {OURS} AND c.status = 'FAILED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
@@ -153,6 +159,7 @@ UPDATE batch_checkpoint c
        searches_done = 0, calls_used = 0, failures = 0, retry_at = NULL,
        error_message = NULL, failure_kind = NULL, reported_at = NULL
  WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining OR :also_unfinished AND c.status <> 'PROCESSING')
+   AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
 RETURNING c.region_code
 """
 

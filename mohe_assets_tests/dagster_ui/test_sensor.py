@@ -292,6 +292,37 @@ class TestWhatItRepairs:
         assert [run["status"] for run in executions(database)] == ["INTERRUPTED"]
         assert run_status(instance, over.run_id) is dg.DagsterRunStatus.FAILURE
 
+    @pytest.mark.parametrize(
+        ("status", "since", "start_timeout", "ended"),
+        [
+            (dg.DagsterRunStatus.STARTED, 100, 180, False),
+            (dg.DagsterRunStatus.STARTED, 130, 180, True),
+            (dg.DagsterRunStatus.STARTING, 130, 180, True),
+            # In a cluster, a run waits for a node and an image: it is given the time that the instance gives it.
+            (dg.DagsterRunStatus.STARTING, 500, 600, False),
+            (dg.DagsterRunStatus.STARTING, 550, 600, True),
+        ],
+    )
+    def test_a_run_that_never_made_itself_known_is_ended_when_it_had_time_enough_to(
+        self,
+        sensor: Sensor,
+        instance: dg.DagsterInstance,
+        database: Database,
+        few: FewRegions,
+        status: dg.DagsterRunStatus,
+        since: int,
+        start_timeout: int,
+        *,
+        ended: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        few(1)
+        monkeypatch.setitem(instance.run_monitoring_settings, "start_timeout_seconds", start_timeout)
+        silent = launched(instance, status)
+        execute(database, "UPDATE runs SET update_timestamp = update_timestamp - make_interval(secs => :s)", s=since)
+        sensor()
+        assert (run_status(instance, silent.run_id) is dg.DagsterRunStatus.CANCELED) is ended
+
 
 def test_a_tick_takes_as_many_statements_for_250_due_regions_as_for_ten(sensor: Sensor, database: Database) -> None:
     def tick(due: int) -> list[str]:

@@ -2,153 +2,31 @@
 
 import io
 import json
-import os
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
 
-from mohe_assets import cli
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store import schema
-from mohe_assets.store.api_budget import ApiAccount
 from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import EmbeddedServer
-from mohe_assets.store.executions import Ending
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.test_checkpoints import CODES, Store, place
+from mohe_assets_tests.integration.conftest import Ended, Mohe
+from mohe_assets_tests.integration.test_checkpoints import CODES, Store
 
 DAGSTER = Path(sys.executable).with_name("dagster")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
-
-
-Mohe = Callable[..., Ended]
 
 
 @pytest.fixture
 def store(database: Database) -> Store:
     return Store.of(database)
-
-
-@pytest.fixture
-def mohe(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    process_environment: Callable[..., Environment],
-) -> Mohe:
-    """Runs one command with the test's environment, changed as asked; `without` names variables to leave out."""
-
-    def run(*arguments: str, without: tuple[str, ...] = (), **changes: str) -> Ended:
-        variables = process_environment(**changes)
-        for name in {*os.environ, *variables}:
-            if name in variables and name not in without:
-                monkeypatch.setenv(name, variables[name])
-            else:
-                monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(sys, "argv", ["mohe", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), printed.out, printed.err)
-
-    return run
-
-
-class TestStatus:
-    def test_json_has_the_counts_a_script_needs(self, mohe: Mohe, store: Store) -> None:
-        store.executions.start("run", total=2)
-        lease = store.claim("11680")
-        store.store(lease, 0, [place("a"), place("b")], calls=2)
-        store.fail(lease, final=True)
-        store.complete(store.claim("11110"))
-        store.executions.finish("run", Ending.FAILED, "why")
-
-        done = mohe("status", "--json")
-
-        assert (done.status, done.err) == (0, "")
-        found = json.loads(done.out)
-        assert found["progress"] == {
-            "total": 6, "completed": 1, "failed": 1, "processing": 0, "pending": 4, "given_up": 1, "next_retry_at": None,
-        }  # fmt: skip
-        overview = found["overview"]
-        assert (overview["places"], overview["searches"], overview["calls"]) == (2, 3, 4)
-        assert [one["error_message"] for one in overview["failures"]] == ["HTTP 500"]
-        assert [(one["execution_id"], one["status"], one["note"]) for one in overview["runs"]] == [("run", "FAILED", "why")]
-        assert (found["api"]["used_today"], found["api"]["blocked_why"], found["api"]["closed_until"]) == (0, None, None)
-
-    def test_the_table_shows_failures_and_what_to_do_about_them(self, mohe: Mohe, store: Store) -> None:
-        store.fail(store.claim("11680"), final=True)
-        done = mohe("status")
-        assert done.status == 0
-        assert "0 of 6 completed, 0 in progress, 5 pending, 1 failed" in done.out
-        assert "HTTP 500" in done.out
-        assert "mohe retry" in done.out
-
-    def test_a_reason_in_square_brackets_is_shown_as_it_is(self, mohe: Mohe, store: Store) -> None:
-        store.execute("UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'internal',"
-                      " error_message = 'KeyError: [/red] [bold]' WHERE region_code = '11680'")  # fmt: skip
-        store.executions.start("run")
-        store.executions.finish("run", Ending.FAILED, "note [/x] [green]")
-        account = ApiAccount.of("naver-classic", "demo-client-id", "", rate=1, daily=1, monthly=None).account
-        store.execute(
-            """INSERT INTO api_budget (api, account, exhausted_until, exhausted_why)
-               VALUES ('naver-classic', :account, budget_clock() + interval '1 hour', 'closed [/y]')""",
-            account=account,
-        )
-        done = mohe("status")
-        assert done.status == 0
-        assert "[/red] [bold]" in done.out
-        assert "[/x] [green]" in done.out
-        assert "closed [/y]" in done.out
-
-    def test_without_keys_the_rest_is_still_shown(self, mohe: Mohe, store: Store) -> None:
-        del store
-        done = mohe("status", without=("NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET", "GOVT_API_KEY"))
-        assert done.status == 0
-        assert "no keys are set" in done.out
-
-
-class TestRetry:
-    @pytest.mark.parametrize("word", ["11680", "11680_서울특별시_강남구", "서울특별시 강남구", "서울특별시_강남구"])
-    def test_a_failed_region_is_named_by_code_key_or_name(self, mohe: Mohe, store: Store, word: str) -> None:
-        for code in ("11680", "11110"):
-            store.fail(store.claim(code), final=True)
-        assert mohe("retry", word).out == "1 failed regions are PENDING again: 11680.\n"
-        assert (store.row("11680")["status"], store.row("11110")["status"]) == ("PENDING", "FAILED")
-
-    def test_without_a_name_all_failed_regions_are_tried_again(self, mohe: Mohe, store: Store) -> None:
-        for code in ("11680", "11110"):
-            store.fail(store.claim(code), final=True)
-        assert mohe("retry").status == 0
-        assert {row["status"] for row in store.read("SELECT status FROM batch_checkpoint")} == {"PENDING"}
-
-    @pytest.mark.parametrize("word", ["강남", "99999", "중구", ""])
-    def test_an_unknown_name_is_a_sentence_and_changes_nothing(self, mohe: Mohe, store: Store, word: str) -> None:
-        store.fail(store.claim("11680"), final=True)
-        done = mohe("retry", "11680", word)
-        assert done.status == 1
-        assert done.err == (f"mohe: There is no region {word!r}; give a code such as 11680, a partition key or a full name.\n")
-        assert store.row("11680")["status"] == "FAILED"
-
-    def test_unblocking_says_whether_there_was_anything_to_unblock(self, mohe: Mohe, store: Store) -> None:
-        del store
-        assert mohe("unblock").out == "naver-classic was not blocked.\n"
 
 
 class TestDatabase:

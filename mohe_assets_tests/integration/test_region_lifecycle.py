@@ -20,7 +20,7 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources import Answer, PlaceSource
 from mohe_assets.store.database import rows
 from mohe_assets.store.ledger import Ledger, StoredSearch
-from mohe_assets.store.lifecycle import HOLD_LIST
+from mohe_assets.store.lifecycle import LIST_LOCK
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.unit.reforms import BEFORE_FEBRUARY, BEFORE_JULY, NEW_IN_JULY, OLD_OF_JULY
 
@@ -189,7 +189,7 @@ class TestJuly:
                    VALUES ('x', 'x', '인천광역시 중구 운서동 1', 37, 126, 'x', '28110')"""
         waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         with ThreadPoolExecutor(1) as threads, platform.database.engine.begin() as storing:
-            storing.execute(text(HOLD_LIST))
+            storing.execute(text(f"SELECT pg_advisory_xact_lock_shared({LIST_LOCK})"))
             storing.execute(text(place))
             refresh = threads.submit(platform.refresh_regions)
             while not storing.execute(text(waiting)).all():

@@ -1,0 +1,60 @@
+"""How long it takes to begin: importing the definitions, `mohe status`, a run of one region."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.figures import Spread
+from benchmarks.scale import seconds_of
+from benchmarks.stage import UNLIMITED, stage, write
+from mohe_assets.settings import DEFAULT_KEYWORDS
+from mohe_assets_tests.recovery.conftest import keep_regions
+from mohe_assets_tests.recovery.processes import statuses
+
+RUNS = 3
+
+
+def run(command: Sequence[str], variables: Mapping[str, str]) -> None:
+    subprocess.run(command, env=variables, check=True, capture_output=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    runs = parser.parse_args().runs
+    load = round(os.getloadavg()[0], 2)
+    with stage(UNLIMITED.changed({"warm": True})) as made:
+        variables = dict(made.variables)
+        commands = {
+            "import of mohe_assets.definitions (s)": [sys.executable, "-c", "import mohe_assets.definitions"],
+            "import of dagster alone (s)": [sys.executable, "-c", "import dagster"],
+            "mohe status (s)": [str(Path(sys.executable).with_name("mohe")), "status"],
+        }
+        batch = [str(Path(sys.executable).with_name("dagster")), "job", "execute", "-m", "mohe_assets.definitions"]
+        batch += ["-j", "place_ingestion_batch"]
+        keep_regions(made.platform.database, 1)
+        found: dict[str, list[float]] = {}
+        for _ in range(runs + 1):
+            for label, command in commands.items():
+                found.setdefault(label, []).append(seconds_of(lambda command=command: run(command, variables)))  # type: ignore[misc]
+            made.platform.checkpoints.new_round()
+            label = f"a run of one region, {len(DEFAULT_KEYWORDS)} searches (s)"
+            found.setdefault(label, []).append(seconds_of(lambda: run(batch, variables)))
+            if statuses(made.platform.database) != {"COMPLETED": 1}:
+                raise RuntimeError("the run of one region did not complete it")
+    # The first turn fills the caches of the system and writes Dagster's tables; it is not a start as the others are.
+    spreads = {label: Spread.of(values[1:]) for label, values in found.items()}
+    write(
+        "startup",
+        {
+            "load average before": load,
+            **{label: spread.as_json() for label, spread in spreads.items() if spread is not None},
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

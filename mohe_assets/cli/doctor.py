@@ -1,0 +1,78 @@
+"""`mohe doctor`: what is wrong here, and what to do about it."""
+
+import os
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.markup import escape
+
+from mohe_assets import settings as settings_module
+from mohe_assets.cli.env import environment
+from mohe_assets.databases import locate
+from mohe_assets.doctor import Finding, Level, examine
+
+MARKS = {Level.OK: "[green]ok[/]     ", Level.WARNING: "[yellow]warning[/]", Level.ERROR: "[red]error[/]  "}
+# What has to run for regions to be collected without anybody.
+DAEMONS = ("SENSOR", "QUEUED_RUN_COORDINATOR")
+PENDING_REGION_SENSOR = "pending_region_sensor"
+
+
+def doctor(
+    *,
+    calls: Annotated[bool, typer.Option(help="Send one call with each key; both are counted as every call is.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list of findings, for scripts.")] = False,
+) -> None:
+    """Check settings, folders, keys (one call each), databases, schema, clocks, runs and daemon. Exit status 1 on any error."""
+    found, console = list[Finding](), Console(soft_wrap=True)
+    for finding in _examine(calls=calls):
+        found.append(finding)
+        if not as_json:
+            console.print(f"{MARKS[finding.level]} {finding.check}: {escape(finding.found)}", highlight=False)
+            if finding.advice:
+                console.print(f"        → {escape(finding.advice)}", highlight=False)
+    if as_json:
+        typer.echo(TypeAdapter(list[Finding]).dump_json(found, indent=2))
+    else:
+        _sum_up(found)
+    if any(finding.level is Level.ERROR for finding in found):
+        raise typer.Exit(1)
+
+
+def _sum_up(found: list[Finding]) -> None:
+    errors, warnings = (sum(finding.level is level for finding in found) for level in (Level.ERROR, Level.WARNING))
+    typer.echo(f"{len(found)} checks: {errors} errors, {warnings} warnings.")
+
+
+def _examine(*, calls: bool) -> Iterator[Finding]:
+    usable = True
+    for finding in examine(os.environ, calls=calls):
+        usable = usable and not (finding.level is Level.ERROR and finding.check in ("settings", "database", "Dagster's database"))
+        yield finding
+    if usable:
+        yield _daemon()
+
+
+def _daemon() -> Finding:
+    """Whether anything launches runs by itself. Dagster is imported here: it takes longer than all the rest."""
+    from dagster import DagsterInstance  # noqa: PLC0415
+    from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType  # noqa: PLC0415
+
+    settings = settings_module.load()
+    os.environ.update(environment(settings, locate(settings)))
+    with DagsterInstance.get() as instance:
+        statuses = instance.get_daemon_statuses(DAEMONS)
+        sensors = {state.name: state.status for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)}
+    dead = [name for name in DAEMONS if not statuses[name].healthy]
+    if not settings.checkpoint_auto_resume:
+        return Finding(check="daemon", level=Level.WARNING, found="CHECKPOINT_AUTO_RESUME is false: the sensor launches nothing.",
+                       advice="Unset it, or collect by `dagster job execute` and backfills.")  # fmt: skip
+    if dead:
+        return Finding(check="daemon", level=Level.WARNING, found="no daemon is alive: nothing is launched by itself.",
+                       advice="`mohe up` runs one; `dagster job execute … -j place_ingestion_batch` needs none.")  # fmt: skip
+    if sensors.get(PENDING_REGION_SENSOR) is InstigatorStatus.STOPPED:
+        return Finding(check="daemon", level=Level.WARNING, found=f"{PENDING_REGION_SENSOR} was stopped by somebody.",
+                       advice="Start it in the UI, under Automation.")  # fmt: skip
+    return Finding(check="daemon", level=Level.OK, found="alive; the sensor launches what is due")

@@ -1,0 +1,40 @@
+"""`mohe metrics`: the collection's figures for Prometheus."""
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+from prometheus_client import CollectorRegistry, start_http_server
+
+from mohe_assets import settings as settings_module
+from mohe_assets.errors import MoheError
+from mohe_assets.metrics import CollectionMetrics
+from mohe_assets.platform import Platform
+
+METRICS_PORT = 9464
+
+
+def metrics(
+    *,
+    host: Annotated[str, typer.Option(help="Address to serve on; the page has no login of its own.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = METRICS_PORT,
+) -> None:
+    """Serve /metrics until interrupted; the database is read at each scrape. docs/metrics.md describes the figures."""
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    with Platform.attached(settings_module.load()) as platform:
+        registry = CollectorRegistry()
+        registry.register(CollectionMetrics(platform))
+        try:
+            server, thread = start_http_server(port, addr=host, registry=registry)
+        except OSError as error:
+            raise MoheError(
+                f"Port {port} of {host} cannot be listened on ({error.strerror}); choose another with --port."
+            ) from None
+        typer.echo(f"Metrics are at http://{host}:{port}/metrics; Ctrl-C ends this.")
+        over.wait()
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,234 @@
+"""`mohe doctor`: each thing that can be wrong is found, named, and comes with what to do; nothing else is."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from mohe_assets import doctor
+from mohe_assets.simulator.config import SimulatorConfig
+from mohe_assets.simulator.server import Simulator
+from mohe_assets.store.database import Database
+from mohe_assets.store.embedded import EmbeddedServer
+from mohe_assets_tests.integration.conftest import Ended, Mohe
+from mohe_assets_tests.integration.test_checkpoints import Store
+
+NEEDLES = ("GovtNeedle7731", "SecretNeedle9083", "PasswordNeedle1207")
+Examine = Callable[..., dict[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    return Store.of(database)
+
+
+@pytest.fixture(autouse=True)
+def sound(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever the date, the classic API does not end; and the environment is put back: the command sets DAGSTER_HOME."""
+    monkeypatch.setattr(doctor, "classic_ends", lambda _, uses_hub: None)  # noqa: ARG005 - its signature
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def examine(mohe: Mohe) -> Examine:
+    """Findings by check; the exit status is 1 exactly if one is an error."""
+
+    def run(*arguments: str, **how: Any) -> dict[str, dict[str, Any]]:
+        done: Ended = mohe("doctor", "--json", *arguments, **how)
+        found = json.loads(done.out)
+        assert done.status == any(one["level"] == "error" for one in found), done
+        assert not any(needle in done.out + done.err for needle in NEEDLES)
+        return {one["check"]: one for one in found}
+
+    return run
+
+
+def wrong(found: dict[str, dict[str, Any]]) -> set[str]:
+    return {check for check, one in found.items() if one["level"] != "ok"}
+
+
+def test_a_sound_installation_has_one_call_sent_with_each_key_and_counted(
+    examine: Examine, store: Store, simulator: Simulator
+) -> None:
+    found = examine()
+    assert wrong(found) == {"daemon"}, "no daemon runs in a test"
+    assert "demo-client-secret" not in json.dumps(found)
+    stats = simulator.stats(brief=True)
+    assert (stats["naver"]["received"], stats["regions"]["received"]) == (1, 1)
+    assert store.read("SELECT reserved FROM api_usage") == [{"reserved": 1}]
+    assert "20,560 rows" in found["GOVT_API_KEY"]["found"]
+
+
+def test_without_calls_none_is_sent(examine: Examine, store: Store, simulator: Simulator) -> None:
+    del store
+    assert "NAVER_CLIENT_ID" not in examine("--no-calls")
+    stats = simulator.stats(brief=True)
+    assert (stats["naver"]["received"], stats["regions"]["received"]) == (0, 0)
+
+
+def test_for_people_it_is_a_line_each_with_advice_below(mohe: Mohe, store: Store) -> None:
+    del store
+    done = mohe("doctor", "--no-calls", MOHE_DAILY_QOUTA="5")
+    assert "warning settings: MOHE_DAILY_QOUTA is set, and is no setting.\n        → Did you mean MOHE_DAILY_QUOTA?" in done.out
+    assert "0 errors, 2 warnings" in done.out
+
+
+def test_a_bad_setting_is_all_that_is_looked_at(examine: Examine) -> None:
+    found = examine(MOHE_DAILY_QUOTA="many")
+    assert list(found) == ["settings"]
+    assert found["settings"]["found"] == "MOHE_DAILY_QUOTA is 'many'; it has to be a whole number."
+
+
+def test_refused_keys_are_named_and_the_platform_knows_them_as_blocked(examine: Examine, store: Store) -> None:
+    found = examine(GOVT_API_KEY=NEEDLES[0], NAVER_CLIENT_SECRET=NEEDLES[1])
+    assert wrong(found) == {"GOVT_API_KEY", "NAVER_CLIENT_ID", "daemon"}
+    assert "GOVT_API_KEY" in found["GOVT_API_KEY"]["found"]
+    assert "NAVER_CLIENT_SECRET" in found["NAVER_CLIENT_ID"]["found"]
+    assert "mohe unblock" in found["NAVER_CLIENT_ID"]["advice"]
+    assert len(store.read("SELECT 1 AS one FROM api_budget WHERE blocked IS NOT NULL")) == 1
+    again = examine(GOVT_API_KEY=NEEDLES[0], NAVER_CLIENT_SECRET=NEEDLES[1])
+    assert again["NAVER_CLIENT_ID"]["level"] == "error"
+    assert store.read("SELECT reserved FROM api_usage") == [{"reserved": 1}], "blocked keys are not sent again"
+
+
+def test_a_used_up_quota_is_no_error_and_says_until_when(examine: Examine, store: Store, simulator: Simulator) -> None:
+    del store
+    simulator.configure(daily_quota=0)
+    found = examine()
+    assert found["NAVER_CLIENT_ID"]["level"] == "warning"
+    assert "no call is left until" in found["NAVER_CLIENT_ID"]["found"]
+
+
+def test_an_api_that_cannot_be_reached_is_an_error_after_one_try(examine: Examine, store: Store) -> None:
+    del store
+    nowhere = "http://127.0.0.1:1"
+    found = examine(MOHE_NAVER_API_URL=nowhere, MOHE_GOVERNMENT_API_URL=nowhere)
+    assert wrong(found) == {"GOVT_API_KEY", "NAVER_CLIENT_ID", "daemon"}
+    assert "clock of the search API" not in found
+
+
+def test_hub_keys_are_tried_on_their_own_host(examine: Examine, store: Store) -> None:
+    del store
+    keys = SimulatorConfig()
+    found = examine(NCP_APIGW_API_KEY_ID=keys.hub_key_id, NCP_APIGW_API_KEY=keys.hub_key)
+    assert found["NCP_APIGW_API_KEY"]["level"] == "ok"
+    assert "NAVER API HUB" in found["settings"]["found"]
+
+
+def test_the_end_of_the_classic_api_is_a_warning(examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    del store
+    monkeypatch.setattr(doctor, "classic_ends", lambda _, uses_hub: None if uses_hub else "It ends.")
+    found = examine("--no-calls")["classic API"]
+    assert (found["level"], found["found"]) == ("warning", "It ends.")
+
+
+def test_a_database_that_is_away_is_said_without_its_password(examine: Examine) -> None:
+    found = examine(MOHE_DATABASE_URL=f"postgresql://someone:{NEEDLES[2]}@127.0.0.1:1/mohe")
+    assert found["database"]["level"] == "error"
+    assert "MOHE_DATABASE_URL" in found["database"]["advice"]
+    assert "daemon" not in found
+
+
+def test_an_old_schema_is_an_error_and_is_not_touched(examine: Examine, empty_database_url: str) -> None:
+    found = examine(MOHE_DATABASE_URL=empty_database_url)
+    assert found["schema"]["level"] == "error"
+    assert "mohe db migrate" in found["schema"]["advice"]
+    empty = Database.connect(empty_database_url)
+    assert empty.transact(lambda c: c.exec_driver_sql("SELECT to_regclass('batch_checkpoint')").scalar()) is None
+    empty.close()
+
+
+def test_a_dagster_database_that_is_missing(examine: Examine, store: Store, postgres: EmbeddedServer) -> None:
+    del store
+    found = examine(MOHE_DAGSTER_DATABASE_URL=postgres.url("nobody_made_this"))
+    assert found["Dagster's database"]["level"] == "error"
+    assert "mohe db migrate" in found["Dagster's database"]["advice"]
+
+
+def test_an_embedded_server_that_is_down_is_started_and_that_is_said(examine: Examine) -> None:
+    home = Path(tempfile.mkdtemp(prefix="mohe-tests-"))
+    home.chmod(0o755)
+    server = EmbeddedServer(home=home)
+    own = {"MOHE_HOME": str(home), "without": ("MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL")}
+    try:
+        assert "was not running, and was started" in examine(**own)["embedded server"]["found"]
+        assert examine(**own)["embedded server"]["found"] == f"runs in {server.data}"
+    finally:
+        server.stop()
+        shutil.rmtree(server.data)
+        shutil.rmtree(home)
+
+
+def test_clocks_that_differ_are_a_warning(examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    del store
+    monkeypatch.setattr(doctor, "_clock_of", lambda _: 400.0)
+    found = examine()["clock of the search API"]
+    assert (found["level"], found["found"][:5]) == ("warning", "400.0")
+
+
+def test_silent_runs_regions_given_up_and_a_snapshot_are_warnings(examine: Examine, store: Store) -> None:
+    store.executions.start("silent-run")
+    store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '61 seconds'")
+    store.fail(store.claim("11680"), final=True)
+    found = examine()
+    assert "silent-r" in found["runs"]["found"]
+    assert "mohe release" in found["runs"]["advice"]
+    assert "1 FAILED for good" in found["regions"]["found"]
+    store.execute("UPDATE region_refresh SET source = 'snapshot'")
+    assert "bundled snapshot" in examine()["regions"]["found"]
+
+
+def test_little_room_and_a_folder_of_somebody_else(examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    del store
+    monkeypatch.setattr(doctor, "LEAST_FREE_BYTES", 10**18)
+    assert examine()["MOHE_HOME"]["level"] == "warning"
+    monkeypatch.setattr(doctor, "_writable", lambda _: False)
+    assert examine()["MOHE_HOME"]["level"] == "error"
+
+
+def test_a_sensor_somebody_stopped_and_one_that_may_not_resume(
+    examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del store
+    assert "CHECKPOINT_AUTO_RESUME" in examine(CHECKPOINT_AUTO_RESUME="false")["daemon"]["found"]
+    assert examine()["daemon"]["found"] == "no daemon is alive: nothing is launched by itself."
+    statuses = {name: _Alive() for name in ("SENSOR", "QUEUED_RUN_COORDINATOR")}
+    monkeypatch.setattr(dg.DagsterInstance, "get_daemon_statuses", lambda *_: statuses)
+    assert examine()["daemon"]["level"] == "ok"
+    with dg.DagsterInstance.get() as instance:
+        _stop_sensor(instance)
+    assert examine()["daemon"]["found"] == "pending_region_sensor was stopped by somebody."
+
+
+class _Alive:
+    healthy = True
+
+
+def _stop_sensor(instance: dg.DagsterInstance) -> None:
+    """As the UI's switch does."""
+    from dagster._core.remote_origin import (  # noqa: PLC0415
+        InProcessCodeLocationOrigin,
+        RemoteInstigatorOrigin,
+        RemoteRepositoryOrigin,
+    )
+    from dagster._core.scheduler.instigation import (  # noqa: PLC0415
+        InstigatorState,
+        InstigatorStatus,
+        InstigatorType,
+        SensorInstigatorData,
+    )
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin  # noqa: PLC0415
+
+    location = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="mohe_assets.definitions"))
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), "pending_region_sensor")
+    data = SensorInstigatorData(sensor_type=None)
+    instance.add_instigator_state(InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.STOPPED, data))

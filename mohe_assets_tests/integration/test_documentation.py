@@ -1,0 +1,188 @@
+"""What the pages say is true: the contract is the schema, queries run, commands, options, variables and links exist."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+import typer
+
+from mohe_assets.cli import app
+from mohe_assets.store.database import Database, rows
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")])
+CONTRACT = ROOT / "docs" / "data_contract.md"
+_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+# A page's fenced blocks: their language and their text.
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`\n]+)`")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_VARIABLE = re.compile(r"\b(?:MOHE|CHECKPOINT|BATCH|GOVT|NAVER|NCP)_[A-Z_]*[A-Z]\b")
+# Files in which a variable that a page names has to be known: read, passed on, or set.
+_KNOWING = (
+    "mohe_assets/**/*.py",
+    "benchmarks/*.py",
+    "docker-compose*.yml",
+    ".env*example",
+    "Dockerfile",
+    "deploy/**/*",
+    "dagster*.yaml",
+)
+
+COLUMNS = """
+SELECT c.relname AS table, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type,
+       NOT a.attnotnull AND c.relkind <> 'v' AS nullable
+  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
+"""
+FUNCTIONS = "SELECT DISTINCT proname AS name FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+_SHORT = {"character varying": "varchar", "timestamp with time zone": "timestamptz"}
+
+
+def read(database: Database, sql: str) -> list[dict[str, Any]]:
+    return database.transact(lambda connection: rows(connection, sql))
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str, *languages: str) -> list[str]:
+    return [body for language, body in _BLOCK.findall(text_of(name)) if language in languages]
+
+
+def documented() -> dict[tuple[str, str], tuple[str, bool]]:
+    """(table, column) → (type, nullable), as the contract's tables have them."""
+    found: dict[tuple[str, str], tuple[str, bool]] = {}
+    table = ""
+    for line in text_of("docs/data_contract.md").splitlines():
+        if heading := re.fullmatch(r"### `(\w+)`", line):
+            table = heading[1]
+        elif line.startswith("## "):
+            table = ""
+        elif table and (row := re.match(r"\| `(\w+)` \| ([^|]+) \| (yes)? *\| (old|stable|internal) \|", line)):
+            assert (table, row[1]) not in found, f"{table}.{row[1]} is described twice"
+            found[table, row[1]] = (row[2].strip(), bool(row[3]))
+    return found
+
+
+def live(database: Database) -> dict[tuple[str, str], tuple[str, bool]]:
+    found = {}
+    for row in read(database, COLUMNS):
+        kind = row["type"]
+        for long, short in _SHORT.items():
+            kind = kind.replace(long, short)
+        found[row["table"], row["column"]] = (kind, row["nullable"])
+    return found
+
+
+def test_the_contract_describes_every_column_of_the_database_and_no_other(database: Database) -> None:
+    described, there = documented(), live(database)
+    missing = [f"{table}.{column} {there[table, column][0]}" for table, column in there if (table, column) not in described]
+    assert not missing, f"docs/data_contract.md lacks {', '.join(sorted(missing))}"
+    gone = [".".join(key) for key in described if key not in there]
+    assert not gone, f"docs/data_contract.md describes {', '.join(sorted(gone))}, which the database does not have"
+    assert {key: described[key] for key in there} == there
+
+
+def test_the_contract_names_every_function_of_the_database(database: Database) -> None:
+    section = text_of("docs/data_contract.md").partition("## Functions")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(\w+)\(", section)) == {row["name"] for row in read(database, FUNCTIONS)}
+
+
+def test_the_columns_of_the_batch_system_are_promised_for_good() -> None:
+    old = {"batch_checkpoint": 13, "batch_execution_metadata": 12, "places": 12}
+    lines = text_of("docs/data_contract.md").split("### `")
+    promised = {section.partition("`")[0]: len(re.findall(r"\| old \|", section)) for section in lines[1:]}
+    assert {table: count for table, count in promised.items() if count} == old
+
+
+@pytest.fixture
+def cursor(database_url: str) -> Iterator["psycopg2.extensions.cursor"]:
+    """In a transaction that is undone."""
+    connection = psycopg2.connect(database_url)
+    with connection.cursor() as cursor:
+        yield cursor
+    connection.rollback()
+    connection.close()
+
+
+@pytest.mark.parametrize("page", [name for name in _NAMES if blocks(name, "sql")])
+def test_every_query_of_a_page_runs(page: str, cursor: "psycopg2.extensions.cursor") -> None:
+    for query in blocks(page, "sql"):
+        try:
+            cursor.execute(query)
+        except psycopg2.Error as error:
+            pytest.fail(f"{page}: {error}\n{query}")
+
+
+def commands(name: str) -> Iterator[list[str]]:
+    """The words after every `mohe` of the page, in a block or in the text."""
+    shell = "\n".join(blocks(name, "sh", "bash")).replace("\\\n", " ")
+    inline = _INLINE.findall(_BLOCK.sub("", text_of(name)))
+    for line in [*shell.splitlines(), *inline]:
+        for found in re.finditer(r"(?:^|[\s;(&|]|bin/)mohe ([a-z](?:[^|;&)#>\\]|\\\|)*)", line):
+            yield re.sub(r"[\[\]…\"']", " ", found[1]).split()
+
+
+def complaint(words: list[str]) -> str:
+    """What the command line does not know; empty when it knows all of it. Positional arguments are anybody's."""
+    command: Any = typer.main.get_command(app)
+    rest = list(words)
+    while hasattr(command, "commands") and rest:
+        alternatives = rest.pop(0).split("\\|")
+        if unknown := [one for one in alternatives if one not in command.commands]:
+            return f"there is no command {unknown[0]}"
+        command = command.commands[alternatives[0]]
+    if command.context_settings.get("ignore_unknown_options"):
+        return ""
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    unknown = [one for one in (word.partition("=")[0] for word in rest) if one.startswith("--") and one not in options]
+    return f"there is no option {unknown[0]}" if unknown else ""
+
+
+@pytest.mark.parametrize("page", _NAMES)
+def test_every_command_and_option_of_a_page_exists(page: str) -> None:
+    wrong = {f"mohe {' '.join(words)}: {reason}" for words in commands(page) if (reason := complaint(words))}
+    assert not wrong
+
+
+@pytest.fixture(scope="module")
+def knowing() -> str:
+    files = [path for pattern in _KNOWING for path in sorted(ROOT.glob(pattern)) if path.is_file()]
+    assert ROOT / "mohe_assets" / "settings.py" in files
+    return "\n".join(path.read_text(encoding="utf-8") for path in files).upper()
+
+
+@pytest.mark.parametrize("page", _NAMES)
+def test_every_variable_of_a_page_is_known_to_the_code_or_the_deployment(page: str, knowing: str) -> None:
+    assert {name for name in _VARIABLE.findall(text_of(page)) if not re.search(rf"\b{name}\b", knowing)} == set()
+
+
+@pytest.mark.parametrize("page", _NAMES)
+def test_every_link_of_a_page_leads_to_a_file_or_a_heading(page: str) -> None:
+    broken = []
+    for link in _LINK.findall(_BLOCK.sub("", text_of(page))):
+        if link.startswith(("http://", "https://")):
+            continue
+        target, _, anchor = link.partition("#")
+        file = ((ROOT / page).parent / target).resolve() if target else ROOT / page
+        if not file.exists() or (anchor and anchor not in _anchors(file)):
+            broken.append(link)
+    assert broken == []
+
+
+def _anchors(file: Path) -> set[str]:
+    """As GitHub makes them: lower case, punctuation dropped, spaces to hyphens."""
+    headings = re.findall(r"^#+ (.+)$", _BLOCK.sub("", file.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_index_of_the_pages_names_every_one_of_them() -> None:
+    folder = ROOT / "docs"
+    named = {(folder / link.partition("#")[0]).resolve() for link in _LINK.findall(text_of("docs/README.md"))}
+    assert {page for page in folder.rglob("*.md") if page != folder / "README.md"} - named == set()
