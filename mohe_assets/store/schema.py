@@ -66,7 +66,6 @@ def _in_use(database: Database) -> str:
 
 def current_revision(database: Database) -> str | None:
     """The database's revision, None before the first migration."""
-
     return database.transact(_revision)
 
 
