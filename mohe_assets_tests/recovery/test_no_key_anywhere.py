@@ -16,7 +16,8 @@ from mohe_assets_tests.recovery.processes import Worker, read
 
 # Each key has a word in it that survives every encoding, and that is what is searched for.
 GOVERNMENT, CLIENT_ID, SECRET = "GovtNeedle7731", "IdNeedle4412", "SecretNeedle9083"
-NEEDLES = (GOVERNMENT, CLIENT_ID, SECRET)
+HUB_ID, HUB_KEY = "HubNeedle2208", "HubSecretNeedle5519"
+NEEDLES = (GOVERNMENT, CLIENT_ID, SECRET, HUB_ID, HUB_KEY)
 # As the portal's encoded form has it: a %2B, and a + and = that somebody decoded by hand.
 CONFIGURED_KEY = f"a%2Bb+{GOVERNMENT}%2F=="
 REAL_KEY = f"a+b+{GOVERNMENT}/=="
@@ -25,7 +26,7 @@ REAL_KEY = f"a+b+{GOVERNMENT}/=="
 @pytest.fixture
 def environment(environment: Environment, simulator: Simulator) -> Environment:
     """Recognisable keys, and a region list that is refreshed in each run, so that all of them travel."""
-    simulator.configure(government_key=REAL_KEY, client_id=CLIENT_ID, client_secret=SECRET)
+    simulator.configure(government_key=REAL_KEY, client_id=CLIENT_ID, client_secret=SECRET, hub_key_id=HUB_ID, hub_key=HUB_KEY)
     keys = {"GOVT_API_KEY": CONFIGURED_KEY, "NAVER_CLIENT_ID": CLIENT_ID, "NAVER_CLIENT_SECRET": SECRET}
     return {**environment, **keys, "MOHE_REGION_REFRESH_DAYS": "0.0000001"}
 
@@ -89,10 +90,11 @@ def test_no_key_is_left_anywhere_by_failures_that_echo_it(
     few(3)
     said = {"errorMessage": f"no luck with {CLIENT_ID} and {SECRET}", "errorCode": "SE99"}
     simulator.add_faults([echo("naver", 500, said), echo("regions", 500, {"url": f"?ServiceKey={CONFIGURED_KEY}&{REAL_KEY}"})])
-    worker = start_worker_from_a_shell()
+    worker = start_worker_from_a_shell(MOHE_LOG_FORMAT="json")
 
     assert worker.wait() != 0
     assert "could not be refreshed" in worker.output
+    assert '"region_code"' in worker.output
     assert where_keys_are(worker, environment, databases) == []
 
 
@@ -110,4 +112,22 @@ def test_no_key_is_left_anywhere_when_the_keys_are_refused(
 
     assert worker.wait() != 0
     assert "NAVER_CLIENT_SECRET" in worker.output
+    assert where_keys_are(worker, environment, databases) == []
+
+
+def test_no_key_of_the_hub_is_left_anywhere_when_it_refuses_them(
+    simulator: Simulator,
+    start_worker: StartWorker,
+    few: FewRegions,
+    environment: Environment,
+    databases: tuple[Database, Database],
+) -> None:
+    few(3)
+    wrapped = {"error": {"errorCode": "200", "message": f"no {HUB_ID}", "details": HUB_KEY}}
+    simulator.add_faults([{**echo("naver", 401, wrapped), "from_call": 2}])
+    worker = start_worker(NCP_APIGW_API_KEY_ID=HUB_ID, NCP_APIGW_API_KEY=HUB_KEY, MOHE_LOG_FORMAT="json")
+
+    assert worker.wait() != 0
+    assert simulator.stats()["naver"]["answered"] == 1, "its keys travelled, and one search was answered"
+    assert "NCP_APIGW_API_KEY" in worker.output
     assert where_keys_are(worker, environment, databases) == []

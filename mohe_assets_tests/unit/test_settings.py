@@ -1,5 +1,6 @@
 """Every bad value is refused with one sentence that names its variable, and no sentence shows a key."""
 
+import datetime as dt
 from pathlib import Path
 
 import pytest
@@ -221,3 +222,35 @@ def test_no_key_shows_when_the_settings_are_printed() -> None:
         MOHE_DAGSTER_DATABASE_URL=f"postgresql://someone:{SECRET}@host/dagster",
     )
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize("value", ["xml", "jsonl", "true"])
+def test_a_log_format_that_does_not_exist_is_refused_and_logs_are_text_until_then(value: str) -> None:
+    assert refusal(MOHE_LOG_FORMAT=value) == f"MOHE_LOG_FORMAT is '{value}'; allowed are text and json."
+    assert settings_module.log_format({"MOHE_LOG_FORMAT": value}) == "text"
+
+
+def test_a_log_format_is_read_in_any_case_without_the_other_settings() -> None:
+    assert load(MOHE_LOG_FORMAT=" JSON ").mohe_log_format == "json"
+    assert settings_module.log_format({"MOHE_LOG_FORMAT": "Json", "MOHE_DAILY_QUOTA": "nonsense"}) == "json"
+
+
+KST = dt.timezone(dt.timedelta(hours=9))
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        (dt.datetime(2026, 12, 31, 23, 59, 59, tzinfo=KST), ""),
+        (dt.datetime(2026, 12, 31, 15, tzinfo=dt.UTC), "ends on 2027-06-30 at 24:00 KST"),
+        (dt.datetime(2027, 6, 30, 23, 59, 59, tzinfo=KST), "ends on 2027-06-30 at 24:00 KST"),
+        (dt.datetime(2027, 6, 30, 15, tzinfo=dt.UTC), "ended on 2027-06-30 at 24:00 KST"),
+    ],
+)
+def test_who_uses_the_classic_api_is_told_of_its_end_in_its_last_half_year(moment: dt.datetime, said: str) -> None:
+    sentence = settings_module.classic_ends(moment, uses_hub=False)
+    assert (sentence is None) == (said == "")
+    if sentence is not None:
+        assert said in sentence
+        assert "NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY" in sentence
+    assert settings_module.classic_ends(moment, uses_hub=True) is None
