@@ -3,7 +3,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test bench bench-long lint constraints clean
+.PHONY: install demo test audit bench bench-long lint constraints clean
 
 install: $(VENV)/.installed
 
@@ -27,7 +27,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 test: lint
+	.ci/packages
 	$(BIN)/python -m pytest
+
+# Looks every pinned version up at a vulnerability service; fails if one is known to be vulnerable, or nobody could be asked.
+audit: $(VENV)/.installed-dev
+	$(BIN)/python .ci/audit.py
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(PIP) --editable '.[dev,bench]'

@@ -1,11 +1,13 @@
 """Asks a vulnerability service about every pinned version, and says so when it could not.
 
-Exit status: 0 every version was looked up and none is known to be vulnerable; 1 some are; 75 the audit could not be done,
-because no service answered or none knows the packages. pip-audit alone ends with 0 when the index it asks knows nothing.
+Exit status: 0 every version was looked up and none is known to be vulnerable; 1 some are, or the file cannot be read;
+75 the audit could not be done, because no service answered or none knows the packages. pip-audit alone ends with 0 when the
+index it asks knows nothing.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -13,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 FOUND, NOT_DONE = 1, 75
-# What argparse ends pip-audit with when it was asked wrongly, which no other service would cure.
-USAGE = 2
+# What pip-audit's last line says when the service is the reason; whatever else it says is about what it was asked to do.
+UNREACHABLE = re.compile(r"requests\.exceptions\.|ServiceError|ConnectionError|timed out", re.IGNORECASE)
 
 
 @dataclass(kw_only=True)
@@ -32,13 +34,13 @@ def ask(service: str, requirements: Path, options: list[str]) -> Audit:
     command = [sys.executable, "-m", "pip_audit", "--vulnerability-service", service, "--requirement", str(requirements)]
     command += ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--format", "json", "--timeout", "20", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == USAGE:
-        raise SystemExit(done.stderr)
     try:
         packages = json.loads(done.stdout)["dependencies"]
     except (json.JSONDecodeError, KeyError):
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return Audit(service=service, why=f"pip-audit ended with status {done.returncode}: {last}")
+        if not UNREACHABLE.search(last):
+            raise SystemExit(f"audit: pip-audit ended with status {done.returncode}:\n{done.stderr}") from None
+        return Audit(service=service, why=last)
     return _read(service, packages)
 
 
@@ -69,8 +71,12 @@ def main() -> int:
         if audit.why is None:
             return report(audit)
         print(f"audit: {service} gave no answer: {audit.why}", file=sys.stderr)
-    print(f"audit: NOT DONE. No service could be asked about {arguments.requirements}; whether a pinned version is", file=sys.stderr)
-    print("audit: known to be vulnerable has to be found out elsewhere: `make audit` on a machine with Internet.", file=sys.stderr)
+    print(
+        f"audit: NOT DONE. No service could be asked about {arguments.requirements}; whether a pinned version is", file=sys.stderr
+    )
+    print(
+        "audit: known to be vulnerable has to be found out elsewhere: `make audit` on a machine with Internet.", file=sys.stderr
+    )
     return NOT_DONE
 
 
@@ -78,7 +84,9 @@ def report(audit: Audit) -> int:
     for line in audit.found:
         print(f"audit: {line}", file=sys.stderr)
     if audit.unknown:
-        print(f"audit: NOT DONE for {len(audit.unknown)}, unknown to {audit.service}: {', '.join(audit.unknown)}", file=sys.stderr)
+        print(
+            f"audit: NOT DONE for {len(audit.unknown)}, unknown to {audit.service}: {', '.join(audit.unknown)}", file=sys.stderr
+        )
     verdict = f"{len(audit.found)} known vulnerabilities" if audit.found else "none known to be vulnerable"
     print(f"audit: {audit.checked} pinned versions looked up at {audit.service}, {verdict}")
     if audit.found:

@@ -32,11 +32,11 @@ class Section:
 
 
 SECTIONS = (
-    Section(module="startup", seconds=120),
-    Section(module="scale", seconds=300),
-    Section(module="recovery", seconds=150, has_long_form=True),
-    Section(module="depth", seconds=150, has_long_form=True),
-    Section(module="search_plan", seconds=200, has_long_form=True),
+    Section(module="startup", seconds=90),
+    Section(module="scale", seconds=240),
+    Section(module="recovery", seconds=120, has_long_form=True),
+    Section(module="depth", seconds=100, has_long_form=True),
+    Section(module="search_plan", seconds=150, has_long_form=True),
 )
 
 

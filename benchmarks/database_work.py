@@ -87,7 +87,7 @@ class DatabaseWork:
         """A database of that size, to copy from."""
         places, searches = SIZES[size]
         name = f"bench_sized_{places}"
-        self.ground.execute(f"CREATE DATABASE {name} TEMPLATE {OURS}")
+        self.ground.execute(f"CREATE DATABASE {name} TEMPLATE {OURS} STRATEGY file_copy")
         database = Database.connect(self.ground.server.url(name))
         try:
             database.transact(lambda connection: connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0")))

@@ -20,7 +20,7 @@ from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.sensors import pending_region_sensor
 from mohe_assets.platform import Platform
 from mohe_assets.report import build_report
-from mohe_assets.simulator.region_list import dong_rows
+from mohe_assets.simulator.region_list import base_rows
 from mohe_assets_tests.dagster_ui.conftest import statements
 from mohe_assets_tests.dagster_ui.ui import STATUSES, Up
 from mohe_assets_tests.recovery.conftest import dagster_instance
@@ -128,12 +128,11 @@ def measured(region_type: str, edits: Edits = ()) -> dict[str, float]:
 
 
 def fewer(regions: int) -> Edits:
-    """Edits that leave about so many dongs: whole provinces are dropped, from the end of the list."""
-    rows = dong_rows()
-    provinces = [row.code for row in rows if row.code.endswith("00000000")]
+    """Edits that leave about so many dongs: provinces that would be too much are dropped whole."""
+    rows = base_rows()
+    sizes = {row.code: sum(other.code[:2] == row.code[:2] for other in rows) for row in rows if row.code.endswith("00000000")}
     kept, edits = 0, []
-    for province in provinces:
-        size = sum(row.code[:2] == province[:2] for row in rows)
+    for province, size in sizes.items():
         if kept + size > regions * 1.1:
             edits.append({"op": "drop", "code": province})
         else:

@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from mohe_assets.clients.http import CallGate, OpenGate, RetryPolicy
@@ -240,7 +240,8 @@ class Platform:
         stop = threading.Event()
         budget = SharedBudget(database=self.database, account=self.account, stop=stop)
         retry = RetryPolicy(sleep=_interruptible(stop))
-        with about(batch=self.settings.checkpoint_batch_name, run_id=run_id), self._place_client(budget, retry) as client:
+        lines = about(batch=self.settings.checkpoint_batch_name, run_id=run_id)
+        with lines, closing(budget), self._place_client(budget, retry) as client:
             if warning := classic_ends(dt.datetime.now(KST), self.settings.uses_hub):
                 log.warning("%s", warning)
             note_plan(self.database, self.settings.checkpoint_batch_name, self.settings.checkpoint_region_type, self._any_plan)
@@ -269,7 +270,7 @@ class Platform:
     def try_place_keys(self) -> None:
         """One call, reserved like every other. Raises the ApiError that answered it, which the shared budget then knows, too."""
         budget = SharedBudget(database=self.database, account=self.account, stop=threading.Event())
-        with self._place_client(budget, ONE_TRY) as client:
+        with closing(budget), self._place_client(budget, ONE_TRY) as client:
             client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)
 
     def _place_client(self, gate: CallGate, retry: RetryPolicy) -> NaverLocalClient:

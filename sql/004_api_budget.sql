@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLAT
 
 -- An account is a client id, as a digest: limits are counted per client id, so each has its own row.
 CREATE TABLE IF NOT EXISTS api_budget (
-    api              varchar(50)  NOT NULL,              -- 'naver-local', 'naver-hub'
+    api              varchar(50)  NOT NULL,              -- 'naver-classic', 'naver-hub'
     account          varchar(64)  NOT NULL,
     next_slot_at     timestamptz  NOT NULL DEFAULT '-infinity',
     pace             double precision NOT NULL DEFAULT 1,  -- share of the configured rate in use; falls after refusals
@@ -81,70 +81,6 @@ BEGIN
                WHEN enough AND (refused - budget.paced_refused) * 5 > calls - budget.paced_calls
                     AND calls > budget.paced_calls THEN 0.85
                ELSE 0.995 END)
-     WHERE api = p_api AND account = p_account;
-END $$;
-
--- Reserves one call, or says why not. One statement for the caller, one row lock, no waiting in the database:
---   GO         send it at `slot_at`, `wait_seconds` from now; `probe`: it is the one that shows whether the API answers
---   WAIT       somebody's probe is out: ask again in `wait_seconds`
---   EXHAUSTED  nothing more until `until`
---   BLOCKED    these credentials were refused
-CREATE OR REPLACE FUNCTION reserve_call(
-    p_api text, p_account text, p_credentials text, p_calls_per_second double precision,
-    p_daily_quota integer, p_monthly_quota integer, p_probe_seconds double precision,
-    OUT verdict text, OUT wait_seconds double precision, OUT until timestamptz, OUT why text, OUT probe boolean
-) LANGUAGE plpgsql AS $$
-DECLARE
-    budget api_budget;
-    moment timestamptz;
-    today  date;
-    used   integer;
-BEGIN
-    probe := false;
-    SELECT * INTO budget FROM api_budget WHERE api = p_api AND account = p_account FOR UPDATE;
-    IF NOT FOUND THEN
-        INSERT INTO api_budget (api, account) VALUES (p_api, p_account) ON CONFLICT DO NOTHING;
-        SELECT * INTO budget FROM api_budget WHERE api = p_api AND account = p_account FOR UPDATE;
-    END IF;
-    moment := budget_clock();  -- after the lock: whoever waited for it must not get a slot in the past
-    today := budget_day(moment);
-    IF budget.blocked = p_credentials THEN
-        verdict := 'BLOCKED'; why := budget.blocked_why;
-        RETURN;
-    END IF;
-    IF budget.exhausted_until > moment THEN
-        verdict := 'EXHAUSTED'; until := budget.exhausted_until; why := budget.exhausted_why;
-        RETURN;
-    END IF;
-    IF p_monthly_quota IS NOT NULL AND p_monthly_quota <= (
-        SELECT coalesce(sum(reserved - refused_rate - refused_quota), 0) FROM api_usage
-         WHERE api = p_api AND account = p_account AND day >= date_trunc('month', today)::date) THEN
-        verdict := 'EXHAUSTED'; until := budget_midnight((date_trunc('month', today) + interval '1 month')::date);
-        why := format('the month''s %s calls are used', p_monthly_quota);
-        RETURN;
-    END IF;
-    IF budget.exhausted_until IS NOT NULL OR budget.proven IS DISTINCT FROM p_credentials THEN
-        IF budget.probing_since > moment - make_interval(secs => p_probe_seconds) THEN
-            verdict := 'WAIT'; wait_seconds := 0.1;
-            RETURN;
-        END IF;
-        probe := true;
-    END IF;
-    INSERT INTO api_usage AS usage (api, account, day, reserved) VALUES (p_api, p_account, today, 1)
-        ON CONFLICT (api, account, day) DO UPDATE SET reserved = usage.reserved + 1
-        WHERE usage.reserved - usage.refused_rate - usage.refused_quota < p_daily_quota
-        RETURNING reserved INTO used;
-    IF used IS NULL THEN
-        verdict := 'EXHAUSTED'; until := budget_midnight(today + 1); probe := false;
-        why := format('the day''s %s calls are used', p_daily_quota);
-        RETURN;
-    END IF;
-    verdict := 'GO';
-    until := greatest(budget.next_slot_at, moment);
-    wait_seconds := extract(epoch FROM until - moment);
-    UPDATE api_budget
-       SET next_slot_at = until + make_interval(secs => 1 / (p_calls_per_second * current_pace(budget, moment))),
-           probing_since = CASE WHEN probe THEN moment ELSE probing_since END
      WHERE api = p_api AND account = p_account;
 END $$;
 

@@ -18,6 +18,7 @@ from mohe_assets.platform import Platform
 from mohe_assets.settings import Settings
 from mohe_assets.store import roles, schema
 from mohe_assets.store.database import Database
+from mohe_assets.store.embedded import EmbeddedServer
 
 app = typer.Typer(help="Start, stop and migrate the database, print its URL, open psql on it.", no_args_is_help=True)
 
@@ -121,3 +122,22 @@ def psql(context: typer.Context) -> None:
     if program is None:
         raise DatabaseUnavailable("There is no psql on the PATH; install PostgreSQL's client.")
     os.execv(program, [program, urls.data, *context.args])  # noqa: S606 - psql takes over this process
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def dump(context: typer.Context) -> None:
+    """Write the database with pg_dump, with its own arguments: mohe db dump --format=custom --no-owner > mohe.dump."""
+    settings = settings_module.load()
+    program = _pg_dump(settings)
+    os.execv(program, [program, prepare(settings).data, *context.args])  # noqa: S606 - pg_dump takes over this process
+
+
+def _pg_dump(settings: Settings) -> str:
+    """The embedded server's, whatever the server: pg_dump reads older servers than itself, and refuses newer ones."""
+    try:
+        return str(EmbeddedServer(home=settings.home).pg_dump())
+    except DatabaseUnavailable:
+        found = shutil.which("pg_dump")
+    if found is None:
+        raise DatabaseUnavailable("There is no pg_dump on the PATH; install PostgreSQL's client.")
+    return found

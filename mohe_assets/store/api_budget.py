@@ -1,7 +1,8 @@
 """The calls all processes and machines share: the rate, the KST day's quota, and whether the API may be called at all.
 
-The rules are two functions in sql/004_api_budget.sql; this is the gate every worker thread goes through before a call. A
-call is a slot in time plus a place in the day, reserved by one statement, and the thread sleeps until its slot.
+The rules are slow_down in sql/004_api_budget.sql and reserve_calls in sql/008_every_search.sql; this is the gate every worker
+thread goes through before a call. A call is a slot in time plus a place in the day, reserved by one statement, and the thread
+sleeps until its slot.
 
 pyrate-limiter's PostgreSQL bucket was looked at for the per-second part: it writes and counts one row per call, asks
 again until there is room instead of handing out a slot (so waiting workers poll, and the luckiest wins), goes by each
@@ -13,12 +14,14 @@ import hashlib
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection
 
-from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, StopRequested
+from mohe_assets.errors import ApiBlocked, ApiError, DatabaseUnavailable, QuotaExhausted, RateLimited, StopRequested
 from mohe_assets.store.database import Database, rows, statement
 
 log = logging.getLogger(__name__)
@@ -31,18 +34,24 @@ HEADROOM = 0.985
 CATCH_UP = 0.005
 # A probe whose process died is given up after this long; longer than an HTTP call may take.
 PROBE_SECONDS = 30.0
+PROBE_AGAIN_SECONDS = 0.1
 # Somebody else may have been refused while we waited for a slot further away than this.
 RECHECK_SECONDS = 0.25
 
-RESERVE = """
-SELECT verdict, wait_seconds, until, why, probe
-  FROM reserve_call(%(api)s, %(account)s, %(credentials)s, %(calls_per_second)s, %(daily_quota)s, %(monthly_quota)s,
-                    %(probe_seconds)s)
+# While the limit is far, a process reserves what it will send in so many seconds at once; what it then did not send in time
+# it gives back.
+AHEAD_SECONDS = 0.1
+# No more than this: what a process that is killed has reserved ahead is lost to its day.
+MOST_AHEAD = 8
+
+RESERVED = ("verdict", "wait_seconds", "until", "why", "probe", "calls", "gap", "day")
+RESERVE = f"""
+SELECT {", ".join(RESERVED)}
+  FROM reserve_calls(%(api)s, %(account)s, %(credentials)s, %(calls_per_second)s, %(daily_quota)s, %(monthly_quota)s,
+                     %(probe_seconds)s, %(calls)s)
 """
-RESERVED = ("verdict", "wait_seconds", "until", "why", "probe")
 GIVE_BACK = """
-UPDATE api_usage SET reserved = reserved - 1
- WHERE api = :api AND account = :account AND day = budget_day(budget_clock()) AND reserved > 0
+UPDATE api_usage SET reserved = greatest(0, reserved - :calls) WHERE api = :api AND account = :account AND day = :day
 """
 PROVE = """
 UPDATE api_budget SET proven = :credentials, probing_since = NULL, exhausted_until = NULL, exhausted_why = NULL
@@ -172,6 +181,15 @@ def unblock(database: Database, api: str) -> int:
     return database.transact(lambda connection: connection.execute(statement(UNBLOCK), {"api": api}).rowcount)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Slot:
+    """A reserved call: when it may be sent, on the monotonic clock, and whose day it counts for."""
+
+    at: float
+    day: dt.date
+    probe: bool
+
+
 @dataclass(kw_only=True)
 class SharedBudget:
     """The gate of one run; its threads share it. Implements `mohe_assets.clients.http.CallGate`."""
@@ -181,27 +199,67 @@ class SharedBudget:
     stop: threading.Event
     _shut: ApiError | None = None
     _thread: threading.local = field(default_factory=threading.local)
+    _asking: threading.Lock = field(default_factory=threading.Lock)
+    _ahead: "deque[_Slot]" = field(default_factory=deque)
+    _taken: deque[float] = field(default_factory=deque)
+    _waited: bool = True
     _pacing: threading.Lock = field(default_factory=threading.Lock)
     _last_slot: float = 0.0
     _last_send: float = 0.0
 
     def reserve(self) -> None:
         """Returns when a call may be sent. Raises QuotaExhausted, ApiBlocked or StopRequested."""
-        while True:
+        while (slot := self._next_slot()) is None:
+            self._pause(PROBE_AGAIN_SECONDS)
+        self._wait_for(slot)
+
+    def close(self) -> None:
+        """Gives back what was reserved ahead, if the database is there."""
+        with self._asking:
+            left = list(self._ahead)
+            self._ahead.clear()
+            try:
+                self._give_back(left, replace(self.database, reconnect_seconds=0))
+            except DatabaseUnavailable as error:
+                log.warning("%d calls of the day are lost to it: they were reserved and are not given back. %s", len(left), error)
+
+    def _next_slot(self) -> "_Slot | None":
+        """One reserved ahead, or else a new one; None while somebody's probe is out. Threads that come meanwhile find theirs."""
+        with self._asking:
+            if self.stop.is_set():
+                raise StopRequested("Stopped while waiting for a call's turn.")
             self._raise_if_shut()
-            row = self._reserve_row()
-            match row["verdict"]:
-                case "GO":
-                    self._thread.probing = row["probe"]
-                    # From now on: the time spent in the queue for the row's lock lies before the server's reading of the clock.
-                    self._wait_for_slot(row["wait_seconds"])
-                    return
-                case "WAIT":
-                    self._pause(row["wait_seconds"])
-                case "EXHAUSTED":
-                    raise self._exhausted(row["until"], row["why"])
-                case "BLOCKED":
-                    raise self._blocked(row["why"])
+            now = time.monotonic()
+            late = [slot for slot in self._ahead if slot.at < now - AHEAD_SECONDS]
+            if late:
+                self._give_back([self._ahead.popleft() for _ in late])
+            self._taken.append(now)
+            if not self._ahead:
+                self._ahead.extend(self._ask(self._needed_soon(now)))
+            slot = self._ahead.popleft() if self._ahead else None
+            self._thread.probing = slot is not None and slot.probe
+            return slot
+
+    def _needed_soon(self, now: float) -> int:
+        """As many as were taken lately, if none had to wait; where calls do wait for their turn it may be another process's."""
+        while self._taken[0] < now - AHEAD_SECONDS:
+            self._taken.popleft()
+        return 1 if self._waited else min(len(self._taken), MOST_AHEAD)
+
+    def _ask(self, calls: int) -> "list[_Slot]":
+        row = self._reserve_row(calls)
+        match row["verdict"]:
+            case "GO":
+                # From now on: the time spent in the queue for the row's lock lies before the server's reading of the clock.
+                first = time.monotonic() + row["wait_seconds"]
+                self._waited = row["wait_seconds"] > 0
+                slots = [first + number * row["gap"] for number in range(row["calls"])]
+                return [_Slot(at=slot, day=row["day"], probe=row["probe"]) for slot in slots]
+            case "EXHAUSTED":
+                raise self._exhausted(row["until"], row["why"])
+            case "BLOCKED":
+                raise self._blocked(row["why"])
+        return []
 
     def answered(self) -> None:
         """A proper answer: a probing call opens the API for everybody."""
@@ -230,29 +288,34 @@ class SharedBudget:
             case _:
                 self._drop_probe()
 
-    def _reserve_row(self) -> dict[str, Any]:
+    def _reserve_row(self, calls: int = 1) -> dict[str, Any]:
         values = {
             **self.account.key,
             "calls_per_second": self.account.calls_per_second * HEADROOM,
             "daily_quota": self.account.daily_quota,
             "monthly_quota": self.account.monthly_quota,
             "probe_seconds": PROBE_SECONDS,
+            "calls": calls,
         }
         (row,) = self.database.call(RESERVE, **values)
         return dict(zip(RESERVED, row, strict=True))
 
-    def _wait_for_slot(self, seconds: float) -> None:
+    def _wait_for(self, slot: "_Slot") -> None:
+        is_far = slot.at - time.monotonic() > RECHECK_SECONDS
         try:
-            slot = time.monotonic() + seconds
-            self._pause(seconds)
-            self._pause(self._still_to_wait(slot))
+            self._pause(slot.at - time.monotonic())
+            self._pause(self._still_to_wait(slot.at))
             self._raise_if_shut()
-            if seconds > RECHECK_SECONDS:
+            if is_far:
                 self._recheck()
         except (StopRequested, QuotaExhausted, ApiBlocked):
             self._drop_probe()
-            self._do(GIVE_BACK)
+            self._give_back([slot])
             raise
+
+    def _give_back(self, slots: "Collection[_Slot]", database: Database | None = None) -> None:
+        for day, calls in Counter(slot.day for slot in slots).items():
+            self._do(GIVE_BACK, database, day=day, calls=calls)
 
     def _still_to_wait(self, slot: float) -> float:
         """Seconds to wait beyond the slot, because the call before this one went out later than its own slot."""
@@ -292,8 +355,8 @@ class SharedBudget:
     def _blocked(self, why: str) -> ApiBlocked:
         return ApiBlocked(why, api=self.account.api, variables=(), calls=0)
 
-    def _do(self, sql: str, **values: object) -> None:
+    def _do(self, sql: str, database: Database | None = None, **values: object) -> None:
         def work(connection: Connection) -> None:
             connection.execute(statement(sql), {**self.account.key, **values})
 
-        self.database.transact(work, autocommit=True)
+        (database or self.database).transact(work, autocommit=True)

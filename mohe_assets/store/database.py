@@ -106,7 +106,9 @@ class Database:
                 "application_name": application_name,
                 **LOSS_NOTICED,
                 # The URL's own options come last and win; a search_path is among them where the tables are not in public.
-                "options": " ".join([*(f"-c {name}={value}" for name, value in _SESSION.items()), address.query.get("options", "")]),
+                "options": " ".join(
+                    [*(f"-c {name}={value}" for name, value in _SESSION.items()), str(address.query.get("options", ""))]
+                ),
             },
         )
         return cls(engine=engine)

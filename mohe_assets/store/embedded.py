@@ -101,6 +101,10 @@ class EmbeddedServer:
         """The psql that comes with the server."""
         return self._binaries() / "psql"
 
+    def pg_dump(self) -> Path:
+        """The pg_dump that comes with the server. DatabaseUnavailable if it is not installed."""
+        return self._binaries() / "pg_dump"
+
     def _make_home(self) -> None:
         try:
             _make_passable(self.home)

@@ -64,7 +64,7 @@ def upsert_new_places(
 
 
 def _as_columns(places: Sequence[AttributedPlace]) -> str:
-    """JSON of the places with the names of the table's columns, as sql/008_store_search.sql reads them."""
+    """JSON of the places with the names of the table's columns, as sql/008_every_search.sql reads them."""
     return _json([_columns(one.place, one.region_code) for one in places])
 
 

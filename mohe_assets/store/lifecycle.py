@@ -15,7 +15,7 @@ from mohe_assets.regions import Region
 from mohe_assets.store.database import Database, rows, statement
 from mohe_assets.succession import DongSet, Succession
 
-# Searches are stored under the list as it is: storing (sql/008_store_search.sql) takes this lock shared, taking a list over
+# Searches are stored under the list as it is: storing (sql/008_every_search.sql) takes this lock shared, taking a list over
 # takes it alone. So no place is written under a code that is being abolished, and the two cannot deadlock, since it is the
 # first of both.
 LIST_LOCK = 7_310_511_681

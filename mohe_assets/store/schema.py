@@ -35,6 +35,7 @@ def migrate(database: Database) -> str:
 
     def upgrade(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        _refuse_unknown(database, _revision(connection))
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -65,12 +66,22 @@ def _in_use(database: Database) -> str:
 
 def current_revision(database: Database) -> str | None:
     """The database's revision, None before the first migration."""
+    return database.transact(_revision)
 
-    def read(connection: Connection) -> str | None:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        return context.get_current_revision()
 
-    return database.transact(read)
+def _revision(connection: Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return context.get_current_revision()
+
+
+def _refuse_unknown(database: Database, found: str | None) -> None:
+    """A newer version has migrated it: nothing this one knows leads from there."""
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found is not None and found not in known:
+        raise DatabaseUnavailable(
+            f"The database {database.where} is at revision {found}, which this version does not know (its own is "
+            f"{head_revision()}): a newer version has migrated it; install that one."
+        )
 
 
 def head_revision() -> str:
@@ -83,6 +94,7 @@ def require_current(database: Database) -> None:
     database.check()
     found, needed = current_revision(database), head_revision()
     if found != needed:
+        _refuse_unknown(database, found)
         state = f"at revision {found}" if found else "empty"
         raise DatabaseUnavailable(
             f"The database {database.where} is {state}, and revision {needed} is needed: run `mohe db migrate`."

@@ -1,12 +1,12 @@
 """The SQL of the checkpoint state machine: every transition once, named, guarded. What it means: store/checkpoints.py.
 
 Statements only; they are run, and their answers read, by the modules that import them. `advance` is the end of
-store_search in sql/008_store_search.sql, with the places and the ledger row it belongs to.
+store_search in sql/008_every_search.sql, with the places and the ledger row it belongs to.
 """
 
 _ITS_LEDGER = """(q.batch_name, q.region_type, q.region_code, q.round)
                        = (c.batch_name, c.region_type, c.region_code, c.round)"""
-# The region's ledger summed up, in sql/008_store_search.sql.
+# The region's ledger summed up, in sql/008_every_search.sql.
 LEDGER_COUNTERS = """(searches_done, calls_used, refinements, processed_count)
            = (SELECT l.searches_done, l.calls_used, l.refinements, l.processed_count
                 FROM ledger_counters(c.batch_name, c.region_type, c.region_code, c.round) l)"""

@@ -35,7 +35,7 @@ PATIENCE_MS = 90_000
 def up(process_environment: Callable[..., Environment], tmp_path: Path) -> Iterator[Up]:
     """`mohe up` on an empty database: it gets its regions first. Only a person launches runs."""
     settings = {**QUICK, "CHECKPOINT_AUTO_RESUME": "false", "MOHE_REGIONS_PER_RUN": "13"}
-    up = Up(process_environment(**settings), tmp_path / "up.log")
+    up = Up(process_environment(**settings), tmp_path / "up.log", hurried=True)
     try:
         yield up.ready()
     finally:

@@ -35,7 +35,7 @@ def start_up(process_environment: Callable[..., Environment], tmp_path: Path) ->
     started: list[Up] = []
 
     def start(**changes: str) -> Up:
-        up = Up(process_environment(**changes), tmp_path / f"up-{len(started)}.log")
+        up = Up(process_environment(**changes), tmp_path / f"up-{len(started)}.log", hurried=True)
         started.append(up)
         return up.ready()
 

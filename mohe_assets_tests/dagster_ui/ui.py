@@ -128,32 +128,44 @@ class Ui:
         return dict(ticks[0]) if ticks else {}
 
 
-# Dagster looks for new and cancelled backfills every 30 seconds, which no setting changes. For a process that finds this
-# file on its path it is two: the tests are about what happens then, not about the wait.
-_IMPATIENT = """
+# Dagster looks for new and cancelled backfills every 30 seconds, which no setting changes, and for runs whose process died;
+# our sensor ticks every five seconds and compares all partitions once a minute. For a process that finds this file on its
+# path it is two seconds each: the tests are about what happens then, not about the wait.
+_HURRIED = """
 import sys
 
-if any("dagster-daemon" in argument for argument in sys.orig_argv):
-    from dagster._daemon import controller
+arguments = " ".join(sys.orig_argv)
+if "dagster-daemon" in arguments:
+    from dagster import DagsterInstance
+    from dagster._daemon import controller, sensor
 
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 2
+    sensor.MIN_INTERVAL_LOOP_TIME = 2
+    DagsterInstance.run_monitoring_poll_interval_seconds = 2
+if "mohe_assets.defs.code_server" in arguments:
+    from mohe_assets.defs import sensors
+
+    sensors.RECONCILE_SECONDS = 2
+    sensors.pending_region_sensor._min_interval = 2
 """
 
 
 class Up:
-    """`mohe up` with everything below it, in a process group of its own."""
+    """`mohe up` with everything below it, in a process group of its own; `hurried` waits less between its looks."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path, *, hurried: bool = False) -> None:
         self.log = log
         self.port = _free_port()
-        on_path = log.with_suffix(".path")
-        on_path.mkdir()
-        (on_path / "sitecustomize.py").write_text(_IMPATIENT, encoding="utf-8")
+        if hurried:
+            on_path = log.with_suffix(".path")
+            on_path.mkdir()
+            (on_path / "sitecustomize.py").write_text(_HURRIED, encoding="utf-8")
+            environment = {**environment, "PYTHONPATH": str(on_path)}
         command = [str(Path(sys.executable).with_name("mohe")), "up", "--port", str(self.port)]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
-                env={**environment, "PYTHONPATH": str(on_path)},
+                env=dict(environment),
                 cwd=log.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,14 @@ from tempfile import mkdtemp
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+from mohe_assets import settings as settings_module
+from mohe_assets.databases import locate
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.store.database import Database, rows
-from mohe_assets.store.embedded import EmbeddedServer
+from mohe_assets.store.database import LOSS_NOTICED, Database, rows
+from mohe_assets.store.embedded import DATA_DATABASE, SUPERUSER, EmbeddedServer
 
 END_ME = "SELECT pg_terminate_backend(pg_backend_pid())"
 END_THE_OTHERS = """
@@ -174,3 +178,41 @@ def test_transactions_wait_for_a_server_that_restarts_or_crashed(own_server: Emb
     again.join()
     assert count(database) == 2
     database.close()
+
+
+def test_a_vanished_client_is_noticed_by_the_server_too(own_server: EmbeddedServer) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = f"-k '{own_server.socket_folder}' -h 127.0.0.1 -p {port}"
+    assert own_server._pg_ctl("-w", "-o", options, "restart").returncode == 0
+    database = Database.connect(f"postgresql://{SUPERUSER}@127.0.0.1:{port}/{DATA_DATABASE}")
+    names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+    sql = "SELECT name, setting FROM pg_settings WHERE name = ANY(:names)"
+    found = database.transact(lambda connection: rows(connection, sql, names=list(names)))
+    # As the kernel has them, in seconds, times, and milliseconds.
+    assert {row["name"]: int(row["setting"]) for row in found} == dict(zip(names, (10, 5, 3, 20_000), strict=True))
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("named", "dagsters", "kept"),
+    [
+        ("postgresql://me:p%40ss@db.example:5432/mohe_db", "postgresql://me:p%40ss@db.example:5432/dagster", {}),
+        ("postgresql://me@/mohe_db?host=10.0.0.1", "postgresql://me@/dagster?host=10.0.0.1", {"host": "10.0.0.1"}),
+    ],
+)
+def test_dagsters_connections_notice_loss_as_ours_do_once_and_for_all(
+    tmp_path: Path, named: str, dagsters: str, kept: dict[str, str]
+) -> None:
+    def dagster_url(**variables: str) -> str:
+        return locate(settings_module.load({"MOHE_HOME": str(tmp_path), "MOHE_DATABASE_URL": named, **variables})).dagster
+
+    url = dagster_url()
+    assert url.partition("?")[0] == dagsters.partition("?")[0]
+    assert make_url(url).query == {**{name: str(value) for name, value in LOSS_NOTICED.items()}, **kept}
+    assert dagster_url(MOHE_DAGSTER_DATABASE_URL=url) == url
+    other = make_url(url).update_query_dict({"tcp_user_timeout": "1000"}).render_as_string(hide_password=False)
+    assert dagster_url(MOHE_DAGSTER_DATABASE_URL=other) == other, "what a person wrote is theirs"
+    socket_url = "postgresql://me@/dagster?host=%2Frun%2Fpostgresql"
+    assert dagster_url(MOHE_DAGSTER_DATABASE_URL=socket_url) == socket_url

@@ -23,7 +23,15 @@ _INLINE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _VARIABLE = re.compile(r"\b(?:MOHE|CHECKPOINT|BATCH|GOVT|NAVER|NCP)_[A-Z_]*[A-Z]\b")
 # Files in which a variable that a page names has to be known: read, passed on, or set.
-_KNOWING = ("mohe_assets/**/*.py", "benchmarks/*.py", "docker-compose*.yml", ".env*example", "Dockerfile", "deploy/**/*", "dagster*.yaml")
+_KNOWING = (
+    "mohe_assets/**/*.py",
+    "benchmarks/*.py",
+    "docker-compose*.yml",
+    ".env*example",
+    "Dockerfile",
+    "deploy/**/*",
+    "dagster*.yaml",
+)
 
 COLUMNS = """
 SELECT c.relname AS table, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type,

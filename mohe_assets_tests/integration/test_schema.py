@@ -191,6 +191,13 @@ class TestFiles:
         with pytest.raises(DatabaseUnavailable, match="is at revision 001"):
             schema.require_current(empty_database)
 
+    def test_a_schema_of_a_newer_version_is_refused_and_left_alone(self, empty_database: Database) -> None:
+        schema.migrate(empty_database)
+        execute(empty_database, f"UPDATE {schema.VERSION_TABLE} SET version_num = '999'")
+        for needs_it in (schema.require_current, schema.migrate):
+            with pytest.raises(DatabaseUnavailable, match=r"is at revision 999, which this version does not know"):
+                needs_it(empty_database)
+
 
 class TestWhatUsersRelyOn:
     @pytest.mark.parametrize(

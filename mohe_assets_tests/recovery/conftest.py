@@ -19,7 +19,7 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import EmbeddedServer
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.recovery.processes import Collected, Worker, assert_the_page_agrees, read
+from mohe_assets_tests.recovery.processes import Collected, ForkedWorker, Worker, assert_the_page_agrees, read
 
 KEYWORDS = ("카페", "공원")
 # How much the tests of this folder wait is theirs to say: a lease of a minute would have them wait for one.
@@ -137,10 +137,20 @@ def the_page_agrees(settings: settings_module.Settings, instance: dg.DagsterInst
 @pytest.fixture
 def start_worker(process_environment: Callable[..., Environment], tmp_path: Path) -> Iterator[StartWorker]:
     """Starts a collection with the changes given to its environment; none outlives the test."""
+    yield from _starting(ForkedWorker, process_environment, tmp_path)
+
+
+@pytest.fixture
+def start_worker_from_a_shell(process_environment: Callable[..., Environment], tmp_path: Path) -> Iterator[StartWorker]:
+    """The same by its command line, for what an interpreter that starts from nothing may do otherwise."""
+    yield from _starting(Worker, process_environment, tmp_path)
+
+
+def _starting(kind: type[Worker], process_environment: Callable[..., Environment], tmp_path: Path) -> Iterator[StartWorker]:
     started: list[Worker] = []
 
     def start(**changes: str) -> Worker:
-        worker = Worker(process_environment(**changes), tmp_path / f"worker-{len(started)}.log")
+        worker = kind(process_environment(**changes), tmp_path / f"worker-{len(started)}.log")
         started.append(worker)
         return worker
 

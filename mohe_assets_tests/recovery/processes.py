@@ -1,6 +1,7 @@
 """Collections in processes of their own, as a shell starts them, and what they left behind in both databases."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any, Self, cast
 
 import dagster as dg
 import psycopg2
+from dagster._cli import main as dagster_command
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from mohe_assets.defs.agreement import disagreements, reconcile, regions_of, shown
@@ -40,9 +42,12 @@ class Worker:
 
     def __init__(self, environment: Mapping[str, str], log: Path, *, wrapper: Sequence[str] = ()) -> None:
         self.log = log
+        self._process = self._begin(environment, log, wrapper)
+
+    def _begin(self, environment: Mapping[str, str], log: Path, wrapper: Sequence[str]) -> "subprocess.Popen[bytes] | _Forked":
         program, *arguments = JOB
         with log.open("wb") as output:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [*wrapper, str(Path(sys.executable).with_name(program)), *arguments],
                 env=dict(environment),
                 cwd=log.parent,
@@ -58,7 +63,7 @@ class Worker:
 
     @property
     def output(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     @property
     def running(self) -> bool:
@@ -87,9 +92,59 @@ class Worker:
 
     def end(self) -> None:
         """Whatever is left of it and of what it started, for cleaning up."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                self.send(signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(timeout=PATIENCE)
+
+
+# Two seconds of each worker's life are imports. A process that has them done forks the workers of most tests.
+_NURSERY = multiprocessing.get_context("forkserver")
+_NURSERY.set_forkserver_preload(["dagster._cli", "mohe_assets.definitions", __name__])
+
+
+class ForkedWorker(Worker):
+    """The same job with the same arguments, environment and group, forked from a process that has imported it."""
+
+    def _begin(self, environment: Mapping[str, str], log: Path, wrapper: Sequence[str]) -> "_Forked":
+        assert not wrapper, "a fork is no command line"
+        return _Forked(environment, log)
+
+
+class _Forked:
+    """A forked process, spoken to like one of `subprocess`."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        self._process = _NURSERY.Process(target=_run_job, args=(dict(environment), str(log)))
+        self._process.start()
+        self.pid = cast("int", self._process.pid)
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(JOB, timeout)
+        return self._process.exitcode
+
+
+def _run_job(environment: dict[str, str], log: str) -> None:
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(Path(log).parent)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for path, flags, descriptor in ((os.devnull, os.O_RDONLY, 0), (log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 1)):
+        opened = os.open(path, flags)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    os.dup2(1, 2)
+    sys.argv = list(JOB)
+    dagster_command()
 
 
 def read(database: Database, sql: str, **values: Any) -> list[dict[str, Any]]:

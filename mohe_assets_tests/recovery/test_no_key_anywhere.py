@@ -68,13 +68,13 @@ def echo(api: str, status: int, body: Any, **more: Any) -> dict[str, Any]:
 
 def test_no_key_is_left_anywhere_by_a_success(
     simulator: Simulator,
-    start_worker: StartWorker,
+    start_worker_from_a_shell: StartWorker,
     few: FewRegions,
     environment: Environment,
     databases: tuple[Database, Database],
 ) -> None:
     few(4)
-    worker = start_worker().succeed()
+    worker = start_worker_from_a_shell().succeed()
 
     assert simulator.stats()["regions"]["answered"] >= 21, "the government's key travelled"
     assert where_keys_are(worker, environment, databases) == []
@@ -82,7 +82,7 @@ def test_no_key_is_left_anywhere_by_a_success(
 
 def test_no_key_is_left_anywhere_by_failures_that_echo_it(
     simulator: Simulator,
-    start_worker: StartWorker,
+    start_worker_from_a_shell: StartWorker,
     few: FewRegions,
     environment: Environment,
     databases: tuple[Database, Database],
@@ -90,7 +90,7 @@ def test_no_key_is_left_anywhere_by_failures_that_echo_it(
     few(3)
     said = {"errorMessage": f"no luck with {CLIENT_ID} and {SECRET}", "errorCode": "SE99"}
     simulator.add_faults([echo("naver", 500, said), echo("regions", 500, {"url": f"?ServiceKey={CONFIGURED_KEY}&{REAL_KEY}"})])
-    worker = start_worker(MOHE_LOG_FORMAT="json")
+    worker = start_worker_from_a_shell(MOHE_LOG_FORMAT="json")
 
     assert worker.wait() != 0
     assert "could not be refreshed" in worker.output
@@ -100,7 +100,7 @@ def test_no_key_is_left_anywhere_by_failures_that_echo_it(
 
 def test_no_key_is_left_anywhere_when_the_keys_are_refused(
     simulator: Simulator,
-    start_worker: StartWorker,
+    start_worker_from_a_shell: StartWorker,
     few: FewRegions,
     environment: Environment,
     databases: tuple[Database, Database],
@@ -108,7 +108,7 @@ def test_no_key_is_left_anywhere_when_the_keys_are_refused(
     few(3)
     simulator.add_faults([echo("naver", 401, {"errorMessage": f"{CLIENT_ID} {SECRET} unknown", "errorCode": "024"})])
     simulator.add_faults([{"api": "regions", "fault": "auth"}])
-    worker = start_worker()
+    worker = start_worker_from_a_shell()
 
     assert worker.wait() != 0
     assert "NAVER_CLIENT_SECRET" in worker.output

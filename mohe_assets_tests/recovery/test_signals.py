@@ -21,7 +21,7 @@ def test_a_worker_told_to_stop_gives_its_regions_back_within_ten_seconds(
     simulator: Simulator,
     database: Database,
     instance: dg.DagsterInstance,
-    start_worker: StartWorker,
+    start_worker_from_a_shell: StartWorker,
     few: FewRegions,
     reference: Collected,
     number: signal.Signals,
@@ -29,7 +29,7 @@ def test_a_worker_told_to_stop_gives_its_regions_back_within_ten_seconds(
 ) -> None:
     codes = few(ENOUGH_REGIONS)
     simulator.configure(latency_ms=100)
-    worker = start_worker()
+    worker = start_worker_from_a_shell()
     until(lambda: statuses(database).get("COMPLETED", 0) >= 6, "six completions")
     told_at = time.monotonic()
     worker.send(number)
@@ -44,7 +44,7 @@ def test_a_worker_told_to_stop_gives_its_regions_back_within_ten_seconds(
     assert stopped["completed_regions"] == left["COMPLETED"]
     assert run_status(instance, stopped["execution_id"]) is dg.DagsterRunStatus.CANCELED
 
-    following = start_worker().succeed()
+    following = start_worker_from_a_shell().succeed()
 
     assert INTERRUPTED_FOUND not in following.output, "nothing was left to be taken back"
     assert statuses(database) == {"COMPLETED": ENOUGH_REGIONS}
@@ -54,11 +54,11 @@ def test_a_worker_told_to_stop_gives_its_regions_back_within_ten_seconds(
 
 
 def test_a_worker_that_waits_for_a_hanging_api_stops_in_time_too(
-    simulator: Simulator, database: Database, start_worker: StartWorker, few: FewRegions, the_page_agrees: PageAgrees
+    simulator: Simulator, database: Database, start_worker_from_a_shell: StartWorker, few: FewRegions, the_page_agrees: PageAgrees
 ) -> None:
     few(8)
     simulator.add_faults([{"api": "naver", "fault": "hang", "seconds": 60, "from_call": 3}])
-    worker = start_worker(MOHE_HTTP_TIMEOUT_SECONDS="50")
+    worker = start_worker_from_a_shell(MOHE_HTTP_TIMEOUT_SECONDS="50")
     until(lambda: simulator.stats(brief=True)["naver"]["faulted"] >= THREADS, "every thread waits for an answer")
     told_at = time.monotonic()
     worker.send(signal.SIGTERM)

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -51,7 +52,9 @@ def _seconds(text: str) -> float:
     return 60 * float(minutes or 0) + float(rest.removesuffix("s") or 0)
 
 
-def compose(*arguments: str, env_file: Path = EXAMPLE, **variables: str) -> subprocess.CompletedProcess[str]:
+def compose(
+    *arguments: str, env_file: Path = EXAMPLE, variables: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
     """Runs docker-compose on the project's file; nothing of a person's own environment or .env gets into it."""
     program = _program()
     plain = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -60,16 +63,17 @@ def compose(*arguments: str, env_file: Path = EXAMPLE, **variables: str) -> subp
 
 
 def _program() -> list[str]:
-    if shutil.which("docker-compose"):
-        return ["docker-compose"]
-    if shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
-        return ["docker", "compose"]
+    if found := shutil.which("docker-compose"):
+        return [found]
+    docker = shutil.which("docker")
+    if docker and not subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        return [docker, "compose"]
     pytest.skip("docker-compose is not installed; `make docker-compose` does that on Debian, as root")
 
 
-def services(env_file: Path, **variables: str) -> dict[str, Service]:
+def services(env_file: Path, variables: Mapping[str, str] = MappingProxyType({})) -> dict[str, Service]:
     """All services that the env file turns on, in the order in which they are written."""
-    done = compose("config", env_file=env_file, **variables)
+    done = compose("config", env_file=env_file, variables=variables)
     assert done.returncode == 0, done.stderr
     return {name: Service.of(name, raw) for name, raw in yaml.safe_load(done.stdout)["services"].items()}
 

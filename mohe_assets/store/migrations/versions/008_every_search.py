@@ -1,4 +1,4 @@
-"""Applies sql/008_store_search.sql."""
+"""Applies sql/008_every_search.sql."""
 
 from mohe_assets.store.migrations.plain_sql import apply
 
@@ -9,4 +9,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    apply("008_store_search")
+    apply("008_every_search")

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mohe_assets_tests.hosts import relay
+from mohe_assets_tests.recovery import relay
 
 _CLONE_NEWNET = 0x40000000
 # What a service is reached by: the path of a unix socket, or host and port.
@@ -38,6 +38,11 @@ class Host:
     ports: Sequence[int]
     cut_off: Callable[[], None]
     come_back: Callable[[], None]
+
+    def connections(self, port: int) -> int:
+        """How many connections to that port this host believes in."""
+        command = [*self.wrapper, "ss", "-Htn", "state", "established", f"( dport = :{port} )"]
+        return len(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
 
 
 @contextmanager
@@ -76,7 +81,16 @@ def _namespace(number: int, services: Sequence[Target]) -> Iterator[Host]:
             listeners = [socket.create_server(("10.77.0.1", 0)) for _ in services]
         with _relays(listeners, services):
             yield Host(
-                wrapper=("nsenter", f"--net=/run/netns/{edge}", "unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', edge),
+                wrapper=(
+                    "nsenter",
+                    f"--net=/run/netns/{edge}",
+                    "unshare",
+                    "--uts",
+                    "sh",
+                    "-c",
+                    'hostname "$0" && exec "$@"',
+                    edge,
+                ),
                 address="10.77.0.1",
                 ports=_ports(listeners),
                 cut_off=lambda: _ip("-n", middle, "link", "set", "cable", "down"),
