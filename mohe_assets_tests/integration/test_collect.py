@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -25,6 +26,7 @@ from mohe_assets.store.api_budget import read_state
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.test_checkpoints import Store
+from mohe_assets_tests.recovery.processes import until
 
 CODES = frozenset({"11110", "11140", "11680", "36110", "41111", "50110"})
 GANGNAM = frozenset({"11680"})
@@ -315,6 +317,17 @@ class TestInterruptions:
         assert statuses(store) == {"COMPLETED": 6}
         assert set(answers(simulator).values()) == {1}
         assert len(answers(simulator)) == 12
+
+    def test_outcomes_that_come_faster_than_they_are_reported_are_given_together(self, few: Platform, store: Store) -> None:
+        with started(few, CODES) as run, closing(run.batches()) as batches:
+            first = next(batches)
+            until(lambda: statuses(store) == {"COMPLETED": 6}, "the workers go on meanwhile")
+            until(lambda: not any(thread.name.startswith("collect-") for thread in threading.enumerate()), "all is reached")
+            assert store.read("SELECT 1 AS told FROM batch_checkpoint WHERE reported_at IS NOT NULL") == []
+            rest = next(batches)
+            assert list(batches) == []
+        assert {one.lease.region_code for one in first + rest} == CODES
+        assert store.read("SELECT count(*) AS n FROM batch_checkpoint WHERE reported_at IS NOT NULL") == [{"n": 6}]
 
     def test_what_a_caller_did_not_report_is_offered_to_others(self, few: Platform, store: Store) -> None:
         with started(few, GANGNAM) as run, closing(run.outcomes()) as outcomes:

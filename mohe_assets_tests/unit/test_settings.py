@@ -221,3 +221,12 @@ def test_no_key_shows_when_the_settings_are_printed() -> None:
         MOHE_DAGSTER_DATABASE_URL=f"postgresql://someone:{SECRET}@host/dagster",
     )
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize(
+    ("told", "threads"),
+    [({}, 8), ({"MOHE_CALLS_PER_SECOND": "50"}, 8), ({"MOHE_CALLS_PER_SECOND": "200"}, 20),
+     ({"MOHE_CALLS_PER_SECOND": "5000"}, 48), ({"MOHE_CALLS_PER_SECOND": "5000", "MOHE_WORKER_THREADS": "3"}, 3)],
+)  # fmt: skip
+def test_worker_threads_follow_from_the_rate_unless_they_are_told(told: dict[str, str], threads: int) -> None:
+    assert settings_module.load(told).worker_threads == threads
