@@ -203,6 +203,17 @@ class Up:
                     return process
         return None
 
+    @property
+    def code_server_serves(self) -> bool:
+        """The page may still show what the one before it had loaded."""
+        server = self._code_server()
+        if server is None:
+            return False
+        words = server.cmdline()
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(words[words.index("-p") + 1])), timeout=1):
+            return True
+        return False
+
     def terminate(self) -> int:
         """SIGTERM to `mohe up` alone, as `docker stop` does; its exit status."""
         self._process.send_signal(signal.SIGTERM)
