@@ -128,25 +128,23 @@ class Ui:
         return dict(ticks[0]) if ticks else {}
 
 
-# Dagster looks for new and cancelled backfills every 30 seconds, which no setting changes, and for runs whose process died;
-# our sensor ticks every five seconds and compares all partitions once a minute. For a process that finds this file on its
-# path it is two seconds each: the tests are about what happens then, not about the wait.
+# Dagster looks for new and cancelled backfills, and for runs whose process died, every 30 seconds; our sensor compares all
+# partitions once a minute. For a process that finds this file on its path it is a few seconds: the tests are about what
+# happens then, not about the wait.
 _HURRIED = """
 import sys
 
 arguments = " ".join(sys.orig_argv)
 if "dagster-daemon" in arguments:
     from dagster import DagsterInstance
-    from dagster._daemon import controller, sensor
+    from dagster._daemon import controller
 
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 2
-    sensor.MIN_INTERVAL_LOOP_TIME = 2
-    DagsterInstance.run_monitoring_poll_interval_seconds = 2
+    DagsterInstance.run_monitoring_poll_interval_seconds = 5
 if "mohe_assets.defs.code_server" in arguments:
     from mohe_assets.defs import sensors
 
-    sensors.RECONCILE_SECONDS = 2
-    sensors.pending_region_sensor._min_interval = 2
+    sensors.RECONCILE_SECONDS = 4
 """
 
 
