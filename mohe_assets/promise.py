@@ -9,11 +9,13 @@ keyword and empty for all others, since keyword and dong are taken to be indepen
 
 from array import array
 from collections.abc import Mapping
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from mohe_assets.search_plan import Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 CAP = 5  # places in one answer, at most
 Tallies = Mapping[tuple[Stage, str], tuple[int, int]]
@@ -90,13 +92,17 @@ class Promise:
         product = self.usual[usual] * self._novelty.values[novelty] * self.kinds.values[kind]
         return min(CAP, product * self.dongs.values[dong] * self._region.values[0])
 
-    def expected_all(self, columns: "tuple[array[int], array[int], array[int], array[int]]") -> npt.NDArray[np.float64]:
-        """`expected` of every candidate; the four columns are those of its arguments."""
+    def expected_all(
+        self, columns: "tuple[array[int], array[int], array[int], array[int]]", is_open: "array[float]"
+    ) -> "npt.NDArray[np.float64]":
+        """`expected` of every candidate, 0 where `is_open` is; the four columns are those of its arguments."""
+        import numpy as np  # noqa: PLC0415 - a tenth of a second, and half of the commands weigh nothing
+
         tables = (self.usual, self._novelty.values, self.kinds.values, self.dongs.values)
         product: npt.NDArray[np.float64] = np.full(len(columns[0]), self._region.values[0])
         for table, column in zip(tables, columns, strict=True):
             product *= np.frombuffer(table)[np.frombuffer(column, dtype=np.int32)]
-        return product.clip(max=CAP)
+        return product.clip(max=CAP) * np.frombuffer(is_open)
 
     def learn(self, usual: int, novelty: int, kind: int, dong: int, new: int) -> None:
         expected = self.expected(usual, novelty, kind, dong)

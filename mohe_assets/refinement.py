@@ -17,8 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from mohe_assets.promise import CAP, Promise, Tallies
 from mohe_assets.search_plan import Search, Sort, Stage
 
@@ -101,7 +99,7 @@ class RegionPlan:
         The number is comparable between regions that were given the same tallies.
         """
         while self._candidates:
-            expected = self._promise.expected_all(self._columns) * np.frombuffer(self._open)
+            expected = self._promise.expected_all(self._columns, self._open)
             at = int(expected.argmax())
             if expected[at] <= 0:
                 return None
