@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
 from mohe_assets.errors import (
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # A graceful stop waits this long for searches in flight; `docker stop` kills after ten seconds.
 STOP_SECONDS = 6.0
+# What a caller is given at once, when it takes longer to report an outcome than the workers to reach the next.
+BATCH_OUTCOMES = 50
 # Users of the batch system this replaces look for this line in the log.
 INTERRUPTED_FOUND = "중단된 배치 발견 - 자동 재시작합니다"
 DECLARED_DEAD = "This run was silent for longer than its lease and was declared dead; others go on with its regions."
@@ -103,7 +106,15 @@ class CollectionRun:
         return self.work.stop
 
     def outcomes(self) -> Generator[RegionOutcome]:
-        """Runs the collection; close the iterator to stop it. Asking for the next outcome says that the last is reported."""
+        """The same as `batches`, one by one."""
+        with closing(self.batches()) as batches:
+            for batch in batches:
+                yield from batch
+
+    def batches(self) -> Generator[list[RegionOutcome]]:
+        """Runs the collection; close the iterator to stop it. Each batch is what was reached since the last one was asked for:
+        a single outcome while the caller keeps up. Asking for the next batch says that the last is reported.
+        """
         self.executions.start(self.run_id, total=self.total)
         workers = [self._worker(n) for n in range(self.work.limits.threads)]
         pulse = Pulse(seconds=self.work.limits.heartbeat_seconds, beat=self._beat, failed=self._abandon)
@@ -127,19 +138,31 @@ class CollectionRun:
         """The regions asked for by code that this run did not hold, and how they stand."""
         return self.checkpoints.standing((self.request.codes or frozenset()) - self._taken)
 
-    def _reported(self, workers: int) -> Generator[RegionOutcome]:
+    def _reported(self, workers: int) -> Generator[list[RegionOutcome]]:
         while workers:
-            outcome = self._outcomes.get()
-            if outcome is None:
-                workers -= 1
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                if outcome.outcome is Outcome.FAILED:
-                    self.failed.append(outcome)
-                yield outcome
-                if outcome.outcome is Outcome.COMPLETED and outcome.completion is not None:
-                    self.checkpoints.mark_reported([outcome.completion])
+            batch, error = list[RegionOutcome](), None
+            for reached in self._reached():
+                if reached is None:
+                    workers -= 1
+                elif isinstance(reached, BaseException):
+                    error = error or reached
+                else:
+                    batch.append(reached)
+            self.failed += [one for one in batch if one.outcome is Outcome.FAILED]
+            if batch:
+                yield batch
+                done = [one.completion for one in batch if one.outcome is Outcome.COMPLETED and one.completion is not None]
+                self.checkpoints.mark_reported(done)
+            if error is not None:
+                raise error
+
+    def _reached(self) -> list[RegionOutcome | BaseException | None]:
+        """What the workers have to say by now; waits for the first of it."""
+        found = [self._outcomes.get()]
+        with suppress(queue.Empty):
+            while len(found) < BATCH_OUTCOMES:
+                found.append(self._outcomes.get_nowait())
+        return found
 
     def _ending(self) -> tuple[Ending, str | None]:
         if isinstance(self.halted, ApiBlocked):

@@ -41,6 +41,8 @@ from mohe_assets.sync import Download, RegionSync, sync_regions
 
 log = logging.getLogger(__name__)
 
+# Workers spend most of their time on the API: more of them share these. Three runs stay below a server's usual hundred.
+MOST_CONNECTIONS = 24
 REGION_CALLS_PER_SECOND = 25.0  # the government's limit is 30
 ONE_TRY = RetryPolicy(attempts=1, rate_attempts=1)
 
@@ -68,8 +70,8 @@ class Platform:
             raise SettingsError(
                 f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed are {' and '.join(REGION_TYPES)}."
             )
-        # One connection per worker, one for the heartbeat, one for the caller.
-        database = Database.connect(locate(settings).data, pool_size=settings.mohe_worker_threads + 2)
+        # One connection per worker up to MOST_CONNECTIONS, one for the heartbeat, one for the caller.
+        database = Database.connect(locate(settings).data, pool_size=min(settings.worker_threads, MOST_CONNECTIONS) + 2)
         try:
             yield cls(settings=settings, database=database)
         finally:
@@ -251,7 +253,7 @@ class Platform:
             work = RegionWork(
                 run_id=run_id,
                 limits=Limits(
-                    threads=self.settings.mohe_worker_threads,
+                    threads=self.settings.worker_threads,
                     calls_per_region=self.settings.mohe_max_calls_per_region,
                     heartbeat_seconds=self.settings.mohe_heartbeat_seconds,
                 ),

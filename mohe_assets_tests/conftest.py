@@ -45,7 +45,7 @@ def admin(postgres: EmbeddedServer) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def template(postgres: EmbeddedServer, admin: Database) -> str:
+def migrated_template(postgres: EmbeddedServer, admin: Database) -> str:
     """A migrated database to copy from: a copy takes a tenth of a migration."""
     name = "migrated_template"
     admin.transact(lambda connection: connection.execute(text(f"CREATE DATABASE {name}")), autocommit=True)
@@ -53,6 +53,28 @@ def template(postgres: EmbeddedServer, admin: Database) -> str:
     schema.migrate(database)
     database.close()
     return name
+
+
+@pytest.fixture(scope="session")
+def regions_template(migrated_template: str, postgres: EmbeddedServer, admin: Database, shared_simulator: Simulator) -> str:
+    """One that knows the 256 regions as well: taking them over again in each test would be most of its time."""
+    name = "regions_template"
+    sql = text(f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    admin.transact(lambda connection: connection.execute(sql), autocommit=True)
+    variables = {
+        "MOHE_DATABASE_URL": postgres.url(name),
+        "MOHE_GOVERNMENT_API_URL": shared_simulator.url,
+        "GOVT_API_KEY": SimulatorConfig().government_key,
+    }
+    with Platform.open(settings_module.load(variables)) as platform:
+        platform.refresh_regions()
+    return name
+
+
+@pytest.fixture(scope="session")
+def template(migrated_template: str) -> str:
+    """What `database_url` is a copy of; a folder or module that needs the regions takes `regions_template` instead."""
+    return migrated_template
 
 
 def _new_database(admin: Database, template: str) -> str:
@@ -138,9 +160,10 @@ def settings(environment: Environment) -> Settings:
 
 @pytest.fixture
 def platform(settings: Settings) -> Iterator[Platform]:
-    """A platform with the 256 regions taken over from the simulator."""
+    """A platform that has taken the simulator's 256 regions over."""
     with Platform.open(settings) as platform:
-        platform.refresh_regions()
+        if platform.regions.last_refresh() is None:
+            platform.refresh_regions()
         yield platform
 
 

@@ -126,7 +126,7 @@ def psql(context: typer.Context) -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def dump(context: typer.Context) -> None:
-    """Write the database with pg_dump, with its own arguments: mohe db dump --format=custom --no-owner > mohe.dump."""
+    """Write the database with pg_dump, with its own arguments: mohe db dump --format=custom > mohe.dump."""
     settings = settings_module.load()
     program = _pg_dump(settings)
     os.execv(program, [program, prepare(settings).data, *context.args])  # noqa: S606 - pg_dump takes over this process

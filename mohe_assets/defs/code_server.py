@@ -4,14 +4,22 @@ Dagster's own waits for its runs to finish by themselves, so that `docker stop` 
 regions. Told to stop, a run releases its regions and ends within seconds, and the server with it.
 """
 
+import contextlib
+import os
 import signal
 import sys
+import threading
+import time
 from types import FrameType
 
 import psutil
 from dagster._cli.api import grpc_command
 
 from mohe_assets import logs, settings
+
+# `docker stop` kills after ten seconds if nobody says otherwise; a run needs six at most to end its searches in flight.
+STOP_SECONDS = 9.0
+_stopping = threading.Event()
 
 
 def main() -> None:
@@ -23,11 +31,31 @@ def main() -> None:
 
 
 def _stop(number: int, _: FrameType | None) -> None:
-    # Ctrl-C reaches the runs by itself: a terminal signals everybody. A second signal would interrupt their cleaning up.
-    if number == signal.SIGTERM:
-        for run in psutil.Process().children():
-            run.send_signal(signal.SIGTERM)
+    # Ctrl-C reaches the runs by itself: a terminal signals everybody.
+    if number == signal.SIGTERM and not _stopping.is_set():
+        _stopping.set()
+        threading.Thread(target=_end_runs, daemon=True).start()
     raise KeyboardInterrupt
+
+
+def _end_runs() -> None:
+    """Tells each run once: a second signal would interrupt its cleaning up. One that was just being started is told, too.
+
+    Dagster waits for all of them, and for calls such as a sensor's tick. What is not over in time has nothing to release:
+    a run that was still importing, a tick. Their end is noticed like any other death.
+    """
+    itself, told, deadline = psutil.Process(), set[int](), time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        for run in itself.children():
+            if run.pid not in told:
+                told.add(run.pid)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    run.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+    for left in itself.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.kill()
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """Running a collection inside a Dagster run: outcomes become materializations, the end becomes success or failure."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
+from dagster._core.utils import make_new_run_id
 
-from mohe_assets.collect import DECLARED_DEAD, CollectionRun, Request, lease_facts
+from mohe_assets.collect import BATCH_OUTCOMES, DECLARED_DEAD, CollectionRun, Request, lease_facts
 from mohe_assets.defs.agreement import plan, regions_of, show_as_untried
 from mohe_assets.defs.metadata import failure_observation, materialization
 from mohe_assets.defs.recovery import recover
@@ -42,6 +45,7 @@ class Totals:
 
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
+EVENT_BATCH_SIZE = "DAGSTER_EVENT_BATCH_SIZE"
 
 
 @contextmanager
@@ -67,11 +71,11 @@ def collect(context: Context, platform: Platform, request: Request, *, total: in
         recover(context.instance, platform)
     totals = Totals()
     with platform.collection(context.run.run_id, request, total=total) as run:
-        with closing(run.outcomes()) as outcomes:
-            for outcome in outcomes:
-                with about(**lease_facts(outcome.lease)):
-                    _report(context, outcome)
-                totals.add(outcome)
+        with closing(run.batches()) as batches:
+            for batch in batches:
+                _report(context, batch)
+                for outcome in batch:
+                    totals.add(outcome)
         _account_for_the_rest(context, run)
         recover(context.instance, platform)
         if run.failed or isinstance(run.halted, ApiBlocked):
@@ -92,16 +96,45 @@ def _account_for_the_rest(context: Context, run: CollectionRun) -> None:
             context.log.warning(f"{one.region_name} is being collected by run {one.run_id}; this run leaves it to that one.")
 
 
-def _report(context: Context, outcome: RegionOutcome) -> None:
-    if outcome.completion is not None:
+def _report(context: Context, outcomes: Sequence[RegionOutcome]) -> None:
+    if done := [materialization(one.completion) for one in outcomes if one.completion is not None]:
         # Dagster's own patience with its storage is a second; a database that restarts needs more.
-        reconnecting()(context.log_event, materialization(outcome.completion))
-    else:
-        context.log.warning(f"{outcome.lease.region_name} {outcome.outcome.value}: {outcome.reason}")
-        if outcome.outcome is Outcome.FAILED:
-            reconnecting()(context.log_event, failure_observation(outcome.lease, outcome.reason, context.run.run_id))
-            if not _is_partitioned(context.run):
-                _show_as_failed(context, outcome.lease.partition_key)
+        reconnecting()(log_materializations, context, done)
+    for outcome in outcomes:
+        if outcome.completion is None:
+            with about(**lease_facts(outcome.lease)):
+                _report_unfinished(context, outcome)
+
+
+def log_materializations(context: Context, materializations: Sequence[dg.AssetMaterialization]) -> None:
+    """As `context.log_event` does for each, but stored at once: one by one, each opens two connections of its own."""
+    step = context.get_step_execution_context()
+    batch, last = make_new_run_id(), len(materializations) - 1
+    with _stored_in_batches():
+        for number, one in enumerate(materializations):
+            DagsterEvent.asset_materialization(step, one, DagsterEventBatchMetadata(batch, is_end=number == last))
+
+
+@contextmanager
+def _stored_in_batches() -> Iterator[None]:
+    """Dagster batches events where this variable says so, which is read with every event."""
+    before = os.environ.get(EVENT_BATCH_SIZE)
+    os.environ[EVENT_BATCH_SIZE] = str(BATCH_OUTCOMES)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[EVENT_BATCH_SIZE]
+        else:
+            os.environ[EVENT_BATCH_SIZE] = before
+
+
+def _report_unfinished(context: Context, outcome: RegionOutcome) -> None:
+    context.log.warning(f"{outcome.lease.region_name} {outcome.outcome.value}: {outcome.reason}")
+    if outcome.outcome is Outcome.FAILED:
+        reconnecting()(context.log_event, failure_observation(outcome.lease, outcome.reason, context.run.run_id))
+        if not _is_partitioned(context.run):
+            _show_as_failed(context, outcome.lease.partition_key)
 
 
 def _is_partitioned(run: dg.DagsterRun) -> bool:

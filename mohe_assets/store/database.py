@@ -6,15 +6,17 @@ Knows no table; the modules beside it do.
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self, TypeVar, cast
 
 import psycopg2
-from sqlalchemy import Connection, Engine, TextClause, create_engine, text
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, TextClause, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
 from mohe_assets.errors import DatabaseUnavailable, NotPermitted
@@ -68,7 +70,7 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _passes(error: BaseException | None) -> bool:
-    return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+    return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError | NoConnectionFree)
 
 
 def reconnecting(seconds: float = RECONNECT_SECONDS, sleep: Callable[[float], None] = time.sleep) -> Retrying:
@@ -99,6 +101,7 @@ class Database:
             address,
             pool_size=pool_size,
             max_overflow=4,
+            pool_timeout=RECONNECT_SECONDS,
             pool_recycle=1800,
             hide_parameters=True,  # an exception must not carry rows, nor what a row may hold
             json_serializer=lambda value: json.dumps(value, ensure_ascii=False),
@@ -126,7 +129,7 @@ class Database:
     def _patiently(self, attempt: Callable[[], _T]) -> _T:
         try:
             return reconnecting(self.reconnect_seconds, self.sleep)(attempt)
-        except (OperationalError, psycopg2.OperationalError) as error:
+        except (OperationalError, psycopg2.OperationalError, NoConnectionFree) as error:
             reason = str(getattr(error, "orig", error) or "no connection").strip().splitlines()[0]
             unusable = DatabaseUnavailable(f"The database {self.where} cannot be used: {reason.rstrip('.')}.")
         except (ProgrammingError, psycopg2.ProgrammingError) as error:
@@ -141,8 +144,8 @@ class Database:
         if not autocommit:
             with self.engine.begin() as connection:
                 return work(connection)
-        with self.engine.connect() as connection:
-            return work(connection.execution_options(isolation_level="AUTOCOMMIT"))
+        with self.engine.connect() as connection, _autocommit(connection.connection):
+            return work(connection)
 
     def call(self, sql: str, **values: object) -> list[tuple[Any, ...]]:
         """Runs one statement with `%(name)s` parameters in a transaction of its own; returns its rows.
@@ -152,7 +155,7 @@ class Database:
         """
         try:
             return self._straight(sql, values)
-        except psycopg2.Error as error:
+        except (psycopg2.Error, NoConnectionFree) as error:
             met = [error]
 
         def again() -> list[tuple[Any, ...]]:
@@ -168,21 +171,16 @@ class Database:
             borrowed = self.engine.raw_connection()
         except OperationalError as error:
             raise cast("psycopg2.Error", error.orig) from None
-        connection = cast("psycopg2.extensions.connection", borrowed.dbapi_connection)
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(sql, values)
-                return cursor.fetchall()
-        except psycopg2.Error as error:
-            _raise_refusal(error)
-            raise
-        finally:
-            if connection.closed:
-                borrowed.invalidate()
-            else:
-                connection.autocommit = False
-            borrowed.close()
+        with closing(borrowed), _autocommit(borrowed) as connection:
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(sql, values)
+                    return cursor.fetchall()
+            except psycopg2.Error as error:
+                if connection.closed:
+                    borrowed.invalidate()
+                _raise_refusal(error)
+                raise
 
     def check(self) -> None:
         """Raises DatabaseUnavailable at once if the server cannot be reached."""
@@ -203,6 +201,18 @@ def _say(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
     log.warning("database: %s; trying again", reason)
+
+
+@contextmanager
+def _autocommit(borrowed: PoolProxiedConnection) -> Iterator[psycopg2.extensions.connection]:
+    """The driver's own switch: SQLAlchemy's isolation level AUTOCOMMIT sends two statements more with each use."""
+    connection = cast("psycopg2.extensions.connection", borrowed.dbapi_connection)
+    connection.autocommit = True
+    try:
+        yield connection
+    finally:
+        if not connection.closed:
+            connection.autocommit = False
 
 
 def _by_driver(connection: Connection, sql: str, values: dict[str, object]) -> list[tuple[Any, ...]]:

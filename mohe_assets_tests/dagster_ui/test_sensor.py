@@ -15,6 +15,7 @@ from dagster._core.storage.tags import (
 )
 from dagster._core.test_utils import create_run_for_test
 
+from mohe_assets import settings as settings_module
 from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.refreshing import busy_keys
@@ -158,6 +159,14 @@ class TestWhatItWaitsFor:
         reason = sensor.reason()
         assert f"{until:%Y-%m-%d %H:%M:%S} KST" in reason
         assert "Naver says 010" in reason
+
+    def test_the_month_of_the_hub_and_nothing_is_launched_until_it_ends(self, sensor: Sensor) -> None:
+        hub = {"NCP_APIGW_API_KEY_ID": "an-id-of-the-hub", "NCP_APIGW_API_KEY": "a-key-of-the-hub", "MOHE_MONTHLY_QUOTA": "1"}
+        with Platform.open(settings_module.load({**sensor.environment, **hub})) as platform:
+            budget(platform)
+        next_month = (dt.datetime.now(KST).replace(day=1) + dt.timedelta(days=32)).replace(day=1)
+        reason = sensor.reason(**hub)
+        assert f"Waiting for the quota until {next_month:%Y-%m-%d} 00:00:00 KST: the month's 1 calls are used" in reason
 
     def test_the_credentials_and_it_names_their_variables(self, sensor: Sensor, platform: Platform) -> None:
         why = "NAVER_CLIENT_ID or NAVER_CLIENT_SECRET is refused."

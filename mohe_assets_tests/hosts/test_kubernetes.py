@@ -35,6 +35,7 @@ KINDS = {
     "ConfigMap": kubernetes.client.V1ConfigMap,
     "PersistentVolumeClaim": kubernetes.client.V1PersistentVolumeClaim,
     "Job": kubernetes.client.V1Job,
+    "NetworkPolicy": kubernetes.client.V1NetworkPolicy,
 }
 
 Values = dict[str, Any]
@@ -233,7 +234,12 @@ def test_every_name_that_is_referred_to_is_one_that_is_made(values: Values, depl
         for one in deployment["volumes"]
         if "persistentVolumeClaim" in one
     }
-    assert used == {one for one in made if one[0] != "Job"}
+    assert used == {one for one in made if one[0] not in {"Job", "NetworkPolicy"}}
+    # The chart's label of its pods is the release's name.
+    (policy,) = (document for _, document in manifests() if document["kind"] == "NetworkPolicy")
+    release = policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/instance"]
+    for page in (FOLDER / "values.yaml", ROOT / "docs" / "cluster.md"):
+        assert f"helm upgrade --install {release} " in page.read_text(encoding="utf-8")
 
 
 def test_the_secrets_are_a_template_without_values() -> None:

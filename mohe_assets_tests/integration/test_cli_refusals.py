@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mohe_assets.simulator.server import Simulator
+from mohe_assets.store import schema
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.test_checkpoints import Store
@@ -18,6 +19,7 @@ BIN = Path(sys.executable).parent
 STATUS = ("mohe", "status")
 URL = ("mohe", "db", "url")
 UP = ("mohe", "up", "--port", "1")
+CODE_SERVER = ("mohe", "code-server", "--refresh")
 JOB = ("dagster", "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch")
 NOWHERE = "postgresql://someone:recognisable-password@127.0.0.1:1/mohe"
 
@@ -70,6 +72,9 @@ def untouched(store: Store, simulator: Simulator) -> None:
         (URL, {"MOHE_DATABASE_URL": NOWHERE, "MOHE_DAGSTER_DATABASE_URL": NOWHERE}, r"^mohe: The database [^\n]+\.\n$"),
         (UP, {"GOVT_API_KEY": ""}, r"^mohe: GOVT_API_KEY is not set; [^\n]+\.\n$"),
         (UP, {"MOHE_SEARCH_KEYWORDS": ""}, r"^mohe: MOHE_SEARCH_KEYWORDS is ''; [^\n]+\.\n$"),
+        (CODE_SERVER, {"GOVT_API_KEY": ""}, r"^mohe: GOVT_API_KEY is not set; [^\n]+\.\n$"),
+        (("mohe", "daemon", "--code-server", "batch"), {}, r"^mohe: --code-server is 'batch'; it has to be host:port\.\n$"),
+        (("mohe", "webserver", "--code-server", "a:99999"), {}, r"^mohe: --code-server is 'a:99999'; [^\n]+\.\n$"),
     ],
 )
 def test_mohe_refuses_a_bad_setting_with_one_sentence(
@@ -92,3 +97,15 @@ def test_the_batch_job_refuses_a_bad_setting_before_it_begins(
 ) -> None:
     refused(run(JOB, changes), sentence)
     untouched(store, simulator)
+
+
+@pytest.mark.parametrize("command", [("mohe", "code-server"), ("mohe", "daemon"), ("mohe", "webserver")])
+def test_processes_that_run_many_times_over_migrate_nothing(run: Run, empty_database_url: str, command: tuple[str, ...]) -> None:
+    urls = {"MOHE_DATABASE_URL": empty_database_url, "MOHE_DAGSTER_DATABASE_URL": empty_database_url}
+    refused(
+        run(command, urls),
+        r"^mohe: The database postgresql://[^\n]+ is empty, and revision \w+ is needed: run `mohe db migrate`\.\n$",
+    )
+    database = Database.connect(empty_database_url)
+    assert schema.current_revision(database) is None
+    database.close()

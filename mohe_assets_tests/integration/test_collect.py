@@ -33,6 +33,11 @@ KEYWORDS = ("카페", "공원")
 OpenPlatform = Callable[..., Platform]
 
 
+@pytest.fixture(scope="module")
+def template(regions_template: str) -> str:
+    return regions_template
+
+
 @pytest.fixture
 def store(database: Database) -> Store:
     """All regions without their dongs, which a base plan does not need."""

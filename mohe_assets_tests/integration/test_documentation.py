@@ -133,11 +133,11 @@ def complaint(words: list[str]) -> str:
     """What the command line does not know; empty when it knows all of it. Positional arguments are anybody's."""
     command: Any = typer.main.get_command(app)
     rest = list(words)
-    while hasattr(command, "commands") and rest:
+    while hasattr(command, "get_command") and rest:
         alternatives = rest.pop(0).split("\\|")
-        if unknown := [one for one in alternatives if one not in command.commands]:
+        if unknown := [one for one in alternatives if command.get_command(None, one) is None]:
             return f"there is no command {unknown[0]}"
-        command = command.commands[alternatives[0]]
+        command = command.get_command(None, alternatives[0])
     if command.context_settings.get("ignore_unknown_options"):
         return ""
     options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -39,7 +39,7 @@ def parsed(page: str) -> Figures:
 
 
 @pytest.fixture
-def scrape(environment: Environment) -> Iterator[Scrape]:
+def scrape(environment: Environment) -> Scrape:
     """One scrape with the changes given to the environment."""
 
     def once(**changes: str) -> Figures:

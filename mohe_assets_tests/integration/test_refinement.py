@@ -25,6 +25,11 @@ LATER = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
 OpenPlatform = Callable[..., Platform]
 
 
+@pytest.fixture(scope="module")
+def template(regions_template: str) -> str:
+    return regions_template
+
+
 @pytest.fixture
 def open_platform(environment: Environment, simulator: Simulator) -> Iterator[OpenPlatform]:
     """Platforms that know three regions with their dongs."""
@@ -35,8 +40,7 @@ def open_platform(environment: Environment, simulator: Simulator) -> Iterator[Op
         variables = {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_WORKER_THREADS": "3", **changes}
         opened.append(Platform.open(settings_module.load(variables)))
         platform: Platform = opened[-1].__enter__()
-        if platform.regions.last_refresh() is None:
-            platform.refresh_regions()
+        if len(opened) == 1:
             store_of(platform).execute("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=list(CODES))
         return platform
 

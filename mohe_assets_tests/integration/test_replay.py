@@ -57,6 +57,11 @@ original_title = places_module.clean_title
 CHANGES: dict[str, Callable[..., str]] = {"clean_title": shouting, "place_key": by_name_and_a_kilometre}
 
 
+@pytest.fixture(scope="module")
+def template(regions_template: str) -> str:
+    return regions_template
+
+
 @pytest.fixture
 def collected(few: Platform) -> Platform:
     """Three regions, collected."""

@@ -1,7 +1,6 @@
 """Refreshing the regions: all of the list, or none of it, and never an emptier country than before."""
 
 import datetime as dt
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,11 +14,8 @@ from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.errors import ApiBlocked, ApiError, RegionListRefused
 from mohe_assets.platform import Platform
 from mohe_assets.regions import SNAPSHOT_AS_OF, bundled_snapshot
-from mohe_assets.settings import Settings
-from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator
-from mohe_assets.store.database import Database, rows
-from mohe_assets.store.embedded import EmbeddedServer
+from mohe_assets.store.database import rows
 from mohe_assets_tests.conftest import Environment
 
 DOWN = [{"api": "regions", "fault": "status", "status": 503}]
@@ -36,25 +32,8 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def template(template: str, postgres: EmbeddedServer, admin: Database, shared_simulator: Simulator) -> str:
-    """A database that knows the 256 regions from the simulator, to copy from."""
-    name = "sync_template"
-    admin.transact(lambda c: c.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}")), autocommit=True)
-    variables = {
-        "MOHE_DATABASE_URL": postgres.url(name),
-        "MOHE_GOVERNMENT_API_URL": shared_simulator.url,
-        "GOVT_API_KEY": SimulatorConfig().government_key,
-    }
-    with Platform.open(settings_module.load(variables)) as platform:
-        platform.refresh_regions()
-    return name
-
-
-@pytest.fixture
-def platform(settings: Settings) -> Iterator[Platform]:
-    """A platform that knows the 256 regions."""
-    with Platform.open(settings) as platform:
-        yield platform
+def template(regions_template: str) -> str:
+    return regions_template
 
 
 @pytest.fixture

@@ -64,14 +64,9 @@ def dagster_instance(settings: settings_module.Settings) -> Iterator[dg.DagsterI
 
 
 @pytest.fixture(scope="session")
-def template(template: str, postgres: EmbeddedServer, admin: Database, shared_simulator: Simulator) -> str:
-    """A migrated database that knows the 256 regions: taking them over again in each test would be most of its time."""
-    name = "regions_template"
-    _execute(admin, f"CREATE DATABASE {name} TEMPLATE {template}")
-    variables = _variables(shared_simulator, postgres.url(name))
-    with Platform.open(settings_module.load(variables)) as platform:
-        platform.refresh_regions()
-    return name
+def template(regions_template: str) -> str:
+    """A migrated database that knows the 256 regions."""
+    return regions_template
 
 
 def _variables(simulator: Simulator, database_url: str) -> Environment:

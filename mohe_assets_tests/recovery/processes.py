@@ -144,7 +144,7 @@ def _run_job(environment: dict[str, str], log: str) -> None:
         os.close(opened)
     os.dup2(1, 2)
     sys.argv = list(JOB)
-    dagster_command()
+    dagster_command()  # type: ignore[no-untyped-call]
 
 
 def read(database: Database, sql: str, **values: Any) -> list[dict[str, Any]]:

@@ -21,9 +21,9 @@ def failing(simulator: Simulator, database: Database, few: FewRegions) -> dict[s
 
 
 def test_a_run_prints_json_lines_that_say_region_and_attempt(
-    database: Database, start_worker: StartWorker, failing: dict[str, Any]
+    database: Database, start_worker_from_a_shell: StartWorker, failing: dict[str, Any]
 ) -> None:
-    worker = start_worker(MOHE_LOG_FORMAT="json")
+    worker = start_worker_from_a_shell(MOHE_LOG_FORMAT="json")
     assert worker.wait() != 0
     lines = [json.loads(line) for line in worker.output.splitlines() if line.startswith("{")]
     # Dagster's command line says a word of its own before and after; no line of the run is text.
@@ -43,8 +43,10 @@ def test_a_run_prints_json_lines_that_say_region_and_attempt(
     assert all(line["attempt"] == 1 and line["partition"].startswith(line["region_code"]) for line in done)
 
 
-def test_in_text_the_same_facts_stand_at_the_end_of_the_line(start_worker: StartWorker, failing: dict[str, Any]) -> None:
-    worker = start_worker()
+def test_in_text_the_same_facts_stand_at_the_end_of_the_line(
+    start_worker_from_a_shell: StartWorker, failing: dict[str, Any]
+) -> None:
+    worker = start_worker_from_a_shell()
     assert worker.wait() != 0
     code, name = failing.values()
     facts = f"[batch=place-ingestion-batch region_code={code} region_name={name} round=1 attempt=1]"

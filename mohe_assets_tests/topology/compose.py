@@ -68,7 +68,7 @@ def _program() -> list[str]:
     docker = shutil.which("docker")
     if docker and not subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         return [docker, "compose"]
-    pytest.skip("docker-compose is not installed; `make docker-compose` does that on Debian, as root")
+    pytest.skip("docker-compose is not installed; make test installs it on Debian, as root")
 
 
 def services(env_file: Path, variables: Mapping[str, str] = MappingProxyType({})) -> dict[str, Service]:

@@ -149,26 +149,36 @@ def commands_of_the_users(topology: Topology, database: Database) -> None:
     assert len(told) >= REGIONS - IN_FLIGHT, "all but those that the killed runs could not tell of any more"
 
 
+def in_database(topology: Topology, program: str, *arguments: str, given: bytes = b"") -> bytes:
+    """`docker exec -i mohe-postgres program --username=mohe_user …`, which has to succeed; what it prints."""
+    done = topology.execute("postgres", program, "--username=mohe_user", *arguments, given=given)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def goes_on(topology: Topology, database: Database, what: str) -> None:
     before = completed(database)
     topology.until(lambda: completed(database) >= before + THREADS, what)
 
 
 def test_what_was_collected_on_the_embedded_database_is_moved_and_goes_on(
-    topology: Topology, platform: Platform, process_environment: Callable[..., Environment], tmp_path: Path
+    topology: Topology, platform: Platform, process_environment: Callable[..., Environment]
 ) -> None:
     moved = frozenset(row["region_code"] for row in read(platform.database, f"{ALL_REGIONS} LIMIT {MOVED}"))
     with platform.collection("before-the-move", Request(codes=moved)) as run:
         assert len(list(run.outcomes())) == MOVED
-    dump = tmp_path / "mohe.dump"
-    command = [str(Path(sys.executable).with_name("mohe")), "db", "dump", "--format=custom", "--no-owner", f"--file={dump}"]
-    done = subprocess.run(command, env=process_environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    command = [str(Path(sys.executable).with_name("mohe")), "db", "dump", "--format=custom", "--no-owner", "--no-privileges"]
+    dump = subprocess.run(command, env=process_environment(), capture_output=True, check=False)
+    assert dump.returncode == 0, dump.stderr
 
     start_database(topology)
-    restore = ("pg_restore", "--username=mohe_user", "--dbname=mohe_db", "--no-owner", "--exit-on-error")
-    restored = topology.execute("postgres", *restore, given=dump.read_bytes())
-    assert restored.returncode == 0, restored.stderr
+    in_database(topology, "pg_restore", "--dbname=mohe_db", "--no-owner", "--exit-on-error", given=dump.stdout)
+    topology.run("migrate")
+    # Backed up, changed, and restored; Dagster's database is lost and made anew.
+    backup = in_database(topology, "pg_dump", "--format=custom", "mohe_db")
+    in_database(topology, "psql", "--dbname=mohe_db", given=b"DELETE FROM places; DELETE FROM batch_checkpoint;")
+    in_database(topology, "pg_restore", "--dbname=mohe_db", "--clean", "--if-exists", "--exit-on-error", given=backup)
+    in_database(topology, "dropdb", "dagster")
     topology.run("migrate")
     with closing(topology.connect()) as database:
         assert statuses(database) == {"COMPLETED": MOVED, "PENDING": REGIONS - MOVED}

@@ -1,0 +1,46 @@
+"""The code server's end: whatever its runs and its calls are at, it is over in time and leaves no process behind."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mohe_assets_tests.recovery.processes import PATIENCE, until
+
+# A server that waits for its runs, as Dagster's does, and one of them that does not hear; another begins when it is late.
+SERVER = """
+import signal, subprocess, sys
+from mohe_assets.defs import code_server
+
+code_server.STOP_SECONDS = 3
+signal.signal(signal.SIGTERM, code_server._stop)
+run = "import signal, time; signal.signal(signal.SIGTERM, signal.{how}); print('up', flush=True); time.sleep(600)"
+first = subprocess.Popen([sys.executable, "-c", run])
+try:
+    first.wait()
+except KeyboardInterrupt:
+    late = subprocess.Popen([sys.executable, "-c", run])
+    print("ended", late.wait(), flush=True)
+    first.wait()
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [("SIG_DFL", 0), ("SIG_IGN", 1)])
+def test_it_ends_in_time_with_runs_that_do_not_hear_and_with_one_that_was_just_being_started(
+    tmp_path: Path, how: str, status: int
+) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen([sys.executable, "-c", SERVER.replace("{how}", how)], stdout=output, stderr=output)
+    until(lambda: log.read_text().startswith("up"), "a run is there")
+    runs = psutil.Process(server.pid).children()
+    told = time.monotonic()
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(timeout=PATIENCE) == status, log.read_text()
+    assert time.monotonic() - told < 3 + 20, "with what a machine under load may add"
+    assert [run for run in runs if run.is_running() and run.status() != psutil.STATUS_ZOMBIE] == []
+    assert ("ended -15" in log.read_text()) == (how == "SIG_DFL")
