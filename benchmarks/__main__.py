@@ -43,16 +43,26 @@ SECTIONS = (
 def run(module: str, *arguments: str, seconds: float | None) -> str:
     """How it ended, in a few words."""
     began = time.monotonic()
-    with subprocess.Popen([sys.executable, "-m", f"benchmarks.{module}", *arguments]) as process:
+    with subprocess.Popen([sys.executable, "-m", f"benchmarks.{module}", *arguments], start_new_session=True) as process:
         try:
             status = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            # As Ctrl-C does: it takes its database server and its programs away.
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=ENDING_SECONDS)
+            end(process)
             return f"failed: not done within {seconds:.0f} s"
+        except BaseException:
+            end(process)
+            raise
     taken = time.monotonic() - began
     return f"{taken:.0f} s" if status == 0 else f"failed with status {status} after {taken:.0f} s"
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Lets it take its database server and its programs away; see `stage`."""
+    process.terminate()
+    try:
+        process.wait(timeout=ENDING_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def side_by_side(deadline: float, *, long: bool, quick: bool) -> Sequence[str]:

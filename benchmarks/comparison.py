@@ -11,7 +11,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from benchmarks.contestants import (
     BATCH,
-    BATCH_TUNED,
     CEILING,
     DLT,
     DLT_TUNED,
@@ -58,8 +57,7 @@ DISTANT = Scenario(
     latency_ms=60,
     entries=[
         Entry(who=CEILING),
-        Entry(who=BATCH_TUNED),
-        Entry(who=BATCH, regions=96),
+        Entry(who=BATCH),
         Entry(who=DLT_TUNED),
         Entry(who=DLT, regions=32),
         Entry(who=SCRAPY),

@@ -142,14 +142,6 @@ BATCH = Contestant(
     command=lambda _plot: _program("dagster", "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch"),
     ours=True,
 )
-# Enough threads for a server that takes 60 ms to answer and sets no limit; the default is for limits of 10 and 50 a second.
-BATCH_TUNED = Contestant(
-    name="mohe-assets, batch job, 64 threads",
-    guarantee=BATCH.guarantee,
-    command=BATCH.command,
-    ours=True,
-    variables={"MOHE_WORKER_THREADS": "64"},
-)
 SENSOR = Contestant(
     name="mohe-assets, sensor-driven",
     guarantee=BATCH.guarantee + ", started by itself",

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from benchmarks.contestants import (
     BATCH,
-    BATCH_TUNED,
     CEILING,
     DLT,
     DLT_PIECES,
@@ -23,7 +22,7 @@ from benchmarks.contestants import (
 )
 from benchmarks.figures import MISSING, Spread, cell, number, percent, table
 
-ORDER = (BATCH, BATCH_TUNED, SENSOR, DLT_TUNED, DLT_PIECES, DLT, SCRAPY, PLAIN_DAGSTER, SEQUENTIAL, CEILING)
+ORDER = (BATCH, SENSOR, DLT_TUNED, DLT_PIECES, DLT, SCRAPY, PLAIN_DAGSTER, SEQUENTIAL, CEILING)
 NAMES = [one.name for one in ORDER]
 Found = Mapping[str, Any]
 
@@ -81,8 +80,8 @@ def _scenario(name: str, found: Found) -> list[str]:
 def _ratios(found: Found) -> str:
     """The rate against everybody else's, of one run of the whole."""
     rates = {who: spread.median for who in found if (spread := _spread(found[who], "calls_per_second"))}
-    ours = next((who for who in (BATCH_TUNED.name, BATCH.name) if who in rates), None)
-    if ours is None or len(rates) < 2:
+    ours = BATCH.name
+    if ours not in rates or len(rates) == 1:
         return ""
     others = ", ".join(f"{number(rates[ours] / rates[who])} of {who}" for who in _present(rates) if who != ours)
     return f"Calls per second of {ours}: {others} (1 is as many)."

@@ -5,6 +5,8 @@ import json
 import os
 import platform
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +47,8 @@ class Stage:
 
 @contextmanager
 def stage(config: SimulatorConfig, **changes: str) -> Iterator[Stage]:
-    """Everything is made for the time of one measurement and taken away afterwards, workers included."""
+    """Everything is made for the time of one measurement and taken away afterwards, workers included, after SIGTERM too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     home = Path(tempfile.mkdtemp(prefix="mohe-bench-"))
     home.chmod(0o755)
     try:
