@@ -101,9 +101,9 @@ def start_all(topology: Topology) -> Simulator:
     topology.run("migrate")
     topology.until(lambda: topology.healthy("simulator"), "the simulator is healthy")
     simulator = Simulator(f"http://127.0.0.1:{topology.port('8900')}")
-    # Eight threads and a second a call: a minute in which to interrupt everything.
+    # Eight threads and two and a half seconds a call: two minutes in which to interrupt the one run that has it all.
     keys = {"government_key": GOVERNMENT_KEY, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
-    simulator.configure(latency_ms=1_000, **keys)
+    simulator.configure(latency_ms=2_500, **keys)
     for name in ("daemon", "batch", "webserver"):
         topology.start(name)
     assert not topology.healthy("batch")
