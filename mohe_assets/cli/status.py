@@ -116,8 +116,11 @@ def _show(found: Status) -> Group:
     table.add_row("places", f"{overview.places:,}")
     table.add_row("searches", f"{overview.searches:,} stored, {overview.calls:,} calls, in this round")
     table.add_row("rate", _rate(found))
-    table.add_row("base plan", _left(found.left.base_plan))
-    table.add_row("all depth", _left(found.left.with_refinement))
+    if progress.total:
+        table.add_row("base plan", _left(found.left.base_plan))
+        table.add_row("all depth", _left(found.left.with_refinement))
+    else:
+        table.add_row("", "no regions yet: the first run, or `mohe up`, downloads their list")
     table.add_row("API", escape(_api(found.api)))
     table.add_row("runs", _lives(overview.runs))
     parts: list[RenderableType] = [table, *(f"[yellow]{escape(warning)}[/]" for warning in found.warnings)]

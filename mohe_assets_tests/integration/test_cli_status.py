@@ -177,6 +177,13 @@ def test_watching_follows_the_collection_until_it_is_interrupted(
         os.close(terminal)
 
 
+def test_before_there_are_regions_nothing_is_called_done(mohe: Mohe, database: Database) -> None:
+    del database
+    out = mohe("status").out
+    assert "no regions yet" in out
+    assert "done" not in out.replace("regions done", "")
+
+
 def test_watching_and_json_exclude_each_other(mohe: Mohe, store: Store) -> None:
     del store
     done = mohe("status", "--watch", "--json")
