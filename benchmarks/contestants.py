@@ -61,7 +61,7 @@ class Contestant:
         (self.before_again if again else self.before)(plot)
         return Program(
             command=self.command(plot),
-            environment=plot.environment | QUIET | self.variables,
+            environment={**plot.environment, **QUIET, **self.variables},
             log=plot.folder / "output.log",
             worker=self.worker,
         )
@@ -117,6 +117,10 @@ def _prepare_plain(plot: Plot) -> None:
 
     plot.database.transact(lambda connection: connection.exec_driver_sql(TABLE))
     _backfill(plot, [code for code, _ in plot.regions])
+
+
+def _drop_places(plot: Plot) -> None:
+    plot.database.transact(lambda connection: connection.exec_driver_sql("DROP TABLE places"))
 
 
 def _backfill(plot: Plot, codes: Sequence[str]) -> None:
@@ -194,5 +198,5 @@ CEILING = Contestant(
     name="ceiling: calls and COPY only",
     guarantee="none; a kill repeats everything",
     command=_module("ceiling"),
-    before_again=lambda plot: plot.database.transact(lambda connection: connection.exec_driver_sql("DROP TABLE places")) and None,
+    before_again=_drop_places,
 )

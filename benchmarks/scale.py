@@ -106,6 +106,7 @@ def report(platform: Platform) -> float:
 
 
 def measured(region_type: str, edits: Edits = ()) -> dict[str, float]:
+    """One size; said as soon as it is known, because the last takes a minute."""
     # A dong's list is as long as the sigungus': the simulator gives both the same rows.
     config = UNLIMITED.changed({"warm": True, "region_edits": edits})
     with stage(config, CHECKPOINT_REGION_TYPE=region_type) as made:
@@ -118,13 +119,15 @@ def measured(region_type: str, edits: Edits = ()) -> dict[str, float]:
             found = ticks(made, instance)
             found |= {"mohe status, median (s)": status(made), "report, median (s)": report(platform)}
             found["claim, median (s)"] = claims(platform)
-        return {
+        found = {
             "regions": total,
             "refresh of a known list (s)": refresh,
             "first mirroring of the partition keys (s)": mirror,
             **found,
             "partition statuses for the asset's page, median (s)": page(made),
         }
+        print(", ".join(f"{label}: {rounded(value, 3):g}" for label, value in found.items()), flush=True)
+        return found
 
 
 def fewer(regions: int) -> Edits:

@@ -1,5 +1,7 @@
 """Dagster without this project: a partition a region, a run a partition, launched as a backfill into the run queue."""
 
+from typing import Any
+
 import dagster as dg
 import psycopg2
 import requests
@@ -15,7 +17,7 @@ NAMES = dict(JOB.regions)
 def places(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The places of one region, in one transaction. Resumes by partition: what is materialized is not run again."""
     code = context.partition_key
-    found = {}
+    found: dict[str, tuple[Any, ...]] = {}
     with requests.Session() as session:
         session.headers.update(JOB.headers)
         for query in JOB.queries(NAMES[code]):

@@ -39,9 +39,10 @@ def mirror_partitions(instance: dg.DagsterInstance, platform: Platform) -> None:
     name = str(sigungu_partitions.name)
     wanted = sorted(platform.regions.partition_keys().values())
     known = instance.get_dynamic_partitions(name)
-    if missing := [key for key in wanted if key not in set(known)]:
+    there = set(known)
+    if missing := [key for key in wanted if key not in there]:
         instance.add_dynamic_partitions(name, missing)
-    dead = set(known) - set(wanted)
+    dead = there - set(wanted)
     if not dead or instance.get_backfills(filters=BulkActionsFilter(statuses=[*UNFINISHED_BACKFILLS]), limit=1):
         return
     for key in sorted(dead - busy_keys(known, unfinished_runs(instance))):

@@ -1,7 +1,11 @@
 """What the sensor asks for: contiguous ranges of due regions that nobody is busy with, bounded in size and number."""
 
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
-from dagster import AssetKey, DagsterRun, RunRequest
+from dagster import AssetKey, DagsterInstance, DagsterRun, RunRequest
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -11,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mohe_assets.defs.recovery import collects_places
-from mohe_assets.defs.refreshing import busy_keys
+from mohe_assets.defs.refreshing import busy_keys, mirror_partitions
 from mohe_assets.defs.run_tags import ALL_DUE, REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, region_name, regions_label
 from mohe_assets.defs.sensors import run_requests
+from mohe_assets.platform import Platform
 
 KEYS = [f"{11000 + n * 10}_지역{n}" for n in range(20)]
 
@@ -121,3 +126,27 @@ class TestWhichRunsCollect:
     )
     def test_other_runs_do_not(self, run: DagsterRun) -> None:
         assert not collects_places(run)
+
+
+class TestMirrorPartitions:
+    def test_the_keys_dagster_has_are_gone_through_no_oftener_for_twenty_regions_than_for_two(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        times = {len(keys): self._times_gone_through(keys, monkeypatch) for keys in (KEYS[:2], KEYS)}
+        assert times[2] == times[20]
+
+    @staticmethod
+    def _times_gone_through(keys: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+        times = 0
+
+        class Counted(list[str]):
+            def __iter__(self) -> Iterator[str]:
+                nonlocal times
+                times += 1
+                return super().__iter__()
+
+        regions = SimpleNamespace(partition_keys=lambda: {key[:5]: key for key in keys})
+        with DagsterInstance.ephemeral() as instance:
+            monkeypatch.setattr(instance, "get_dynamic_partitions", lambda _name: Counted(keys))
+            mirror_partitions(instance, cast("Platform", SimpleNamespace(regions=regions)))
+        return times
