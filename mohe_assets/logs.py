@@ -6,9 +6,10 @@ among them: messages hold none (errors.py), and nothing else is added.
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 LOGGER = "mohe_assets"
@@ -19,10 +20,9 @@ FACTS = ("batch", "run_id", "region_code", "region_name", "round", "attempt")
 
 
 Line = MutableMapping[str, Any]
-# What structlog calls a processor: logger, method, line → line.
-Processor = Callable[[Any, str, Line], Line]
+Facts = Mapping[str, object]
 
-_facts: ContextVar[Mapping[str, object]] = ContextVar("facts", default={})  # noqa: B039 - never written to
+_facts: ContextVar[Facts] = ContextVar("facts", default={})  # noqa: B039 - never written to
 
 
 @contextmanager
@@ -59,16 +59,30 @@ class StderrHandler(logging.StreamHandler[TextIO]):
         raise AttributeError(value)
 
 
-def formatter(log_format: str, *, also: Iterable[Processor] = (), hidden: frozenset[str] = frozenset()) -> logging.Formatter:
-    """The formatter of MOHE_LOG_FORMAT. `also` adds to a JSON line; text leaves `hidden` facts out, being in its message."""
-    return _json_formatter(also) if log_format == "json" else _TextFormatter(hidden)
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a record of another library says besides its text. Text leaves `hidden` facts out: its message has them."""
+
+    message: Callable[[logging.LogRecord], str] = logging.LogRecord.getMessage
+    facts: Callable[[logging.LogRecord], Facts] = lambda _record: {}
+    hidden: frozenset[str] = frozenset()
 
 
-def _json_formatter(also: Iterable[Processor]) -> logging.Formatter:
+def formatter(log_format: str, reading: Reading | None = None) -> logging.Formatter:
+    """The formatter of MOHE_LOG_FORMAT."""
+    reading = reading or Reading()
+    return _json_formatter(reading) if log_format == "json" else _TextFormatter(reading)
+
+
+def _json_formatter(reading: Reading) -> logging.Formatter:
     import structlog  # noqa: PLC0415 - takes a fifth of a second, which `mohe status` has better uses for
 
+    def read(_logger: object, _method: str, line: Line) -> Line:
+        record: logging.LogRecord = line["_record"]
+        return {**line, **_facts.get(), **reading.facts(record), "event": reading.message(record)}
+
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[_add_facts, structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, *also],
+        foreign_pre_chain=[read, structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name],
         processors=[
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -80,23 +94,20 @@ def _json_formatter(also: Iterable[Processor]) -> logging.Formatter:
     )
 
 
-def _add_facts(_logger: object, _method: str, line: Line) -> Line:
-    return {**_facts.get(), **line}
-
-
 def _in_order(_logger: object, _method: str, line: Line) -> Line:
     first = [name for name in ("timestamp", "level", "logger", "message", *FACTS) if name in line]
     return {name: line[name] for name in (*first, *sorted(line.keys() - set(first)))}
 
 
 class _TextFormatter(logging.Formatter):
-    def __init__(self, hidden: frozenset[str]) -> None:
+    def __init__(self, reading: Reading) -> None:
         super().__init__(TEXT, TIME)
-        self._hidden = hidden
+        self._reading = reading
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         line = super().formatMessage(record)
-        facts = {name: value for name, value in _facts.get().items() if name not in self._hidden}
+        facts = {**_facts.get(), **self._reading.facts(record)}
         ordered = [name for name in FACTS if name in facts]
-        text = " ".join(f"{name}={facts[name]}" for name in (*ordered, *sorted(facts.keys() - set(ordered))))
+        shown = [name for name in (*ordered, *sorted(facts.keys() - set(ordered))) if name not in self._reading.hidden]
+        text = " ".join(f"{name}={facts[name]}" for name in shown)
         return f"{line} [{text}]" if text else line

@@ -8,21 +8,18 @@ import logging
 
 import dagster as dg
 from dagster import _loggers as dagster_loggers
+from dagster._core.events import DagsterEvent
 from dagster._core.log_manager import LOG_RECORD_METADATA_ATTR
 
 from mohe_assets import logs, settings
 from mohe_assets.regions import code_of_partition_key
-
-# Said by the text of Dagster's lines already.
-_IN_DAGSTERS_TEXT = frozenset({"run_id"})
 
 
 @dg.logger({"name": dg.Field(str, default_value="dagster"), "log_level": dg.Field(str, default_value="DEBUG")})
 def console(init: dg.InitLoggerContext) -> logging.Logger:
     """Stands in for Dagster's colored_console_logger, takes its config, and is as much a logger of its own for each run."""
     logger = logging.Logger(str(init.logger_config["name"]), level=init.logger_config["log_level"])  # noqa: LOG001
-    formatter = logs.formatter(settings.log_format(), also=[_of_dagster], hidden=_IN_DAGSTERS_TEXT)
-    logger.addHandler(logs.StderrHandler(formatter))
+    logger.addHandler(logs.StderrHandler(logs.formatter(settings.log_format(), DAGSTERS)))
     return logger
 
 
@@ -31,20 +28,39 @@ def use_for_runs() -> None:
     dagster_loggers.colored_console_logger = console
 
 
-def _of_dagster(_logger: object, _method: str, line: logs.Line) -> logs.Line:
-    """The facts of a line of Dagster's that its text has in front: which run, job and step, which event, which partition."""
-    meta = getattr(line["_record"], LOG_RECORD_METADATA_ATTR, None) or {}
-    event = meta.get("dagster_event")
+def _message(record: logging.LogRecord) -> str:
+    """Without the run, job and step that Dagster's text has in front; a failure has its error behind them."""
+    meta = getattr(record, LOG_RECORD_METADATA_ATTR, None)
+    if not meta or (meta["dagster_event"] and meta["dagster_event"].is_failure):
+        return record.getMessage()
+    return str(meta["orig_message"])
+
+
+def _facts(record: logging.LogRecord) -> logs.Facts:
+    """Which run, job and step a line is of, which event it tells, and which region that is about."""
+    meta = getattr(record, LOG_RECORD_METADATA_ATTR, None) or {}
+    event: DagsterEvent | None = meta.get("dagster_event")
     facts = {
         "run_id": meta.get("run_id"),
         "job": meta.get("job_name"),
         "step": meta.get("step_key"),
         "dagster_event": event.event_type_value if event else None,
-        "partition": event.partition if event else None,
+        **(_region(event) if event else {}),
     }
-    facts = {name: value for name, value in facts.items() if value}
-    if partition := facts.get("partition"):
-        facts["region_code"] = code_of_partition_key(str(partition))
-    if meta and not (event and event.is_failure):
-        line["event"] = meta["orig_message"]  # a failure's has its error behind the prefix
-    return {**facts, **line}
+    return {name: value for name, value in facts.items() if value}
+
+
+def _region(event: DagsterEvent) -> logs.Facts:
+    """What defs/metadata.py has put into the event of a region."""
+    if not event.partition:
+        return {}
+    data = event.event_specific_data
+    said = getattr(data, "materialization", None) or getattr(data, "asset_observation", None)
+    metadata = said.metadata if said else {}
+    named = {"region_name": "region", "round": "round", "attempt": "attempt"}
+    found = {name: metadata[key].value for name, key in named.items() if key in metadata}
+    return {"partition": event.partition, "region_code": code_of_partition_key(event.partition), **found}
+
+
+# What the text of Dagster's lines says already, or says with the region's code, is not said again behind it.
+DAGSTERS = logs.Reading(message=_message, facts=_facts, hidden=frozenset({"run_id", "job", "step", "dagster_event", "partition"}))

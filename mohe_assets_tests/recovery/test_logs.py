@@ -52,3 +52,6 @@ def test_in_text_the_same_facts_stand_at_the_end_of_the_line(
     facts = f"[batch=place-ingestion-batch region_code={code} region_name={name} round=1 attempt=1]"
     (reason,) = [line for line in worker.output.splitlines() if " - ERROR - " in line and line.endswith(facts)]
     assert "HTTP 500" in reason
+    done = [line for line in worker.output.splitlines() if "ASSET_MATERIALIZATION - " in line]
+    assert len(done) == 2
+    assert all(line.endswith(" round=1 attempt=1]") and " region_code=" in line for line in done)
