@@ -58,7 +58,7 @@ def start_on(process_environment: Callable[..., Environment], tmp_path: Path) ->
             MOHE_CALLS_PER_SECOND=str(LIMIT),
             MOHE_LEASE_SECONDS=str(LEASE_SECONDS),
             # An answer that was on its way is waited for until the host is back.
-            MOHE_HTTP_TIMEOUT_SECONDS="30",
+            MOHE_HTTP_TIMEOUT_SECONDS="60",
         )
         for name in ("MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL"):
             there = make_url(plain[name]).set(host=where.address, port=database, query={})
