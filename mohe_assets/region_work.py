@@ -106,9 +106,12 @@ class RegionWork:
                 self._do(todo, search)
 
     def _do(self, todo: Todo, search: Search) -> None:
+        first = not todo.answered
         try:
             self._go_on_unless_stopped()
             todo.done(self._search(todo.lease, search)[0])
+            if first:
+                self.offers.wake()
         except Exception as error:  # noqa: BLE001 - handed to the thread that holds the region, which raises it
             todo.done(0, error)
 

@@ -22,6 +22,7 @@ class Todo:
     calls: int
     most_calls: int
     error: Exception | None = None
+    answered: bool = False
     _under_way: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -38,6 +39,7 @@ class Todo:
     def done(self, calls: int, error: Exception | None = None) -> None:
         """What became of a search that was taken."""
         with self._changed:
+            self.answered = self.answered or error is None
             self._under_way -= 1
             self.calls += calls
             self.error = self.error or error
@@ -45,9 +47,11 @@ class Todo:
 
     @property
     def left(self) -> int:
-        """Searches that may be taken now."""
+        """Searches that others may take now: none before the first is answered, or a region whose every search fails would cost
+        the calls of as many as there are threads.
+        """
         with self._changed:
-            return len(self.searches) if self._has_more() else 0
+            return len(self.searches) if self.answered and self._has_more() else 0
 
     def _has_more(self) -> bool:
         return self.error is None and bool(self.searches) and self.calls + self._under_way < self.most_calls

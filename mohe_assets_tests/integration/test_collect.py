@@ -184,7 +184,7 @@ class TestTogether:
         assert outcome.outcome is Outcome.COMPLETED
         moments = simulator.stats(moments=True)["naver"]["answered_at"]
         assert len(moments) == 8
-        # One after the other the last seven, which do not wait for the probe of the first, would take 1.8 s between them.
+        # One after the other the seven that follow the first would take 1.8 s between them.
         assert moments[-1] - moments[1] < 1.5
         row = store.row()
         assert (row["searches_done"], row["calls_used"]) == (8, 8)
