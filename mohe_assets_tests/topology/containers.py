@@ -26,12 +26,12 @@ from dockerfile_parse import DockerfileParser
 from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import EmbeddedServer, _account, _others_can_enter
 from mohe_assets_tests.dagster_ui.ui import kill
-from mohe_assets_tests.recovery.processes import PATIENCE
 from mohe_assets_tests.topology.compose import ROOT, Service
 
 IMAGE_HOME = "/var/lib/mohe"
-# What a busy machine may add to a stop.
+# What a busy machine may add to a stop, and may take for a start of everything at once.
 UNDER_LOAD = 20
+PATIENCE = 300.0
 PORTS = ("5432", "4266", "3000", "8900")
 # PostgreSQL's image is stopped by SIGINT, which ends sessions; on SIGTERM it would wait for them.
 STOP_SIGNALS = {"postgres": signal.SIGINT}
