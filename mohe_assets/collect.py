@@ -1,6 +1,7 @@
 """The second use case: collect regions. Knows neither HTTP nor SQL nor Dagster.
 
-A collection is a few worker threads, each holding one region at a time, under one shared rate. The caller receives each
+A collection is a few worker threads, each holding one region at a time, under one shared rate; one that finds no region left
+helps with those of the others. The caller receives each
 region's outcome as it is reached and may stop at any moment: whatever a restart needs is in the database before.
 """
 
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 6.0
 # What a caller is given at once, when it takes longer to report an outcome than the workers to reach the next.
 BATCH_OUTCOMES = 50
+# When a thread found no region to claim, the others believe it for so long.
+NONE_LEFT_SECONDS = 1.0
 # Users of the batch system this replaces look for this line in the log.
 INTERRUPTED_FOUND = "중단된 배치 발견 - 자동 재시작합니다"
 DECLARED_DEAD = "This run was silent for longer than its lease and was declared dead; others go on with its regions."
@@ -88,6 +91,7 @@ class CollectionRun:
     _not_again: set[str] = field(default_factory=set)
     _outcomes: "queue.SimpleQueue[RegionOutcome | BaseException | None]" = field(default_factory=queue.SimpleQueue)
     _claiming: threading.Lock = field(default_factory=threading.Lock)
+    _ask_again_at: float = 0.0
 
     @property
     def run_id(self) -> str:
@@ -174,6 +178,7 @@ class CollectionRun:
     def _shut_down(self, workers: list[threading.Thread]) -> None:
         """Waits for searches in flight, then gives back what is still held: a late answer finds its lease lost."""
         self.stop.set()
+        self.work.offers.wake()
         deadline = time.monotonic() + STOP_SECONDS
         for worker in workers:
             if worker.is_alive():
@@ -191,6 +196,7 @@ class CollectionRun:
 
     def _abandon(self, error: Exception) -> None:
         self.stop.set()
+        self.work.offers.wake()
         self._outcomes.put(error)
 
     def _worker(self, number: int) -> threading.Thread:
@@ -210,6 +216,8 @@ class CollectionRun:
                     self._not_again.add(lease.region_code)
                 self._held.pop(lease.region_code, None)
                 self._outcomes.put(outcome)
+                self.work.offers.wake()
+            self.work.help(over=lambda: self.stop.is_set() or self.halted is not None or not self._held)
         except StopRequested:
             pass  # _shut_down releases what is held
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
@@ -218,7 +226,7 @@ class CollectionRun:
 
     def _next(self) -> Lease | None:
         with self._claiming:
-            if self.stop.is_set() or self.halted is not None:
+            if self.stop.is_set() or self.halted is not None or time.monotonic() < self._ask_again_at:
                 return None
             found = self._claim()
             if not found and self.request.codes is None:
@@ -226,6 +234,8 @@ class CollectionRun:
                 burial = self.executions.bury_dead(self.checkpoints)
                 announce(burial)
                 found = self._claim() if burial.regions else []
+            if not found:
+                self._ask_again_at = time.monotonic() + NONE_LEFT_SECONDS
             for lease in found:
                 self._taken.add(lease.region_code)
                 self._held[lease.region_code] = lease

@@ -1,6 +1,6 @@
 """What a worker does with one region it holds: the searches its plan has left, or a few more of a finished one.
 
-Knows neither HTTP nor SQL nor Dagster. Each search is stored before the next is sent; whatever interrupts leaves nothing
+Knows neither HTTP nor SQL nor Dagster. A thread stores each search before it sends its next; whatever interrupts leaves nothing
 half-done.
 """
 
@@ -8,6 +8,7 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -18,6 +19,7 @@ from mohe_assets.errors import ApiError, BadQuery, FailureKind, StopRequested
 from mohe_assets.promise import Tallies
 from mohe_assets.refinement import Answered, RegionPlan
 from mohe_assets.search_plan import Search, remaining
+from mohe_assets.shared_work import Offers, Todo
 from mohe_assets.sources import Answer, PlaceSource
 from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease
 from mohe_assets.store.executions import Executions
@@ -79,19 +81,36 @@ class RegionWork:
     ledger: Ledger
     tallies: "CachedTallies"
     stop: threading.Event
+    offers: Offers = field(default_factory=Offers)
 
     def collect(self, lease: Lease) -> RegionOutcome:
         """The searches its base plan has left. Raises ApiError, LeaseLost, StopRequested."""
         plan = self.source.plan(lease.region_name)
         done, calls = self.ledger.done(lease)
-        for search in remaining(plan, done):
-            self._go_on_unless_stopped()
-            if calls >= self.limits.calls_per_region:
-                reason = f"{calls} calls were spent on it without completing it; MOHE_MAX_CALLS_PER_REGION allows no more."
-                return self.fail(lease, FailureKind.CALL_BUDGET, reason, final=True)
-            calls += self._search(lease, search)[0]
+        todo = Todo(lease=lease, searches=deque(remaining(plan, done)), calls=calls, most_calls=self.limits.calls_per_region)
+        with self.offers.open(todo):
+            while (search := todo.take(wait=True)) is not None:
+                self._do(todo, search)
+        if todo.error is not None:
+            raise todo.error
+        if todo.searches:
+            reason = f"{todo.calls} calls were spent on it without completing it; MOHE_MAX_CALLS_PER_REGION allows no more."
+            return self.fail(lease, FailureKind.CALL_BUDGET, reason, final=True)
         self.checkpoints.complete(lease, plan, promise=_promise(self._depth(lease)), also=self._tally)
         return self._outcome(Outcome.COMPLETED, lease)
+
+    def help(self, over: Callable[[], bool]) -> None:
+        """Makes searches of the regions that other threads hold, until it is `over`. What goes wrong is the holder's to raise."""
+        while (todo := self.offers.best(over)) is not None:
+            if (search := todo.take()) is not None:
+                self._do(todo, search)
+
+    def _do(self, todo: Todo, search: Search) -> None:
+        try:
+            self._go_on_unless_stopped()
+            todo.done(self._search(todo.lease, search)[0])
+        except Exception as error:  # noqa: BLE001 - handed to the thread that holds the region, which raises it
+            todo.done(0, error)
 
     def refine(self, lease: Lease) -> RegionOutcome:
         """A few searches beyond the base plan, as long as they promise more than other regions do. Raises as `collect`."""

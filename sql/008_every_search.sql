@@ -165,6 +165,7 @@ CREATE OR REPLACE FUNCTION store_search(
 DECLARE
     ids   bigint[] := '{}';
     fresh integer := 0;
+    held  bigint;
 BEGIN
     IF p_places IS NOT NULL THEN
         PERFORM pg_advisory_xact_lock_shared(7310511681);
@@ -192,17 +193,21 @@ BEGIN
            answered_at = excluded.answered_at
      WHERE known.status = 'FAILED';
 
+    -- Locked first: several threads may store for one region, and the sums that follow have to see all that was stored before.
+    SELECT c.id INTO held FROM batch_checkpoint c
+     WHERE c.batch_name = p_batch AND c.region_type = p_type AND c.region_code = p_code
+       AND c.attempt = p_attempt AND c.status = 'PROCESSING'
+       AND EXISTS (SELECT FROM region r WHERE r.region_type = p_type AND r.region_code = p_code
+                      AND r.status = 'ACTIVE' AND r.is_leaf)
+       FOR UPDATE OF c;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the region is not held by this attempt' USING ERRCODE = 'MH002';
+    END IF;
     UPDATE batch_checkpoint c
        SET lease_expires_at = now() + make_interval(secs => p_lease_seconds),
            (searches_done, calls_used, refinements, processed_count)
                = (SELECT l.searches_done, l.calls_used, l.refinements, l.processed_count
                     FROM ledger_counters(p_batch, p_type, p_code, p_round) l)
-     WHERE c.batch_name = p_batch AND c.region_type = p_type AND c.region_code = p_code
-       AND c.attempt = p_attempt AND c.status = 'PROCESSING'
-       AND EXISTS (SELECT FROM region r WHERE r.region_type = p_type AND r.region_code = p_code
-                      AND r.status = 'ACTIVE' AND r.is_leaf);
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the region is not held by this attempt' USING ERRCODE = 'MH002';
-    END IF;
+     WHERE c.id = held;
     RETURN ids;
 END $$;

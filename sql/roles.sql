@@ -8,6 +8,8 @@
 --   psql -U mohe_user -d mohe_db < sql/roles.sql
 --   psql -U mohe_user -d dagster < sql/roles.sql
 --
+-- Our tables are expected in the schema public.
+--
 -- No role has a password, and so none can log in over the network, until somebody sets one: \password mohe_collector
 
 DO $$

@@ -18,6 +18,8 @@ MARKS = {Level.OK: "[green]ok[/]     ", Level.WARNING: "[yellow]warning[/]", Lev
 # What has to run for regions to be collected without anybody.
 DAEMONS = ("SENSOR", "QUEUED_RUN_COORDINATOR")
 PENDING_REGION_SENSOR = "pending_region_sensor"
+# A daemon says every half minute that it lives. Dagster itself believes it for half an hour after the last time.
+SILENT_SECONDS = 120
 
 
 def doctor(
@@ -59,11 +61,14 @@ def _daemon() -> Finding:
     """Whether anything launches runs by itself. Dagster is imported here: it takes longer than all the rest."""
     from dagster import DagsterInstance  # noqa: PLC0415
     from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType  # noqa: PLC0415
+    from dagster._daemon.controller import get_daemon_statuses  # noqa: PLC0415
 
     settings = settings_module.load()
     os.environ.update(environment(settings, locate(settings)))
     with DagsterInstance.get() as instance:
-        statuses = instance.get_daemon_statuses(DAEMONS)
+        statuses = get_daemon_statuses(
+            instance, DAEMONS, heartbeat_interval_seconds=0, heartbeat_tolerance_seconds=SILENT_SECONDS, ignore_errors=True
+        )
         sensors = {state.name: state.status for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)}
     dead = [name for name in DAEMONS if not statuses[name].healthy]
     if not settings.checkpoint_auto_resume:

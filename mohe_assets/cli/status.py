@@ -179,13 +179,13 @@ def _failures(overview: Overview, progress: Progress) -> Table:
 
 
 def _runs(runs: tuple[RunRow, ...]) -> Table:
-    table = Table("run", "status", "heard of", "started", "regions done", "note")
+    table = Table("run", "status", "heard of", "started (KST)", "regions done", "note")
     for run in runs:
         done = f"{run.completed_regions} of {run.total_regions}" + (
             f", {run.failed_regions} failed" if run.failed_regions else ""
         )
-        heard = run.life if run.life != "ended" else ""
-        table.add_row(run.execution_id[:8], run.status, heard, _moment(run.start_time), done, escape(run.note or ""))
+        heard, started = run.life if run.life != "ended" else "", f"{run.start_time.astimezone(KST):%m-%d %H:%M}"
+        table.add_row(run.execution_id[:8], run.status, heard, started, done, escape(run.note or ""))
     return table
 
 

@@ -41,6 +41,8 @@ RECHECK_SECONDS = 0.25
 # While the limit is far, a process reserves what it will send in so many seconds at once; what it then did not send in time
 # it gives back.
 AHEAD_SECONDS = 0.1
+# A turn that comes later than this is a limit that is not far.
+FAR_SECONDS = 0.01
 # No more than this: what a process that is killed has reserved ahead is lost to its day.
 MOST_AHEAD = 8
 
@@ -252,7 +254,7 @@ class SharedBudget:
             case "GO":
                 # From now on: the time spent in the queue for the row's lock lies before the server's reading of the clock.
                 first = time.monotonic() + row["wait_seconds"]
-                self._waited = row["wait_seconds"] > 0
+                self._waited = row["wait_seconds"] > FAR_SECONDS
                 slots = [first + number * row["gap"] for number in range(row["calls"])]
                 return [_Slot(at=slot, day=row["day"], probe=row["probe"]) for slot in slots]
             case "EXHAUSTED":

@@ -38,16 +38,19 @@ def migrate(database: Database) -> str:
         _refuse_unknown(database, _revision(connection))
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except (DBAPIError, psycopg2.Error) as error:
+            # Not tried again: whoever holds a table for half a minute holds it for longer.
+            if getattr(getattr(error, "orig", error), "pgcode", None) == _LOCK_NOT_AVAILABLE:
+                raise DatabaseUnavailable(_in_use(database)) from None
+            raise
 
     try:
         database.transact(upgrade)
     except (DBAPIError, psycopg2.Error) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        reason = str(cause).strip().splitlines()[0].rstrip(".")
-        message = (
-            _in_use(database) if getattr(cause, "pgcode", None) == _LOCK_NOT_AVAILABLE else f"{_as_before(database)}: {reason}."
-        )
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[0].rstrip(".")
+        message = f"{_as_before(database)}: {reason}."
     else:
         return current_revision(database) or ""
     raise DatabaseUnavailable(message)

@@ -60,32 +60,32 @@ def page_agrees(up: Up, database: Database) -> bool:
 
 
 def test_the_sensor_alone_completes_all_regions_and_a_backfill_meanwhile_repeats_nothing(
-    start_up: StartUp, simulator: Simulator, database: Database
+    start_up: StartUp, simulator: Simulator, database: Database, few: FewRegions
 ) -> None:
-    keys = keys_of(database)
+    keys = few(129)  # of which the first three runs take 87: those of the backfill are in none of them
     # A region takes two calls of 200 ms: the last regions are not reached before the backfill over them is launched.
     simulator.configure(calls_per_second=120, latency_ms=200)
     up = start_up(MOHE_CALLS_PER_SECOND="120", MOHE_REGIONS_PER_RUN="43", MOHE_RUNS_IN_FLIGHT="3")
     until(lambda: completed(database) > 0, "the sensor's first region")
     backfill = up.ui.backfill(keys[-40:])
 
-    until(lambda: statuses(database) == {"COMPLETED": 256}, "all regions are completed")
+    until(lambda: statuses(database) == {"COMPLETED": 129}, "all regions are completed")
     until(lambda: up.ui.idle, "all runs are over")
     until(lambda: up.ui.backfill_status(backfill) == "COMPLETED_SUCCESS", "the backfill is done, whoever did its work")
     assert {run["status"] for run in up.ui.runs()} == {"SUCCESS"}
     assert page_agrees(up, database)
     answers = simulator.stats()["naver"]["answers_per_search"]
-    assert len(answers) == 256 * len(KEYWORDS)
+    assert len(answers) == 129 * len(KEYWORDS)
     assert repeated(answers) == 0
-    until(lambda: "256 of 256" in str(up.ui.last_tick().get("skipReason")), "the sensor says that nothing is due")
+    until(lambda: "129 of 129" in str(up.ui.last_tick().get("skipReason")), "the sensor says that nothing is due")
 
 
 def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_told_to_stop_releases_its_regions(
     start_up: StartUp, simulator: Simulator, database: Database
 ) -> None:
     keys = keys_of(database)[:40]
-    # Two threads in each of two runs and two seconds a call: 40 seconds in which to cancel it.
-    simulator.configure(latency_ms=2_000)
+    # Two threads in each of two runs and three seconds a call: a minute in which to cancel it.
+    simulator.configure(latency_ms=3_000)
     up = start_up(CHECKPOINT_AUTO_RESUME="false", MOHE_REGIONS_PER_RUN="20", MOHE_WORKER_THREADS="2")
     until(lambda: "CHECKPOINT_AUTO_RESUME" in str(up.ui.last_tick().get("skipReason")), "the sensor says that it waits")
     assert simulator.stats(brief=True)["naver"]["received"] == 0
@@ -128,7 +128,8 @@ def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_told_to_stop_
     assert "PROCESSING" not in statuses(database)
     assert frozenset(more) - keys_with(database, "COMPLETED"), "it ended in the middle"
     simulator.configure(latency_ms=50)
-    until(lambda: up.ui.loaded and up.code_server().pid != server.pid, "the code server is started again")
+    # Dagster tries a backfill that cannot reach it five times, which at these intervals is sooner than it has started.
+    until(lambda: up.code_server().pid != server.pid and up.code_server_serves, "the code server is started again")
     until(lambda: up.ui.idle, "the run is over")
     assert up.ui.partitions().failed == frozenset()
     rest, _ = up.ui.backfill_missing_or_failed(more)

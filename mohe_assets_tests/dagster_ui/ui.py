@@ -128,25 +128,23 @@ class Ui:
         return dict(ticks[0]) if ticks else {}
 
 
-# Dagster looks for new and cancelled backfills every 30 seconds, which no setting changes, and for runs whose process died;
-# our sensor ticks every five seconds and compares all partitions once a minute. For a process that finds this file on its
-# path it is two seconds each: the tests are about what happens then, not about the wait.
+# Dagster looks for new and cancelled backfills, and for runs whose process died, every 30 seconds; our sensor compares all
+# partitions once a minute. For a process that finds this file on its path it is a few seconds: the tests are about what
+# happens then, not about the wait.
 _HURRIED = """
 import sys
 
 arguments = " ".join(sys.orig_argv)
 if "dagster-daemon" in arguments:
     from dagster import DagsterInstance
-    from dagster._daemon import controller, sensor
+    from dagster._daemon import controller
 
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 2
-    sensor.MIN_INTERVAL_LOOP_TIME = 2
-    DagsterInstance.run_monitoring_poll_interval_seconds = 2
+    DagsterInstance.run_monitoring_poll_interval_seconds = 5
 if "mohe_assets.defs.code_server" in arguments:
     from mohe_assets.defs import sensors
 
-    sensors.RECONCILE_SECONDS = 2
-    sensors.pending_region_sensor._min_interval = 2
+    sensors.RECONCILE_SECONDS = 4
 """
 
 
@@ -202,6 +200,17 @@ class Up:
                 if "mohe_assets.defs.code_server" in process.cmdline():
                     return process
         return None
+
+    @property
+    def code_server_serves(self) -> bool:
+        """The page may still show what the one before it had loaded."""
+        server = self._code_server()
+        if server is None:
+            return False
+        words = server.cmdline()
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(words[words.index("-p") + 1])), timeout=1):
+            return True
+        return False
 
     def terminate(self) -> int:
         """SIGTERM to `mohe up` alone, as `docker stop` does; its exit status."""

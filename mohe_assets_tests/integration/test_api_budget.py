@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, StopRequested, TransientApiError
-from mohe_assets.store.api_budget import HEADROOM, PROBE_SECONDS, ApiAccount, SharedBudget, read_state, unblock
+from mohe_assets.store import api_budget
+from mohe_assets.store.api_budget import HEADROOM, MOST_AHEAD, PROBE_SECONDS, ApiAccount, SharedBudget, read_state, unblock
 from mohe_assets.store.database import Database, rows
 
 KST = dt.timezone(dt.timedelta(hours=9))
@@ -239,6 +240,73 @@ class TestQuota:
         assert verdict(open_budget(daily_quota=1)) == "EXHAUSTED"
         another = ApiAccount.of("naver-local", "another id", "secret", rate=100, daily=1, monthly=None)
         assert verdict(SharedBudget(database=database, account=another, stop=threading.Event())) == "GO"
+
+
+class TestReservingAhead:
+    """While the limit is far, a process reserves what it is about to send with one statement."""
+
+    @pytest.fixture(autouse=True)
+    def time_stands_still(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api_budget, "AHEAD_SECONDS", 3600)
+
+    def test_what_was_not_sent_is_given_back_at_the_end(self, database: Database, open_budget: NewBudget) -> None:
+        budget, before = open_budget(daily_quota=10_000), used(database)
+        for _ in range(20):
+            budget.reserve()
+        ahead = used(database) - before - 20
+        assert 0 < ahead < MOST_AHEAD
+        budget.close()
+        assert used(database) == before + 20
+
+    def test_what_was_not_sent_in_time_is_given_back_and_reserved_anew(
+        self, database: Database, open_budget: NewBudget, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        budget, before = open_budget(), used(database)
+        while used(database) == before + len(budget._taken):
+            budget.reserve()
+        sent = len(budget._taken)
+        monkeypatch.setattr(api_budget, "AHEAD_SECONDS", 0)
+        budget.reserve()
+        assert used(database) == before + sent + 1
+
+    def test_it_counts_for_the_day_it_was_reserved_for(self, database: Database, open_budget: NewBudget) -> None:
+        budget = open_budget()
+        for _ in range(4):
+            budget.reserve()
+        set_clock(database, MIDNIGHT)
+        open_budget().reserve()
+        budget.close()
+        found = database.transact(lambda connection: rows(connection, "SELECT day, reserved FROM api_usage ORDER BY day"))
+        assert [row["reserved"] for row in found] == [1 + 4, 1]
+
+    def test_a_limit_that_makes_calls_wait_is_shared_out_call_by_call(self, database: Database, open_budget: NewBudget) -> None:
+        budget, before = open_budget(calls_per_second=60), used(database)
+        for sent in range(1, 9):
+            budget.reserve()
+            # The clock stands still: every call after the first has to wait.
+            assert used(database) <= before + sent + 1
+        assert len(budget._ahead) == 0
+
+    def test_a_quota_that_ends_within_what_is_asked_for_is_used_up_to_the_last_call(
+        self, database: Database, open_budget: NewBudget
+    ) -> None:
+        budget = open_budget(daily_quota=30)
+        for _ in range(29):
+            budget.reserve()
+        assert used(database) == 30
+        with pytest.raises(QuotaExhausted):
+            budget.reserve()
+        assert used(database) == 30
+
+    def test_a_stop_sends_nothing_of_what_was_reserved(self, database: Database, open_budget: NewBudget) -> None:
+        budget, before = open_budget(), used(database)
+        for _ in range(4):
+            budget.reserve()
+        budget.stop.set()
+        with pytest.raises(StopRequested):
+            budget.reserve()
+        budget.close()
+        assert used(database) == before + 4
 
 
 class TestProbing:

@@ -113,6 +113,14 @@ class TestPlan:
         assert found["with_refinement"]["days"] == 3
         assert simulator.stats(brief=True)["naver"]["received"] == 0
 
+    def test_the_hub_has_a_rate_of_its_own_and_a_month(self, mohe: Mohe, store: Store) -> None:
+        del store
+        keys = {"NCP_APIGW_API_KEY_ID": "an-id-of-the-hub", "NCP_APIGW_API_KEY": "a-key-of-the-hub"}
+        done = mohe("plan", without=("MOHE_CALLS_PER_SECOND",), MOHE_MONTHLY_QUOTA="50", **keys)
+        assert "50 a second; 50 of 50 left this month" in " ".join(done.out.split())
+        found = json.loads(mohe("plan", "--json", MOHE_MONTHLY_QUOTA="1", MOHE_SEARCH_KEYWORDS="카페", **keys).out)
+        assert (found["allowance"]["left_month"], found["base"]["calls"], found["base"]["days"]) == (1, 6, 6)
+
     def test_a_new_keyword_is_left_to_do_for_completed_regions_too(self, mohe: Mohe, store: Store) -> None:
         for code in CODES:
             store.complete(store.claim(code))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -25,6 +26,7 @@ from mohe_assets.store.api_budget import read_state
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.test_checkpoints import Store
+from mohe_assets_tests.recovery.processes import until
 
 CODES = frozenset({"11110", "11140", "11680", "36110", "41111", "50110"})
 GANGNAM = frozenset({"11680"})
@@ -169,6 +171,51 @@ class TestGoodDay:
         assert [(one.region_code, one.run_id) for one in run.not_taken()] == [("11680", "other")]
 
 
+class TestTogether:
+    """Threads that find no region left help with those of the others."""
+
+    WORDS = ("카페", "공원", "서점", "요가", "미술관", "영화관", "박물관", "갤러리")
+
+    def test_the_searches_of_a_single_region_are_made_by_all_threads(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=300)
+        _, (outcome,) = collect(open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_WORKER_THREADS="8"), GANGNAM)
+        assert outcome.outcome is Outcome.COMPLETED
+        moments = simulator.stats(moments=True)["naver"]["answered_at"]
+        assert len(moments) == 8
+        # One after the other the last seven, which do not wait for the probe of the first, would take 1.8 s between them.
+        assert moments[-1] - moments[1] < 1.5
+        row = store.row()
+        assert (row["searches_done"], row["calls_used"]) == (8, 8)
+        novel = store.read("SELECT sum(novel)::int AS novel, sum(new_places)::int AS fresh FROM search_query")[0]
+        assert novel == {"novel": row["processed_count"], "fresh": row["processed_count"]}
+
+    def test_a_search_that_fails_ends_its_region_and_what_was_under_way_is_kept(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=30)
+        simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 요가"}])
+        platform = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_WORKER_THREADS="3")
+        assert kinds(collect(platform, GANGNAM)[1]) == {Outcome.FAILED: 1}
+        kept = store.read("SELECT count(*) AS n FROM search_query WHERE status = 'DONE'")[0]["n"]
+        assert (store.row()["failure_kind"], store.row()["searches_done"]) == ("answer_changed", kept)
+        assert 3 <= kept <= 5
+        simulator.clear_faults()
+        assert kinds(collect(platform, GANGNAM, "again", by_person=True)[1]) == {Outcome.COMPLETED: 1}
+        assert set(answers(simulator).values()) == {1}
+
+    def test_they_do_not_spend_more_on_a_region_than_it_may_have(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        platform = open_platform(
+            MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_WORKER_THREADS="8", MOHE_MAX_CALLS_PER_REGION="5"
+        )
+        assert kinds(collect(platform, GANGNAM)[1]) == {Outcome.FAILED: 1}
+        assert (store.row()["failure_kind"], store.row()["calls_used"]) == ("call_budget", 5)
+        assert simulator.stats(brief=True)["naver"]["received"] == 5
+
+
 class TestBadDays:
     def test_a_quota_that_ends_in_the_middle_releases_the_rest_and_they_go_on_afterwards(
         self, few: Platform, store: Store, simulator: Simulator
@@ -216,10 +263,10 @@ class TestBadDays:
         assert answers(simulator)["서울특별시 강남구 카페|random"] == 1
 
     def test_an_answer_of_another_shape_fails_the_region_without_being_asked_for_again(
-        self, few: Platform, store: Store, simulator: Simulator
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
         simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 카페"}])
-        collect(few, GANGNAM)
+        collect(open_platform(MOHE_WORKER_THREADS="1"), GANGNAM)
         assert (store.row()["status"], store.row()["failure_kind"], store.row()["calls_used"]) == ("FAILED", "answer_changed", 1)
 
     def test_a_query_the_api_refuses_is_skipped_and_its_region_completed(
@@ -320,6 +367,17 @@ class TestInterruptions:
         assert statuses(store) == {"COMPLETED": 6}
         assert set(answers(simulator).values()) == {1}
         assert len(answers(simulator)) == 12
+
+    def test_outcomes_that_come_faster_than_they_are_reported_are_given_together(self, few: Platform, store: Store) -> None:
+        with started(few, CODES) as run, closing(run.batches()) as batches:
+            first = next(batches)
+            until(lambda: statuses(store) == {"COMPLETED": 6}, "the workers go on meanwhile")
+            until(lambda: not any(thread.name.startswith("collect-") for thread in threading.enumerate()), "all is reached")
+            assert store.read("SELECT 1 AS told FROM batch_checkpoint WHERE reported_at IS NOT NULL") == []
+            rest = next(batches)
+            assert list(batches) == []
+        assert {one.lease.region_code for one in first + rest} == CODES
+        assert store.read("SELECT count(*) AS n FROM batch_checkpoint WHERE reported_at IS NOT NULL") == [{"n": 6}]
 
     def test_what_a_caller_did_not_report_is_offered_to_others(self, few: Platform, store: Store) -> None:
         with started(few, GANGNAM) as run, closing(run.outcomes()) as outcomes:

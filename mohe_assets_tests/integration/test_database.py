@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from mohe_assets import settings as settings_module
 from mohe_assets.databases import locate
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.store.database import LOSS_NOTICED, Database, rows
+from mohe_assets.store.database import LOSS_NOTICED, Database, Refusal, rows
 from mohe_assets.store.embedded import DATA_DATABASE, SUPERUSER, EmbeddedServer
 
 END_ME = "SELECT pg_terminate_backend(pg_backend_pid())"
@@ -69,6 +69,37 @@ def test_connections_cut_while_they_were_idle_are_not_noticed(empty: Database, e
     execute(empty, END_THE_OTHERS)
     assert count(other) == 1
     other.close()
+
+
+def test_a_call_whose_connection_is_cut_runs_again(empty: Database, empty_database_url: str) -> None:
+    other = Database.connect(empty_database_url)
+    sql = "INSERT INTO written VALUES (%(n)s) RETURNING n"
+    assert [other.call(sql, n=1), other.call(sql, n=2)] == [[(1,)], [(2,)]]
+    execute(empty, END_THE_OTHERS)
+    assert other.call(sql, n=3) == [(3,)]
+    assert count(empty) == 3
+    other.close()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_function_that_refuses_is_told_apart_from_trouble(empty: Database, empty_database_url: str, *, cut: bool) -> None:
+    execute(empty, """CREATE FUNCTION refuse() RETURNS integer LANGUAGE plpgsql
+                      AS 'BEGIN INSERT INTO written VALUES (1); RAISE EXCEPTION USING ERRCODE = ''MH999''; END'""")  # fmt: skip
+    other = Database.connect(empty_database_url)
+    other.check()
+    if cut:
+        execute(empty, END_THE_OTHERS)
+    with pytest.raises(Refusal) as caught:
+        other.call("SELECT refuse()")
+    assert (caught.value.code, count(empty)) == ("MH999", 0)
+    other.close()
+
+
+def test_a_call_to_a_server_that_is_not_there_is_given_up_on() -> None:
+    connected = Database.connect("postgresql://someone:recognisable-secret@127.0.0.1:1/mohe")
+    with pytest.raises(DatabaseUnavailable) as caught:
+        Database(engine=connected.engine, reconnect_seconds=0).call("SELECT 1")
+    assert "recognisable-secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("autocommit", [True, False])

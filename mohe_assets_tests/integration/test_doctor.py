@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._daemon.types import DaemonHeartbeat
 
 from mohe_assets import doctor
+from mohe_assets.cli import doctor as doctor_command
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
@@ -195,22 +198,24 @@ def test_little_room_and_a_folder_of_somebody_else(examine: Examine, store: Stor
     assert examine()["MOHE_HOME"]["level"] == "error"
 
 
-def test_a_sensor_somebody_stopped_and_one_that_may_not_resume(
-    examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sensor_somebody_stopped_and_one_that_may_not_resume(examine: Examine, store: Store) -> None:
     del store
     assert "CHECKPOINT_AUTO_RESUME" in examine(CHECKPOINT_AUTO_RESUME="false")["daemon"]["found"]
     assert examine()["daemon"]["found"] == "no daemon is alive: nothing is launched by itself."
-    statuses = {name: _Alive() for name in ("SENSOR", "QUEUED_RUN_COORDINATOR")}
-    monkeypatch.setattr(dg.DagsterInstance, "get_daemon_statuses", lambda *_: statuses)
+    with dg.DagsterInstance.get() as instance:
+        _hear_of_daemons(instance, seconds_ago=300)
+    assert examine()["daemon"]["found"] == "no daemon is alive: nothing is launched by itself."
+    with dg.DagsterInstance.get() as instance:
+        _hear_of_daemons(instance, seconds_ago=20)
     assert examine()["daemon"]["level"] == "ok"
     with dg.DagsterInstance.get() as instance:
         _stop_sensor(instance)
     assert examine()["daemon"]["found"] == "pending_region_sensor was stopped by somebody."
 
 
-class _Alive:
-    healthy = True
+def _hear_of_daemons(instance: dg.DagsterInstance, *, seconds_ago: float) -> None:
+    for name in doctor_command.DAEMONS:
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - seconds_ago, name, "a-daemon", []))
 
 
 def _stop_sensor(instance: dg.DagsterInstance) -> None:

@@ -12,8 +12,8 @@ import pytest
 from mohe_assets.places import SetAside, SetAsideReason
 from mohe_assets.regions import bundled_snapshot
 from mohe_assets.store.database import Database
-from mohe_assets.store.ledger import AttributedPlace
-from mohe_assets_tests.integration.test_checkpoints import ANSWERED, Store, place, plan_of
+from mohe_assets.store.ledger import AttributedPlace, ListChanged, StoredSearch
+from mohe_assets_tests.integration.test_checkpoints import ANSWERED, CODES, Store, place, plan_of
 
 ODD = "'따옴표' \"둘\" 100% %s %(x)s \\n \\ ☕🏞 :name ::text {} $1 ; -- 가나다"
 
@@ -109,6 +109,20 @@ class TestStoring:
         (row,) = searches(store)
         assert (row["query"], row["keyword"], row["error_message"]) == (ODD, ODD, ODD)
         assert store.ledger().done(lease)[0] == {(ODD, "random")}
+
+
+def test_places_that_were_given_their_regions_by_an_older_list_are_not_stored(store: Store) -> None:
+    lease = store.claim()
+    known = store.read("SELECT max(id) AS version FROM region_refresh")[0]["version"]
+    search = plan_of(lease)[0]
+    stored = StoredSearch(search=search, answer={}, result_count=0, calls=1, places=(), set_aside=())
+    store.take_over(CODES)
+    before = store.everything()
+    with pytest.raises(ListChanged):
+        store.ledger().store(lease, stored, list_version=known)
+    assert store.everything() == before
+    store.ledger().store(lease, stored, list_version=known + 1)
+    assert store.row()["searches_done"] == 1
 
 
 class TestRepeating:

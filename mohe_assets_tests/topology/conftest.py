@@ -10,7 +10,7 @@ from mohe_assets_tests.topology.compose import DEMO, services
 from mohe_assets_tests.topology.containers import Topology
 
 KEYWORDS = ("카페", "공원")
-THREADS, RUNS = 4, 2
+THREADS, RUNS = 8, 1
 # Each secret has a word in it that survives every encoding, and that is what is searched for.
 NEEDLES = ("GovtNeedle7731", "IdNeedle4412", "SecretNeedle9083", "OwnerNeedle5520", "CollectorNeedle6617")
 GOVERNMENT_KEY, CLIENT_ID, CLIENT_SECRET = f"a+b+{NEEDLES[0]}/==", NEEDLES[1], NEEDLES[2]
@@ -18,7 +18,7 @@ SETTINGS = {
     "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS),
     "MOHE_WORKER_THREADS": str(THREADS),
     "MOHE_RUNS_IN_FLIGHT": str(RUNS),
-    "MOHE_REGIONS_PER_RUN": "64",
+    "MOHE_REGIONS_PER_RUN": "256",
     "MOHE_HEARTBEAT_SECONDS": "0.5",
     "MOHE_LEASE_SECONDS": "6",
     "MOHE_RETRY_SECONDS": "0.1",

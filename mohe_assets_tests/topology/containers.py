@@ -30,6 +30,8 @@ from mohe_assets_tests.recovery.processes import PATIENCE
 from mohe_assets_tests.topology.compose import ROOT, Service
 
 IMAGE_HOME = "/var/lib/mohe"
+# What a busy machine may add to a stop.
+UNDER_LOAD = 20
 PORTS = ("5432", "4266", "3000", "8900")
 # PostgreSQL's image is stopped by SIGINT, which ends sessions; on SIGTERM it would wait for them.
 STOP_SIGNALS = {"postgres": signal.SIGINT}
@@ -110,7 +112,7 @@ class Topology:
         told = time.monotonic()
         main.send_signal(STOP_SIGNALS.get(name, signal.SIGTERM))
         try:
-            main.wait(timeout=self.services[name].grace_seconds)
+            main.wait(timeout=self.services[name].grace_seconds + UNDER_LOAD)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{name} outlived its grace period:\n{self.output(name)[-3000:]}") from None
         finally:

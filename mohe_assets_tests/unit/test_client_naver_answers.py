@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mohe_assets.clients.bodies import KST
+from mohe_assets.clients.bodies import KST, sniff
 from mohe_assets.clients.naver_answers import read_search
 from mohe_assets.clients.naver_local import CLASSIC, HUB, Dialect
 from mohe_assets.clients.transport import Answer
@@ -73,6 +73,15 @@ def test_fields_that_nobody_uses_may_be_missing_or_strings() -> None:
 
 def test_escaped_slashes_and_a_byte_order_mark_are_read() -> None:
     assert read(200, b'\xef\xbb\xbf{"items":[{"title":"<b>a<\\/b>"}]}')["items"] == [{"title": "<b>a</b>"}]
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [(rb'"x\u0000y"', "xy"), (rb'"\uD800z"', "z"), (rb'"\udfffz"', "z"), (b"NaN", None), (b"-Infinity", None), (b"1e999", None),
+     (b"1" * 400 + b".0", None), (rb'"\ud83d\ude00 NaN 1e9"', "\U0001f600 NaN 1e9")],
+)  # fmt: skip
+def test_each_thing_that_jsonb_refuses_is_taken_out_by_itself(told: bytes, kept: object) -> None:
+    assert sniff(b'{"a":' + told + b"}").value == {"a": kept}
 
 
 def test_what_jsonb_refuses_is_taken_out() -> None:

@@ -254,3 +254,12 @@ def test_who_uses_the_classic_api_is_told_of_its_end_in_its_last_half_year(momen
         assert said in sentence
         assert "NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY" in sentence
     assert settings_module.classic_ends(moment, uses_hub=True) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "threads"),
+    [({}, 8), ({"MOHE_CALLS_PER_SECOND": "50"}, 8), ({"MOHE_CALLS_PER_SECOND": "200"}, 20),
+     ({"MOHE_CALLS_PER_SECOND": "5000"}, 48), ({"MOHE_CALLS_PER_SECOND": "5000", "MOHE_WORKER_THREADS": "3"}, 3)],
+)  # fmt: skip
+def test_worker_threads_follow_from_the_rate_unless_they_are_told(told: dict[str, str], threads: int) -> None:
+    assert settings_module.load(told).worker_threads == threads

@@ -1,0 +1,89 @@
+"""What a collection asks of the database and of the API, in counts that do not depend on the machine."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2.extensions
+import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+from mohe_assets import settings as settings_module
+from mohe_assets.collect import Request
+from mohe_assets.platform import Platform
+from mohe_assets.simulator.server import Simulator
+from mohe_assets.store.database import Database, rows
+from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.integration.test_checkpoints import CODES, Store
+
+FEW, MANY = ("카페", "공원"), ("카페", "공원", "서점", "요가", "미술관", "영화관", "박물관")
+# The only one there is to store, and the two of the budget, of which how many are sent depends on how fast calls are made.
+STORE, RESERVE, GIVE_BACK = "store_search(", "reserve_calls(", "SET reserved = greatest"
+
+
+@contextmanager
+def sent_statements() -> Iterator[list[str]]:
+    """What every connection opened meanwhile sends, whoever opened it and whoever sends."""
+    sent: list[str] = []
+
+    class Noting(psycopg2.extensions.cursor):
+        def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - psycopg2's own name
+            sent.append(str(query))
+            super().execute(query, vars)
+
+    def note(connection: Any, _record: object) -> None:
+        connection.cursor_factory = Noting
+
+    event.listen(Pool, "connect", note)
+    try:
+        yield sent
+    finally:
+        event.remove(Pool, "connect", note)
+
+
+@pytest.fixture
+def work_of(environment: Environment, database: Database, simulator: Simulator) -> Callable[..., Counter[str]]:
+    """What collecting a few regions with one thread takes, by kind."""
+    store = Store.of(database)
+
+    def commits() -> int:
+        sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+        return int(database.transact(lambda connection: rows(connection, sql))[0]["xact_commit"])
+
+    def measure(keywords: tuple[str, ...]) -> Counter[str]:
+        store.checkpoints.reset()
+        simulator.reset()
+        changes = {"MOHE_WORKER_THREADS": "1", "MOHE_LEASE_SECONDS": "3600", "MOHE_HEARTBEAT_SECONDS": "600"}
+        settings = settings_module.load({**environment, "MOHE_SEARCH_KEYWORDS": ",".join(keywords), **changes})
+        before = commits()
+        request = Request(codes=frozenset(CODES))
+        with sent_statements() as sent, Platform.open(settings) as platform, platform.collection("run", request) as run:
+            assert len(list(run.outcomes())) == len(CODES)
+        found = Counter(next((kind for kind in (STORE, RESERVE, GIVE_BACK) if kind in one), "other") for one in sent)
+        return found + Counter(commits=commits() - before, requests=simulator.stats(brief=True)["naver"]["received"])
+
+    return measure
+
+
+def test_a_search_takes_one_request_one_statement_to_store_and_at_most_one_to_reserve(
+    work_of: Callable[..., Counter[str]],
+) -> None:
+    work_of(FEW)  # the first answer opens the API, once
+    few, many = work_of(FEW), work_of(MANY)
+    for work, keywords in ((few, FEW), (many, MANY)):
+        searches = len(keywords) * len(CODES)
+        assert (work["requests"], work[STORE]) == (searches, searches)
+        assert work[RESERVE] <= searches
+        assert work[GIVE_BACK] <= work[RESERVE]
+    assert few["other"] == many["other"], "nothing else is sent for a search"
+    per_region = few["other"] / len(CODES)
+    assert per_region <= 15
+
+
+def test_each_statement_of_a_search_is_a_transaction_and_there_are_no_others(work_of: Callable[..., Counter[str]]) -> None:
+    few, many = work_of(FEW), work_of(MANY)
+    more = {kind: many[kind] - few[kind] for kind in (STORE, RESERVE, GIVE_BACK, "commits")}
+    # The counts themselves are read in transactions, and the server's own workers commit now and then.
+    assert more["commits"] <= more[STORE] + more[RESERVE] + more[GIVE_BACK] + 6
