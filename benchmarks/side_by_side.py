@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1_300, help="after which no further turn is begun; 0: no limit")
     parser.add_argument("--quick", action="store_true", help="a few regions, one round, results not kept: does the harness work?")
-    parser.add_argument("--only", default="", help="turns whose name contains one of these, comma-separated")
+    parser.add_argument("--only", action="append", help="turns whose name contains this; may be given several times")
     arguments = parser.parse_args()
     before = {"measured": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC", "machine": machine()}
     versions = {"Python": platform.python_version(), "PostgreSQL": "18", **{name: version(name) for name in PACKAGES}}
@@ -165,7 +165,7 @@ def main() -> None:
     with _stopwatch() as elapsed, ground() as made:
         turns, found = turns_of(made, quick=arguments.quick)
         if arguments.only:
-            turns = [turn for turn in turns if any(part in turn.name for part in arguments.only.split(","))]
+            turns = [turn for turn in turns if any(part in turn.name for part in arguments.only)]
         schedule = Schedule(
             turns=turns,
             rounds=1 if arguments.quick else arguments.rounds,
