@@ -246,7 +246,9 @@ class SharedBudget:
         """As many as were taken lately, if none had to wait; where calls do wait for their turn it may be another process's."""
         while self._taken[0] < now - AHEAD_SECONDS:
             self._taken.popleft()
-        return 1 if self._waited else min(len(self._taken), MOST_AHEAD)
+        # No more than the rate allows in that time: a slot further away would keep others waiting for it.
+        in_time = max(1, int(AHEAD_SECONDS * self.account.calls_per_second))
+        return 1 if self._waited else min(len(self._taken), in_time, MOST_AHEAD)
 
     def _ask(self, calls: int) -> "list[_Slot]":
         row = self._reserve_row(calls)

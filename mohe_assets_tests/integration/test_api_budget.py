@@ -331,6 +331,7 @@ class TestProbing:
             waiting = [threads.submit(other.reserve) for _ in range(4)]
             prober.answered()
             assert [one.result(timeout=60) for one in waiting] == [None] * 4
+        other.close()  # what it reserved ahead and did not send goes back to the day
         sql = "SELECT reserved FROM api_usage WHERE day = '2026-12-31'"
         assert database.transact(lambda c: rows(c, sql)) == [{"reserved": 5}]
 
