@@ -44,7 +44,7 @@ def pending_region_sensor(context: dg.SensorEvaluationContext, mohe: MoheResourc
         reason = _reason_to_wait(platform, unfinished)
         requests = [] if reason else _requests(context.instance, platform, unfinished)
         if not requests:
-            return dg.SensorResult(skip_reason=_why_nothing(platform, reason), cursor=cursor)
+            return dg.SensorResult(skip_reason=_why_nothing(platform, reason, len(unfinished)), cursor=cursor)
         return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
@@ -90,12 +90,19 @@ def _requests(instance: dg.DagsterInstance, platform: Platform, unfinished: Sequ
     return list(run_requests(keys, due, settings.mohe_regions_per_run, room, under_way=len(unfinished)))
 
 
-def _why_nothing(platform: Platform, reason: str | None) -> str:
+def _why_nothing(platform: Platform, reason: str | None, unfinished: int) -> str:
     """The reason, and how far the collection is: the tick is what a person looks at who wonders when it goes on."""
     progress = platform.checkpoints.progress()
     if not progress.total:
         return f"{reason or ''} There are no regions yet: materialize sigungu_regions, or run the job refresh_regions.".strip()
-    return f"{reason or 'Nothing is due.'} {progress_sentence(progress)}"
+    return f"{reason or _nothing_to_ask(progress, unfinished)} {progress_sentence(progress)}"
+
+
+def _nothing_to_ask(progress: Progress, unfinished: int) -> str:
+    if not progress.pending or not unfinished:
+        return "Nothing is due."
+    runs = "one run that is not over" if unfinished == 1 else f"{unfinished} runs that are not over"
+    return f"All that is due has been asked of {runs}."
 
 
 def progress_sentence(progress: Progress) -> str:

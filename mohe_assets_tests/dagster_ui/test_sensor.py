@@ -118,6 +118,15 @@ class TestWhatItAsksFor:
         launched(instance, status, job=job, **{PARTITION_NAME_TAG: keys[6]})
         assert sensor.asked(MOHE_RUNS_IN_FLIGHT="9") == [[keys[0]], keys[4:6], [keys[7]]]
 
+    def test_regions_that_wait_for_a_run_to_begin_are_not_called_nothing(
+        self, sensor: Sensor, instance: dg.DagsterInstance, few: FewRegions
+    ) -> None:
+        keys = few(3)
+        tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[2]}
+        launched(instance, dg.DagsterRunStatus.QUEUED, **tags)
+        reason = sensor.reason()
+        assert reason == "All that is due has been asked of one run that is not over. 0 of 3 regions are completed, 3 are to come."
+
     @pytest.mark.parametrize(
         "ended", [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED], ids=lambda s: s.name
     )

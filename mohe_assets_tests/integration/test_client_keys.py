@@ -73,7 +73,8 @@ FAILURES: dict[str, Step] = {
 
 @pytest.fixture
 def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    with caplog.at_level(logging.DEBUG):
+    # A library that speaks HTTP, too, may have raised urllib3's level for the whole process: Kubernetes' client does.
+    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, logger="urllib3"):
         yield caplog
 
 
