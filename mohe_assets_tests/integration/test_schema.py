@@ -4,9 +4,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
@@ -116,6 +118,14 @@ def add_checkpoint(database: Database, code: str = "11680") -> None:
         " VALUES ('place-ingestion-batch', 'sigungu', :code, 'x')",
         code=code,
     )
+
+
+def test_migrations_are_named_after_their_revisions_and_follow_each_other() -> None:
+    folder = Path(schema.__file__).with_name("migrations")
+    scripts = list(ScriptDirectory(str(folder)).walk_revisions())
+    named = {str(script.revision): Path(script.path).name.partition("_")[0] for script in scripts}
+    assert named == {revision: revision for revision in named}
+    assert ScriptDirectory(str(folder)).get_current_head() == schema.head_revision()
 
 
 class TestFiles:
