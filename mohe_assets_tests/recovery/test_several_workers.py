@@ -70,10 +70,11 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_when_it_wakes(
     sleeper.send(signal.SIGSTOP)
     asleep = executions(database)[0]["execution_id"]
     simulator.configure(latency_ms=1000)
+    # Not before: a statement that was on its way when the worker was stopped is still carried out by the server.
+    until(lambda: is_silent(database, asleep), "its lease ends")
     held = {row["region_code"] for row in read(database, "SELECT region_code FROM batch_checkpoint WHERE status = 'PROCESSING'")}
     assert held
     written = written_by(database, asleep)
-    until(lambda: is_silent(database, asleep), "its lease ends")
 
     other = start_worker(**short)
     # Woken while there is still much to be had: neither its own regions nor new ones are for it.
