@@ -1,8 +1,8 @@
 """The second use case: collect regions. Knows neither HTTP nor SQL nor Dagster.
 
 A collection is a few worker threads, each holding one region at a time, under one shared rate; one that finds no region left
-helps with those of the others. The caller receives each
-region's outcome as it is reached and may stop at any moment: whatever a restart needs is in the database before.
+helps with those of the others. The caller receives each region's outcome as it is reached and may stop at any moment: whatever
+a restart needs is in the database before.
 """
 
 import contextvars

@@ -33,6 +33,19 @@ class Forecast:
     done_at: dt.datetime
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """The calls the collection still takes, and when they are made at the earliest: under rate and quota, without refusals."""
+
+    base_plan: Forecast
+    with_refinement: Forecast
+
+
+def all_left(base: int, depth: int, allowance: Allowance, *, now: dt.datetime) -> Left:
+    """`base` calls are missing from base plans, and refinement may add `depth` at most."""
+    return Left(base_plan=forecast(base, allowance, now=now), with_refinement=forecast(base + depth, allowance, now=now))
+
+
 def forecast(calls: int, allowance: Allowance, *, now: dt.datetime) -> Forecast:
     """The earliest end: at the full rate, from now until today's or the month's calls end, then from the midnight KST on at
     which there are new ones.

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.platform import Platform
-from mohe_assets.store.api_budget import ApiState
+from mohe_assets.store.api_state import ApiState
 from mohe_assets.store.monitoring import Monitored, Refusals, Totals, read_monitored, read_refusals
 
 log = logging.getLogger(__name__)
@@ -115,8 +115,8 @@ def _api(api: str, calls_per_second: float, state: ApiState, refused: Refusals) 
     quotas = {"day": state.daily_quota}
     if state.monthly_quota is not None:
         quotas["month"] = state.monthly_quota
-    yield _of_api("mohe_api_calls", "Calls counted against the quota in the current KST day and month.", api, "period", used)
-    yield _of_api("mohe_api_quota_calls", "Calls the quota allows.", api, "period", quotas)
+    yield _by("mohe_api_calls", "Calls counted against the quota in the current KST day and month.", "period", used, api=api)
+    yield _by("mohe_api_quota_calls", "Calls the quota allows.", "period", quotas, api=api)
     refusals = CounterMetricFamily("mohe_api_refused_calls", "Calls the server refused.", labels=["api", "reason"])
     refusals.add_metric([api, "rate"], refused.rate)
     refusals.add_metric([api, "quota"], refused.quota)
@@ -137,17 +137,10 @@ def _gauge(name: str, text: str, value: float, **labels: str) -> GaugeMetricFami
     return family
 
 
-def _by(name: str, text: str, label: str, values: Mapping[str, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=[label])
+def _by(name: str, text: str, label: str, values: Mapping[str, int], **labels: str) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[*labels, label])
     for value, count in values.items():
-        family.add_metric([value], count)
-    return family
-
-
-def _of_api(name: str, text: str, api: str, label: str, values: Mapping[str, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=["api", label])
-    for value, count in values.items():
-        family.add_metric([api, value], count)
+        family.add_metric([*labels.values(), value], count)
     return family
 
 

@@ -26,7 +26,8 @@ from mohe_assets.replay import replay
 from mohe_assets.search_plan import Search, Sort, base_plan, plan_digest
 from mohe_assets.settings import Settings, classic_ends
 from mohe_assets.sources import NaverLocalSource
-from mohe_assets.store.api_budget import ApiAccount, ApiState, SharedBudget, read_state
+from mohe_assets.store.api_budget import SharedBudget
+from mohe_assets.store.api_state import ApiAccount, ApiState, read_state
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Executions
@@ -207,10 +208,9 @@ class Platform:
         has_keys = self.settings.naver_client_id is not None or self.settings.uses_hub
         return read_state(self.database, self.account) if has_keys else None
 
-    def allowance(self) -> Allowance:
-        """What the API allows from now on; whole quotas while no keys are set."""
+    def allowance(self, state: ApiState | None) -> Allowance:
+        """What the API in this state allows from now on; whole quotas while no keys are set."""
         settings = self.settings
-        state = self.api_state()
         left = settings.mohe_daily_quota if state is None else state.daily_quota - state.used_today
         month = state.monthly_quota if state else None
         return Allowance(

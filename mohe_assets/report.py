@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mohe_assets.forecast import KST, Forecast, forecast
+from mohe_assets.forecast import Left, all_left
 from mohe_assets.platform import Platform
 from mohe_assets.published import locked, replacing
 from mohe_assets.report_picture import STATUSES, draw
-from mohe_assets.store.api_budget import ApiState
+from mohe_assets.store.api_state import ApiState
 from mohe_assets.store.report import RegionRow, TimelineRow, read_regions, read_timeline
+from mohe_assets.wording import kst, the_apis_day, what_is_left
 
 REPORT = "report.md"
 PICTURE = "report.png"
@@ -29,8 +30,7 @@ class Standing:
     timeline: Sequence[TimelineRow]
     places: int
     api: ApiState | None
-    base: Forecast
-    deepest: Forecast
+    left: Left
 
     @property
     def failed(self) -> list[RegionRow]:
@@ -71,22 +71,21 @@ def read_standing(platform: Platform, *, now: dt.datetime) -> Standing:
     settings = platform.settings
     scope = (platform.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
     regions = read_regions(*scope)
-    left, allowance = platform.work_left(), platform.allowance()
+    left, state = platform.work_left(), platform.api_state()
     return Standing(
         at=now,
         regions=regions,
         timeline=read_timeline(*scope),
         places=sum(region.places for region in regions),
-        api=platform.api_state(),
-        base=forecast(left.base, allowance, now=now),
-        deepest=forecast(left.base + left.depth, allowance, now=now),
+        api=state,
+        left=all_left(left.base, left.depth, platform.allowance(state), now=now),
     )
 
 
 def markdown(standing: Standing, *, picture: str) -> str:
     """The report; `picture` is what the image links to."""
     parts = [
-        f"# Collection report\n\n{_when(standing.at)}",
+        f"# Collection report\n\n{kst(standing.at)}",
         _summary(standing),
         f"![Regions by status and places; places and calls over time]({picture})",
         _failures(standing.failed),
@@ -100,28 +99,10 @@ def _summary(standing: Standing) -> str:
     return "\n".join([
         f"- **Regions**: {len(standing.regions):,}, of them {counts}",
         f"- **Places**: {standing.places:,} in these regions, for {standing.calls:,} calls",
-        f"- **API**: {_api(standing.api)}",
-        f"- **Base plan of every region**: {_left(standing.base)}",
-        f"- **And refinement, at most**: {_left(standing.deepest)}",
+        f"- **API**: {the_apis_day(standing.api, quote=_cell)}",
+        f"- **Base plan of every region**: {what_is_left(standing.left.base_plan)}",
+        f"- **And refinement, at most**: {what_is_left(standing.left.with_refinement)}",
     ])  # fmt: skip
-
-
-def _api(state: ApiState | None) -> str:
-    if state is None:
-        return "no keys are set (NAVER_CLIENT_ID and NAVER_CLIENT_SECRET)"
-    used = f"{state.used_today:,} of {state.daily_quota:,} calls used today"
-    if state.blocked_why:
-        return f"{used}; blocked: {_cell(state.blocked_why)}"
-    if state.closed_until:
-        return f"{used}; closed until {_when(state.closed_until)}: {_cell(state.closed_why or '')}"
-    return f"{used}; open, resets {_when(state.resets_at)}"
-
-
-def _left(found: Forecast) -> str:
-    if not found.calls:
-        return "done"
-    days = f"{found.days} day{'s' * (found.days != 1)}"
-    return f"{found.calls:,} calls left on {days}, done {_when(found.done_at)} at the earliest"
 
 
 def _failures(failed: Sequence[RegionRow]) -> str:
@@ -138,7 +119,7 @@ def _failures(failed: Sequence[RegionRow]) -> str:
 
 
 def _next_try(region: RegionRow) -> str:
-    return _when(region.retry_at) if region.retry_at else "when asked: `mohe retry`"
+    return kst(region.retry_at) if region.retry_at else "when asked: `mohe retry`"
 
 
 def _provinces(regions: Sequence[RegionRow]) -> str:
@@ -167,7 +148,3 @@ def _cell(text: str) -> str:
     line = " ".join(text.split())
     short = line if len(line) <= REASON_LENGTH else f"{line[:REASON_LENGTH]}…"
     return "".join(f"\\{letter}" if letter in "\\`*_[]<>|!#" else letter for letter in short)
-
-
-def _when(moment: dt.datetime) -> str:
-    return f"{moment.astimezone(KST):%Y-%m-%d %H:%M} KST"

@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from mohe_assets.errors import SettingsError
+from mohe_assets.forecast import KST
 
 DEFAULT_KEYWORDS = (
     "카페", "레스토랑", "음식점", "베이커리", "디저트", "공원", "박물관", "미술관",
@@ -30,9 +31,8 @@ CLASSIC_CALLS_PER_SECOND = 10.0
 HUB_CALLS_PER_SECOND = 50.0
 MAX_KEYWORD_LENGTH = 50
 LOG_FORMATS = ("text", "json")
-_KST = dt.timezone(dt.timedelta(hours=9))
-CLASSIC_ENDS_AT = dt.datetime(2027, 7, 1, tzinfo=_KST)  # 2027-06-30 24:00
-CLASSIC_WARNS_FROM = dt.datetime(2027, 1, 1, tzinfo=_KST)
+CLASSIC_ENDS_AT = dt.datetime(2027, 7, 1, tzinfo=KST)  # 2027-06-30 24:00
+CLASSIC_WARNS_FROM = dt.datetime(2027, 1, 1, tzinfo=KST)
 # Unless MOHE_WORKER_THREADS says otherwise: as many searches in flight as the rate asks for if each takes a tenth of a second,
 # which is twice what the APIs need, between these bounds. The lower one serves both APIs' own limits; the upper is what a
 # kill may make repeat, and more than a process can make use of.

@@ -8,7 +8,7 @@ import typer
 from mohe_assets import settings as settings_module
 from mohe_assets.errors import SettingsError
 from mohe_assets.platform import Platform
-from mohe_assets.store import api_budget
+from mohe_assets.store import api_state
 
 REGIONS = "Codes, partition keys or names, such as 11680 or '서울특별시 강남구'"
 NAMED_AT_MOST = 20
@@ -18,9 +18,10 @@ SHORTEST_RUN = 4
 def retry(regions: Annotated[list[str] | None, typer.Argument(help=f"{REGIONS}; every failed region if none.")] = None) -> None:
     """Make failed regions PENDING again, now and with their count of failures at zero. What they have stored stays."""
     with Platform.open(settings_module.load()) as platform:
-        codes = _codes(regions, platform)
+        names = platform.regions.leaf_names()
+        codes = _codes(regions, names)
         retried = platform.checkpoints.retry(codes or None)
-        typer.echo(_said(retried, platform, "PENDING again"))
+        typer.echo(_said(retried, names, "PENDING again"))
         _say_others(codes, retried, platform, "not FAILED")
 
 
@@ -29,10 +30,11 @@ def new_round(
 ) -> None:
     """Make completed regions PENDING again, to be collected anew. Their places stay, and so does the ledger of earlier rounds."""
     with Platform.open(settings_module.load()) as platform:
-        codes = _codes(regions, platform)
+        names = platform.regions.leaf_names()
+        codes = _codes(regions, names)
         anew = platform.checkpoints.new_round(codes or None)
         calls = len(anew) * len(platform.settings.mohe_search_keywords)
-        typer.echo(_said(anew, platform, f"PENDING for a new round of {calls:,} calls at least"))
+        typer.echo(_said(anew, names, f"PENDING for a new round of {calls:,} calls at least"))
         _say_others(codes, anew, platform, "not COMPLETED")
 
 
@@ -49,10 +51,11 @@ def release(
     if regions and run:
         raise typer.BadParameter("either regions or --run")
     with Platform.open(settings_module.load()) as platform:
+        names = platform.regions.leaf_names()
         if regions:
-            codes = _codes(regions, platform)
+            codes = _codes(regions, names)
             taken = platform.checkpoints.take_back(codes)
-            typer.echo(_said(taken, platform, "taken back"))
+            typer.echo(_said(taken, names, "taken back"))
             _say_others(codes, taken, platform, "not PROCESSING")
             return
         executions = platform.executions
@@ -61,7 +64,7 @@ def release(
         else:
             burial = executions.bury_dead(platform.checkpoints)
         typer.echo(f"{_count(burial.dead_runs, 'run')} declared dead{_list([one[:8] for one in burial.dead_runs])}.")
-        typer.echo(_said(burial.regions, platform, "taken back"))
+        typer.echo(_said(burial.regions, names, "taken back"))
         if living := executions.running():
             typer.echo(
                 f"Alive: {', '.join(one[:8] for one in living)}. `mohe release --run RUN` takes back what one of them holds."
@@ -72,12 +75,11 @@ def unblock() -> None:
     """Let refused credentials be tried again: the next run finds out with one call. Changed ones need no unblocking."""
     with Platform.open(settings_module.load()) as platform:
         api = platform.account.api
-        count = api_budget.unblock(platform.database, api)
+        count = api_state.unblock(platform.database, api)
     typer.echo(f"{api} is unblocked." if count else f"{api} was not blocked.")
 
 
-def _codes(words: Sequence[str] | None, platform: Platform) -> list[str]:
-    names = platform.regions.leaf_names() if words else {}
+def _codes(words: Sequence[str] | None, names: dict[str, str]) -> list[str]:
     return [_code(word, names) for word in words or ()]
 
 
@@ -99,8 +101,7 @@ def _run(beginning: str, running: Sequence[str]) -> str:
     return found[0]
 
 
-def _said(codes: Sequence[str], platform: Platform, what: str) -> str:
-    names = platform.regions.leaf_names() if codes else {}
+def _said(codes: Sequence[str], names: dict[str, str], what: str) -> str:
     return f"{_count(codes, 'region')} {what}{_list([' '.join((code, names.get(code, ''))).strip() for code in codes])}."
 
 

@@ -3,15 +3,13 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mohe_assets import settings as settings_module
-from mohe_assets.cli.env import environment
+from mohe_assets.cli.env import environment, program
 from mohe_assets.databases import locate, prepare
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.platform import Platform
@@ -50,7 +48,7 @@ def migrate(
 
 def _migrate_dagster(variables: Mapping[str, str]) -> None:
     """Makes Dagster's tables, too, so that nobody who comes later needs the right to."""
-    command = [str(Path(sys.executable).with_name("dagster")), "instance", "migrate"]
+    command = [program("dagster"), "instance", "migrate"]
     done = subprocess.run(  # noqa: S603 - our own command
         command, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )

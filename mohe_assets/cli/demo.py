@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from mohe_assets import settings as settings_module
-from mohe_assets.cli.env import environment
+from mohe_assets.cli.env import environment, program
 from mohe_assets.cli.simulated import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, simulated
 from mohe_assets.collect import INTERRUPTED_FOUND
 from mohe_assets.databases import prepare
@@ -53,7 +52,7 @@ def _collect(console: Console, platform: Platform, settings: Settings, variables
     """Runs the batch job in a process of its own, as a person would; returns its exit status."""
     log_path = settings.home / "logs" / f"place_ingestion_batch-{time.strftime('%Y%m%d-%H%M%S')}.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    dagster = str(Path(sys.executable).with_name("dagster"))
+    dagster = program("dagster")
     command = [dagster, "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch"]
     console.print(f"Running place_ingestion_batch; its log is {log_path}")
     with log_path.open("w+", encoding="utf-8", errors="replace") as log, _batch(command, variables, log) as process:
@@ -172,9 +171,9 @@ To interrupt it and see it resume, start anew and press Ctrl-C, or kill -9 it, a
 The embedded PostgreSQL goes on running; {mohe} db stop ends it."""
 
 
-def _as_typed(program: str) -> str:
+def _as_typed(name: str) -> str:
     """The command as a person here can type it: by its path if it is not on the PATH."""
-    path = Path(sys.executable).with_name(program)
+    path = Path(program(name))
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -40,6 +40,11 @@ def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
     }
 
 
+def program(name: str) -> str:
+    """A command of this environment, whatever the PATH says."""
+    return str(Path(sys.executable).with_name(name))
+
+
 def place(path: Path, content: bytes) -> None:
     """Writes a file that other processes may be reading or writing at this moment: containers share DAGSTER_HOME."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as draft:

@@ -10,39 +10,40 @@ from rich.console import Console
 from rich.table import Table
 
 from mohe_assets import settings as settings_module
-from mohe_assets.forecast import KST, NEVER, Allowance, Forecast, forecast
+from mohe_assets.forecast import KST, Allowance, Left, all_left
 from mohe_assets.platform import Platform
 from mohe_assets.regions import bundled_snapshot
 from mohe_assets.settings import classic_ends
 from mohe_assets.store.overview import WorkLeft
+from mohe_assets.wording import done_when
 
 
 def plan(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False) -> None:
     """Show the calls a collection still takes, and when they are made at the earliest. Sends none."""
     with Platform.open(settings_module.load()) as platform:
         left = platform.work_left()
-        allowance = platform.allowance()
+        allowance = platform.allowance(platform.api_state())
         keywords = len(platform.settings.mohe_search_keywords)
     if not left.regions:
         regions = len(bundled_snapshot().leaves)
         depth = max(0, platform.settings.mohe_max_calls_per_region - keywords) * regions
         left = WorkLeft(regions=regions, base=regions * keywords, depth=depth)
     now = dt.datetime.now(KST)
-    base = forecast(left.base, allowance, now=now)
-    deepest = forecast(left.base + left.depth, allowance, now=now)
+    found = all_left(left.base, left.depth, allowance, now=now)
     warning = classic_ends(now, platform.settings.uses_hub)
     if as_json:
-        found = {"regions": left.regions, "keywords": keywords, "allowance": asdict(allowance), "base": asdict(base)}
-        typer.echo(json.dumps({**found, "with_refinement": asdict(deepest), "warning": warning}, default=str, indent=2))
+        shown = {"regions": left.regions, "keywords": keywords, "allowance": asdict(allowance), "base": asdict(found.base_plan)}
+        shown |= {"with_refinement": asdict(found.with_refinement), "warning": warning}
+        typer.echo(json.dumps(shown, default=str, indent=2))
         return
-    Console().print(_table(left, keywords, allowance, base, deepest))
+    Console().print(_table(left, keywords, allowance, found))
     if warning:
         typer.echo(warning)
     if not platform.settings.mohe_refine:
         typer.echo("MOHE_REFINE is false: refinement begins only when somebody runs refine_places.")
 
 
-def _table(left: WorkLeft, keywords: int, allowance: Allowance, base: Forecast, deepest: Forecast) -> Table:
+def _table(left: WorkLeft, keywords: int, allowance: Allowance, found: Left) -> Table:
     title = (
         f"{left.regions} regions × {keywords} keywords; {allowance.left_today:,} of {allowance.daily_quota:,} calls left today, "
         f"{allowance.calls_per_second:g} a second"
@@ -50,12 +51,6 @@ def _table(left: WorkLeft, keywords: int, allowance: Allowance, base: Forecast, 
     if allowance.monthly_quota is not None:
         title += f"; {allowance.left_month:,} of {allowance.monthly_quota:,} left this month"
     table = Table("", "calls left", "days", "done at the earliest", title=title, title_justify="left")
-    table.add_row("base plan of every region", f"{base.calls:,}", str(base.days), _when(base))
-    table.add_row("and refinement, at most", f"{deepest.calls:,}", str(deepest.days), _when(deepest))
+    for name, until in (("base plan of every region", found.base_plan), ("and refinement, at most", found.with_refinement)):
+        table.add_row(name, f"{until.calls:,}", str(until.days), done_when(until))
     return table
-
-
-def _when(found: Forecast) -> str:
-    if found.done_at == NEVER:
-        return "never"
-    return f"{found.done_at.astimezone(KST):%Y-%m-%d %H:%M} KST" if found.calls else "done"

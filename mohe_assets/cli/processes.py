@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mohe_assets import settings as settings_module
-from mohe_assets.cli.env import environment, place
+from mohe_assets.cli.env import environment, place, program
 from mohe_assets.databases import ready
 from mohe_assets.errors import MoheError, SettingsError
 from mohe_assets.platform import Platform
@@ -75,11 +75,11 @@ def code_server_command(host: str, port: int) -> list[str]:
 
 
 def daemon_command(workspace: Path) -> list[str]:
-    return [_program("dagster-daemon"), "run", "-w", str(workspace), *_log_format()]
+    return [program("dagster-daemon"), "run", "-w", str(workspace), *_log_format()]
 
 
 def webserver_command(workspace: Path, host: str, port: int) -> list[str]:
-    return [_program("dagster-webserver"), "-w", str(workspace), "-h", host, "-p", str(port), *_log_format()]
+    return [program("dagster-webserver"), "-w", str(workspace), "-h", host, "-p", str(port), *_log_format()]
 
 
 def _log_format() -> list[str]:
@@ -101,7 +101,7 @@ def refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:
         if platform.regions.last_refresh() is not None:
             return
     typer.echo("There are no regions yet: refreshing them first.")
-    command = [_program("dagster"), "job", "execute", "-m", "mohe_assets.definitions", "-j", "refresh_regions"]
+    command = [program("dagster"), "job", "execute", "-m", "mohe_assets.definitions", "-j", "refresh_regions"]
     if subprocess.run(command, env=dict(variables), check=False).returncode:  # noqa: S603 - our own command
         raise MoheError("The regions could not be refreshed; the reason is above.")
 
@@ -139,7 +139,3 @@ def _wait_for(host: str, port: int) -> None:
 def _become(command: Sequence[str], variables: Mapping[str, str]) -> NoReturn:
     sys.stdout.flush()
     os.execve(command[0], list(command), dict(variables))  # noqa: S606 - it takes over this process, and its signals
-
-
-def _program(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))

@@ -15,22 +15,15 @@ from rich.table import Table
 
 from mohe_assets import settings as settings_module
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.forecast import KST, Forecast, forecast
+from mohe_assets.forecast import KST, Left, all_left
 from mohe_assets.platform import Platform
 from mohe_assets.settings import classic_ends
-from mohe_assets.store.api_budget import ApiState
+from mohe_assets.store.api_state import ApiState
 from mohe_assets.store.checkpoints import Progress
 from mohe_assets.store.overview import Overview, RunRow
+from mohe_assets.wording import the_apis_day, what_is_left
 
 SECONDS_BETWEEN_LOOKS = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Left:
-    """The calls the collection still takes, and when they are made at the earliest: under rate and quota, without refusals."""
-
-    base_plan: Forecast
-    with_refinement: Forecast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +82,7 @@ def _watch(platform: Platform) -> None:
 
 def _read(platform: Platform) -> Status:
     settings, now = platform.settings, dt.datetime.now(KST)
-    left, allowance = platform.work_left(), platform.allowance()
+    left, state = platform.work_left(), platform.api_state()
     return Status(
         schema_version=1,
         at=now,
@@ -97,12 +90,9 @@ def _read(platform: Platform) -> Status:
         region_type=settings.checkpoint_region_type,
         progress=platform.checkpoints.progress(),
         overview=platform.overview(),
-        left=Left(
-            base_plan=forecast(left.base, allowance, now=now),
-            with_refinement=forecast(left.base + left.depth, allowance, now=now),
-        ),
+        left=all_left(left.base, left.depth, platform.allowance(state), now=now),
         calls_per_second_allowed=settings.calls_per_second,
-        api=platform.api_state(),
+        api=state,
         warnings=tuple(filter(None, [classic_ends(now, settings.uses_hub)])),
     )
 
@@ -117,11 +107,11 @@ def _show(found: Status) -> Group:
     table.add_row("searches", f"{overview.searches:,} stored, {overview.calls:,} calls, in this round")
     table.add_row("rate", _rate(found))
     if progress.total:
-        table.add_row("base plan", _left(found.left.base_plan))
-        table.add_row("all depth", _left(found.left.with_refinement))
+        table.add_row("base plan", what_is_left(found.left.base_plan))
+        table.add_row("all depth", what_is_left(found.left.with_refinement))
     else:
         table.add_row("", "no regions yet: the first run, or `mohe up`, downloads their list")
-    table.add_row("API", escape(_api(found.api)))
+    table.add_row("API", the_apis_day(found.api, quote=escape))
     table.add_row("runs", _lives(overview.runs))
     parts: list[RenderableType] = [table, *(f"[yellow]{escape(warning)}[/]" for warning in found.warnings)]
     if overview.failures:
@@ -140,26 +130,6 @@ def _rate(found: Status) -> str:
         )
     last = f"; the last answer came {_moment(rate.last_answer_at)}" if rate.last_answer_at else ""
     return f"no call was answered in the last {rate.seconds:.0f} s{last}"
-
-
-def _left(found: Forecast) -> str:
-    if not found.calls:
-        return "done"
-    days = f"{found.days} day{'s' * (found.days != 1)}"
-    return f"{found.calls:,} calls on {days}, done {found.done_at.astimezone(KST):%Y-%m-%d %H:%M} KST at the earliest"
-
-
-def _api(state: ApiState | None) -> str:
-    if state is None:
-        return "no keys are set (NAVER_CLIENT_ID and NAVER_CLIENT_SECRET)"
-    text = f"{state.used_today:,} of {state.daily_quota:,} calls used today"
-    if state.monthly_quota is not None:
-        text += f", {state.used_this_month:,} of {state.monthly_quota:,} this month"
-    if state.blocked_why:
-        return f"{text}; BLOCKED: {state.blocked_why}; put it right, or `mohe unblock`"
-    if state.closed_until:
-        return f"{text}; closed until {_moment(state.closed_until)}: {state.closed_why}"
-    return f"{text}; open, resets {_moment(state.resets_at)}"
 
 
 def _lives(runs: tuple[RunRow, ...]) -> str:

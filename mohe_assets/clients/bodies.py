@@ -6,12 +6,11 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from enum import StrEnum
-from zoneinfo import ZoneInfo
 
 from mohe_assets.clients.transport import Answer
 from mohe_assets.errors import ApiBlocked, ApiError, RateLimited, TransientApiError
+from mohe_assets.forecast import KST
 
-KST = ZoneInfo("Asia/Seoul")
 MAX_QUOTED = 120  # characters of a server's own text in our messages
 SERVER_ERRORS = range(500, 600)
 SUCCESSES = range(200, 300)

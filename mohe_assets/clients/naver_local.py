@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self, cast
 
-from mohe_assets.clients.bodies import KST
 from mohe_assets.clients.credentials import HeaderCredentials
 from mohe_assets.clients.http import CallGate, HttpClient, RetryPolicy
 from mohe_assets.clients.naver_answers import read_search
 from mohe_assets.clients.transport import Answer, Timeouts
 from mohe_assets.errors import SettingsError
+from mohe_assets.forecast import KST
 from mohe_assets.search_plan import Sort
 
 DISPLAY = 5  # the most either generation gives; there is no second page

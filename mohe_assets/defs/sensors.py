@@ -16,7 +16,7 @@ from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.run_tags import REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, regions_label
 from mohe_assets.forecast import KST
 from mohe_assets.platform import Platform
-from mohe_assets.store.api_budget import read_state
+from mohe_assets.store.api_state import read_state
 from mohe_assets.store.checkpoints import Progress
 
 INTERVAL_SECONDS = 5

@@ -10,7 +10,6 @@ client's own clock, and knows neither a day's quota nor the server's refusals, w
 """
 
 import datetime as dt
-import hashlib
 import logging
 import threading
 import time
@@ -22,7 +21,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mohe_assets.errors import ApiBlocked, ApiError, DatabaseUnavailable, QuotaExhausted, RateLimited, StopRequested
-from mohe_assets.store.database import Database, rows, statement
+from mohe_assets.store.api_state import ApiAccount, read_state
+from mohe_assets.store.database import Database, statement
 
 log = logging.getLogger(__name__)
 
@@ -76,111 +76,6 @@ BLOCK = """
 UPDATE api_budget SET blocked = :credentials, blocked_at = budget_clock(), blocked_why = :why, probing_since = NULL, proven = NULL
  WHERE api = :api AND account = :account
 """
-UNBLOCK = """
-UPDATE api_budget SET blocked = NULL, blocked_at = NULL, blocked_why = NULL WHERE api = :api AND blocked IS NOT NULL
-"""
-STATE = """
-SELECT CASE WHEN b.blocked = :credentials THEN b.blocked_why END AS blocked_why,
-       CASE WHEN b.exhausted_until > budget_clock() THEN b.exhausted_until END AS exhausted_until, b.exhausted_why,
-       coalesce(u.reserved - u.refused_rate - u.refused_quota, 0) AS used_today,
-       coalesce(u.refused_rate, 0) AS refused_rate, coalesce(u.refused_quota, 0) AS refused_quota,
-       budget_midnight(budget_day(budget_clock()) + 1) AS resets_at,
-       (SELECT coalesce(sum(m.reserved - m.refused_rate - m.refused_quota), 0)::int FROM api_usage m
-         WHERE (m.api, m.account) = (me.api, me.account)
-           AND m.day >= date_trunc('month', budget_day(budget_clock()))::date) AS used_this_month,
-       budget_midnight((date_trunc('month', budget_day(budget_clock())) + interval '1 month')::date) AS month_resets_at
-  FROM (SELECT CAST(:api AS text) AS api, CAST(:account AS text) AS account) me
-  LEFT JOIN api_budget b USING (api, account)
-  LEFT JOIN api_usage u ON (u.api, u.account, u.day) = (b.api, b.account, budget_day(budget_clock()))
-"""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ApiAccount:
-    """Whose calls are counted. Digests stand for the client id and for the credentials; neither is ever stored."""
-
-    api: str
-    account: str
-    credentials: str
-    calls_per_second: float
-    daily_quota: int
-    monthly_quota: int | None = None
-
-    @classmethod
-    def of(cls, api: str, client_id: str, client_secret: str, *, rate: float, daily: int, monthly: int | None) -> "ApiAccount":
-        return cls(
-            api=api,
-            account=_digest(api, client_id),
-            credentials=_digest(api, client_id, client_secret),
-            calls_per_second=rate,
-            daily_quota=daily,
-            monthly_quota=monthly,
-        )
-
-    @property
-    def key(self) -> dict[str, object]:
-        return {"api": self.api, "account": self.account, "credentials": self.credentials}
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(("mohe-assets", *parts)).encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ApiState:
-    """What an API allows at this moment. `closed_until` is set while a quota is used up, by our count or theirs.
-
-    `monthly_quota` is None for an API that has none.
-    """
-
-    used_today: int
-    daily_quota: int
-    used_this_month: int
-    monthly_quota: int | None
-    refused_rate: int
-    refused_quota: int
-    resets_at: dt.datetime
-    blocked_why: str | None
-    closed_until: dt.datetime | None
-    closed_why: str | None
-
-    @property
-    def open(self) -> bool:
-        return self.blocked_why is None and self.closed_until is None
-
-    @property
-    def used_up(self) -> bool:
-        """By our own count, of the day or of the month."""
-        month_is = self.monthly_quota is not None and self.used_this_month >= self.monthly_quota
-        return month_is or self.used_today >= self.daily_quota
-
-
-def read_state(database: Database, account: ApiAccount) -> ApiState:
-    """State for the sensor, the status command and the report; reserves nothing."""
-    row = database.transact(lambda connection: rows(connection, STATE, **account.key))[0]
-    closed_until, closed_why = row["exhausted_until"], row["exhausted_why"]
-    # In the order in which a reservation meets them.
-    if closed_until is None and account.monthly_quota is not None and row["used_this_month"] >= account.monthly_quota:
-        closed_until, closed_why = row["month_resets_at"], f"the month's {account.monthly_quota} calls are used"
-    if closed_until is None and row["used_today"] >= account.daily_quota:
-        closed_until, closed_why = row["resets_at"], f"the day's {account.daily_quota} calls are used"
-    return ApiState(
-        used_today=row["used_today"],
-        daily_quota=account.daily_quota,
-        used_this_month=row["used_this_month"],
-        monthly_quota=account.monthly_quota,
-        refused_rate=row["refused_rate"],
-        refused_quota=row["refused_quota"],
-        resets_at=row["resets_at"],
-        blocked_why=row["blocked_why"],
-        closed_until=closed_until,
-        closed_why=closed_why if closed_until else None,
-    )
-
-
-def unblock(database: Database, api: str) -> int:
-    """A person says that the refused credentials work again; returns how many accounts were blocked."""
-    return database.transact(lambda connection: connection.execute(statement(UNBLOCK), {"api": api}).rowcount)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

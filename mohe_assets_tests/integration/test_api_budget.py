@@ -14,7 +14,8 @@ from sqlalchemy import Connection, text
 
 from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, StopRequested, TransientApiError
 from mohe_assets.store import api_budget
-from mohe_assets.store.api_budget import HEADROOM, MOST_AHEAD, PROBE_SECONDS, ApiAccount, SharedBudget, read_state, unblock
+from mohe_assets.store.api_budget import HEADROOM, MOST_AHEAD, PROBE_SECONDS, SharedBudget
+from mohe_assets.store.api_state import ApiAccount, read_state, unblock
 from mohe_assets.store.database import Database, rows
 
 KST = dt.timezone(dt.timedelta(hours=9))

@@ -16,7 +16,7 @@ import pytest
 
 from mohe_assets.cli import status
 from mohe_assets.cli.status import JSON
-from mohe_assets.store.api_budget import ApiAccount
+from mohe_assets.store.api_state import ApiAccount
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
 from mohe_assets_tests.conftest import Environment

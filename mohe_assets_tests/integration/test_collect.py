@@ -22,7 +22,7 @@ from mohe_assets.regions import bundled_snapshot
 from mohe_assets.search_plan import Search
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources import Answer
-from mohe_assets.store.api_budget import read_state
+from mohe_assets.store.api_state import read_state
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.test_checkpoints import Store

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mohe_assets.clients.bodies import KST, sniff
+from mohe_assets.clients.bodies import sniff
 from mohe_assets.clients.naver_answers import read_search
 from mohe_assets.clients.naver_local import CLASSIC, HUB, Dialect
 from mohe_assets.clients.transport import Answer
@@ -17,6 +17,7 @@ from mohe_assets.errors import (
     RateLimited,
     TransientApiError,
 )
+from mohe_assets.forecast import KST
 
 NOON = datetime(2026, 11, 3, 12, 0, tzinfo=KST)
 ITEM = {

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from mohe_assets.clients.bodies import KST
 from mohe_assets.clients.region_answers import RegionPage, read_page
 from mohe_assets.clients.transport import Answer
 from mohe_assets.errors import AnswerChanged, ApiBlocked, ApiError, QuotaExhausted, RateLimited, TransientApiError
+from mohe_assets.forecast import KST
 
 NOON = datetime(2026, 11, 3, 12, 0, tzinfo=KST)
 ROW = {"region_cd": "1168000000", "locatadd_nm": "서울특별시 강남구 ", "locat_order": 2, "locat_rm": " "}

@@ -8,7 +8,7 @@ from matplotlib.ft2font import FT2Font
 from pylopdf_fonts_ko import sans_path
 
 from mohe_assets.catalog import COLUMNS
-from mohe_assets.forecast import Forecast
+from mohe_assets.forecast import Forecast, Left
 from mohe_assets.report import FAILED_SHOWN, Standing, markdown
 from mohe_assets.report_picture import dots_of, draw, short_name
 from mohe_assets.store.report import RegionRow, TimelineRow
@@ -25,7 +25,7 @@ def region(code: str = "11680", status: str = "COMPLETED", places: int = 1, reas
 
 def report(*regions: RegionRow) -> str:
     done = Forecast(calls=0, days=0, done_at=NOW)
-    standing = Standing(at=NOW, regions=regions, timeline=(), places=0, api=None, base=done, deepest=done)
+    standing = Standing(at=NOW, regions=regions, timeline=(), places=0, api=None, left=Left(base_plan=done, with_refinement=done))
     return markdown(standing, picture="report.png")
 
 

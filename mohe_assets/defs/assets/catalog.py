@@ -70,7 +70,7 @@ def _report_metadata(report: Report) -> dict[str, dg.MetadataValue]:
         "failed": dg.MetadataValue.int(len(standing.failed)),
         "places": dg.MetadataValue.int(standing.places),
         "calls": dg.MetadataValue.int(standing.calls),
-        "calls_left": dg.MetadataValue.int(standing.base.calls),
+        "calls_left": dg.MetadataValue.int(standing.left.base_plan.calls),
         REPORT: dg.MetadataValue.path(report.folder / REPORT),
         PICTURE: dg.MetadataValue.path(report.folder / PICTURE),
     }
