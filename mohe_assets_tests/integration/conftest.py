@@ -1,4 +1,4 @@
-"""The command `mohe` in this process."""
+"""A few regions in a database, and the command `mohe` in this process."""
 
 import os
 import sys
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import pytest
 
 from mohe_assets import cli
+from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.integration.stores import Store
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,12 @@ class Ended:
 
 
 Mohe = Callable[..., Ended]
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    """Six regions, PENDING."""
+    return Store.of(database)
 
 
 @pytest.fixture

@@ -6,14 +6,9 @@ from mohe_assets.errors import LeaseLost
 from mohe_assets.regions import bundled_snapshot
 from mohe_assets.store.database import Database
 from mohe_assets_tests.integration.conftest import Mohe
-from mohe_assets_tests.integration.test_checkpoints import CODES, Store
+from mohe_assets_tests.integration.stores import CODES, Store
 
 GANGNAM = "서울특별시 강남구"
-
-
-@pytest.fixture
-def store(database: Database) -> Store:
-    return Store.of(database)
 
 
 class TestRetry:

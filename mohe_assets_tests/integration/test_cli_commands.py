@@ -19,14 +19,9 @@ from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import EmbeddedServer
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.conftest import Ended, Mohe
-from mohe_assets_tests.integration.test_checkpoints import CODES, Store
+from mohe_assets_tests.integration.stores import CODES, Store
 
 DAGSTER = Path(sys.executable).with_name("dagster")
-
-
-@pytest.fixture
-def store(database: Database) -> Store:
-    return Store.of(database)
 
 
 class TestDatabase:

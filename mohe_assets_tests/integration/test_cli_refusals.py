@@ -13,7 +13,7 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.store import schema
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.test_checkpoints import Store
+from mohe_assets_tests.integration.stores import Store
 
 BIN = Path(sys.executable).parent
 STATUS = ("mohe", "status")
@@ -24,11 +24,6 @@ JOB = ("dagster", "job", "execute", "-m", "mohe_assets.definitions", "-j", "plac
 NOWHERE = "postgresql://someone:recognisable-password@127.0.0.1:1/mohe"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def store(database: Database) -> Store:
-    return Store.of(database)
 
 
 @pytest.fixture

@@ -21,14 +21,9 @@ from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.conftest import Mohe
-from mohe_assets_tests.integration.test_checkpoints import Store, place
+from mohe_assets_tests.integration.stores import Store, place
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture
-def store(database: Database) -> Store:
-    return Store.of(database)
 
 
 def test_json_has_what_a_script_needs_and_fits_the_published_schema(mohe: Mohe, store: Store) -> None:

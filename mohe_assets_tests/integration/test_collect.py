@@ -25,7 +25,7 @@ from mohe_assets.sources import Answer
 from mohe_assets.store.api_state import read_state
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.test_checkpoints import Store
+from mohe_assets_tests.integration.stores import Store
 from mohe_assets_tests.recovery.processes import until
 
 CODES = frozenset({"11110", "11140", "11680", "36110", "41111", "50110"})

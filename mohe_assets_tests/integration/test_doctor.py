@@ -20,15 +20,10 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import EmbeddedServer
 from mohe_assets_tests.integration.conftest import Ended, Mohe
-from mohe_assets_tests.integration.test_checkpoints import Store
+from mohe_assets_tests.integration.stores import Store
 
 NEEDLES = ("GovtNeedle7731", "SecretNeedle9083", "PasswordNeedle1207")
 Examine = Callable[..., dict[str, dict[str, Any]]]
-
-
-@pytest.fixture
-def store(database: Database) -> Store:
-    return Store.of(database)
 
 
 @pytest.fixture(autouse=True)

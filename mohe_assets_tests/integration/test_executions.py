@@ -10,14 +10,8 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending, Process, host_identity
-from mohe_assets_tests.integration.test_checkpoints import Store, place, plan_of
-
-
-@pytest.fixture
-def store(database: Database) -> Store:
-    return Store.of(database)
+from mohe_assets_tests.integration.stores import Store, place, plan_of
 
 
 def run_row(store: Store, run_id: str = "run") -> dict[str, object]:

@@ -18,7 +18,7 @@ from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.test_checkpoints import Store
+from mohe_assets_tests.integration.stores import Store
 
 CODES = ("11110", "11140", "11680", "36110", "41111", "50110")
 KEYWORDS = ("카페", "공원")

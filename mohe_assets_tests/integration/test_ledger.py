@@ -13,14 +13,9 @@ from mohe_assets.places import SetAside, SetAsideReason
 from mohe_assets.regions import bundled_snapshot
 from mohe_assets.store.database import Database
 from mohe_assets.store.ledger import AttributedPlace, ListChanged, StoredSearch
-from mohe_assets_tests.integration.test_checkpoints import ANSWERED, CODES, Store, place, plan_of
+from mohe_assets_tests.integration.stores import ANSWERED, CODES, Store, place, plan_of
 
 ODD = "'따옴표' \"둘\" 100% %s %(x)s \\n \\ ☕🏞 :name ::text {} $1 ; -- 가나다"
-
-
-@pytest.fixture
-def store(database: Database) -> Store:
-    return Store.of(database)
 
 
 def searches(store: Store) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from mohe_assets.metrics import CollectionMetrics
 from mohe_assets.platform import Platform
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.test_checkpoints import Store, place
+from mohe_assets_tests.integration.stores import Store, place
 
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"

@@ -15,7 +15,7 @@ from mohe_assets.platform import Platform
 from mohe_assets.region_work import SLICE_SEARCHES, Outcome, RegionOutcome
 from mohe_assets.simulator.server import Simulator
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.test_checkpoints import Store
+from mohe_assets_tests.integration.stores import Store
 from mohe_assets_tests.recovery.processes import repeated
 
 KEYWORDS = ("카페", "음식점", "공원")

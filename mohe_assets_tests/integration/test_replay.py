@@ -20,7 +20,7 @@ from mohe_assets.store.executions import Ending
 from mohe_assets.store.ledger import attributed
 from mohe_assets.store.replay import Reading, Replays, StoredAnswer
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.test_checkpoints import Store
+from mohe_assets_tests.integration.stores import Store
 from mohe_assets_tests.integration.test_collect import collect, few, no_waiting, open_platform, store
 
 __all__ = ["few", "no_waiting", "open_platform", "store"]  # fixtures

@@ -16,7 +16,7 @@ from mohe_assets.platform import Platform
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database, rows
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.test_checkpoints import CODES, Store
+from mohe_assets_tests.integration.stores import CODES, Store
 
 FEW, MANY = ("카페", "공원"), ("카페", "공원", "서점", "요가", "미술관", "영화관", "박물관")
 # The only one there is to store, and the two of the budget, of which how many are sent depends on how fast calls are made.
