@@ -138,7 +138,7 @@ def _backfill_what_is_missing(plot: Plot) -> None:
 
 BATCH = Contestant(
     name="mohe-assets, batch job",
-    guarantee="one transaction a search; a kill repeats the searches in flight",
+    guarantee="a search is stored all or nothing; a kill repeats the searches in flight",
     command=lambda _plot: _program("dagster", "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch"),
     ours=True,
 )

@@ -19,9 +19,9 @@ from benchmarks.programs import ProgramFailed
 from mohe_assets.store.database import Database
 
 COUNTED = Scenario(
-    name="counted", entries=[Entry(who=one, regions=32) for one in (CEILING, BATCH, DLT_TUNED, SCRAPY, SEQUENTIAL)]
+    name="counted", entries=[Entry(who=one, regions=128) for one in (CEILING, BATCH, DLT_TUNED, SCRAPY, SEQUENTIAL)]
 )
-SIZED = Scenario(name="sized", entries=[Entry(who=BATCH, regions=48)])
+SIZED = Scenario(name="sized", entries=[Entry(who=BATCH)])
 SIZES = {"10,000 places": (10_000, 1_000), "1,000,000 places": (1_000_000, 100_000)}
 _STATEMENT = re.compile(rb"LOG:  (?:statement|execute [^:]*): ")
 _COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"

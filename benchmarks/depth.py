@@ -4,7 +4,7 @@ import argparse
 import time
 
 from benchmarks.stage import UNLIMITED, Stage, stage, write
-from mohe_assets.collect import Request
+from mohe_assets.flight import Request
 from mohe_assets_tests.recovery.processes import read, repeated
 
 

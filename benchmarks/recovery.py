@@ -41,7 +41,7 @@ def measure(made: Stage, reference: Collected, moments: random.Random, kills: in
     began = time.monotonic()
     idle: list[float] = []
     worker = made.start_worker()
-    for target in sorted(moments.sample(range(1, searches - settings.worker_threads), kills)):
+    for target in sorted(moments.sample(range(1, searches - settings.searches_in_flight), kills)):
         until_received(made, target)
         worker.kill()
         killed_at, before = time.monotonic(), received(made)
@@ -65,7 +65,7 @@ def measure(made: Stage, reference: Collected, moments: random.Random, kills: in
         "searches never answered": searches - len(answers),
         "searches answered more than once": sum(times > 1 for times in answers.values()),
         "answers beyond the first": repeated(answers),
-        "worker threads": settings.worker_threads,
+        "searches in flight": settings.searches_in_flight,
         "places": len(reference.places),
         "places identical to an uninterrupted collection": "yes" if Collected.of(database) == reference else "no",
         "seconds from kill -9 to the next call, median": round(statistics.median(idle), 2) if idle else None,

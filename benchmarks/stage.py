@@ -15,8 +15,8 @@ from pathlib import Path
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment
-from mohe_assets.collect import Request
 from mohe_assets.databases import prepare
+from mohe_assets.flight import Request
 from mohe_assets.platform import Platform
 from mohe_assets.settings import process_environment
 from mohe_assets.simulator.config import SimulatorConfig

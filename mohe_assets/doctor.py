@@ -137,8 +137,8 @@ def _government_key(settings: Settings) -> Finding:
 
 
 def _count_rows(settings: Settings) -> str:
-    with region_client(settings, retry=ONE_TRY) as client:
-        return f"accepted by {settings.mohe_government_api_url}; the list has {client.count_rows():,} rows"
+    rows = region_client(settings, retry=ONE_TRY).count_rows()
+    return f"accepted by {settings.mohe_government_api_url}; the list has {rows:,} rows"
 
 
 def _place_keys(platform: Platform) -> Finding:

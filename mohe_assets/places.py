@@ -21,7 +21,6 @@ _SHORTEST_WGS84 = 9
 
 _TAG = re.compile(r"</?b>", re.IGNORECASE)
 _INTEGER = re.compile(r"-?\d+")
-_SPACE = re.compile(r"\s+")
 
 
 class SetAsideReason(StrEnum):
@@ -113,12 +112,12 @@ def _text(item: Mapping[str, object], field: str) -> str:
         return ""
     if not isinstance(value, str):
         raise _RefusedItem(SetAsideReason.BAD_TEXT)
-    return _SPACE.sub(" ", value).strip()
+    return " ".join(value.split())
 
 
 def clean_title(title: str) -> str:
     """`중화요리<b>본가</b>` → `중화요리본가`: tags first, then entities once, so that `&lt;b&gt;` stays text."""
-    return _SPACE.sub(" ", html.unescape(_TAG.sub("", title))).strip()
+    return " ".join(html.unescape(_TAG.sub("", title)).split())
 
 
 def clean_address(address: str) -> str:

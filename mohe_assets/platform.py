@@ -3,20 +3,23 @@
 Nothing is opened when imported. `Platform.open()` is where a missing server, an old schema or a missing key is noticed.
 """
 
+import asyncio
 import datetime as dt
 import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 
 from mohe_assets.clients.http import CallGate, OpenGate, RetryPolicy
 from mohe_assets.clients.naver_local import CLASSIC, HUB, NaverLocalClient
 from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.clients.transport import Timeouts
-from mohe_assets.collect import CollectionRun, Request
+from mohe_assets.collect import DATABASE_THREADS, CollectionRun
 from mohe_assets.databases import locate, require_current
-from mohe_assets.errors import SettingsError, StopRequested
+from mohe_assets.errors import SettingsError
+from mohe_assets.flight import Request
 from mohe_assets.forecast import KST, Allowance
 from mohe_assets.heartbeat import alive
 from mohe_assets.logs import about
@@ -26,6 +29,7 @@ from mohe_assets.replay import replay
 from mohe_assets.search_plan import Search, Sort, base_plan, plan_digest
 from mohe_assets.settings import Settings, classic_ends
 from mohe_assets.sources import NaverLocalSource
+from mohe_assets.stopping import Stop
 from mohe_assets.store.api_budget import SharedBudget
 from mohe_assets.store.api_state import ApiAccount, ApiState, read_state
 from mohe_assets.store.checkpoints import Checkpoints
@@ -42,9 +46,9 @@ from mohe_assets.sync import Download, RegionSync, sync_regions
 
 log = logging.getLogger(__name__)
 
-# Workers spend most of their time on the API: more of them share these. Three runs stay below a server's usual hundred.
-MOST_CONNECTIONS = 24
 REGION_CALLS_PER_SECOND = 25.0  # the government's limit is 30
+# Most commands do without these. A collection loads them before it begins: in the middle of it all searches would wait for them.
+LOADED_LATE = ("numpy", "mohe_assets.clients.connections")
 ONE_TRY = RetryPolicy(attempts=1, rate_attempts=1)
 
 
@@ -71,8 +75,8 @@ class Platform:
             raise SettingsError(
                 f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed are {' and '.join(REGION_TYPES)}."
             )
-        # One connection per worker up to MOST_CONNECTIONS, one for the heartbeat, one for the caller.
-        database = Database.connect(locate(settings).data, pool_size=min(settings.worker_threads, MOST_CONNECTIONS) + 2)
+        # One more each for the heartbeat and the caller.
+        database = Database.connect(locate(settings).data, pool_size=DATABASE_THREADS + 2)
         try:
             yield cls(settings=settings, database=database)
         finally:
@@ -149,8 +153,7 @@ class Platform:
         return last is None or last.old or last.source != "api"
 
     def _download_regions(self) -> Download:
-        with region_client(self.settings) as client:
-            download = client.download()
+        download = region_client(self.settings).download()
         rows = ((row.region_cd, row.locatadd_nm) for row in download.rows)
         today = dt.datetime.now(KST).date()
         region_type = self.settings.checkpoint_region_type
@@ -237,43 +240,60 @@ class Platform:
 
     @contextmanager
     def collection(self, run_id: str, request: Request, *, total: int = 0) -> Iterator[CollectionRun]:
-        """A run ready to be started; its HTTP connections are closed afterwards."""
+        """A run ready to be started."""
         self.settings.require_collection_keys()
-        stop = threading.Event()
-        budget = SharedBudget(database=self.database, account=self.account, stop=stop)
-        retry = RetryPolicy(sleep=_interruptible(stop))
-        lines = about(batch=self.settings.checkpoint_batch_name, run_id=run_id)
-        with lines, closing(budget), self._place_client(budget, retry) as client:
+        for name in LOADED_LATE:
+            import_module(name)
+        with about(batch=self.settings.checkpoint_batch_name, run_id=run_id):
             if warning := classic_ends(dt.datetime.now(KST), self.settings.uses_hub):
                 log.warning("%s", warning)
             note_plan(self.database, self.settings.checkpoint_batch_name, self.settings.checkpoint_region_type, self._any_plan)
-            source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
-            checkpoints = self.checkpoints
-            ledger = Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id)
-            work = RegionWork(
-                run_id=run_id,
-                limits=Limits(
-                    threads=self.settings.worker_threads,
-                    calls_per_region=self.settings.mohe_max_calls_per_region,
-                    heartbeat_seconds=self.settings.mohe_heartbeat_seconds,
-                ),
-                source=source,
-                index=CachedIndex(self.lifecycle),
-                dongs=self.regions.dongs,
-                checkpoints=checkpoints,
-                refinement=self.refinement,
-                executions=self.executions,
-                ledger=ledger,
-                tallies=CachedTallies(ledger=ledger),
-                stop=stop,
-            )
-            yield CollectionRun(request=request, work=work, total=total)
+            yield CollectionRun(request=request, work=self._region_work(run_id), total=total)
+
+    def _region_work(self, run_id: str) -> RegionWork:
+        stop = Stop()
+        budget = SharedBudget(database=self.database, account=self.account, stop=stop)
+        client = self._place_client(
+            budget, RetryPolicy(sleep=partial(stop.pause, why="Stopped while waiting to try a call again."))
+        )
+        source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
+        checkpoints = self.checkpoints
+        ledger = Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id)
+
+        async def close() -> None:
+            await client.close()
+            await budget.close()
+
+        return RegionWork(
+            run_id=run_id,
+            limits=Limits(
+                in_flight=self.settings.searches_in_flight,
+                calls_per_region=self.settings.mohe_max_calls_per_region,
+                heartbeat_seconds=self.settings.mohe_heartbeat_seconds,
+            ),
+            source=source,
+            index=CachedIndex(self.lifecycle),
+            dongs=self.regions.dongs,
+            checkpoints=checkpoints,
+            refinement=self.refinement,
+            executions=self.executions,
+            ledger=ledger,
+            tallies=CachedTallies(ledger=ledger),
+            stop=stop,
+            close=close,
+        )
 
     def try_place_keys(self) -> None:
         """One call, reserved like every other. Raises the ApiError that answered it, which the shared budget then knows, too."""
-        budget = SharedBudget(database=self.database, account=self.account, stop=threading.Event())
-        with closing(budget), self._place_client(budget, ONE_TRY) as client:
-            client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)
+        asyncio.run(self._try_place_keys())
+
+    async def _try_place_keys(self) -> None:
+        budget = SharedBudget(database=self.database, account=self.account, stop=Stop())
+        try:
+            async with self._place_client(budget, ONE_TRY) as client:
+                await client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)
+        finally:
+            await budget.close()
 
     def _place_client(self, gate: CallGate, retry: RetryPolicy) -> NaverLocalClient:
         settings = self.settings
@@ -301,11 +321,3 @@ def region_client(settings: Settings, *, retry: RetryPolicy | None = None) -> Re
         gate=OpenGate(calls_per_second=REGION_CALLS_PER_SECOND),
         retry=retry,
     )
-
-
-def _interruptible(stop: threading.Event) -> Callable[[float], None]:
-    def sleep(seconds: float) -> None:
-        if stop.wait(seconds):
-            raise StopRequested("Stopped while waiting to try a call again.")
-
-    return sleep

@@ -12,6 +12,7 @@ exhausted answer up to five, which costs the searches below it until they come b
 """
 
 import functools
+import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -170,16 +171,16 @@ class RegionPlan:
             return
         stage = _stage(nodes[0], sort)
         usual, novelty = self._promise.usual_at(stage, nodes[0].keyword), self._promise.novelty_at(stage, new_before)
-        for node in nodes:
-            key = node, sort
-            if key in self._at or key in self._done:
-                continue
-            self._at[key] = len(self._candidates)
-            self._candidates.append(key)
-            row = (usual, novelty, self._kind_at(node), self._dong_at(node.dong))
-            for column, value in zip(self._columns, row, strict=True):
-                column.append(value)
-            self._open.append(1)
+        new = [node for node in dict.fromkeys(nodes) if (node, sort) not in self._at and (node, sort) not in self._done]
+        keys = [(node, sort) for node in new]
+        self._at.update(zip(keys, itertools.count(len(self._candidates))))
+        self._candidates += keys
+        usuals, novelties, kinds, dongs = self._columns
+        usuals.extend([usual] * len(new))
+        novelties.extend([novelty] * len(new))
+        kinds.extend(self._kind_at(node) for node in new)
+        dongs.extend(self._dong_at(node.dong) for node in new)
+        self._open.extend([1.0] * len(new))
 
     def _kind_at(self, node: _Node) -> int:
         kind = self._kinds.get((node.keyword, node.category))

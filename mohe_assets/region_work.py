@@ -1,31 +1,33 @@
-"""What a worker does with one region it holds: the searches its plan has left, or a few more of a finished one.
+"""What is done for one region that is held: the searches its plan has left, or a few more of a finished one.
 
-Knows neither HTTP nor SQL nor Dagster. A thread stores each search before it sends its next; whatever interrupts leaves nothing
-half-done.
+Knows neither HTTP nor SQL nor Dagster. A region's next search may be asked while others of it are under way; each is stored, by
+a commit it waits for, before it counts as made. Whatever interrupts leaves nothing half-done.
 """
 
+import asyncio
 import logging
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sqlalchemy import Connection
 
-from mohe_assets.errors import ApiError, BadQuery, FailureKind, StopRequested
+from mohe_assets.errors import ApiError, BadQuery, FailureKind
 from mohe_assets.promise import Tallies
 from mohe_assets.refinement import Answered, RegionPlan
 from mohe_assets.search_plan import Search, remaining
-from mohe_assets.shared_work import Offers, Todo
 from mohe_assets.sources import Answer, PlaceSource
-from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease
+from mohe_assets.stopping import Stop
+from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease, PlanDone
 from mohe_assets.store.executions import Executions
-from mohe_assets.store.ledger import Ledger, ListChanged, StoredSearch, attributed
+from mohe_assets.store.ledger import Ledger, ListChanged, StoredSearch, Write, attributed
 from mohe_assets.store.lifecycle import CachedIndex
 from mohe_assets.store.refinement import Refinement
+from mohe_assets.together import Together
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 SLICE_SEARCHES = 20
 # A slice ends early when its next search promises less than this share of what the best other region does.
 SLICE_ENDS_BELOW = 0.5
+# Nobody waits for a region that is complete: others that are at the same time are completed by the same four statements.
+GATHER_SECONDS = 0.05
 # What pays nationwide changes slowly: read again after so long.
 TALLIES_SECONDS = 30.0
 
@@ -59,138 +63,198 @@ class RegionOutcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """`threads` is also the most searches that a kill can make repeat."""
+    """`in_flight`: searches at a time, which is also the most that a kill can make repeat."""
 
-    threads: int
+    in_flight: int
     calls_per_region: int
     heartbeat_seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
+class Todo:
+    """What one region has left. `calls` were spent on it, `most_calls` may be; `error` is the first that was met."""
+
+    lease: Lease
+    plan: Sequence[Search]
+    dongs: Sequence[str]
+    history: list[Answered]
+    searches: deque[Search]
+    calls: int
+    most_calls: int
+    error: Exception | None = None
+    answered: bool = False
+    under_way: int = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Another search may be made now.
+
+        Only one before the first is answered, or a region whose every search fails would cost the calls of as many as fit.
+        """
+        return (
+            self.error is None
+            and bool(self.searches)
+            and (self.answered or not self.under_way)
+            and self.calls + self.under_way < self.most_calls
+        )
+
+    @property
+    def over(self) -> bool:
+        """Nothing is under way, and nothing more may be made."""
+        return not self.under_way and not self.has_more
+
+
+@dataclass(kw_only=True)
 class RegionWork:
-    """The work of one run; all its threads share it. `dongs` gives the names of a region's dongs by its code."""
+    """The work of one run, in one event loop; what blocks is done in threads. `dongs` gives the names of regions' dongs by
+    code; `close` ends what the run has opened.
+    """
 
     run_id: str
     limits: Limits
     source: PlaceSource
     index: CachedIndex
-    dongs: Callable[[str], Sequence[str]]
+    dongs: Callable[[Collection[str]], Mapping[str, Sequence[str]]]
     checkpoints: Checkpoints
     refinement: Refinement
     executions: Executions
     ledger: Ledger
     tallies: "CachedTallies"
-    stop: threading.Event
-    offers: Offers = field(default_factory=Offers)
+    stop: Stop
+    close: Callable[[], Awaitable[object]]
+    _write: Together[Write, tuple[int, ...]] = field(init=False)
+    _complete: Together[PlanDone, Completion] = field(init=False)
 
-    def collect(self, lease: Lease) -> RegionOutcome:
-        """The searches its base plan has left. Raises ApiError, LeaseLost, StopRequested."""
-        plan = self.source.plan(lease.region_name)
-        done, calls = self.ledger.done(lease)
-        todo = Todo(lease=lease, searches=deque(remaining(plan, done)), calls=calls, most_calls=self.limits.calls_per_region)
-        with self.offers.open(todo):
-            while (search := todo.take(wait=True)) is not None:
-                self._do(todo, search)
+    def __post_init__(self) -> None:
+        self._write = Together(work=self.ledger.write_all)
+        self._complete = Together(
+            work=lambda done: self.checkpoints.complete(done, also=self._tally), gather_seconds=GATHER_SECONDS
+        )
+
+    async def begin(self, leases: Sequence[Lease]) -> list[Todo]:
+        """What these regions have left of their base plans."""
+        return await asyncio.to_thread(self._begin, leases)
+
+    def _begin(self, leases: Sequence[Lease]) -> list[Todo]:
+        begun, dongs = self.ledger.begun(leases), self.dongs([lease.region_code for lease in leases])
+        found = []
+        for lease in leases:
+            history, calls = begun[lease.region_code]
+            todo = Todo(
+                lease=lease, plan=(), dongs=dongs[lease.region_code], history=history, searches=deque(),
+                calls=calls, most_calls=self.limits.calls_per_region,
+            )  # fmt: skip
+            try:
+                todo.plan = self.source.plan(lease.region_name)
+                todo.searches.extend(remaining(todo.plan, {(one.query, one.sort) for one in history}))
+            except Exception as error:  # noqa: BLE001 - raised when the region is finished, as what its searches meet
+                todo.error = error
+            found.append(todo)
+        return found
+
+    async def search(self, todo: Todo, search: Search) -> None:
+        """One search of a region, which was counted as under way. What goes wrong is raised when the region is finished."""
+        try:
+            calls, answered = await self._search(todo.lease, search)
+            todo.calls += calls
+            todo.history.append(answered)
+            todo.answered = True
+        except Exception as error:  # noqa: BLE001 - as said
+            todo.error = todo.error or error
+        finally:
+            todo.under_way -= 1
+
+    async def finish(self, todo: Todo) -> RegionOutcome:
+        """A region that is over. Raises what its searches met: ApiError, LeaseLost, StopRequested."""
         if todo.error is not None:
             raise todo.error
         if todo.searches:
             reason = f"{todo.calls} calls were spent on it without completing it; MOHE_MAX_CALLS_PER_REGION allows no more."
-            return self.fail(lease, FailureKind.CALL_BUDGET, reason, final=True)
-        self.checkpoints.complete(lease, plan, promise=_promise(self._depth(lease)), also=self._tally)
-        return self._outcome(Outcome.COMPLETED, lease)
+            return await self.fail(todo.lease, FailureKind.CALL_BUDGET, reason, final=True)
+        depth = await self._depth(todo.lease, todo.dongs, todo.history)
+        completion = await self._complete(PlanDone(lease=todo.lease, plan=todo.plan, promise=_promise(depth)))
+        return RegionOutcome(outcome=Outcome.COMPLETED, lease=todo.lease, completion=completion)
 
-    def help(self, over: Callable[[], bool]) -> None:
-        """Makes searches of the regions that other threads hold, until it is `over`. What goes wrong is the holder's to raise."""
-        while (todo := self.offers.best(over)) is not None:
-            if (search := todo.take()) is not None:
-                self._do(todo, search)
-
-    def _do(self, todo: Todo, search: Search) -> None:
-        first = not todo.answered
-        try:
-            self._go_on_unless_stopped()
-            todo.done(self._search(todo.lease, search)[0])
-            if first:
-                self.offers.wake()
-        except Exception as error:  # noqa: BLE001 - handed to the thread that holds the region, which raises it
-            todo.done(0, error)
-
-    def refine(self, lease: Lease) -> RegionOutcome:
-        """A few searches beyond the base plan, as long as they promise more than other regions do. Raises as `collect`."""
-        depth, (_, calls) = self._depth(lease), self.ledger.done(lease)
-        enough = self.refinement.next_promise() * SLICE_ENDS_BELOW
+    async def refine(self, lease: Lease) -> RegionOutcome:
+        """A few searches beyond the base plan, as long as they promise more than other regions do. Raises as `finish`."""
+        (todo,) = await self.begin([lease])
+        if todo.error is not None:
+            raise todo.error
+        depth, calls = await self._depth(lease, todo.dongs, todo.history), todo.calls
+        enough = await asyncio.to_thread(self.refinement.next_promise) * SLICE_ENDS_BELOW
         for _ in range(SLICE_SEARCHES):
             best = depth.best()
             if best is None or best[1] < enough or calls >= self.limits.calls_per_region:
                 break
-            self._go_on_unless_stopped()
-            spent, answered = self._search(lease, best[0])
+            spent, answered = await self._search(lease, best[0])
             calls += spent
             depth.learn(answered)
-        self.refinement.settle(lease, promise=_promise(depth), also=self._tally)
-        return self._outcome(Outcome.REFINED, lease)
+        completion = await asyncio.to_thread(self._settle, lease, _promise(depth))
+        return RegionOutcome(outcome=Outcome.REFINED, lease=lease, completion=completion)
 
-    def _depth(self, lease: Lease) -> RegionPlan:
-        history = self.ledger.history(lease)
-        return self.source.depth(lease.region_name, self.dongs(lease.region_code), history, self.tallies.current())
+    def _settle(self, lease: Lease, promise: float) -> Completion:
+        self.refinement.settle(lease, promise=promise, also=self._tally)
+        return self.checkpoints.completions([lease.region_code], reported_too=True)[0]
 
-    def _outcome(self, outcome: Outcome, lease: Lease) -> RegionOutcome:
-        completion = self.checkpoints.completions([lease.region_code], reported_too=True)[0]
-        return RegionOutcome(outcome=outcome, lease=lease, completion=completion)
+    async def _depth(self, lease: Lease, dongs: Sequence[str], history: Sequence[Answered]) -> RegionPlan:
+        tallies = await asyncio.to_thread(self.tallies.current) if self.tallies.old else self.tallies.current()
+        return self.source.depth(lease.region_name, dongs, history, tallies)
 
     def _tally(self, connection: Connection) -> None:
         self.executions.tally(connection, self.run_id)
 
-    def _go_on_unless_stopped(self) -> None:
-        if self.stop.is_set():
-            raise StopRequested("The run is stopping.")
-
-    def _search(self, lease: Lease, search: Search) -> tuple[int, Answered]:
+    async def _search(self, lease: Lease, search: Search) -> tuple[int, Answered]:
         """One search, asked and stored; returns the calls it took, and what it brought."""
         try:
-            answer = self.source.perform(search)
+            answer = await self.source.perform(search)
         except BadQuery as error:
             log.warning("%s: the API refuses the query %r: %s", lease.region_name, search.query, error)
-            self.ledger.skip(lease, search, calls=error.calls, reason=str(error))
+            await self._write(Write.skipped(lease, search, calls=error.calls, reason=str(error)))
             return error.calls, _answered(search)
         except ApiError as error:
             if error.calls:
-                self.ledger.failed(lease, search, calls=error.calls, reason=str(error))
+                await self._write(Write.failed(lease, search, calls=error.calls, reason=str(error)))
             raise
-        return answer.calls, _answered(search, answer, self._store(lease, search, answer))
+        return answer.calls, _answered(search, answer, await self._store(lease, search, answer))
 
-    def _store(self, lease: Lease, search: Search, answer: Answer) -> tuple[int, ...]:
+    async def _store(self, lease: Lease, search: Search, answer: Answer) -> tuple[int, ...]:
         stored = StoredSearch(
             search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls, places=(),
             set_aside=answer.set_aside,
         )  # fmt: skip
         while True:
-            version, index = self.index.current()
-            places = attributed(answer.places, index)
+            known = self.index.known
+            version, index = known if known is not None else await asyncio.to_thread(self.index.current)
+            placed = replace(stored, places=attributed(answer.places, index))
             try:
-                return self.ledger.store(lease, replace(stored, places=places), list_version=version)
+                return await self._write(Write.done(lease, placed, list_version=version))
             except ListChanged:  # it has names this run does not know
                 self.index.outdated(version)
 
-    def fail(self, lease: Lease, kind: FailureKind, reason: str, *, final: bool = False) -> RegionOutcome:
+    async def fail(self, lease: Lease, kind: FailureKind, reason: str, *, final: bool = False) -> RegionOutcome:
         """The region's own error: FAILED with the reason, or COMPLETED as before if it was being refined."""
         log.error("%s: %s", lease.region_name, reason)
-        self.checkpoints.fail(lease, kind=kind, message=reason, final=final, also=self._tally)
+        await asyncio.to_thread(self.checkpoints.fail, lease, kind=kind, message=reason, final=final, also=self._tally)
         return RegionOutcome(outcome=Outcome.FAILED, lease=lease, reason=reason)
 
 
 @dataclass(kw_only=True)
 class CachedTallies:
-    """The nationwide counts, read once for all threads and again when they are old."""
+    """The nationwide counts, read once for all regions and again when they are old."""
 
     ledger: Ledger
     _read: Tallies = field(default_factory=dict)
     _read_at: float = -math.inf
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def old(self) -> bool:
+        """To be read again, which takes a statement."""
+        return time.monotonic() - self._read_at > TALLIES_SECONDS
+
     def current(self) -> Tallies:
         with self._reading:
-            if time.monotonic() - self._read_at > TALLIES_SECONDS:
+            if self.old:
                 self._read, self._read_at = self.ledger.tallies(), time.monotonic()
             return self._read
 

@@ -33,11 +33,11 @@ MAX_KEYWORD_LENGTH = 50
 LOG_FORMATS = ("text", "json")
 CLASSIC_ENDS_AT = dt.datetime(2027, 7, 1, tzinfo=KST)  # 2027-06-30 24:00
 CLASSIC_WARNS_FROM = dt.datetime(2027, 1, 1, tzinfo=KST)
-# Unless MOHE_WORKER_THREADS says otherwise: as many searches in flight as the rate asks for if each takes a tenth of a second,
+# Unless MOHE_SEARCHES_IN_FLIGHT says otherwise: as many as the rate asks for if each search takes a tenth of a second,
 # which is twice what the APIs need, between these bounds. The lower one serves both APIs' own limits; the upper is what a
 # kill may make repeat, and more than a process can make use of.
 SEARCH_SECONDS = 0.1
-FEWEST_THREADS, MOST_THREADS = 8, 48
+FEWEST_IN_FLIGHT, MOST_IN_FLIGHT = 8, 224
 
 _TRUE = ("true", "1", "yes", "on")
 _FALSE = ("false", "0", "no", "off")
@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     mohe_heartbeat_seconds: float = Field(default=5, ge=0.2, le=600)
     mohe_regions_per_run: int = Field(default=64, gt=0, le=10_000)
     mohe_runs_in_flight: int = Field(default=3, gt=0, le=1_000)
-    mohe_worker_threads: int | None = Field(default=None, gt=0, le=256)
+    mohe_searches_in_flight: int | None = Field(default=None, gt=0, le=256)
     mohe_retry_seconds: float = Field(default=60, gt=0, le=86_400)
     mohe_region_refresh_days: float = Field(default=7, gt=0, le=3_650)
     mohe_http_timeout_seconds: float = Field(default=10, gt=0, le=300)
@@ -213,11 +213,11 @@ class Settings(BaseSettings):
         return HUB_CALLS_PER_SECOND if self.uses_hub else CLASSIC_CALLS_PER_SECOND
 
     @property
-    def worker_threads(self) -> int:
+    def searches_in_flight(self) -> int:
         """Searches that one run has in flight at most."""
-        if self.mohe_worker_threads is not None:
-            return self.mohe_worker_threads
-        return min(MOST_THREADS, max(FEWEST_THREADS, math.ceil(self.calls_per_second * SEARCH_SECONDS)))
+        if self.mohe_searches_in_flight is not None:
+            return self.mohe_searches_in_flight
+        return min(MOST_IN_FLIGHT, max(FEWEST_IN_FLIGHT, math.ceil(self.calls_per_second * SEARCH_SECONDS)))
 
     @property
     def home(self) -> Path:

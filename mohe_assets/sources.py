@@ -44,7 +44,7 @@ class PlaceSource(Protocol):
         """
         ...
 
-    def perform(self, search: Search) -> Answer:
+    async def perform(self, search: Search) -> Answer:
         """Sends the search, with its short retries. Raises ApiError."""
         ...
 
@@ -63,7 +63,7 @@ class NaverLocalSource:
     def depth(self, region_name: str, dongs: Sequence[str], history: Sequence[Answered], tallies: Tallies) -> RegionPlan:
         return RegionPlan(region_name, dongs, self.keywords, history, tallies=tallies)
 
-    def perform(self, search: Search) -> Answer:
-        answer = self.client.search(search.query, sort=search.sort)
+    async def perform(self, search: Search) -> Answer:
+        answer = await self.client.search(search.query, sort=search.sort)
         places, set_aside = parse_items(answer.items)
         return Answer(raw=answer.raw, result_count=len(answer.items), calls=answer.calls, places=places, set_aside=set_aside)

@@ -75,7 +75,10 @@ def sync_regions(
             rehomed=rehomed, evicted=evicted,
         )  # fmt: skip
 
-    return regions.database.transact(take_over)
+    sync = regions.database.transact(take_over)
+    if sync.seeded:
+        regions.gather_statistics()
+    return sync
 
 
 def _download(download: Callable[[], Download], regions: Regions) -> tuple[Download, str | None]:

@@ -39,6 +39,10 @@ BEGIN
         ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO mohe_reader;
         -- What a reset and a replay delete; history, regions and the API's budget are only ever added to.
         GRANT DELETE ON places, search_query, batch_checkpoint TO mohe_collector;
+        -- After a refresh that brings many regions it gathers the planner's statistics, which older servers leave to the owner.
+        IF current_setting('server_version_num')::integer >= 170000 THEN
+            EXECUTE 'GRANT MAINTAIN ON region, legal_dong, batch_checkpoint TO mohe_collector';
+        END IF;
     END IF;
     GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO mohe_collector;
     GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO mohe_collector;

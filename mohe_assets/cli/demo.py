@@ -17,9 +17,9 @@ from rich.table import Table
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment, program
 from mohe_assets.cli.simulated import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, simulated
-from mohe_assets.collect import INTERRUPTED_FOUND
 from mohe_assets.databases import prepare
 from mohe_assets.errors import MoheError
+from mohe_assets.flight import INTERRUPTED_FOUND
 from mohe_assets.platform import Platform
 from mohe_assets.settings import Settings
 from mohe_assets.store.overview import by_sido

@@ -1,6 +1,5 @@
-"""The keys of the APIs: put into a request at the last moment, and kept out of messages and of urllib3's log."""
+"""The keys of the APIs: put into a request at the last moment, and kept out of messages."""
 
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote, unquote
@@ -20,6 +19,7 @@ class Credentials:
         pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
         self._in_text = re.compile(pattern, re.IGNORECASE)
         self._in_bytes = re.compile(pattern.encode(), re.IGNORECASE)
+        self._lowered = [form.encode().lower() for form in forms]
 
     def mask(self, text: str) -> str:
         """Replace every spelling of the keys: a server or proxy may echo the request in its error."""
@@ -27,7 +27,9 @@ class Credentials:
 
     def mask_body(self, body: bytes) -> bytes:
         """The same for a body that nobody has read yet, so that no variable of its readers can hold a key."""
-        return self._in_bytes.sub(b"***", body)
+        lowered = body.lower()
+        # The usual case is none, and to see that takes a fifth of the time that the expression does.
+        return self._in_bytes.sub(b"***", body) if any(form in lowered for form in self._lowered) else body
 
 
 class HeaderCredentials(Credentials):
@@ -43,27 +45,6 @@ class QueryCredentials(Credentials):
         super().__init__((configured,))
         # A key is Base64, which has no percent sign: one that has it was copied in its encoded form.
         self.parameters = {parameter: unquote(configured) if "%" in configured else configured}
-
-
-class _KeylessUrls(logging.Filter):
-    """urllib3 logs whole URLs at DEBUG; the key is taken out of the record before any handler sees it."""
-
-    _key = re.compile(r"(servicekey=)[^&\s'\"]+", re.IGNORECASE)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        if self._key.search(text):
-            record.msg, record.args = self._key.sub(r"\1***", text), ()
-        return True
-
-
-_KEYLESS_URLS = _KeylessUrls()
-
-
-def keep_keys_out_of_the_log() -> None:
-    """Filter the loggers that urllib3 writes URLs to; calling it again changes nothing."""
-    for name in ("connection", "connectionpool", "poolmanager", "util.retry"):
-        logging.getLogger(f"urllib3.{name}").addFilter(_KEYLESS_URLS)
 
 
 def _spellings(secret: str) -> set[str]:

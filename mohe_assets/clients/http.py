@@ -3,14 +3,14 @@
 What an answer means is the business of the function that reads it; hours are the business of the checkpoint.
 """
 
+import asyncio
 import logging
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, Self, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from mohe_assets.clients.credentials import Credentials
 from mohe_assets.clients.transport import Answer, Timeouts, Transport
@@ -23,43 +23,43 @@ logger = logging.getLogger(__name__)
 class CallGate(Protocol):
     """Asked before every HTTP call, told how it ended. A reserved call counts, whatever became of it."""
 
-    def reserve(self) -> None:
-        """Block until a call may be sent; raises QuotaExhausted, ApiBlocked or StopRequested instead."""
+    async def reserve(self) -> None:
+        """Wait until a call may be sent; raises QuotaExhausted, ApiBlocked or StopRequested instead."""
 
-    def answered(self) -> None:
+    async def answered(self) -> None:
         """A proper answer came, be it that this query or this answer cannot be used."""
 
-    def refused(self, error: ApiError) -> None:
+    async def refused(self, error: ApiError) -> None:
         """RateLimited, QuotaExhausted or ApiBlocked: everyone who shares the API must know."""
 
-    def failed(self, error: ApiError) -> None:
+    async def failed(self, error: ApiError) -> None:
         """A transient failure."""
 
 
 class OpenGate:
-    """Lets every call through, at most `calls_per_second` of them if that is given. For one process only."""
+    """Lets every call through, at most `calls_per_second` of them if that is given. For one event loop only."""
 
-    def __init__(self, *, calls_per_second: float | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, *, calls_per_second: float | None = None, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
         self._interval = 1 / calls_per_second if calls_per_second else 0.0
         self._sleep = sleep
-        self._lock = threading.Lock()
         self._next = 0.0
 
-    def reserve(self) -> None:
+    async def reserve(self) -> None:
         now = time.monotonic()
-        with self._lock:
-            slot = max(now, self._next)
-            self._next = slot + self._interval
+        slot = max(now, self._next)
+        self._next = slot + self._interval
         if slot > now:
-            self._sleep(slot - now)
+            await self._sleep(slot - now)
 
-    def answered(self) -> None:
+    async def answered(self) -> None:
         pass
 
-    def refused(self, error: ApiError) -> None:
+    async def refused(self, error: ApiError) -> None:
         pass
 
-    def failed(self, error: ApiError) -> None:
+    async def failed(self, error: ApiError) -> None:
         pass
 
 
@@ -77,7 +77,7 @@ class RetryPolicy:
     jitter: float = 0.5
     rate_attempts: int = 20
     rate_first_wait: float = 1.0
-    sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
+    sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep, repr=False, compare=False)
 
 
 @dataclass
@@ -86,7 +86,7 @@ class _Tally:
 
 
 class HttpClient:
-    """GET requests to one API, with its keys, its gate and its retries. Many threads may share one."""
+    """GET requests to one API, with its keys, its gate and its retries. Many tasks of one event loop may share one."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class HttpClient:
         self._retry = retry
         self._transport = Transport(api=api, base_url=base_url, credentials=credentials, timeouts=timeouts)
 
-    def get(self, path: str, params: Mapping[str, str], read: Callable[[Answer], T]) -> tuple[T, int]:
+    async def get(self, path: str, params: Mapping[str, str], read: Callable[[Answer], T]) -> tuple[T, int]:
         """Return what `read` makes of the answer, and how many calls it took; the error's `calls` says the same.
 
         `read` raises an ApiError for an answer that is none. A call that never reached the server is counted, too:
@@ -112,41 +112,44 @@ class HttpClient:
         """
         tally = _Tally()
         try:
-            value = self._patiently(lambda: self._attempt(path, params, read, tally))
+            value = await self._patiently(lambda: self._attempt(path, params, read, tally))
         except ApiError as error:
             error.calls = tally.calls
             raise
         return value, tally.calls
 
-    def close(self) -> None:
-        self._transport.close()
+    async def close(self) -> None:
+        await self._transport.close()
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
-    def _patiently(self, attempt: Callable[[], T]) -> T:
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
         # The usual case first, by itself: to set up what follows takes as long as to read an answer.
         try:
-            return attempt()
+            return await attempt()
         except TransientApiError as error:
             met = [error]
 
-        def again() -> T:
+        async def again() -> T:
             if met:
                 raise met.pop()
-            return attempt()
+            return await attempt()
+
+        async def at_their_pace() -> T:
+            return await too_fast(again)
 
         policy = self._retry
         too_fast = self._retrying(_is_rate_refusal, policy.rate_attempts, policy.rate_first_wait)
         failing = self._retrying(_is_failure, policy.attempts, policy.first_wait)
-        return failing(lambda: too_fast(again))
+        return await failing(at_their_pace)
 
-    def _retrying(self, worth_it: Callable[[BaseException], bool], attempts: int, first_wait: float) -> Retrying:
+    def _retrying(self, worth_it: Callable[[BaseException], bool], attempts: int, first_wait: float) -> AsyncRetrying:
         growing = wait_exponential(multiplier=first_wait, max=self._retry.max_wait) + wait_random(0, self._retry.jitter)
-        return Retrying(
+        return AsyncRetrying(
             retry=retry_if_exception(worth_it),
             stop=stop_after_attempt(attempts),
             wait=lambda state: max(growing(state), _asked_wait(state)),
@@ -155,27 +158,27 @@ class HttpClient:
             reraise=True,
         )
 
-    def _attempt(self, path: str, params: Mapping[str, str], read: Callable[[Answer], T], tally: _Tally) -> T:
-        self._gate.reserve()
+    async def _attempt(self, path: str, params: Mapping[str, str], read: Callable[[Answer], T], tally: _Tally) -> T:
+        await self._gate.reserve()
         tally.calls += 1
         try:
-            value = read(self._transport.get(path, params))
+            value = read(await self._transport.get(path, params))
         except ApiError as error:
             error.args = (self._credentials.mask(str(error)),)
             error.calls = tally.calls
-            self._tell_gate(error)
+            await self._tell_gate(error)
             raise
-        self._gate.answered()
+        await self._gate.answered()
         return value
 
-    def _tell_gate(self, error: ApiError) -> None:
+    async def _tell_gate(self, error: ApiError) -> None:
         match error:
             case RateLimited() | QuotaExhausted() | ApiBlocked():
-                self._gate.refused(error)
+                await self._gate.refused(error)
             case TransientApiError():
-                self._gate.failed(error)
+                await self._gate.failed(error)
             case _:
-                self._gate.answered()
+                await self._gate.answered()
 
     def _log_retry(self, state: RetryCallState) -> None:
         wait = state.next_action.sleep if state.next_action else 0.0

@@ -62,7 +62,7 @@ class SearchAnswer:
 
 
 class NaverLocalClient:
-    """Searches by text, five places at most. Many threads may share one client."""
+    """Searches by text, five places at most. Many tasks of one event loop may share one client."""
 
     def __init__(
         self,
@@ -91,20 +91,20 @@ class NaverLocalClient:
             timeouts=timeouts or Timeouts(),
         )
 
-    def search(self, query: str, *, sort: Sort) -> SearchAnswer:
+    async def search(self, query: str, *, sort: Sort) -> SearchAnswer:
         """Search once. BadQuery means that this query is refused and no other; an empty answer has `items == ()`."""
         params = {"query": query, "display": str(DISPLAY), "start": "1", "sort": sort.value}
-        raw, calls = self._http.get(self._dialect.path, params | dict(self._dialect.extra_params), self._read)
+        raw, calls = await self._http.get(self._dialect.path, params | dict(self._dialect.extra_params), self._read)
         return SearchAnswer(raw=raw, items=tuple(cast("list[dict[str, object]]", raw["items"])), calls=calls)
 
-    def close(self) -> None:
-        self._http.close()
+    async def close(self) -> None:
+        await self._http.close()
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     def _read(self, answer: Answer) -> dict[str, object]:
         return read_search(answer, api=self._dialect.api, variables=self._dialect.variables, now=self._clock())

@@ -1,12 +1,12 @@
 """Downloads the whole list of legal districts, and hands it on only when it is provably whole."""
 
+import asyncio
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self
 
 from mohe_assets.clients.credentials import QueryCredentials
 from mohe_assets.clients.http import CallGate, HttpClient, RetryPolicy
@@ -47,7 +47,10 @@ class RegionListDownload:
 
 
 class RegionApiClient:
-    """The ministry's list of legal district codes (StanReginCd on data.go.kr)."""
+    """The ministry's list of legal district codes (StanReginCd on data.go.kr).
+
+    Its methods block until all is done, each with an event loop and connections of its own: not for use inside of a loop.
+    """
 
     def __init__(
         self,
@@ -74,31 +77,30 @@ class RegionApiClient:
 
         The list can change between two pages: pages that do not fit together are all fetched once more.
         """
-        first = _Download(self._page)
-        if not first.run():
-            return first.result()
-        second = _Download(self._page, calls=first.calls)
-        if doubt := second.run():
-            raise AnswerChanged(f"{REGION_API}: twice no whole list: {doubt}", api=REGION_API, calls=second.calls)
-        return second.result()
+        return asyncio.run(self._download())
 
     def count_rows(self) -> int:
         """How many rows the list has, by one call for one row: whether the key is accepted."""
-        page, _ = self._http.get(PATH, {"type": "json", "pageNo": "1", "numOfRows": "1"}, self._read)
+        return asyncio.run(self._count_rows())
+
+    async def _download(self) -> RegionListDownload:
+        async with self._http:
+            first = _Download(self._page)
+            if not await first.run():
+                return first.result()
+            second = _Download(self._page, calls=first.calls)
+            if doubt := await second.run():
+                raise AnswerChanged(f"{REGION_API}: twice no whole list: {doubt}", api=REGION_API, calls=second.calls)
+            return second.result()
+
+    async def _count_rows(self) -> int:
+        async with self._http:
+            page, _ = await self._http.get(PATH, {"type": "json", "pageNo": "1", "numOfRows": "1"}, self._read)
         return page.total_count
 
-    def close(self) -> None:
-        self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _page(self, number: int) -> tuple[RegionPage, int]:
+    async def _page(self, number: int) -> tuple[RegionPage, int]:
         params = {"type": "json", "pageNo": str(number), "numOfRows": str(ROWS_PER_PAGE)}
-        return self._http.get(PATH, params, self._read)
+        return await self._http.get(PATH, params, self._read)
 
     def _read(self, answer: Answer) -> RegionPage:
         return read_page(answer, now=self._clock())
@@ -107,24 +109,24 @@ class RegionApiClient:
 class _Download:
     """One pass over all pages."""
 
-    def __init__(self, fetch: Callable[[int], tuple[RegionPage, int]], *, calls: int = 0) -> None:
+    def __init__(self, fetch: Callable[[int], Awaitable[tuple[RegionPage, int]]], *, calls: int = 0) -> None:
         self._fetch = fetch
         self.calls = calls
         self._totals: list[int] = []
         self._rows: list[RawRegionRow] = []
 
-    def run(self) -> str:
+    async def run(self) -> str:
         """Fetch all pages; the answer is what speaks against the list as a whole, "" when nothing does."""
-        pages = self._first_page()
+        pages = await self._first_page()
         for number in range(2, pages + 1):
-            self._take(number)
+            await self._take(number)
         return self._doubt()
 
     def result(self) -> RegionListDownload:
         return RegionListDownload(rows=tuple(self._rows), total_count=self._totals[0], calls=self.calls)
 
-    def _first_page(self) -> int:
-        self._take(1)
+    async def _first_page(self) -> int:
+        await self._take(1)
         pages = math.ceil(self._totals[0] / ROWS_PER_PAGE)
         if not 1 <= pages <= MAX_PAGES:
             raise AnswerChanged(
@@ -132,9 +134,9 @@ class _Download:
             )
         return pages
 
-    def _take(self, number: int) -> None:
+    async def _take(self, number: int) -> None:
         try:
-            page, calls = self._fetch(number)
+            page, calls = await self._fetch(number)
             self.calls += calls
             rows = [_row(row, f"page {number}, row {index}") for index, row in enumerate(page.rows, start=1)]
         except ApiError as error:

@@ -1,5 +1,6 @@
 """Running a collection inside a Dagster run: outcomes become materializations, the end becomes success or failure."""
 
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -10,11 +11,12 @@ from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 from dagster._core.utils import make_new_run_id
 
-from mohe_assets.collect import BATCH_OUTCOMES, DECLARED_DEAD, CollectionRun, Request, lease_facts
+from mohe_assets.collect import BATCH_OUTCOMES, DECLARED_DEAD, CollectionRun
 from mohe_assets.defs.agreement import plan, regions_of, show_as_untried
 from mohe_assets.defs.metadata import failure_observation, materialization
 from mohe_assets.defs.recovery import recover
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
+from mohe_assets.flight import Request, lease_facts
 from mohe_assets.forecast import KST
 from mohe_assets.logs import about
 from mohe_assets.platform import Platform
@@ -67,6 +69,9 @@ def collect(context: Context, platform: Platform, request: Request, *, total: in
 
     Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success with what was done.
     """
+    # What Dagster and the libraries have loaded stays: to look through it for garbage would hold all searches up for 50 ms
+    # now and then, and the end of the process for 300.
+    gc.freeze()
     with platform.alive(context.run.run_id):
         recover(context.instance, platform)
     totals = Totals()

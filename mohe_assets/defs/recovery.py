@@ -9,9 +9,9 @@ from collections.abc import Collection
 
 import dagster as dg
 
-from mohe_assets.collect import announce
 from mohe_assets.defs.agreement import REPAIRS_AT_ONCE
 from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH, PLACES, REFINE_PLACES, materialization
+from mohe_assets.flight import announce
 from mohe_assets.platform import Platform
 from mohe_assets.store.executions import Burial
 

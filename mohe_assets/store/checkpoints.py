@@ -27,6 +27,7 @@ Lock order everywhere: the list lock (store/lifecycle.py), places, search_query,
 """
 
 import datetime as dt
+import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,7 +41,7 @@ from mohe_assets.store.transitions import (
     CLAIM,
     CLAIM_DUE,
     COMPLETE,
-    COMPLETED_BY_ME,
+    COMPLETED_BY_THEM,
     COMPLETIONS,
     DUE,
     DUE_KEYS,
@@ -80,6 +81,15 @@ class Lease:
     partition_key: str
     attempt: int
     round: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanDone:
+    """A held region whose plan is done. `promise` is the number of new places expected of its first refinement."""
+
+    lease: Lease
+    plan: Sequence[Search]
+    promise: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,23 +202,22 @@ class Checkpoints:
             return 0
         return self._run(RENEW, **_codes_and_attempts(leases), lease_seconds=self.lease_seconds)
 
-    def complete(self, lease: Lease, plan: Sequence[Search], *, promise: float = 0.0, also: Also = _nothing_else) -> None:
-        """PROCESSING → COMPLETED if the ledger has every search of the plan. Raises LeaseLost.
-
-        `promise` is the number of new places expected of the region's first refinement.
+    def complete(self, done: Sequence[PlanDone], *, also: Also = _nothing_else) -> list[Completion | Exception]:
+        """PROCESSING → COMPLETED where the ledger has every search of the plan, all in one transaction; in the same order,
+        what each region's collection came to, or LeaseLost.
 
         A repeat after a connection lost while committing finds its own work done, and is content.
         """
+        leases = [one.lease for one in done]
 
-        def work(connection: Connection) -> bool:
-            values = {"queries": [search.query for search in plan], "sorts": [search.sort.value for search in plan]}
-            known = {"promise": promise, "plan": plan_digest(plan)}
-            done = self._count(connection, COMPLETE, **_guard(lease), **values, **known)
+        def work(connection: Connection) -> dict[str, Completion]:
+            connection.execute(statement(COMPLETE), {**self._scope, "done": json.dumps([_as_done(one) for one in done])})
             also(connection)
-            return bool(done or rows(connection, COMPLETED_BY_ME, **self._scope, **_guard(lease)))
+            mine = rows(connection, COMPLETED_BY_THEM, **self._scope, **_codes_and_attempts(leases))
+            return {one.region_code: one for one in self._completions(connection, [row["region_code"] for row in mine])}
 
-        if not self.database.transact(work):
-            raise LeaseLost(f"{lease.region_name} cannot be completed by attempt {lease.attempt}: it does not hold it.")
+        completed = self.database.transact(work)
+        return [completed.get(lease.region_code) or _not_to_be_completed(lease) for lease in leases]
 
     def fail(self, lease: Lease, *, kind: FailureKind, message: str, final: bool = False, also: Also = _nothing_else) -> bool:
         """PROCESSING → FAILED with the reason; `final` allows no further attempt by itself. False: the lease was lost."""
@@ -252,8 +261,13 @@ class Checkpoints:
 
     def completions(self, codes: Collection[str] | None = None, *, reported_too: bool = False) -> list[Completion]:
         """Completed regions, by default those that Dagster was not told of and whose run is over, so that nobody will."""
-        found = self._select(COMPLETIONS, any_code=codes is None, codes=sorted(codes or ()), reported_too=reported_too)
-        return [Completion(**row) for row in found]  # type: ignore[arg-type]
+        return self.database.transact(lambda c: self._completions(c, codes, reported_too=reported_too))
+
+    def _completions(
+        self, connection: Connection, codes: Collection[str] | None, *, reported_too: bool = True
+    ) -> list[Completion]:
+        values = {"any_code": codes is None, "codes": sorted(codes or ()), "reported_too": reported_too}
+        return [Completion(**row) for row in rows(connection, COMPLETIONS, **self._scope, **values)]
 
     def reset(self) -> int:
         """Deletes the batch's checkpoints, searches and places, and seeds PENDING ones again; returns how many.
@@ -295,6 +309,22 @@ def lease_lost(lease: Lease) -> LeaseLost:
     return LeaseLost(
         f"{lease.region_name} is held by another run, or was abolished, since attempt {lease.attempt} lost its lease."
     )
+
+
+def _as_done(done: PlanDone) -> dict[str, object]:
+    """As COMPLETE reads it."""
+    return {
+        "code": done.lease.region_code,
+        "attempt": done.lease.attempt,
+        "promise": done.promise,
+        "plan": plan_digest(done.plan),
+        "queries": [search.query for search in done.plan],
+        "sorts": [search.sort.value for search in done.plan],
+    }
+
+
+def _not_to_be_completed(lease: Lease) -> LeaseLost:
+    return LeaseLost(f"{lease.region_name} cannot be completed by attempt {lease.attempt}: it does not hold it.")
 
 
 def _guard(lease: Lease) -> dict[str, object]:

@@ -52,11 +52,15 @@ _T = TypeVar("_T")
 
 
 class Refusal(Exception):
-    """A function of ours, under `sql/`, refused: `code` is the SQLSTATE it raised. Nothing was written."""
+    """A function of ours, under `sql/`, refused: `code` is the SQLSTATE it raised, `detail` what it said is concerned.
 
-    def __init__(self, code: str) -> None:
+    Nothing was written.
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(code)
         self.code = code
+        self.detail = detail
 
 
 _REFUSALS = "MH"  # how the SQLSTATEs of our own functions begin
@@ -226,7 +230,8 @@ def _by_driver(connection: Connection, sql: str, values: dict[str, object]) -> l
 def _raise_refusal(error: BaseException | None) -> None:
     code = getattr(error, "pgcode", None) or ""
     if code.startswith(_REFUSALS):
-        raise Refusal(code) from None
+        detail = error.diag.message_detail if isinstance(error, psycopg2.Error) else None
+        raise Refusal(code, detail or "") from None
 
 
 @cache

@@ -1,16 +1,19 @@
-"""The ledger of searches and the places they found: one search is one transaction.
+"""The ledger of searches and the places they found: a search is stored all or nothing, several in one transaction.
 
-Storing a search upserts its places, writes its ledger row and advances the checkpoint, all or nothing. A search that is
+Storing a search upserts its places, writes its ledger row and advances the checkpoint. Searches that are stored together share
+one commit; none of them is told before it, and one that cannot be stored does not keep the others from it. A search that is
 DONE is never overwritten, so a repeat after an unclear commit changes nothing.
 """
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Self
 
+import psycopg2
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from mohe_assets.attribution import RegionIndex
 from mohe_assets.places import PlaceRecord, SetAside
@@ -43,7 +46,7 @@ class StoredSearch:
 
 
 class ListChanged(Exception):
-    """Another list of regions was taken over since the places were given theirs: nothing was stored."""
+    """Another list of regions was taken over since the places were given theirs: the search was not stored."""
 
 
 def attributed(places: Sequence[PlaceRecord], regions: RegionIndex) -> list[AttributedPlace]:
@@ -51,7 +54,7 @@ def attributed(places: Sequence[PlaceRecord], regions: RegionIndex) -> list[Attr
     return [AttributedPlace(place=place, region_code=regions.region_of(place.address)) for place in places]
 
 
-UPSERT_NEW_PLACES = "SELECT upsert_new_places(CAST(:places AS jsonb), :source, :type, :seen)"
+UPSERT_NEW_PLACES = "SELECT upsert_new_places(CAST(:searches AS jsonb), :source, :type)"
 
 
 def upsert_new_places(
@@ -59,13 +62,13 @@ def upsert_new_places(
 ) -> None:
     """Into a replay's temporary table `new_places`, by the rules of `places`."""
     if places:
-        values = {"places": _as_columns(places), "source": source, "type": region_type, "seen": seen}
-        connection.execute(statement(UPSERT_NEW_PLACES), values)
+        searches = _json([{"answered_at": seen.isoformat(), "places": _as_columns(places)}])
+        connection.execute(statement(UPSERT_NEW_PLACES), {"searches": searches, "source": source, "type": region_type})
 
 
-def _as_columns(places: Sequence[AttributedPlace]) -> str:
-    """JSON of the places with the names of the table's columns, as sql/008_every_search.sql reads them."""
-    return _json([_columns(one.place, one.region_code) for one in places])
+def _as_columns(places: Sequence[AttributedPlace]) -> list[dict[str, object]]:
+    """The places with the names of the table's columns, as sql/009_searches_together.sql reads them."""
+    return [_columns(one.place, one.region_code) for one in places]
 
 
 def _columns(place: PlaceRecord, region_code: str | None) -> dict[str, object]:
@@ -92,25 +95,19 @@ def as_noted(set_aside: Sequence[SetAside]) -> list[dict[str, object]]:
     return [{"position": one.position, "reason": one.reason.value} for one in set_aside]
 
 
-_STORED = (
-    "batch", "type", "code", "round", "attempt", "run_id", "lease_seconds", "source", "query", "sort", "keyword", "dong_name",
-    "stage", "status", "calls", "list", "places", "result_count", "strays", "set_aside", "answer", "answered_at", "error",
-)  # fmt: skip
-STORE_SEARCH = f"SELECT store_search({', '.join(f'p_{name} => %({name})s' for name in _STORED)})"
+STORE_SEARCHES = """
+SELECT store_searches(p_batch => %(batch)s, p_type => %(type)s, p_run_id => %(run_id)s, p_lease_seconds => %(lease_seconds)s,
+                      p_source => %(source)s, p_searches => %(searches)s)
+"""
 LIST_HAS_CHANGED, LEASE_IS_LOST = "MH001", "MH002"
 
-DONE = """
-SELECT query, sort FROM search_query
- WHERE batch_name = :batch AND region_type = :type AND region_code = :code AND round = :round AND source = :source
-   AND status <> 'FAILED'
-"""
-HISTORY = """
-SELECT q.query, q.sort, q.keyword, q.stage, q.dong_name, coalesce(q.result_count, 0) AS result_count, q.place_ids,
+BEGUN = """
+SELECT q.region_code, q.source, q.status, q.calls, q.query, q.sort, q.keyword, q.stage, q.dong_name,
+       coalesce(q.result_count, 0) AS result_count, q.place_ids,
        ARRAY(SELECT p.category FROM unnest(q.place_ids) WITH ORDINALITY AS found (id, position)
                JOIN places p ON p.id = found.id ORDER BY found.position) AS categories
-  FROM search_query q
- WHERE q.batch_name = :batch AND q.region_type = :type AND q.region_code = :code AND q.round = :round AND q.source = :source
-   AND q.status <> 'FAILED'
+  FROM unnest(CAST(:codes AS text[]), CAST(:rounds AS integer[])) AS held (code, round)
+  JOIN search_query q ON q.batch_name = :batch AND q.region_type = :type AND q.region_code = held.code AND q.round = held.round
  ORDER BY q.answered_at, q.id
 """
 TALLIES = """
@@ -118,10 +115,43 @@ SELECT stage, keyword, count(*) AS calls, sum(novel) AS new FROM search_query
  WHERE batch_name = :batch AND region_type = :type AND source = :source AND status = 'DONE' AND stage <> 'base'
  GROUP BY stage, keyword
 """
-CALLS_SPENT = """
-SELECT coalesce(sum(calls), 0)::int AS calls FROM search_query
- WHERE batch_name = :batch AND region_type = :type AND region_code = :code AND round = :round
-"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Write:
+    """What is to be stored of one search. `stored` is set when it is DONE, `reason` otherwise.
+
+    `list_version` is the list of regions by which its places were given theirs; None: whichever is current.
+    """
+
+    lease: Lease
+    search: Search
+    status: Literal["DONE", "SKIPPED", "FAILED"]
+    calls: int
+    stored: StoredSearch | None = None
+    reason: str | None = None
+    list_version: int | None = None
+
+    @classmethod
+    def done(cls, lease: Lease, stored: StoredSearch, *, list_version: int | None = None) -> Self:
+        """The search was answered."""
+        return cls(
+            lease=lease, search=stored.search, status="DONE", calls=stored.calls, stored=stored, list_version=list_version
+        )  # fmt: skip
+
+    @classmethod
+    def skipped(cls, lease: Lease, search: Search, *, calls: int, reason: str) -> Self:
+        """The API refuses this query for good: it counts as finished, with its reason."""
+        return cls(lease=lease, search=search, status="SKIPPED", calls=calls, reason=reason)
+
+    @classmethod
+    def failed(cls, lease: Lease, search: Search, *, calls: int, reason: str) -> Self:
+        """The search is still to be done, but what it cost is kept."""
+        return cls(lease=lease, search=search, status="FAILED", calls=calls, reason=reason)
+
+
+# The ids of a stored search's places in its answer's order, or why it was not stored.
+Written = tuple[int, ...] | Exception
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,85 +162,106 @@ class Ledger:
     source: str
     run_id: str
 
-    def done(self, lease: Lease) -> tuple[frozenset[tuple[str, str]], int]:
-        """(query, sort) of the region's finished searches in this round, and the calls spent on it so far."""
-
-        def work(connection: Connection) -> tuple[frozenset[tuple[str, str]], int]:
-            found = rows(connection, DONE, **self._key(lease))
-            calls = rows(connection, CALLS_SPENT, **self._key(lease))[0]["calls"]
-            return frozenset((row["query"], row["sort"]) for row in found), calls
-
-        return self.checkpoints.database.transact(work)
-
-    def history(self, lease: Lease) -> list[Answered]:
-        """The region's finished searches of this round, in the order in which they were made."""
-        found = self.checkpoints.database.transact(lambda connection: rows(connection, HISTORY, **self._key(lease)))
-        return [
-            Answered(
-                query=row["query"],
-                sort=Sort(row["sort"]),
-                keyword=row["keyword"],
-                stage=Stage(row["stage"]),
-                dong_name=row["dong_name"],
-                result_count=row["result_count"],
-                place_ids=tuple(row["place_ids"]),
-                categories=tuple(row["categories"]),
-            )
-            for row in found
-        ]
+    def begun(self, leases: Collection[Lease]) -> dict[str, tuple[list[Answered], int]]:
+        """By region code: its finished searches of this round, in the order in which they were made, and the calls spent on
+        the round so far.
+        """
+        found: dict[str, tuple[list[Answered], int]] = {lease.region_code: ([], 0) for lease in leases}
+        held = {"codes": [lease.region_code for lease in leases], "rounds": [lease.round for lease in leases]}
+        for row in self._read(BEGUN, **held) if leases else ():
+            history, calls = found[row["region_code"]]
+            if row["status"] != "FAILED" and row["source"] == self.source:
+                history.append(_answered(row))
+            found[row["region_code"]] = history, calls + row["calls"]
+        return found
 
     def tallies(self) -> Tallies:
         """What refinements brought nationwide so far, by stage and keyword: calls and places new to their region and round."""
-        values = {"batch": self.checkpoints.batch_name, "type": self.checkpoints.region_type, "source": self.source}
-        found = self.checkpoints.database.transact(lambda connection: rows(connection, TALLIES, **values))
+        found = self._read(TALLIES, source=self.source)
         return {(Stage(row["stage"]), row["keyword"]): (row["calls"], row["new"]) for row in found}
 
-    def store(self, lease: Lease, stored: StoredSearch, *, list_version: int | None = None) -> tuple[int, ...]:
-        """Places, ledger row and checkpoint of one answered search, all or nothing; returns the places' ids in the answer's
-        order. Raises LeaseLost, and ListChanged if the regions of `list_version`, by which the places were given theirs,
-        are not those of now.
+    def write_all(self, writes: Sequence[Write]) -> list[Written]:
+        """Stores these searches, all in one transaction if nothing is wrong with any; returns what became of each.
+
+        That is the ids of its places, or why it was not stored: LeaseLost, ListChanged, or the error that it raised when it was
+        stored alone. The others are stored then all the same. Raises DatabaseUnavailable and NotPermitted.
         """
-        return self._write(
-            lease,
-            stored.search,
-            status="DONE",
-            calls=stored.calls,
-            list=list_version,
-            places=_as_columns(stored.places),
-            result_count=stored.result_count,
-            strays=sum(one.region_code != lease.region_code for one in stored.places),
-            set_aside=_json(as_noted(stored.set_aside)),
-            answer=_json(stored.answer),
-            answered_at=stored.answered_at,
-        )
+        results: dict[int, Written] = {}
+        while left := [number for number in range(len(writes)) if number not in results]:
+            try:
+                results |= zip(left, self._store([writes[number] for number in left]), strict=True)
+            except Refusal as refusal:
+                refused = {number: why for number in left if (why := _refused(writes[number], refusal))}
+                if not refused:
+                    raise
+                results |= refused
+            except (psycopg2.Error, DBAPIError, ValueError) as error:  # ValueError: text that cannot be sent at all
+                results |= {left[0]: error} if len(left) == 1 else {number: self._alone(writes[number]) for number in left}
+        return [results[number] for number in range(len(writes))]
 
-    def skip(self, lease: Lease, search: Search, *, calls: int, reason: str) -> None:
-        """The API refuses this query for good: it counts as finished, with its reason. Raises LeaseLost."""
-        self._write(lease, search, status="SKIPPED", calls=calls, error=reason)
+    def _alone(self, write: Write) -> Written:
+        (result,) = self.write_all([write])
+        return result
 
-    def failed(self, lease: Lease, search: Search, *, calls: int, reason: str) -> None:
-        """The search is still to be done, but what it cost is kept. Raises LeaseLost."""
-        self._write(lease, search, status="FAILED", calls=calls, error=reason)
+    def _store(self, writes: Sequence[Write]) -> list[tuple[int, ...]]:
+        found = self.checkpoints.database.call(
+            STORE_SEARCHES, **self._scope, run_id=self.run_id, lease_seconds=self.checkpoints.lease_seconds, source=self.source,
+            searches=_json([_as_search(write) for write in writes]),
+        )  # fmt: skip
+        return [tuple(place_ids) for (place_ids,) in found]
 
-    def _write(self, lease: Lease, search: Search, **columns: object) -> tuple[int, ...]:
-        values: dict[str, object] = {
-            "list": None, "places": None, "result_count": None, "strays": 0, "set_aside": "[]", "answer": None,
-            "answered_at": None, "error": None, "attempt": lease.attempt, "run_id": self.run_id,
-            "lease_seconds": self.checkpoints.lease_seconds, "query": search.query, "sort": search.sort.value,
-            "keyword": search.keyword, "dong_name": search.dong_name, "stage": search.stage.value,
-        }  # fmt: skip
-        try:
-            ((place_ids,),) = self.checkpoints.database.call(STORE_SEARCH, **{**values, **self._key(lease), **columns})
-        except Refusal as refusal:
-            if refusal.code == LIST_HAS_CHANGED:
-                raise ListChanged from None
-            if refusal.code == LEASE_IS_LOST:
-                raise lease_lost(lease) from None
-            raise
-        return tuple(place_ids)
+    def _read(self, sql: str, **values: object) -> list[dict[str, Any]]:
+        return self.checkpoints.database.transact(lambda connection: rows(connection, sql, **self._scope, **values))
 
-    def _key(self, lease: Lease) -> dict[str, object]:
-        return {
-            "batch": self.checkpoints.batch_name, "type": self.checkpoints.region_type, "code": lease.region_code,
-            "round": lease.round, "source": self.source,
-        }  # fmt: skip
+    @property
+    def _scope(self) -> dict[str, object]:
+        return {"batch": self.checkpoints.batch_name, "type": self.checkpoints.region_type}
+
+
+def _answered(row: dict[str, Any]) -> Answered:
+    return Answered(
+        query=row["query"],
+        sort=Sort(row["sort"]),
+        keyword=row["keyword"],
+        stage=Stage(row["stage"]),
+        dong_name=row["dong_name"],
+        result_count=row["result_count"],
+        place_ids=tuple(row["place_ids"]),
+        categories=tuple(row["categories"]),
+    )
+
+
+def _refused(write: Write, refusal: Refusal) -> Exception | None:
+    """Why this one was not stored, if it is what the refusal is about."""
+    if refusal.code == LIST_HAS_CHANGED and write.list_version is not None:
+        return ListChanged()
+    if refusal.code == LEASE_IS_LOST and _held(write.lease) in refusal.detail.split(","):
+        return lease_lost(write.lease)
+    return None
+
+
+def _held(lease: Lease) -> str:
+    """As the error's DETAIL has it."""
+    return f"{lease.region_code}:{lease.attempt}"
+
+
+def _as_search(write: Write) -> dict[str, object]:
+    """One of `p_searches`, as sql/009_searches_together.sql reads them."""
+    lease, search, stored = write.lease, write.search, write.stored
+    return {
+        "code": lease.region_code, "round": lease.round, "attempt": lease.attempt, "query": search.query,
+        "sort": search.sort.value, "keyword": search.keyword, "dong_name": search.dong_name, "stage": search.stage.value,
+        "status": write.status, "calls": write.calls, "error": write.reason, "list": write.list_version,
+        **(_as_answered(stored, lease) if stored else {"strays": 0, "set_aside": []}),
+    }  # fmt: skip
+
+
+def _as_answered(stored: StoredSearch, lease: Lease) -> dict[str, object]:
+    return {
+        "places": _as_columns(stored.places),
+        "result_count": stored.result_count,
+        "strays": sum(one.region_code != lease.region_code for one in stored.places),
+        "set_aside": as_noted(stored.set_aside),
+        "answer": stored.answer,
+        "answered_at": stored.answered_at.isoformat(),
+    }

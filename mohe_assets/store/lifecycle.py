@@ -15,7 +15,7 @@ from mohe_assets.regions import Region
 from mohe_assets.store.database import Database, rows, statement
 from mohe_assets.succession import DongSet, Succession
 
-# Searches are stored under the list as it is: storing (sql/008_every_search.sql) takes this lock shared, taking a list over
+# Searches are stored under the list as it is: storing (sql/009_searches_together.sql) takes this lock shared, taking a list over
 # takes it alone. So no place is written under a code that is being abolished, and the two cannot deadlock, since it is the
 # first of both.
 LIST_LOCK = 7_310_511_681
@@ -57,12 +57,17 @@ UPDATE places p SET region_code = moved.code
 """
 # Fenced as a new claim would: whoever collects it finds its lease lost at the next write, and nobody's run is stopped.
 EVICT = """
+WITH gone AS (
+    SELECT c.id FROM batch_checkpoint c
+     WHERE c.region_type = :type AND c.status = 'PROCESSING'
+       AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = c.region_type AND r.region_code = c.region_code
+                          AND r.status = 'ACTIVE' AND r.is_leaf)
+     ORDER BY c.region_code FOR UPDATE OF c
+)
 UPDATE batch_checkpoint c
    SET status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'PENDING' END, refining = false, attempt = c.attempt + 1,
        lease_expires_at = NULL
- WHERE c.region_type = :type AND c.status = 'PROCESSING'
-   AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = c.region_type AND r.region_code = c.region_code
-                      AND r.status = 'ACTIVE' AND r.is_leaf)
+  FROM gone WHERE c.id = gone.id
 """
 VERSION = "SELECT coalesce(max(id), 0) AS version FROM region_refresh WHERE region_type = :type"
 PAGE = 2_000
@@ -131,11 +136,16 @@ class Lifecycle:
 
 @dataclass
 class CachedIndex:
-    """The index of one list, for all threads of a run. Whoever stores by it is told when another list was taken over."""
+    """The index of one list, for a whole run. Whoever stores by it is told when another list was taken over."""
 
     lifecycle: Lifecycle
     _known: tuple[int, RegionIndex] | None = None
     _reading: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def known(self) -> tuple[int, RegionIndex] | None:
+        """As `current`, without a look at the database: None when that takes one."""
+        return self._known
 
     def current(self) -> tuple[int, RegionIndex]:
         """The list's version, and its index."""

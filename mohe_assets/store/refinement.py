@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from mohe_assets.errors import LeaseLost
 from mohe_assets.store.checkpoints import Also, Checkpoints, Lease
 from mohe_assets.store.database import rows, statement
-from mohe_assets.store.transitions import COLLECTABLE, COMPLETED_BY_ME, LEASE_END, LEDGER_COUNTERS, MINE_ALIVE, OURS
+from mohe_assets.store.transitions import COLLECTABLE, COMPLETED_BY_THEM, LEASE_END, LEDGER_COUNTERS, MINE_ALIVE, OURS
 
 _REFINABLE = """c.status = 'COMPLETED' AND c.promise > 0 AND c.calls_used < :calls_per_region
            AND (c.retry_at IS NULL OR c.retry_at <= now())"""
@@ -32,7 +32,7 @@ WITH best AS (
        AND NOT {_BASE_IS_DUE}
        AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = :run_id AND e.status <> 'RUNNING')
      ORDER BY c.promise DESC, c.region_code
-     LIMIT 1 FOR UPDATE OF c SKIP LOCKED
+     LIMIT :limit FOR UPDATE OF c SKIP LOCKED
 )
 UPDATE batch_checkpoint c
    SET status = 'PROCESSING', refining = true, attempt = c.attempt + 1, run_id = :run_id, lease_expires_at = {LEASE_END},
@@ -80,11 +80,10 @@ class Refinement:
     checkpoints: Checkpoints
     calls_per_region: int
 
-    def claim(self, run_id: str, *, without: Collection[str] = ()) -> Lease | None:
-        """The most promising region, or None: nothing is left, or a base plan has precedence."""
-        values = {"run_id": run_id, "without": sorted(without), "lease_seconds": self.checkpoints.lease_seconds}
-        found = self._select(CLAIM, **values)
-        return Lease(**found[0]) if found else None  # type: ignore[arg-type]
+    def claim(self, run_id: str, limit: int = 1, *, without: Collection[str] = ()) -> list[Lease]:
+        """The most promising regions; none: nothing is left, or a base plan has precedence."""
+        values = {"run_id": run_id, "limit": limit, "without": sorted(without), "lease_seconds": self.checkpoints.lease_seconds}
+        return [Lease(**row) for row in self._select(CLAIM, **values)]  # type: ignore[arg-type]
 
     def next_promise(self) -> float:
         """What the most promising region that nobody holds promises."""
@@ -95,10 +94,11 @@ class Refinement:
 
         def work(connection: Connection) -> int:
             guard = {"code": lease.region_code, "attempt": lease.attempt}
+            mine = {"codes": [lease.region_code], "attempts": [lease.attempt]}
             done = connection.execute(statement(SETTLE), {**self._scope, **guard, "promise": promise}).rowcount
             also(connection)
             # After a connection that was lost while committing, its own work is done already.
-            return done or len(rows(connection, COMPLETED_BY_ME, **self._scope, **guard))
+            return done or len(rows(connection, COMPLETED_BY_THEM, **self._scope, **mine))
 
         if not self.checkpoints.database.transact(work):
             raise LeaseLost(f"{lease.region_name} was taken over while attempt {lease.attempt} refined it.")

@@ -52,9 +52,12 @@ SELECT region_code, region_name, sido_name, sigungu_name, parent_code, is_leaf, 
   FROM region WHERE region_type = :type AND status = 'ACTIVE' ORDER BY region_code
 """
 DONGS = """
-SELECT dong_name FROM legal_dong
- WHERE region_type = :type AND region_code = :code AND status = 'ACTIVE' ORDER BY dong_name COLLATE "C"
+SELECT region_code, array_agg(dong_name ORDER BY dong_name COLLATE "C") AS names FROM legal_dong
+ WHERE region_type = :type AND region_code = ANY(CAST(:codes AS text[])) AND status = 'ACTIVE' GROUP BY region_code
 """
+# What a large list fills is planned as if it were empty until autovacuum comes, up to a minute later. A role without the right
+# to do it (sql/roles.sql gives it, from PostgreSQL 17 on) is warned by the server, and waits for autovacuum.
+GATHER_STATISTICS = "ANALYZE region, legal_dong, batch_checkpoint"
 LAST_REFRESH = """
 SELECT source, as_of, refreshed_at, refreshed_at < now() - make_interval(secs => :seconds) AS old
   FROM region_refresh WHERE region_type = :type ORDER BY refreshed_at DESC, id DESC LIMIT 1
@@ -96,10 +99,15 @@ class Regions:
             if row["is_leaf"] and (codes is None or row["region_code"] in codes)
         }
 
-    def dongs(self, region_code: str) -> list[str]:
-        """Names of a region's dongs, eups, myeons and ris; those below an eup with its name before theirs."""
-        values = {"type": self.region_type, "code": region_code}
-        return [row["dong_name"] for row in self.database.transact(lambda connection: rows(connection, DONGS, **values))]
+    def dongs(self, codes: Collection[str]) -> dict[str, list[str]]:
+        """By region, the names of its dongs, eups, myeons and ris; those below an eup with its name before theirs."""
+        values = {"type": self.region_type, "codes": sorted(codes)}
+        found = self.database.transact(lambda connection: rows(connection, DONGS, **values))
+        return {code: [] for code in codes} | {row["region_code"]: row["names"] for row in found}
+
+    def gather_statistics(self) -> None:
+        """For the server's planner, after many rows came at once."""
+        self.database.transact(lambda connection: connection.execute(text(GATHER_STATISTICS)))
 
     def last_refresh(self, *, due_after_seconds: float = 0) -> Refresh | None:
         """The last accepted reading, None before the first."""

@@ -1,12 +1,15 @@
 """The SQL of the checkpoint state machine: every transition once, named, guarded. What it means: store/checkpoints.py.
 
 Statements only; they are run, and their answers read, by the modules that import them. `advance` is the end of
-store_search in sql/008_every_search.sql, with the places and the ledger row it belongs to.
+store_searches in sql/009_searches_together.sql, with the places and the ledger rows it belongs to.
+
+What locks several checkpoints takes them in the order of their codes, as store_searches does, or skips those that are locked:
+no two of these statements wait for each other.
 """
 
 _ITS_LEDGER = """(q.batch_name, q.region_type, q.region_code, q.round)
                        = (c.batch_name, c.region_type, c.region_code, c.round)"""
-# The region's ledger summed up, in sql/008_every_search.sql.
+# The region's ledger summed up, in sql/009_searches_together.sql.
 LEDGER_COUNTERS = """(searches_done, calls_used, refinements, processed_count)
            = (SELECT l.searches_done, l.calls_used, l.refinements, l.processed_count
                 FROM ledger_counters(c.batch_name, c.region_type, c.region_code, c.round) l)"""
@@ -31,7 +34,7 @@ _ANEW = ", ".join(
 SEED = f"""
 INSERT INTO batch_checkpoint AS known (batch_name, region_type, region_code, region_name, parent_code, life)
 SELECT :batch, r.region_type, r.region_code, r.region_name, r.parent_code, r.life
-  FROM region r WHERE r.region_type = :type AND r.is_leaf AND r.status = 'ACTIVE'
+  FROM region r WHERE r.region_type = :type AND r.is_leaf AND r.status = 'ACTIVE' ORDER BY r.region_code
 ON CONFLICT (batch_name, region_type, region_code) DO UPDATE
    SET region_name = excluded.region_name, parent_code = excluded.parent_code, life = excluded.life, {_ANEW}
  WHERE (known.region_name, known.parent_code, known.life)
@@ -42,13 +45,14 @@ RETURNING (xmax = 0) AS seeded
 # SKIP LOCKED: two runs that claim at once take different regions instead of waiting for each other.
 # A run that was declared dead while it slept takes nothing when it wakes, not even before it hears of it.
 # One statement per status, tried in this order: each has an index that gives its first row at once, however many regions.
-# The last takes a region from its refinement, which is fenced off and loses one search at most; it waits for the row,
-# which the refinement locks for milliseconds, because a person's wish must not be lost to that.
+# The last takes a region from its refinement, which is fenced off and loses its searches in flight; it waits for the row,
+# which the refinement locks for milliseconds, because a person's wish must not be lost to that, and so goes by code alone.
+_FIRST_TRIED = "c.failures, c.region_code"
 _CLAIMABLE = (
-    ("c.status = 'PENDING'", "SKIP LOCKED"),
-    ("c.status = 'FAILED' AND (:by_person OR c.retry_at <= now())", "SKIP LOCKED"),
-    ("c.status = 'COMPLETED' AND c.end_time < CAST(:afresh_before AS timestamptz)", "SKIP LOCKED"),
-    ("c.status = 'PROCESSING' AND c.refining AND c.end_time < CAST(:afresh_before AS timestamptz)", ""),
+    ("c.status = 'PENDING'", _FIRST_TRIED, "SKIP LOCKED"),
+    ("c.status = 'FAILED' AND (:by_person OR c.retry_at <= now())", _FIRST_TRIED, "SKIP LOCKED"),
+    ("c.status = 'COMPLETED' AND c.end_time < CAST(:afresh_before AS timestamptz)", _FIRST_TRIED, "SKIP LOCKED"),
+    ("c.status = 'PROCESSING' AND c.refining AND c.end_time < CAST(:afresh_before AS timestamptz)", "c.region_code", ""),
 )
 _CLAIM = f"""
 WITH due AS (
@@ -57,7 +61,7 @@ WITH due AS (
        AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) AND NOT c.region_code = ANY(CAST(:without AS text[]))
        AND %s
        AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = :run_id AND e.status <> 'RUNNING')
-     ORDER BY c.failures, c.region_code
+     ORDER BY %s
      LIMIT :limit FOR UPDATE OF c %s
 )
 UPDATE batch_checkpoint c
@@ -75,30 +79,50 @@ UPDATE batch_checkpoint c
  WHERE c.id = due.id AND r.region_type = c.region_type AND r.region_code = c.region_code
 RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round
 """
-CLAIM = tuple(_CLAIM % (condition, locking) for condition, locking in _CLAIMABLE)
+CLAIM = tuple(_CLAIM % how for how in _CLAIMABLE)
 CLAIM_DUE = CLAIM[:2]
 
 # A region abolished meanwhile is nobody's: what its holder writes next finds the lease lost.
 MINE_ALIVE = f"{MINE} AND {COLLECTABLE}"
 
+_IN_ORDER = "ORDER BY c.region_code FOR UPDATE OF c"
+
 RENEW = f"""
-UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END}
-  FROM unnest(CAST(:codes AS text[]), CAST(:attempts AS integer[])) AS held (code, attempt)
- WHERE {OURS} AND c.region_code = held.code AND c.attempt = held.attempt AND c.status = 'PROCESSING'
+WITH mine AS (
+    SELECT c.id FROM batch_checkpoint c
+      JOIN unnest(CAST(:codes AS text[]), CAST(:attempts AS integer[])) AS held (code, attempt)
+        ON c.region_code = held.code AND c.attempt = held.attempt
+     WHERE {OURS} AND c.status = 'PROCESSING' {_IN_ORDER}
+)
+UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END} FROM mine WHERE c.id = mine.id
 """
 
+# Locked in order of code, as whatever takes several.
 COMPLETE = f"""
+WITH done AS MATERIALIZED (
+    SELECT c.id, d.promise, d.plan, d.queries, d.sorts
+      FROM jsonb_to_recordset(CAST(:done AS jsonb)) AS d (
+               code text, attempt integer, promise double precision, plan text, queries text[], sorts text[])
+      JOIN batch_checkpoint c ON {OURS} AND c.region_code = d.code AND c.attempt = d.attempt AND c.status = 'PROCESSING'
+     WHERE {COLLECTABLE}
+     ORDER BY c.region_code FOR UPDATE OF c
+)
 UPDATE batch_checkpoint c
    SET status = 'COMPLETED', refining = false, end_time = now(), lease_expires_at = NULL, error_message = NULL,
-       failure_kind = NULL, retry_at = NULL, failures = 0, reported_at = NULL, promise = :promise, plan = :plan, {LEDGER_COUNTERS}
- WHERE {MINE_ALIVE}
+       failure_kind = NULL, retry_at = NULL, failures = 0, reported_at = NULL, promise = done.promise, plan = done.plan,
+       {LEDGER_COUNTERS}
+  FROM done
+ WHERE c.id = done.id
    AND NOT EXISTS (
-        SELECT FROM unnest(CAST(:queries AS text[]), CAST(:sorts AS text[])) AS plan (query, sort)
+        SELECT FROM unnest(done.queries, done.sorts) AS plan (query, sort)
          WHERE NOT EXISTS (SELECT FROM search_query q
                             WHERE {_ITS_LEDGER} AND (q.query, q.sort) = (plan.query, plan.sort) AND q.status <> 'FAILED'))
 """
-COMPLETED_BY_ME = f"""
-SELECT 1 FROM batch_checkpoint c WHERE {OURS} AND c.region_code = :code AND c.attempt = :attempt AND c.status = 'COMPLETED'
+COMPLETED_BY_THEM = f"""
+SELECT c.region_code FROM batch_checkpoint c
+  JOIN unnest(CAST(:codes AS text[]), CAST(:attempts AS integer[])) AS held (code, attempt)
+    ON c.region_code = held.code AND c.attempt = held.attempt
+ WHERE {OURS} AND c.status = 'COMPLETED'
 """
 
 # Back-off doubles with every failure in a row; at the last attempt retry_at stays NULL and only a person asks again.
@@ -139,35 +163,48 @@ RETURNING c.region_code
 TAKE_BACK = f"""
 WITH asked AS (
     SELECT c.id FROM batch_checkpoint c
-     WHERE {OURS} AND c.status = 'PROCESSING' AND c.region_code = ANY(CAST(:codes AS text[])) FOR UPDATE
+     WHERE {OURS} AND c.status = 'PROCESSING' AND c.region_code = ANY(CAST(:codes AS text[])) {_IN_ORDER}
 )
 UPDATE batch_checkpoint c SET {_BACK} FROM asked WHERE c.id = asked.id
 RETURNING c.region_code
 """
 
 RETRY = f"""
+WITH asked AS (
+    SELECT c.id FROM batch_checkpoint c
+     WHERE {OURS} AND c.status = 'FAILED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) {_IN_ORDER}
+)
 UPDATE batch_checkpoint c SET status = 'PENDING', failures = 0, retry_at = NULL, end_time = NULL
- WHERE {OURS} AND c.status = 'FAILED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
+  FROM asked WHERE c.id = asked.id
 RETURNING c.region_code
 """
 
 # A region that is being refined begins the round, too: its refinement finds its lease lost.
 NEW_ROUND = f"""
+WITH asked AS (
+    SELECT c.id FROM batch_checkpoint c
+     WHERE {OURS} AND {COLLECTABLE}
+       AND (c.status = 'COMPLETED' OR c.refining OR :also_unfinished AND c.status <> 'PROCESSING')
+       AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) {_IN_ORDER}
+)
 UPDATE batch_checkpoint c
    SET status = 'PENDING', refining = false, refinements = 0, promise = 0, lease_expires_at = NULL,
        round = c.round + 1, start_time = NULL, end_time = NULL, processed_count = 0,
        searches_done = 0, calls_used = 0, failures = 0, retry_at = NULL,
        error_message = NULL, failure_kind = NULL, reported_at = NULL
- WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining OR :also_unfinished AND c.status <> 'PROCESSING')
-   AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
+  FROM asked WHERE c.id = asked.id
 RETURNING c.region_code
 """
 
 # Regions completed with another base plan are due again, in the same round: what their ledger has is not asked again.
 # Those of the batch system have no plan, and are left as they are.
 REPLAN = f"""
+WITH other AS (
+    SELECT c.id FROM batch_checkpoint c
+     WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining) AND c.plan <> :plan {_IN_ORDER}
+)
 UPDATE batch_checkpoint c SET status = 'PENDING', refining = false, lease_expires_at = NULL, plan = ''
- WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining) AND c.plan <> :plan
+  FROM other WHERE c.id = other.id
 RETURNING c.region_code
 """
 
@@ -219,7 +256,11 @@ SELECT c.region_code, c.region_name, c.status, coalesce(c.run_id, '') AS run_id 
 """
 
 MARK_REPORTED = f"""
-UPDATE batch_checkpoint c SET reported_at = now()
-  FROM unnest(CAST(:codes AS text[]), CAST(:attempts AS integer[])) AS told (code, attempt)
- WHERE {OURS} AND c.region_code = told.code AND c.attempt = told.attempt AND c.status = 'COMPLETED'
+WITH completed AS (
+    SELECT c.id FROM batch_checkpoint c
+      JOIN unnest(CAST(:codes AS text[]), CAST(:attempts AS integer[])) AS told (code, attempt)
+        ON c.region_code = told.code AND c.attempt = told.attempt
+     WHERE {OURS} AND c.status = 'COMPLETED' {_IN_ORDER}
+)
+UPDATE batch_checkpoint c SET reported_at = now() FROM completed WHERE c.id = completed.id
 """

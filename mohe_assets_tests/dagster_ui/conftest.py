@@ -1,5 +1,6 @@
 """For what Dagster shows and launches: a database with the 256 regions and Dagster's own tables, and the definitions on it."""
 
+import asyncio
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,15 +11,18 @@ from sqlalchemy import Engine, event, text
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment as dagster_environment
-from mohe_assets.collect import Request
 from mohe_assets.databases import locate
 from mohe_assets.definitions import build_defs
 from mohe_assets.defs.refreshing import mirror_partitions
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.errors import ApiError
+from mohe_assets.flight import Request
 from mohe_assets.platform import Platform
 from mohe_assets.settings import Settings
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator
+from mohe_assets.stopping import Stop
+from mohe_assets.store.api_budget import SharedBudget
 from mohe_assets.store.database import Database
 from mohe_assets.store.embedded import EmbeddedServer
 from mohe_assets_tests.conftest import Environment
@@ -28,7 +32,7 @@ from mohe_assets_tests.recovery.processes import read
 KEYWORDS = ("카페", "공원")
 QUICK = {
     "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS),
-    "MOHE_WORKER_THREADS": "4",
+    "MOHE_SEARCHES_IN_FLIGHT": "4",
     "MOHE_HEARTBEAT_SECONDS": "0.5",
     "MOHE_RETRY_SECONDS": "0.1",
 }
@@ -66,6 +70,18 @@ def keys_of(database: Database, codes: Collection[str] | None = None) -> list[st
     sql = """SELECT r.partition_key FROM batch_checkpoint c JOIN region r USING (region_type, region_code)
               WHERE :any OR c.region_code = ANY(CAST(:codes AS text[])) ORDER BY r.partition_key"""
     return [row["partition_key"] for row in read(database, sql, any=codes is None, codes=sorted(codes or ()))]
+
+
+def call_once(platform: Platform, refusal: ApiError | None = None) -> None:
+    """What the first call of some run leaves in the shared budget: nobody has answered it yet, or it was refused."""
+
+    async def call() -> None:
+        gate = SharedBudget(database=platform.database, account=platform.account, stop=Stop())
+        await gate.reserve()
+        if refusal is not None:
+            await gate.refused(refusal)
+
+    asyncio.run(call())
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """Depth as Dagster drives it: the sensor's reasons and its one run, the job, and what the partitions show meanwhile."""
 
 import datetime as dt
-import threading
 from typing import Any, cast
 
 import dagster as dg
@@ -16,10 +15,9 @@ from mohe_assets.defs.resources import MoheResource
 from mohe_assets.errors import QuotaExhausted
 from mohe_assets.forecast import KST
 from mohe_assets.platform import Platform
-from mohe_assets.store.api_budget import SharedBudget
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, execute
+from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, call_once, execute
 from mohe_assets_tests.recovery.processes import read, statuses
 
 
@@ -74,9 +72,7 @@ class TestTheSensor:
     ) -> None:
         collect_elsewhere(few(2))
         until = dt.datetime.now(KST).replace(microsecond=0) + dt.timedelta(hours=5)
-        gate = SharedBudget(database=platform.database, account=platform.account, stop=threading.Event())
-        gate.reserve()
-        gate.refused(QuotaExhausted("Naver says 010", api=platform.account.api, reset_at=until, calls=1))
+        call_once(platform, QuotaExhausted("Naver says 010", api=platform.account.api, reset_at=until, calls=1))
         assert f"{until:%Y-%m-%d %H:%M:%S} KST" in tick.reason()
 
     def test_launches_nothing_when_a_person_does_not_want_it(

@@ -3,7 +3,6 @@
 import dataclasses
 import datetime as dt
 import re
-import threading
 
 import dagster as dg
 import pytest
@@ -24,10 +23,9 @@ from mohe_assets.defs.sensors import RECONCILE_SECONDS, pending_region_sensor
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.forecast import KST
 from mohe_assets.platform import Platform
-from mohe_assets.store.api_budget import SharedBudget
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, execute, keys_of, statements
+from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, call_once, execute, keys_of, statements
 from mohe_assets_tests.recovery.processes import executions, materializations, partition_of, read, run_status, statuses
 
 GIVE_UP = "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = NULL, failures = 5, end_time = now()"
@@ -63,13 +61,6 @@ class Sensor:
 @pytest.fixture
 def sensor(instance: dg.DagsterInstance, environment: Environment) -> Sensor:
     return Sensor(instance=instance, environment=environment)
-
-
-def budget(platform: Platform) -> SharedBudget:
-    """The gate of some run, after its first call."""
-    gate = SharedBudget(database=platform.database, account=platform.account, stop=threading.Event())
-    gate.reserve()
-    return gate
 
 
 def launched(
@@ -164,7 +155,7 @@ class TestWhatItWaitsFor:
 
     def test_the_quota_and_it_says_until_when(self, sensor: Sensor, platform: Platform) -> None:
         until = dt.datetime.now(KST).replace(microsecond=0) + dt.timedelta(hours=5)
-        budget(platform).refused(QuotaExhausted("Naver says 010", api=platform.account.api, reset_at=until, calls=1))
+        call_once(platform, QuotaExhausted("Naver says 010", api=platform.account.api, reset_at=until, calls=1))
         reason = sensor.reason()
         assert f"{until:%Y-%m-%d %H:%M:%S} KST" in reason
         assert "Naver says 010" in reason
@@ -172,7 +163,7 @@ class TestWhatItWaitsFor:
     def test_the_month_of_the_hub_and_nothing_is_launched_until_it_ends(self, sensor: Sensor) -> None:
         hub = {"NCP_APIGW_API_KEY_ID": "an-id-of-the-hub", "NCP_APIGW_API_KEY": "a-key-of-the-hub", "MOHE_MONTHLY_QUOTA": "1"}
         with Platform.open(settings_module.load({**sensor.environment, **hub})) as platform:
-            budget(platform)
+            call_once(platform)
         next_month = (dt.datetime.now(KST).replace(day=1) + dt.timedelta(days=32)).replace(day=1)
         reason = sensor.reason(**hub)
         assert f"Waiting for the quota until {next_month:%Y-%m-%d} 00:00:00 KST: the month's 1 calls are used" in reason
@@ -180,7 +171,7 @@ class TestWhatItWaitsFor:
     def test_the_credentials_and_it_names_their_variables(self, sensor: Sensor, platform: Platform) -> None:
         why = "NAVER_CLIENT_ID or NAVER_CLIENT_SECRET is refused."
         blocked = ApiBlocked(why, api=platform.account.api, variables=("NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET"), calls=1)
-        budget(platform).refused(blocked)
+        call_once(platform, blocked)
         reason = sensor.reason()
         assert "NAVER_CLIENT_ID" in reason
         assert "NAVER_CLIENT_SECRET" in reason

@@ -86,7 +86,7 @@ def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_told_to_stop_
     keys = keys_of(database)[:40]
     # Two threads in each of two runs and three seconds a call: a minute in which to cancel it.
     simulator.configure(latency_ms=3_000)
-    up = start_up(CHECKPOINT_AUTO_RESUME="false", MOHE_REGIONS_PER_RUN="20", MOHE_WORKER_THREADS="2")
+    up = start_up(CHECKPOINT_AUTO_RESUME="false", MOHE_REGIONS_PER_RUN="20", MOHE_SEARCHES_IN_FLIGHT="2")
     until(lambda: "CHECKPOINT_AUTO_RESUME" in str(up.ui.last_tick().get("skipReason")), "the sensor says that it waits")
     assert simulator.stats(brief=True)["naver"]["received"] == 0
 

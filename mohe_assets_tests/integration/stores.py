@@ -12,10 +12,10 @@ from mohe_assets.errors import FailureKind
 from mohe_assets.places import PlaceRecord, SetAside
 from mohe_assets.regions import RegionList, bundled_snapshot, compare
 from mohe_assets.search_plan import Search, base_plan
-from mohe_assets.store.checkpoints import Checkpoints, Lease
+from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease, PlanDone
 from mohe_assets.store.database import Database, rows
 from mohe_assets.store.executions import Executions
-from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch
+from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch, Write
 from mohe_assets.store.regions import Regions
 
 KEYWORDS = ("카페", "공원")
@@ -100,16 +100,35 @@ class Store:
             search=search, answer={"items": []}, result_count=len(places), calls=1, places=attributed,
             set_aside=list[SetAside](), answered_at=ANSWERED,
         )  # fmt: skip
-        self.ledger().store(lease, replace(stored, **changes))
+        self.write(Write.done(lease, replace(stored, **changes)))
         return search
+
+    def write(self, write: Write) -> tuple[int, ...]:
+        """Stores one search, and raises why it could not be."""
+        (result,) = self.ledger().write_all([write])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def done(self, lease: Lease) -> tuple[set[tuple[str, str]], int]:
+        """The region's finished searches in this round, and the calls spent on it so far."""
+        history, calls = self.ledger().begun([lease])[lease.region_code]
+        return {(answered.query, answered.sort.value) for answered in history}, calls
 
     def complete(self, lease: Lease) -> None:
         """Does what the plan still needs, and completes."""
-        done, _ = self.ledger().done(lease)
+        done, _ = self.done(lease)
         for number, search in enumerate(plan_of(lease)):
             if search.identity not in done:
                 self.store(lease, number)
-        self.checkpoints.complete(lease, plan_of(lease))
+        self.finish(lease)
+
+    def finish(self, lease: Lease, **how: Any) -> Completion:
+        """Completes it if its plan is done. Raises LeaseLost."""
+        (completed,) = self.checkpoints.complete([PlanDone(lease=lease, plan=plan_of(lease))], **how)
+        if isinstance(completed, Exception):
+            raise completed
+        return completed
 
     def fail(self, lease: Lease, **how: Any) -> bool:
         return self.checkpoints.fail(lease, kind=FailureKind.TRANSIENT, message="HTTP 500", **how)

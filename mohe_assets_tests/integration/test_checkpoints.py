@@ -13,7 +13,7 @@ from mohe_assets.regions import bundled_snapshot
 from mohe_assets.store.checkpoints import RETRY_CAP_SECONDS, Lease
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
-from mohe_assets.store.ledger import AttributedPlace
+from mohe_assets.store.ledger import AttributedPlace, Write
 from mohe_assets_tests.integration.stores import CODES, LATER, Store, place, plan_of
 
 
@@ -93,7 +93,7 @@ class TestClaiming:
         assert store.take_over(CODES) == 0
         lease = store.claim()
         assert lease.partition_key == "11680_서울특별시_강남구_2"
-        assert (lease.round, store.ledger().done(lease)) == (2, (frozenset(), 0))
+        assert (lease.round, store.done(lease)) == (2, (set(), 0))
         assert store.read("SELECT round FROM search_query") == [{"round": 1}], "its history is kept"
 
     def test_a_run_that_was_declared_dead_takes_nothing(self, store: Store) -> None:
@@ -111,7 +111,7 @@ class TestClaiming:
         assert (lease.attempt, lease.round) == (2, 2)
         row = store.row()
         assert (row["searches_done"], row["calls_used"], row["processed_count"], row["end_time"]) == (0, 0, 0, None)
-        assert store.ledger().done(lease) == (frozenset(), 0)
+        assert store.done(lease) == (set(), 0)
 
 
 class TestHolding:
@@ -143,11 +143,11 @@ class TestHolding:
         with pytest.raises(LeaseLost, match="서울특별시 강남구"):
             store.store(stale, 1, [place("a", name="changed"), place("b")])
         with pytest.raises(LeaseLost):
-            store.ledger().skip(stale, search, calls=1, reason="SE01")
+            store.write(Write.skipped(stale, search, calls=1, reason="SE01"))
         with pytest.raises(LeaseLost):
-            store.ledger().failed(stale, search, calls=1, reason="HTTP 500")
+            store.write(Write.failed(stale, search, calls=1, reason="HTTP 500"))
         with pytest.raises(LeaseLost):
-            store.checkpoints.complete(stale, ())
+            store.finish(stale)
         assert store.fail(stale) is False
         assert store.checkpoints.release(stale) is False
         assert store.checkpoints.renew([stale]) == 0
@@ -168,7 +168,7 @@ class TestCompleting:
         lease = store.claim()
         store.store(lease, 0, [place("a"), place("b")])
         store.store(lease, 1, [place("b"), place("c")], calls=2)
-        store.checkpoints.complete(lease, plan_of(lease))
+        store.finish(lease)
         row = store.row()
         assert (row["status"], row["processed_count"], row["searches_done"], row["calls_used"]) == ("COMPLETED", 3, 2, 3)
         assert row["lease_expires_at"] is None
@@ -179,16 +179,16 @@ class TestCompleting:
         lease = store.claim()
         store.store(lease, 0)
         if last == "failed":
-            store.ledger().failed(lease, plan_of(lease)[1], calls=4, reason="HTTP 500")
+            store.write(Write.failed(lease, plan_of(lease)[1], calls=4, reason="HTTP 500"))
         with pytest.raises(LeaseLost):
-            store.checkpoints.complete(lease, plan_of(lease))
+            store.finish(lease)
         assert store.row()["status"] == "PROCESSING"
 
     def test_a_search_the_api_refuses_for_good_does_not_keep_a_region_open(self, store: Store) -> None:
         lease = store.claim()
         store.store(lease, 0)
-        store.ledger().skip(lease, plan_of(lease)[1], calls=1, reason="SE01")
-        store.checkpoints.complete(lease, plan_of(lease))
+        store.write(Write.skipped(lease, plan_of(lease)[1], calls=1, reason="SE01"))
+        store.finish(lease)
         assert (store.row()["status"], store.row()["searches_done"]) == ("COMPLETED", 2)
 
     def test_a_search_of_an_earlier_round_does_not_count(self, store: Store) -> None:
@@ -196,13 +196,13 @@ class TestCompleting:
         store.checkpoints.new_round()
         lease = store.claim()
         with pytest.raises(LeaseLost):
-            store.checkpoints.complete(lease, plan_of(lease))
+            store.finish(lease)
 
     def test_completing_again_after_an_unclear_commit_is_content(self, store: Store) -> None:
         lease = store.claim()
         store.complete(lease)
         before = store.row()
-        store.checkpoints.complete(lease, plan_of(lease))
+        store.finish(lease)
         assert store.row() == before
 
     def test_success_forgets_the_failures_before_it(self, store: Store) -> None:
@@ -222,7 +222,7 @@ class TestFailing:
         assert (row["searches_done"], row["processed_count"], row["lease_expires_at"]) == (1, 1, None)
         again = store.claim(by_person=True)
         assert (again.attempt, again.round) == (2, 1)
-        assert len(store.ledger().done(again)[0]) == 1
+        assert len(store.done(again)[0]) == 1
 
     def test_the_wait_doubles_and_ends_at_the_last_attempt_until_a_person_asks(self, store: Store) -> None:
         waits: list[float | None] = []
@@ -277,7 +277,7 @@ class TestGivingBack:
         assert store.checkpoints.release(lease) is True
         row = store.row()
         assert (row["status"], row["lease_expires_at"], row["failures"]) == ("PENDING", None, 0)
-        assert store.ledger().done(store.claim())[0] == {search.identity}
+        assert store.done(store.claim())[0] == {search.identity}
 
     def test_only_expired_leases_are_taken_back(self, store: Store) -> None:
         store.claim("11680")
@@ -333,7 +333,7 @@ class TestReporting:
         own = AttributedPlace(place=place("own"), region_code="11680")
         store.store(lease, 0, places=[stray, own], result_count=5, calls=2)
         store.store(lease, 1, [place("own")])
-        store.checkpoints.complete(lease, plan_of(lease))
+        store.finish(lease)
         (told,) = store.checkpoints.completions()
         assert (told.places, told.places_new, told.strays, told.searches, told.saturated) == (2, 2, 1, 2, 1)
         assert (told.calls, told.set_aside, told.run_id, told.attempt) == (3, 0, "run", 1)

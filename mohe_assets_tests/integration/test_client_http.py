@@ -1,19 +1,23 @@
 """The retries, deadlines and bookkeeping of the clients, over real sockets."""
 
+import asyncio
 import gzip
 import json
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import tracemalloc
+import zlib
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from mohe_assets.clients.connections import MAX_BODY_BYTES
 from mohe_assets.clients.http import OpenGate, RetryPolicy
-from mohe_assets.clients.naver_local import CLASSIC, HUB, NaverLocalClient
-from mohe_assets.clients.transport import MAX_BODY_BYTES, Timeouts
+from mohe_assets.clients.naver_local import CLASSIC, HUB, NaverLocalClient, SearchAnswer
+from mohe_assets.clients.transport import Timeouts
 from mohe_assets.errors import (
     ApiBlocked,
     ApiError,
@@ -25,6 +29,7 @@ from mohe_assets.errors import (
     TransientApiError,
 )
 from mohe_assets.search_plan import Sort
+from mohe_assets_tests.integration.searches import no_wait, searched
 from mohe_assets_tests.integration.test_client_scripted_server import (
     RecordingGate,
     ScriptedServer,
@@ -46,39 +51,49 @@ QUOTA = b'{"errorMessage":"Query limit exceeded.","errorCode":"010"}'
 
 @dataclass
 class Bench:
-    """A client on a scripted server, with its gate and the waits it made."""
+    """A client on a scripted server, with its gate, the waits it made, and the loop it lives in."""
 
     server: ScriptedServer
     client: NaverLocalClient
     gate: RecordingGate
     waits: list[float]
+    runner: asyncio.Runner
 
-    def search(self) -> Any:
+    def search(self) -> SearchAnswer:
+        return self.runner.run(self.searching())
+
+    def searching(self) -> Coroutine[Any, Any, SearchAnswer]:
         return self.client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)
 
 
 @pytest.fixture
 def bench() -> Iterator[Callable[..., Bench]]:
     opened: list[Bench] = []
+    runner = asyncio.Runner()
 
     def build(*script: Step, **options: Any) -> Bench:
         server, gate, waits = ScriptedServer(*script), RecordingGate(), list[float]()
+
+        async def note(wait: float) -> None:
+            waits.append(wait)
+
         arguments: dict[str, Any] = {
             "dialect": CLASSIC,
             "client_id": "an-identifier",
             "client_secret": "a-secret",
             "gate": gate,
-            "retry": RetryPolicy(sleep=waits.append),
+            "retry": RetryPolicy(sleep=note),
             "timeouts": QUICK,
         }
         client = NaverLocalClient(base_url=server.url, **arguments | options)
-        opened.append(Bench(server=server, client=client, gate=gate, waits=waits))
+        opened.append(Bench(server=server, client=client, gate=gate, waits=waits, runner=runner))
         return opened[-1]
 
-    yield build
-    for one in opened:
-        one.client.close()
-        one.server.__exit__()
+    with runner:
+        yield build
+        for one in opened:
+            runner.run(one.client.close())
+            one.server.__exit__()
 
 
 TROUBLES = {
@@ -95,6 +110,7 @@ TROUBLES = {
     "broken chunks": raw(head(200, "Transfer-Encoding: chunked"), b"zz\r\n"),
     "cut short without a length": raw(head(200), FOUND[:-3]),
     "no gzip": reply(FOUND, 200, "Content-Encoding: gzip"),
+    "gzip cut short": reply(gzip.compress(FOUND)[:-9], 200, "Content-Encoding: gzip"),
     "no HTTP": raw(b"SSH-2.0-OpenSSH\r\n\r\n"),
     "blank": reply(b""),
     "HTML": reply(b"<!DOCTYPE html><html></html>", 200, "Content-Type: application/json"),
@@ -126,8 +142,12 @@ def test_an_endless_body_is_given_up(bench: Callable[..., Bench]) -> None:
 def test_a_small_body_that_unpacks_to_an_endless_one_is_given_up(bench: Callable[..., Bench]) -> None:
     bomb = gzip.compress(b" " * 50_000_000, compresslevel=9)
     one = bench(reply(bomb, 200, "Content-Encoding: gzip"), timeouts=Timeouts(), retry=RetryPolicy(attempts=1))
+    tracemalloc.start()
     with pytest.raises(TransientApiError, match="exceeds"):
         one.search()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * MAX_BODY_BYTES, "it was unpacked no further than the bound"
 
 
 def test_failures_are_bounded_and_the_error_tells_what_they_cost(bench: Callable[..., Bench]) -> None:
@@ -144,11 +164,11 @@ def test_failures_are_bounded_and_the_error_tells_what_they_cost(bench: Callable
 def test_nobody_listening_is_a_transient_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    policy = RetryPolicy(attempts=2, sleep=lambda _: None)
-    with NaverLocalClient(base_url=url, dialect=HUB, client_id="x", client_secret="y", gate=OpenGate(), retry=policy) as client:
-        with pytest.raises(TransientApiError) as caught:
-            client.search("카페", sort=Sort.REVIEWS)
-        assert caught.value.calls == 2
+    policy = RetryPolicy(attempts=2, sleep=no_wait)
+    client = NaverLocalClient(base_url=url, dialect=HUB, client_id="x", client_secret="y", gate=OpenGate(), retry=policy)
+    with pytest.raises(TransientApiError) as caught:
+        searched(client, sort=Sort.REVIEWS)
+    assert caught.value.calls == 2
 
 
 def test_rate_refusals_are_waited_out_and_are_no_failures(bench: Callable[..., Bench]) -> None:
@@ -207,7 +227,7 @@ def test_a_shut_gate_means_that_nothing_is_sent(bench: Callable[..., Bench]) -> 
 
 
 def test_a_wait_can_be_interrupted(bench: Callable[..., Bench]) -> None:
-    def interrupted(_: float) -> None:
+    async def interrupted(_: float) -> None:
         raise StopRequested("the process is ending")
 
     one = bench(reply(b"", 500), retry=RetryPolicy(sleep=interrupted))
@@ -223,6 +243,9 @@ def test_a_wait_can_be_interrupted(bench: Callable[..., Bench]) -> None:
         reply(FOUND, 200, "Content-Type: application/json; charset=euc-kr"),
         reply(b"\xef\xbb\xbf" + FOUND, 200),
         reply(gzip.compress(FOUND), 200, "content-encoding: GZIP"),
+        reply(gzip.compress(FOUND[:9]) + gzip.compress(FOUND[9:]) + b"\0\0", 200, "Content-Encoding: x-gzip"),
+        reply(zlib.compress(FOUND), 200, "Content-Encoding: deflate"),
+        reply(FOUND, 200, "Content-Encoding: identity"),
         raw(head(200, "Transfer-Encoding: chunked"), chunked(*[FOUND[i : i + 1] for i in range(len(FOUND))], b"")),
         raw(head(200), FOUND),
         reply(json.dumps(json.loads(FOUND)).encode(), 200),
@@ -235,7 +258,7 @@ def test_the_body_counts_and_not_how_it_is_wrapped(step: Step, bench: Callable[.
 def test_both_generations_are_asked_in_their_own_way(bench: Callable[..., Bench]) -> None:
     classic, hub = bench(reply(FOUND)), bench(reply(FOUND), dialect=HUB)
     classic.search()
-    hub.client.search("카페 & 식당", sort=Sort.REVIEWS)
+    hub.runner.run(hub.client.search("카페 & 식당", sort=Sort.REVIEWS))
     assert classic.server.requests[0].startswith("GET /v1/search/local.json?query=%EC%84%9C%EC%9A%B8")
     assert "&display=5&start=1&sort=random " in classic.server.requests[0]
     assert "X-Naver-Client-Id: an-identifier\r\nX-Naver-Client-Secret: a-secret\r\n" in classic.server.requests[0]
@@ -251,11 +274,19 @@ def test_one_connection_is_kept_for_many_searches(bench: Callable[..., Bench]) -
     assert one.server.connections == 1
 
 
-def test_an_idle_connection_that_the_server_closed_costs_nothing(bench: Callable[..., Bench]) -> None:
-    one = bench(reply(FOUND, then_close=True))
+def closing_later(connection: socket.socket, server: ScriptedServer) -> bool:
+    """Closes when the loop no longer looks, so that it has no way of knowing when it goes on."""
+    answered = reply(FOUND)(connection, server)
+    time.sleep(0.05)
+    return not answered
+
+
+@pytest.mark.parametrize("step", [reply(FOUND, then_close=True), closing_later])
+def test_an_idle_connection_that_the_server_closed_costs_nothing(step: Step, bench: Callable[..., Bench]) -> None:
+    one = bench(step)
     for _ in range(3):
         assert one.search().calls == 1
-        time.sleep(0.05)
+        time.sleep(0.1)
     assert one.server.connections == 3
 
 
@@ -265,20 +296,93 @@ def test_a_reset_on_a_reused_connection_costs_a_call(bench: Callable[..., Bench]
     assert one.gate.events == ["reserve", "answered", "reserve", "failed", "reserve", "answered"]
 
 
-def test_many_threads_share_one_client(bench: Callable[..., Bench]) -> None:
+def test_many_searches_in_flight_share_one_client(bench: Callable[..., Bench]) -> None:
     one = bench(reply(FOUND), timeouts=Timeouts())
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: one.search(), range(200)))
-    assert {answer.calls for answer in answers} == {1}
+
+    async def one_after_the_other() -> list[int]:
+        return [(await one.searching()).calls for _ in range(25)]
+
+    async def side_by_side() -> list[list[int]]:
+        return await asyncio.gather(*(one_after_the_other() for _ in range(8)))
+
+    assert one.runner.run(side_by_side()) == [[1] * 25] * 8
     assert len(one.server.requests) == 200
     assert one.server.connections <= 8
 
 
+CANCELLED = {
+    "before the answer": b"",
+    "in its head": b"HTTP/1.1 200 OK\r\nContent-",
+    "in its body": head(200, "Content-Length: 100") + b"{",
+}
+
+
+@pytest.mark.parametrize("when", CANCELLED)
+def test_a_search_that_is_cancelled_closes_its_connection_and_is_no_failure(when: str, bench: Callable[..., Bench]) -> None:
+    asked, ended = threading.Event(), threading.Event()
+
+    def answered_in_part(connection: socket.socket, _: ScriptedServer) -> bool:
+        asked.set()
+        connection.sendall(CANCELLED[when])
+        if not connection.recv(1):
+            ended.set()
+        return False
+
+    one = bench(answered_in_part, reply(FOUND), timeouts=Timeouts())
+
+    async def cancel() -> None:
+        search = asyncio.create_task(one.searching())
+        assert await asyncio.to_thread(asked.wait, 5)
+        await asyncio.sleep(0.05)
+        search.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await search
+        assert await asyncio.to_thread(ended.wait, 5)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    one.runner.run(cancel())
+    assert (one.gate.events, one.waits) == (["reserve"], [])
+    assert one.search().calls == 1
+
+
+def test_a_cancelled_second_try_or_wait_for_one_is_no_failure_either(bench: Callable[..., Bench]) -> None:
+    waiting = bench(reply(b"", 500), retry=RetryPolicy(first_wait=60.0, max_wait=60.0))
+    trying = bench(reply(b"", 500), hang, timeouts=Timeouts())
+
+    async def cancel(one: Bench) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(one.searching(), 0.3)
+
+    waiting.runner.run(cancel(waiting))
+    trying.runner.run(cancel(trying))
+    assert waiting.gate.events == ["reserve", "failed"]
+    assert trying.gate.events == ["reserve", "failed", "reserve"]
+
+
+def test_a_cancelled_wait_for_the_gate_sends_nothing(bench: Callable[..., Bench]) -> None:
+    one = bench(reply(FOUND), gate=OpenGate(calls_per_second=0.01))
+
+    async def cancel() -> None:
+        await one.searching()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(one.searching(), 0.05)
+
+    one.runner.run(cancel())
+    assert len(one.server.requests) == 1
+
+
 def test_an_open_gate_spaces_calls_evenly() -> None:
     waits: list[float] = []
-    gate = OpenGate(calls_per_second=10, sleep=waits.append)
-    for _ in range(4):
-        gate.reserve()
+
+    async def note(wait: float) -> None:
+        waits.append(wait)
+
+    async def reserve() -> None:
+        gate = OpenGate(calls_per_second=10, sleep=note)
+        for _ in range(4):
+            await gate.reserve()
+
+    asyncio.run(reserve())
     assert waits == pytest.approx([0.1, 0.2, 0.3], abs=0.05)
 
 

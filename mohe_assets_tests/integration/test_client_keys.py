@@ -14,7 +14,7 @@ from mohe_assets.clients.naver_local import CLASSIC, HUB, NaverLocalClient
 from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.clients.transport import Timeouts
 from mohe_assets.errors import ApiBlocked, ApiError, TransientApiError
-from mohe_assets.search_plan import Sort
+from mohe_assets_tests.integration.searches import no_wait, searched
 from mohe_assets_tests.integration.test_client_scripted_server import (
     RecordingGate,
     ScriptedServer,
@@ -59,6 +59,7 @@ FAILURES: dict[str, Step] = {
     "drips": drip(head(200, "Content-Length: 9999"), b" "),
     "broken chunks": raw(head(200, "Transfer-Encoding: chunked"), b"zz\r\n"),
     "no gzip": reply(b"{}", 200, "Content-Encoding: gzip"),
+    "endless": raw(head(200), *[b" " * 1_000_000] * 7),
     "malformed headers": raw(b"HTTP/1.1 200 OK\r\nno colon\r\nContent-Length: 0\r\n\r\n"),
     "redirect": reply(b"", 301, "Location: http://127.0.0.1:1/"),
     "blank": reply(b""),
@@ -73,8 +74,7 @@ FAILURES: dict[str, Step] = {
 
 @pytest.fixture
 def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    # A library that speaks HTTP, too, may have raised urllib3's level for the whole process: Kubernetes' client does.
-    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, logger="urllib3"):
+    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, logger="aiohttp"):
         yield caplog
 
 
@@ -96,13 +96,11 @@ def assert_hidden(text: str, secrets: tuple[str, ...]) -> None:
 def test_the_service_key_is_sent_but_never_told(
     failure: str, configured: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
-    gate, policy = RecordingGate(), RetryPolicy(attempts=2, sleep=lambda _: None)
-    with (
-        ScriptedServer(FAILURES[failure]) as server,
-        RegionApiClient(base_url=server.url, service_key=configured, gate=gate, retry=policy, timeouts=QUICK) as client,
-        pytest.raises(ApiError) as caught,
-    ):
-        client.download()
+    gate, policy = RecordingGate(), RetryPolicy(attempts=2, sleep=no_wait)
+    with ScriptedServer(FAILURES[failure]) as server:
+        client = RegionApiClient(base_url=server.url, service_key=configured, gate=gate, retry=policy, timeouts=QUICK)
+        with pytest.raises(ApiError) as caught:
+            client.download()
     if configured != ENCODED.lower():
         assert f"ServiceKey={ENCODED} " in server.requests[0]
     output = told(caught.value) + repr(client) + "".join(map(told, gate.errors)) + everything_logged.text
@@ -116,10 +114,9 @@ def test_the_service_key_is_sent_but_never_told(
 def test_the_search_keys_are_sent_but_never_told(
     failure: str, dialect: object, everything_logged: pytest.LogCaptureFixture
 ) -> None:
-    policy = RetryPolicy(attempts=2, sleep=lambda _: None)
-    with (
-        ScriptedServer(FAILURES[failure]) as server,
-        NaverLocalClient(
+    policy = RetryPolicy(attempts=2, sleep=no_wait)
+    with ScriptedServer(FAILURES[failure]) as server:
+        client = NaverLocalClient(
             base_url=server.url,
             dialect=HUB if dialect is HUB else CLASSIC,
             client_id=SECRETS[0],
@@ -127,10 +124,9 @@ def test_the_search_keys_are_sent_but_never_told(
             gate=OpenGate(),
             retry=policy,
             timeouts=QUICK,
-        ) as client,
-        pytest.raises(ApiError) as caught,
-    ):
-        client.search("카페", sort=Sort.ACCURACY)
+        )
+        with pytest.raises(ApiError) as caught:
+            searched(client)
     assert all(secret in server.requests[0] for secret in SECRETS)
     assert_hidden(told(caught.value) + repr(client) + everything_logged.text, SECRETS)
     assert caught.value.__cause__ is None
@@ -140,34 +136,24 @@ def test_the_search_keys_are_sent_but_never_told(
 def test_nobody_listening_tells_no_key_either(everything_logged: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    policy = RetryPolicy(attempts=2, sleep=lambda _: None)
-    with (
-        RegionApiClient(base_url=url, service_key=ENCODED, gate=OpenGate(), retry=policy) as client,
-        pytest.raises(TransientApiError) as caught,
-    ):
+    policy = RetryPolicy(attempts=2, sleep=no_wait)
+    client = RegionApiClient(base_url=url, service_key=ENCODED, gate=OpenGate(), retry=policy)
+    with pytest.raises(TransientApiError) as caught:
         client.download()
     assert_hidden(told(caught.value) + everything_logged.text, (DECODED, ENCODED, "Recognisable"))
 
 
 def test_the_url_is_still_in_the_debug_log_without_its_key(everything_logged: pytest.LogCaptureFixture) -> None:
-    with (
-        ScriptedServer(reply(b"Unauthorized", 401)) as server,
-        RegionApiClient(base_url=server.url, service_key=DECODED, gate=OpenGate()) as client,
-        pytest.raises(ApiBlocked),
-    ):
-        client.download()
+    with ScriptedServer(reply(b"Unauthorized", 401)) as server, pytest.raises(ApiBlocked):
+        RegionApiClient(base_url=server.url, service_key=DECODED, gate=OpenGate()).download()
     assert "pageNo=1&numOfRows=1000&ServiceKey=***" in everything_logged.text
 
 
 def test_a_retry_is_one_line_that_says_why(everything_logged: pytest.LogCaptureFixture) -> None:
     everything_logged.set_level(logging.INFO)
-    policy = RetryPolicy(attempts=2, sleep=lambda _: None)
-    with (
-        ScriptedServer(reply(b"", 500)) as server,
-        RegionApiClient(base_url=server.url, service_key=DECODED, gate=OpenGate(), retry=policy) as client,
-        pytest.raises(TransientApiError),
-    ):
-        client.download()
+    policy = RetryPolicy(attempts=2, sleep=no_wait)
+    with ScriptedServer(reply(b"", 500)) as server, pytest.raises(TransientApiError):
+        RegionApiClient(base_url=server.url, service_key=DECODED, gate=OpenGate(), retry=policy).download()
     lines = [record.getMessage() for record in everything_logged.records if record.name.startswith("mohe_assets")]
     assert len(lines) == 1
     assert lines[0].startswith("region-api: HTTP 500 with a blank body; next try in ")

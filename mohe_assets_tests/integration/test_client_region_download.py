@@ -9,6 +9,7 @@ import pytest
 from mohe_assets.clients.http import RetryPolicy
 from mohe_assets.clients.region_api import RawRegionRow, RegionApiClient, RegionListDownload
 from mohe_assets.errors import AnswerChanged, QuotaExhausted, TransientApiError
+from mohe_assets_tests.integration.searches import no_wait
 from mohe_assets_tests.integration.test_client_scripted_server import RecordingGate, ScriptedServer, Step, reply
 
 NO_DATA = reply('{"RESULT":{"resultCode":"INFO-3","resultMsg":"데이터없음 에러"}}'.encode())
@@ -35,9 +36,9 @@ def whole(total: int) -> list[Step]:
 
 
 def download(server: ScriptedServer, gate: RecordingGate | None = None) -> RegionListDownload:
-    policy = RetryPolicy(attempts=2, sleep=lambda _: None)
-    with RegionApiClient(base_url=server.url, service_key="a-key", gate=gate or RecordingGate(), retry=policy) as client:
-        return client.download()
+    policy = RetryPolicy(attempts=2, sleep=no_wait)
+    client = RegionApiClient(base_url=server.url, service_key="a-key", gate=gate or RecordingGate(), retry=policy)
+    return client.download()
 
 
 def test_every_page_is_fetched_once_and_each_call_asks_the_gate() -> None:

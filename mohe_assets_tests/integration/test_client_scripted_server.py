@@ -130,19 +130,19 @@ class RecordingGate:
     errors: list[ApiError] = field(default_factory=list)
     shut: ApiError | None = None
 
-    def reserve(self) -> None:
+    async def reserve(self) -> None:
         if self.shut:
             raise self.shut
         self.events.append("reserve")
 
-    def answered(self) -> None:
+    async def answered(self) -> None:
         self.events.append("answered")
 
-    def refused(self, error: ApiError) -> None:
+    async def refused(self, error: ApiError) -> None:
         self.events.append("refused")
         self.errors.append(error)
 
-    def failed(self, error: ApiError) -> None:
+    async def failed(self, error: ApiError) -> None:
         self.events.append("failed")
         self.errors.append(error)
 

@@ -11,6 +11,7 @@ from mohe_assets.errors import ApiBlocked, ApiError, BadQuery, QuotaExhausted, R
 from mohe_assets.search_plan import Sort
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator, running
+from mohe_assets_tests.integration.searches import searched
 
 CONFIG = SimulatorConfig(calls_per_second=None, region_calls_per_second=None)
 ONCE = RetryPolicy(attempts=1, rate_attempts=1)
@@ -30,10 +31,10 @@ def simulator(shared: Simulator) -> Simulator:
     return shared
 
 
-def naver(simulator: Simulator, dialect: Dialect, retry: RetryPolicy = ONCE) -> NaverLocalClient:
-    client_id, secret = KEYS[dialect]
+def naver(simulator: Simulator, dialect: Dialect, *, keys: tuple[str, str] | None = None) -> NaverLocalClient:
+    client_id, secret = keys or KEYS[dialect]
     return NaverLocalClient(
-        base_url=simulator.url, dialect=dialect, client_id=client_id, client_secret=secret, gate=OpenGate(), retry=retry
+        base_url=simulator.url, dialect=dialect, client_id=client_id, client_secret=secret, gate=OpenGate(), retry=ONCE
     )
 
 
@@ -43,34 +44,27 @@ def regions(simulator: Simulator, key: str = CONFIG.government_key) -> RegionApi
 
 @pytest.mark.parametrize("key", [CONFIG.government_key, "demo-govt-key%2B%2F%3D%3D"])
 def test_the_whole_region_list_takes_21_calls(key: str, simulator: Simulator) -> None:
-    with regions(simulator, key) as client:
-        found = client.download()
+    found = regions(simulator, key).download()
     assert (found.calls, found.total_count, len(found.rows)) == (21, 20_560, 20_560)
 
 
 def test_a_wrong_region_key_is_blocked(simulator: Simulator) -> None:
-    with regions(simulator, "wrong") as client, pytest.raises(ApiBlocked, match="GOVT_API_KEY"):
-        client.download()
+    with pytest.raises(ApiBlocked, match="GOVT_API_KEY"):
+        regions(simulator, "wrong").download()
 
 
 @pytest.mark.parametrize("dialect", [CLASSIC, HUB])
 def test_a_search_finds_places(dialect: Dialect, simulator: Simulator) -> None:
-    with naver(simulator, dialect) as client:
-        answers = [client.search("서울특별시 강남구 카페", sort=sort) for sort in Sort]
+    answers = [searched(naver(simulator, dialect), "서울특별시 강남구 카페", sort=sort) for sort in Sort]
     assert [(len(answer.items), answer.calls) for answer in answers] == [(5, 1)] * 2
     assert all({"title", "address", "mapx"} <= item.keys() for answer in answers for item in answer.items)
 
 
 @pytest.mark.parametrize("dialect", [CLASSIC, HUB])
 def test_the_keys_of_the_other_generation_are_blocked(dialect: Dialect, simulator: Simulator) -> None:
-    client_id, secret = KEYS[HUB if dialect is CLASSIC else CLASSIC]
-    with (
-        NaverLocalClient(
-            base_url=simulator.url, dialect=dialect, client_id=client_id, client_secret=secret, gate=OpenGate()
-        ) as client,
-        pytest.raises(ApiBlocked) as caught,
-    ):
-        client.search("카페", sort=Sort.ACCURACY)
+    theirs = HUB if dialect is CLASSIC else CLASSIC
+    with pytest.raises(ApiBlocked) as caught:
+        searched(naver(simulator, dialect, keys=KEYS[theirs]))
     assert caught.value.variables == dialect.variables
 
 
@@ -89,11 +83,11 @@ def test_the_keys_of_the_other_generation_are_blocked(dialect: Dialect, simulato
 )
 def test_each_fault_is_understood(fault: str, kind: type[ApiError], dialect: Dialect, simulator: Simulator) -> None:
     simulator.add_faults([{"api": "naver", "fault": fault}])
-    with naver(simulator, dialect) as client, pytest.raises(ApiError) as caught:
-        client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)
+    with pytest.raises(ApiError) as caught:
+        searched(naver(simulator, dialect), "서울특별시 강남구 카페")
     assert type(caught.value) is kind
 
 
 def test_an_empty_query_is_a_bad_query(simulator: Simulator) -> None:
-    with naver(simulator, CLASSIC) as client, pytest.raises(BadQuery):
-        client.search("", sort=Sort.ACCURACY)
+    with pytest.raises(BadQuery):
+        searched(naver(simulator, CLASSIC), "")

@@ -14,8 +14,9 @@ import pytest
 from mohe_assets import platform as platform_module
 from mohe_assets import settings as settings_module
 from mohe_assets.clients.http import RetryPolicy
-from mohe_assets.collect import CollectionRun, Request
+from mohe_assets.collect import CollectionRun
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
+from mohe_assets.flight import Request
 from mohe_assets.platform import Platform
 from mohe_assets.region_work import Outcome, RegionOutcome
 from mohe_assets.regions import bundled_snapshot
@@ -53,7 +54,7 @@ def open_platform(environment: Environment, store: Store) -> Iterator[OpenPlatfo
     opened: list[Any] = []
 
     def build(**changes: str) -> Platform:
-        variables = {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_WORKER_THREADS": "3", **changes}
+        variables = {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_SEARCHES_IN_FLIGHT": "3", **changes}
         opened.append(Platform.open(settings_module.load(variables)))
         platform: Platform = opened[-1].__enter__()
         return platform
@@ -65,7 +66,7 @@ def open_platform(environment: Environment, store: Store) -> Iterator[OpenPlatfo
 
 @pytest.fixture
 def few(open_platform: OpenPlatform) -> Platform:
-    """A platform that searches two keywords with three threads."""
+    """A platform that searches for two keywords, three searches at a time."""
     return open_platform()
 
 
@@ -172,15 +173,15 @@ class TestGoodDay:
 
 
 class TestTogether:
-    """Threads that find no region left help with those of the others."""
+    """The searches of a region are made several at a time, and regions one after the other."""
 
     WORDS = ("카페", "공원", "서점", "요가", "미술관", "영화관", "박물관", "갤러리")
 
-    def test_the_searches_of_a_single_region_are_made_by_all_threads(
+    def test_the_searches_of_a_single_region_are_made_at_the_same_time(
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=300)
-        _, (outcome,) = collect(open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_WORKER_THREADS="8"), GANGNAM)
+        _, (outcome,) = collect(open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="8"), GANGNAM)
         assert outcome.outcome is Outcome.COMPLETED
         moments = simulator.stats(moments=True)["naver"]["answered_at"]
         assert len(moments) == 8
@@ -191,12 +192,24 @@ class TestTogether:
         novel = store.read("SELECT sum(novel)::int AS novel, sum(new_places)::int AS fresh FROM search_query")[0]
         assert novel == {"novel": row["processed_count"], "fresh": row["processed_count"]}
 
+    def test_regions_are_worked_off_one_after_the_other_so_that_few_are_half_done(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=50)
+        platform = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="4")
+        with started(platform, CODES) as run, closing(run.outcomes()) as outcomes:
+            next(outcomes)
+            held = statuses(store)["PROCESSING"]
+            begun = store.read("SELECT count(DISTINCT region_code) AS n FROM search_query")[0]["n"]
+        assert held <= 4
+        assert begun <= 5, "side by side all six would have been begun, and none be complete"
+
     def test_a_search_that_fails_ends_its_region_and_what_was_under_way_is_kept(
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=30)
         simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 요가"}])
-        platform = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_WORKER_THREADS="3")
+        platform = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="3")
         assert kinds(collect(platform, GANGNAM)[1]) == {Outcome.FAILED: 1}
         kept = store.read("SELECT count(*) AS n FROM search_query WHERE status = 'DONE'")[0]["n"]
         assert (store.row()["failure_kind"], store.row()["searches_done"]) == ("answer_changed", kept)
@@ -209,7 +222,7 @@ class TestTogether:
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
         platform = open_platform(
-            MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_WORKER_THREADS="8", MOHE_MAX_CALLS_PER_REGION="5"
+            MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="8", MOHE_MAX_CALLS_PER_REGION="5"
         )
         assert kinds(collect(platform, GANGNAM)[1]) == {Outcome.FAILED: 1}
         assert (store.row()["failure_kind"], store.row()["calls_used"]) == ("call_budget", 5)
@@ -266,7 +279,7 @@ class TestBadDays:
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
         simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 카페"}])
-        collect(open_platform(MOHE_WORKER_THREADS="1"), GANGNAM)
+        collect(open_platform(MOHE_SEARCHES_IN_FLIGHT="1"), GANGNAM)
         assert (store.row()["status"], store.row()["failure_kind"], store.row()["calls_used"]) == ("FAILED", "answer_changed", 1)
 
     def test_a_query_the_api_refuses_is_skipped_and_its_region_completed(
@@ -345,10 +358,10 @@ class Broken:
     def depth(self, *known: Any) -> Any:
         return self.source.depth(*known)
 
-    def perform(self, search: Search) -> Answer:
+    async def perform(self, search: Search) -> Answer:
         if "강남구" in search.query:
             raise ZeroDivisionError
-        answer: Answer = self.source.perform(search)
+        answer: Answer = await self.source.perform(search)
         return answer
 
 
@@ -356,7 +369,7 @@ class TestInterruptions:
     def test_closing_the_iterator_gives_back_what_is_held_and_the_next_run_repeats_no_search(
         self, few: Platform, store: Store, simulator: Simulator
     ) -> None:
-        simulator.configure(latency_ms=20)
+        simulator.configure(latency_ms=150)
         with started(few, CODES) as run, closing(run.outcomes()) as outcomes:
             first = next(outcomes)
         assert first.outcome is Outcome.COMPLETED
@@ -368,11 +381,14 @@ class TestInterruptions:
         assert set(answers(simulator).values()) == {1}
         assert len(answers(simulator)) == 12
 
-    def test_outcomes_that_come_faster_than_they_are_reported_are_given_together(self, few: Platform, store: Store) -> None:
+    def test_outcomes_that_come_faster_than_they_are_reported_are_given_together(
+        self, few: Platform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=150)
         with started(few, CODES) as run, closing(run.batches()) as batches:
             first = next(batches)
-            until(lambda: statuses(store) == {"COMPLETED": 6}, "the workers go on meanwhile")
-            until(lambda: not any(thread.name.startswith("collect-") for thread in threading.enumerate()), "all is reached")
+            until(lambda: statuses(store) == {"COMPLETED": 6}, "the collection goes on meanwhile")
+            until(lambda: not any(thread.name == "collect" for thread in threading.enumerate()), "all is reached")
             assert store.read("SELECT 1 AS told FROM batch_checkpoint WHERE reported_at IS NOT NULL") == []
             rest = next(batches)
             assert list(batches) == []
@@ -412,7 +428,7 @@ class TestInterruptions:
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=150)
-        platform = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_WORKER_THREADS="1")
+        platform = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_SEARCHES_IN_FLIGHT="1")
         with started(platform, None) as run:
             outcomes = run.outcomes()
             next(outcomes)

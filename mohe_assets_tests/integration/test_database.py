@@ -83,15 +83,16 @@ def test_a_call_whose_connection_is_cut_runs_again(empty: Database, empty_databa
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_function_that_refuses_is_told_apart_from_trouble(empty: Database, empty_database_url: str, *, cut: bool) -> None:
-    execute(empty, """CREATE FUNCTION refuse() RETURNS integer LANGUAGE plpgsql
-                      AS 'BEGIN INSERT INTO written VALUES (1); RAISE EXCEPTION USING ERRCODE = ''MH999''; END'""")  # fmt: skip
+    raising = "RAISE EXCEPTION USING ERRCODE = 'MH999', DETAIL = 'a,b'"
+    execute(empty, f"""CREATE FUNCTION refuse() RETURNS integer LANGUAGE plpgsql
+                       AS $$ BEGIN INSERT INTO written VALUES (1); {raising}; END $$""")  # fmt: skip
     other = Database.connect(empty_database_url)
     other.check()
     if cut:
         execute(empty, END_THE_OTHERS)
     with pytest.raises(Refusal) as caught:
         other.call("SELECT refuse()")
-    assert (caught.value.code, count(empty)) == ("MH999", 0)
+    assert (caught.value.code, caught.value.detail, count(empty)) == ("MH999", "a,b", 0)
     other.close()
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from mohe_assets.store.executions import Ending, Process, host_identity
-from mohe_assets_tests.integration.stores import Store, place, plan_of
+from mohe_assets_tests.integration.stores import Store, place
 
 
 def run_row(store: Store, run_id: str = "run") -> dict[str, object]:
@@ -57,7 +57,7 @@ class TestRow:
         store.store(lease, 0, [place("a")])
         store.store(lease, 1, calls=3)
 
-        store.checkpoints.complete(lease, plan_of(lease), also=lambda c: store.executions.tally(c, "run"))
+        store.finish(lease, also=lambda c: store.executions.tally(c, "run"))
         row = run_row(store)
         assert (row["completed_regions"], row["failed_regions"]) == (1, 0)
         assert row["last_checkpoint_id"] == store.row("11680")["id"]

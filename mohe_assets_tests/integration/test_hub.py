@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from mohe_assets import settings as settings_module
-from mohe_assets.collect import CollectionRun, Request
+from mohe_assets.collect import CollectionRun
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
+from mohe_assets.flight import Request
 from mohe_assets.forecast import KST, forecast
 from mohe_assets.platform import Platform
 from mohe_assets.region_work import RegionOutcome
@@ -36,7 +37,7 @@ def open_platform(environment: Environment, database: Database) -> Iterator[Open
     with ExitStack() as opened:
 
         def build(**changes: str) -> Platform:
-            some = {"MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_WORKER_THREADS": "2"}
+            some = {"MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_SEARCHES_IN_FLIGHT": "2"}
             return opened.enter_context(Platform.open(settings_module.load({**environment, **some, **changes})))
 
         yield build

@@ -1,18 +1,22 @@
-"""One search is one transaction: its places, its ledger row and its checkpoint, and repeating it changes nothing."""
+"""A search is stored all or nothing, several at once as one by one would be, and repeating it changes nothing."""
 
 import datetime as dt
 import itertools
+import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from mohe_assets.errors import DatabaseUnavailable, LeaseLost
 from mohe_assets.places import SetAside, SetAsideReason
 from mohe_assets.regions import bundled_snapshot
+from mohe_assets.search_plan import Search, Sort, Stage
+from mohe_assets.store.checkpoints import Lease
 from mohe_assets.store.database import Database
-from mohe_assets.store.ledger import AttributedPlace, ListChanged, StoredSearch
+from mohe_assets.store.ledger import AttributedPlace, Ledger, ListChanged, StoredSearch, Write
 from mohe_assets_tests.integration.stores import ANSWERED, CODES, Store, place, plan_of
 
 ODD = "'따옴표' \"둘\" 100% %s %(x)s \\n \\ ☕🏞 :name ::text {} $1 ; -- 가나다"
@@ -24,6 +28,25 @@ def searches(store: Store) -> list[dict[str, Any]]:
 
 def places(store: Store) -> dict[str, dict[str, Any]]:
     return {row["naver_place_id"]: row for row in store.read("SELECT * FROM places")}
+
+
+def numbered(number: int) -> Search:
+    """One of as many searches as a test wants."""
+    stage = Stage.BASE if number % 2 else Stage.DONG
+    return Search(query=f"query {number}", sort=Sort.ACCURACY, keyword="카페", stage=stage, dong_name=None)
+
+
+def done(lease: Lease, number: int, found: Collection[AttributedPlace] = (), **changes: Any) -> Write:
+    list_version = changes.pop("list_version", None)
+    stored = StoredSearch(
+        search=numbered(number), answer={"n": number}, result_count=len(found), calls=1, places=tuple(found), set_aside=(),
+        answered_at=ANSWERED,
+    )  # fmt: skip
+    return Write.done(lease, replace(stored, **changes), list_version=list_version)
+
+
+def here(*keys: str) -> list[AttributedPlace]:
+    return [AttributedPlace(place=place(key), region_code="11680") for key in keys]
 
 
 class TestStoring:
@@ -43,7 +66,7 @@ class TestStoring:
     def test_an_answer_without_places_is_a_finished_search(self, store: Store) -> None:
         lease = store.claim()
         search = store.store(lease)
-        assert store.ledger().done(lease) == (frozenset({search.identity}), 1)
+        assert store.done(lease) == ({search.identity}, 1)
         assert (searches(store)[0]["place_ids"], store.row()["processed_count"]) == ([], 0)
 
     def test_a_place_is_new_once_and_a_stray_keeps_the_region_of_its_address(self, store: Store) -> None:
@@ -100,10 +123,10 @@ class TestStoring:
     def test_odd_text_survives_in_queries_and_reasons(self, store: Store) -> None:
         lease = store.claim()
         odd = replace(plan_of(lease)[0], query=ODD, keyword=ODD)
-        store.ledger().skip(lease, odd, calls=1, reason=ODD)
+        store.write(Write.skipped(lease, odd, calls=1, reason=ODD))
         (row,) = searches(store)
         assert (row["query"], row["keyword"], row["error_message"]) == (ODD, ODD, ODD)
-        assert store.ledger().done(lease)[0] == {(ODD, "random")}
+        assert store.done(lease)[0] == {(ODD, "random")}
 
 
 def test_places_that_were_given_their_regions_by_an_older_list_are_not_stored(store: Store) -> None:
@@ -114,9 +137,9 @@ def test_places_that_were_given_their_regions_by_an_older_list_are_not_stored(st
     store.take_over(CODES)
     before = store.everything()
     with pytest.raises(ListChanged):
-        store.ledger().store(lease, stored, list_version=known)
+        store.write(Write.done(lease, stored, list_version=known))
     assert store.everything() == before
-    store.ledger().store(lease, stored, list_version=known + 1)
+    store.write(Write.done(lease, stored, list_version=known + 1))
     assert store.row()["searches_done"] == 1
 
 
@@ -137,8 +160,8 @@ class TestRepeating:
         before = searches(store)
         again: dict[str, Callable[[], object]] = {
             "store": lambda: store.store(lease, 0, [place("b")], answer={"other": 1}, calls=9),
-            "skip": lambda: store.ledger().skip(lease, search, calls=9, reason="SE01"),
-            "failed": lambda: store.ledger().failed(lease, search, calls=9, reason="HTTP 500"),
+            "skip": lambda: store.write(Write.skipped(lease, search, calls=9, reason="SE01")),
+            "failed": lambda: store.write(Write.failed(lease, search, calls=9, reason="HTTP 500")),
         }
         again[how]()
         assert searches(store) == before
@@ -147,20 +170,20 @@ class TestRepeating:
     def test_a_failed_search_is_done_later_with_all_it_cost(self, store: Store) -> None:
         lease = store.claim()
         search = plan_of(lease)[0]
-        store.ledger().failed(lease, search, calls=4, reason="HTTP 500")
-        assert store.ledger().done(lease) == (frozenset(), 4)
+        store.write(Write.failed(lease, search, calls=4, reason="HTTP 500"))
+        assert store.done(lease) == (set(), 4)
         assert (store.row()["searches_done"], store.row()["calls_used"]) == (0, 4)
-        store.ledger().failed(lease, search, calls=2, reason="HTTP 502")
+        store.write(Write.failed(lease, search, calls=2, reason="HTTP 502"))
         store.store(lease, 0, [place("a")])
         (row,) = searches(store)
         assert (row["status"], row["calls"], row["error_message"]) == ("DONE", 7, None)
-        assert store.ledger().done(lease) == (frozenset({search.identity}), 7)
+        assert store.done(lease) == ({search.identity}, 7)
 
     def test_a_new_round_has_searches_of_its_own(self, store: Store) -> None:
         store.complete(store.claim())
         store.checkpoints.new_round()
         lease = store.claim()
-        assert store.ledger().done(lease) == (frozenset(), 0)
+        assert store.done(lease) == (set(), 0)
         store.store(lease, 0)
         assert [row["round"] for row in searches(store)] == [1, 1, 2]
 
@@ -168,8 +191,8 @@ class TestRepeating:
 def test_the_counters_are_the_sums_of_the_ledger(store: Store) -> None:
     lease = store.claim()
     store.store(lease, 0, [place("a"), place("b")], calls=2)
-    store.ledger().failed(lease, plan_of(lease)[1], calls=4, reason="HTTP 500")
-    store.ledger().skip(lease, plan_of(lease)[1], calls=1, reason="SE01")
+    store.write(Write.failed(lease, plan_of(lease)[1], calls=4, reason="HTTP 500"))
+    store.write(Write.skipped(lease, plan_of(lease)[1], calls=1, reason="SE01"))
     sums = """SELECT count(*) FILTER (WHERE status <> 'FAILED') AS searches_done, sum(calls)::int AS calls_used,
                      (SELECT count(DISTINCT p) FROM search_query, unnest(place_ids) p) AS processed_count FROM search_query"""
     expected = store.read(sums)[0]
@@ -202,3 +225,232 @@ def test_many_that_store_the_same_places_in_opposite_orders_do_not_lock_each_oth
     assert problems == []
     assert len(places(store)) == 60
     assert sum(row["new_places"] for row in searches(store)) == 60
+
+
+class TestTogether:
+    @pytest.mark.parametrize("seed", range(20))
+    def test_searches_stored_together_are_stored_as_one_by_one_in_the_order_of_their_answers(
+        self, store: Store, seed: int
+    ) -> None:
+        chance = random.Random(seed)
+        number_of_batches = chance.choice([1, 3])
+        leases = [store.claim(code) for code in CODES[:3]]
+        batches = [list(_made_up(chance, leases)) for _ in range(number_of_batches)]
+        for batch in batches:
+            for write in sorted(batch, key=_answered_at):
+                store.write(write)
+        one_by_one = _kept(store)
+        store.checkpoints.reset()
+        assert [store.claim(code) for code in CODES[:3]] == leases
+        for batch in batches:
+            results = store.ledger().write_all(batch)
+            assert [_keys(store, result) for result in results] == [_answered_keys(write) for write in batch]
+        assert _kept(store) == one_by_one
+        for batch in batches:  # as after an unclear commit
+            store.ledger().write_all([write for write in batch if write.status != "FAILED"])
+        again = _kept(store)
+        assert again["searches"] == one_by_one["searches"]
+        assert again["checkpoints"] == one_by_one["checkpoints"]
+
+    def test_they_are_one_transaction(self, store: Store) -> None:
+        lease = store.claim()
+        store.ledger().write_all([done(lease, number, here("a", f"{number}")) for number in range(5)])
+        (row,) = store.read("SELECT count(DISTINCT xmin::text) AS transactions, count(*) AS searches FROM search_query")
+        assert row == {"transactions": 1, "searches": 5}
+
+    def test_a_place_that_two_of_them_have_is_new_and_novel_once_for_each_region(self, store: Store) -> None:
+        gangnam, jongno = store.claim("11680"), store.claim("11110")
+        later = ANSWERED + dt.timedelta(seconds=1)
+        store.ledger().write_all(
+            [
+                done(gangnam, 1, here("a", "b"), answered_at=later),
+                done(gangnam, 2, here("b", "c")),
+                done(jongno, 1, here("c")),
+            ]
+        )
+        found = store.read("SELECT region_code, query, novel, new_places FROM search_query ORDER BY region_code, query")
+        assert [tuple(row.values()) for row in found] == [
+            ("11110", "query 1", 1, 0), ("11680", "query 1", 1, 1), ("11680", "query 2", 2, 2),
+        ]  # fmt: skip
+        assert store.row("11680")["processed_count"] == 3
+
+    def test_none_of_a_lost_region_is_written_and_all_of_the_others_are(self, store: Store) -> None:
+        stale = store.claim("11680")
+        store.checkpoints.release(stale)
+        again, other, gone = store.claim("11680"), store.claim("11110"), store.claim("11140")
+        store.take_over([code for code in CODES if code != "11140"])
+        writes = [
+            done(stale, 1, here("stale")),
+            done(other, 1, here("a")),
+            Write.failed(gone, numbered(1), calls=4, reason="HTTP 500"),
+            done(again, 2, here("b")),
+            Write.skipped(stale, numbered(3), calls=1, reason="SE01"),
+        ]
+        results = store.ledger().write_all(writes)
+        assert [type(result) for result in results] == [LeaseLost, tuple, LeaseLost, tuple, LeaseLost]
+        assert "서울특별시 강남구" in str(results[0])
+        assert set(places(store)) == {"a", "b"}
+        assert [(row["region_code"], row["attempt"]) for row in searches(store)] == [("11110", 1), ("11680", 2)]
+
+    def test_a_list_that_changed_keeps_those_without_places_from_nothing(self, store: Store) -> None:
+        lease = store.claim()
+        known = store.read("SELECT max(id) AS version FROM region_refresh")[0]["version"]
+        store.take_over(CODES)
+        writes = [
+            done(lease, 1, here("a"), list_version=known),
+            Write.failed(lease, numbered(2), calls=1, reason="HTTP 500"),
+            done(lease, 3, list_version=known + 1),
+        ]
+        results = store.ledger().write_all(writes)
+        assert [type(result) for result in results] == [ListChanged, tuple, ListChanged]
+        assert [row["query"] for row in searches(store)] == ["query 2"]
+
+    def test_a_lost_lease_and_a_changed_list_at_once(self, store: Store) -> None:
+        lease, stale = store.claim("11680"), store.claim("11110")
+        store.checkpoints.release(stale)
+        writes = [done(lease, 1, list_version=999), done(stale, 1), done(lease, 2)]
+        assert [type(result) for result in store.ledger().write_all(writes)] == [ListChanged, LeaseLost, tuple]
+
+    @pytest.mark.parametrize("poison", ["\x00", "\ud800"])
+    def test_an_answer_that_cannot_be_stored_does_not_keep_the_others_from_it(self, store: Store, poison: str) -> None:
+        lease = store.claim()
+        writes = [done(lease, 1, here("a")), done(lease, 2, answer={"title": poison}), done(lease, 3, here("b"))]
+        results = store.ledger().write_all(writes)
+        assert [isinstance(result, Exception) for result in results] == [False, True, False]
+        assert [row["query"] for row in searches(store)] == ["query 1", "query 3"]
+
+    def test_a_search_that_is_there_twice_is_stored_once(self, store: Store) -> None:
+        lease = store.claim()
+        first, second = store.ledger().write_all([done(lease, 1, here("a")), done(lease, 1, here("a"))])
+        assert first == second == tuple(row["id"] for row in places(store).values())
+        assert (len(searches(store)), store.row()["calls_used"]) == (1, 1)
+
+    def test_nothing_is_asked_for_nothing(self, store: Store) -> None:
+        assert store.ledger().write_all([]) == []
+        assert store.ledger().begun([]) == {}
+
+    def test_without_a_database_none_of_them_is_said_to_be_stored(self, store: Store) -> None:
+        lease = store.claim()
+        nowhere = Database(engine=Database.connect("postgresql://nobody@127.0.0.1:1/mohe").engine, reconnect_seconds=0)
+        ledger = Ledger(checkpoints=replace(store.checkpoints, database=nowhere), source="naver-local", run_id="run")
+        with pytest.raises(DatabaseUnavailable):
+            ledger.write_all([done(lease, 1), done(lease, 2)])
+
+
+def _made_up(chance: random.Random, leases: Sequence[Lease]) -> Sequence[Write]:
+    """Searches of a few regions with a few places between them, told differently and at the same moments now and then."""
+    picked = chance.sample([(lease, number) for lease in leases for number in range(12)], chance.randint(2, 30))
+    return [_made_up_write(chance, lease, number) for lease, number in picked]
+
+
+def _made_up_write(chance: random.Random, lease: Lease, number: int) -> Write:
+    if chance.random() < 0.2:
+        made = chance.choice([Write.failed, Write.skipped])
+        return made(lease, numbered(number), calls=chance.randint(1, 4), reason="made up")
+    found = [
+        AttributedPlace(
+            place=place(
+                key, name=chance.choice("가나"), phone=chance.choice(["", "1", "2"]), website_url=chance.choice(["", "a"])
+            ),
+            region_code=chance.choice([None, "11680", "11110", "99999"]),
+        )
+        for key in chance.sample("abcdefgh", chance.randint(0, 5))
+    ]
+    return done(lease, number, found, answered_at=ANSWERED + dt.timedelta(seconds=chance.randint(0, 4)))
+
+
+def _answered_at(write: Write) -> dt.datetime:
+    return write.stored.answered_at if write.stored else ANSWERED
+
+
+def _answered_keys(write: Write) -> list[str]:
+    return [one.place.place_key for one in write.stored.places] if write.stored else []
+
+
+def _keys(store: Store, result: object) -> list[str]:
+    assert isinstance(result, tuple)
+    keys = {row["id"]: key for key, row in places(store).items()}
+    return [keys[one] for one in result]
+
+
+def _kept(store: Store) -> dict[str, list[dict[str, Any]]]:
+    """All that is kept, without what numbers rows and when they were written."""
+    return {
+        "places": store.read("""SELECT to_jsonb(p) - '{id, created_at, updated_at}'::text[] AS place
+                                  FROM places p ORDER BY naver_place_id"""),
+        "searches": store.read("""
+            SELECT to_jsonb(q) - '{id, created_at, place_ids}'::text[] AS search,
+                   ARRAY(SELECT p.naver_place_id FROM unnest(q.place_ids) WITH ORDINALITY AS found (id, position)
+                           JOIN places p USING (id) ORDER BY position) AS keys
+              FROM search_query q ORDER BY region_code, query, sort"""),
+        "checkpoints": store.read("""SELECT region_code, status, attempt, searches_done, calls_used, refinements, processed_count
+                                       FROM batch_checkpoint ORDER BY region_code"""),
+    }  # fmt: skip
+
+
+class TestBeginning:
+    def test_the_history_of_several_regions_is_read_at_once(self, store: Store) -> None:
+        gangnam, jongno, new = store.claim("11680"), store.claim("11110"), store.claim("11140")
+        later = ANSWERED + dt.timedelta(seconds=1)
+        found = [AttributedPlace(place=place(key, category=f"분류 {key}"), region_code="11680") for key in "zab"]
+        writes = [
+            done(gangnam, 1, found, answered_at=later),
+            done(gangnam, 2, found[:1], calls=2),
+            Write.skipped(gangnam, numbered(3), calls=1, reason="SE01"),
+            Write.failed(gangnam, numbered(4), calls=4, reason="HTTP 500"),
+            done(jongno, 1),
+        ]
+        results = store.ledger().write_all(writes)
+        begun = store.ledger().begun([gangnam, jongno, new])
+        history, calls = begun["11680"]
+        assert [(one.query, one.result_count) for one in history] == [("query 2", 1), ("query 1", 3), ("query 3", 0)]
+        assert [one.place_ids for one in history] == [results[1], results[0], ()]
+        assert [one.categories for one in history] == [("분류 z",), ("분류 z", "분류 a", "분류 b"), ()]
+        assert {(one.sort, one.keyword, one.dong_name) for one in history} == {(Sort.ACCURACY, "카페", None)}
+        assert [one.stage for one in history] == [Stage.DONG, Stage.BASE, Stage.BASE]
+        assert calls == 8
+        assert ([one.query for one in begun["11110"][0]], begun["11110"][1]) == (["query 1"], 1)
+        assert begun["11140"] == ([], 0)
+
+    def test_what_another_source_found_is_not_done_but_its_calls_count(self, store: Store) -> None:
+        lease = store.claim()
+        other = Ledger(checkpoints=store.checkpoints, source="another", run_id="run")
+        other.write_all([done(lease, 1, here("a"))])
+        assert store.ledger().begun([lease]) == {"11680": ([], 1)}
+
+
+def test_two_runs_that_store_the_same_places_for_the_same_regions_in_opposite_orders_never_deadlock(database: Database) -> None:
+    store = Store.of(Database(engine=database.engine, reconnect_seconds=0))
+    leases = [store.claim(code) for code in CODES]
+    everybodys = here(*(f"{number:02}" for number in range(30)))
+    problems: list[BaseException] = []
+    start = threading.Barrier(4, timeout=30)
+
+    def attempt(work: Callable[[int, int], object], order: int) -> None:
+        try:
+            start.wait()
+            for turn in range(40):
+                work(turn, order)
+        except BaseException as error:  # noqa: BLE001 - shown by the assertion
+            problems.append(error)
+
+    def storing(turn: int, order: int) -> None:
+        numbers = range(turn * 2, turn * 2 + 2)
+        batch = [done(lease, number, everybodys[::order]) for lease in leases[::order] for number in numbers]
+        problems.extend(one for one in store.ledger().write_all(batch[::order]) if isinstance(one, Exception))
+
+    def renewing(_: int, order: int) -> None:
+        assert store.checkpoints.renew(leases[::order]) == len(leases)
+        store.checkpoints.new_round()  # of none of them: they are held
+
+    work = [(storing, 1), (storing, -1), (renewing, 1), (renewing, -1)]
+    threads = [threading.Thread(target=attempt, args=one) for one in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    database.close()  # so that the server has heard of all that its connections counted
+    assert store.read("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [{"deadlocks": 0}]
+    assert sum(row["new_places"] for row in searches(store)) == 30
+    assert {row["calls_used"] for row in store.read("SELECT calls_used FROM batch_checkpoint")} == {80}

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from mohe_assets import settings as settings_module
-from mohe_assets.collect import CollectionRun, Request
+from mohe_assets.collect import CollectionRun
 from mohe_assets.errors import FailureKind, LeaseLost
+from mohe_assets.flight import Request
 from mohe_assets.platform import Platform
 from mohe_assets.region_work import SLICE_SEARCHES, Outcome, RegionOutcome
 from mohe_assets.simulator.server import Simulator
@@ -37,7 +38,7 @@ def open_platform(environment: Environment, simulator: Simulator) -> Iterator[Op
     opened: list[Any] = []
 
     def build(**changes: str) -> Platform:
-        variables = {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_WORKER_THREADS": "3", **changes}
+        variables = {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_SEARCHES_IN_FLIGHT": "3", **changes}
         opened.append(Platform.open(settings_module.load(variables)))
         platform: Platform = opened[-1].__enter__()
         if len(opened) == 1:
@@ -138,7 +139,7 @@ class TestGoingDeeper:
             store.execute("UPDATE batch_checkpoint SET promise = :promise WHERE region_code = :code", promise=promise, code=code)
         platform.executions.start("deeper")
         claimed = [platform.refinement.claim("deeper") for _ in range(4)]
-        assert [lease and lease.region_code for lease in claimed] == ["36110", "41135", "11680", None]
+        assert [[one.region_code for one in found] for found in claimed] == [["36110"], ["41135"], ["11680"], []]
         assert platform.refinement.outlook().refining == 3
 
     @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ class TestGoingDeeper:
         collect(platform)
         assert platform.refinement.outlook().has_work
         store.execute(f"UPDATE batch_checkpoint SET {waits} WHERE region_code = '36110'")
-        assert platform.refinement.claim("deeper") is None
+        assert platform.refinement.claim("deeper") == []
         assert not platform.refinement.outlook().has_work
 
     def test_a_failed_region_whose_time_has_not_come_holds_nothing_up(self, platform: Platform, store: Store) -> None:
@@ -161,7 +162,7 @@ class TestGoingDeeper:
         store.execute(
             "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now() + interval '1 hour' WHERE region_code = '36110'"
         )
-        assert platform.refinement.claim("deeper") is not None
+        assert len(platform.refinement.claim("deeper")) == 1
 
     def test_regions_of_the_batch_system_which_have_no_ledger_are_left_as_they_are(
         self, platform: Platform, store: Store
@@ -202,8 +203,7 @@ class TestInterruptions:
     def test_a_refinement_that_died_is_taken_back_and_keeps_its_promise(self, platform: Platform, store: Store) -> None:
         collect(platform)
         platform.executions.start("dies")
-        lease = platform.refinement.claim("dies")
-        assert lease is not None
+        (lease,) = platform.refinement.claim("dies")
         before = store.row(lease.region_code)
         store.expire()
         assert store.reclaim() == [lease.region_code]
@@ -218,13 +218,12 @@ class TestInterruptions:
     ) -> None:
         collect(platform)
         platform.executions.start("deeper")
-        lease = platform.refinement.claim("deeper")
-        assert lease is not None
+        (lease,) = platform.refinement.claim("deeper")
         assert platform.checkpoints.fail(lease, kind=FailureKind.TRANSIENT, message="HTTP 503")
         row = store.row(lease.region_code)
         assert (row["status"], row["error_message"], row["failures"]) == ("COMPLETED", "HTTP 503", 1)
         assert row["retry_at"] is not None
-        others = {one.region_code for one in iter(lambda: platform.refinement.claim("deeper"), None)}
+        others = {one.region_code for one in platform.refinement.claim("deeper", 10)}
         assert others == set(CODES) - {lease.region_code}
 
     def test_an_api_that_fails_for_one_region_does_not_fail_the_run(
@@ -245,8 +244,7 @@ class TestPrecedenceOfPeople:
     def test_a_person_who_wants_a_region_afresh_takes_it_from_its_refinement(self, platform: Platform, store: Store) -> None:
         collect(platform)
         platform.executions.start("deeper")
-        refining = platform.refinement.claim("deeper")
-        assert refining is not None
+        (refining,) = platform.refinement.claim("deeper")
         code = refining.region_code
         assert platform.checkpoints.claim("base", codes=[code], by_person=True) == [], "only when asked for afresh"
         platform.executions.start("person")
@@ -258,8 +256,7 @@ class TestPrecedenceOfPeople:
     def test_a_new_round_begins_for_regions_under_refinement_too(self, platform: Platform, store: Store) -> None:
         collect(platform)
         platform.executions.start("deeper")
-        refining = platform.refinement.claim("deeper")
-        assert refining is not None
+        (refining,) = platform.refinement.claim("deeper")
         assert sorted(platform.checkpoints.new_round()) == sorted(CODES)
         assert statuses(store) == {"PENDING": 3}
         with pytest.raises(LeaseLost):
@@ -300,8 +297,8 @@ def test_threads_that_share_a_country_never_refine_one_region_at_once(platform: 
     claimed: list[str] = []
 
     def take() -> None:
-        while (lease := platform.refinement.claim("deeper")) is not None:
-            claimed.append(lease.region_code)
+        while found := platform.refinement.claim("deeper"):
+            claimed.extend(one.region_code for one in found)
 
     threads = [threading.Thread(target=take) for _ in range(4)]
     for thread in threads:

@@ -1,5 +1,6 @@
 """Reforms of the districts in the middle of a collection: nothing is lost, nothing doubled, only what is new is collected."""
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -11,15 +12,15 @@ from sqlalchemy import text
 
 from mohe_assets import platform as platform_module
 from mohe_assets import settings as settings_module
-from mohe_assets.collect import Request
 from mohe_assets.errors import LeaseLost, RegionListRefused
+from mohe_assets.flight import Request
 from mohe_assets.platform import Platform
 from mohe_assets.region_work import Outcome
 from mohe_assets.search_plan import Search
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources import Answer, PlaceSource
 from mohe_assets.store.database import rows
-from mohe_assets.store.ledger import Ledger, StoredSearch
+from mohe_assets.store.ledger import Ledger, StoredSearch, Write
 from mohe_assets.store.lifecycle import LIST_LOCK
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.unit.reforms import BEFORE_FEBRUARY, BEFORE_JULY, NEW_IN_JULY, OLD_OF_JULY
@@ -36,7 +37,7 @@ def before(environment: Environment, simulator: Simulator, monkeypatch: pytest.M
 
     def build(edits: list[dict[str, Any]]) -> Platform:
         simulator.configure(region_edits=edits)
-        variables = {**environment, "MOHE_SEARCH_KEYWORDS": "카페,음식점,공원", "MOHE_WORKER_THREADS": "2"}
+        variables = {**environment, "MOHE_SEARCH_KEYWORDS": "카페,음식점,공원", "MOHE_SEARCHES_IN_FLIGHT": "2"}
         opened.append(Platform.open(settings_module.load(variables)))
         platform: Platform = opened[-1].__enter__()
         platform.refresh_regions()
@@ -144,18 +145,19 @@ class TestJuly:
             def depth(self, *known: Any) -> Any:
                 return self.real.depth(*known)
 
-            def perform(self, search: Search) -> Answer:
-                answer = self.real.perform(search)
+            async def perform(self, search: Search) -> Answer:
+                answer = await self.real.perform(search)
                 if "인천광역시 중구" in search.query and not self.done:
                     self.done = True
                     simulator.configure(region_edits=[])
-                    assert platform.refresh_regions().evicted >= 1
+                    refreshed = await asyncio.to_thread(platform.refresh_regions)
+                    assert refreshed.evicted >= 1
                 return answer
 
         codes = frozenset({"28110", "28200", "28237", "28140"})
         with platform.collection("run", Request(codes=codes)) as run:
             reformed: Any = Reform(run.work.source)
-            alone = dataclasses.replace(run.work.limits, threads=1)  # nobody has stored another search of it by then
+            alone = dataclasses.replace(run.work.limits, in_flight=1)  # nobody has stored another search of it by then
             run.work = dataclasses.replace(run.work, source=reformed, limits=alone)
             outcomes = {one.lease.region_code: one.outcome for one in run.outcomes()}
         assert outcomes["28110"] is Outcome.LOST
@@ -177,8 +179,10 @@ class TestJuly:
         with platform.collection("run", Request(codes=frozenset())) as run:
             (search, *_) = run.work.source.plan(lease.region_name)
         stored = StoredSearch(search=search, answer={}, result_count=0, calls=1, places=[], set_aside=[])
-        with pytest.raises(LeaseLost, match="abolished"):
-            Ledger(checkpoints=platform.checkpoints, source="naver-local", run_id="run").store(lease, stored)
+        ledger = Ledger(checkpoints=platform.checkpoints, source="naver-local", run_id="run")
+        (result,) = ledger.write_all([Write.done(lease, stored)])
+        assert isinstance(result, LeaseLost)
+        assert "abolished" in str(result)
         assert read(platform, "SELECT 1 AS any FROM search_query") == []
 
     def test_a_search_that_is_being_stored_is_waited_for_so_that_its_places_move_too(

@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from mohe_assets import settings as settings_module
-from mohe_assets.collect import Request
 from mohe_assets.databases import prepare
 from mohe_assets.errors import NotPermitted
+from mohe_assets.flight import Request
 from mohe_assets.platform import Platform
 from mohe_assets.store import roles, schema
 from mohe_assets.store.database import Database
@@ -78,6 +78,13 @@ def test_the_collecting_role_does_all_that_a_collection_a_replay_and_a_reset_nee
         assert sorted(platform.checkpoints.new_round()) == sorted(codes)
         platform.refresh_regions()
         assert platform.checkpoints.reset() == 256
+
+
+def test_the_collecting_role_gathers_statistics_of_what_a_refresh_fills(connected_as: As, database: Database) -> None:
+    connected_as(roles.COLLECTOR)
+    may_gather = "SELECT has_table_privilege('mohe_collector', name, 'MAINTAIN') AS may FROM unnest('{%s}'::text[]) name"
+    assert read(database, may_gather % "region,legal_dong,batch_checkpoint") == [{"may": True}] * 3
+    assert read(database, may_gather % "places,search_query") == [{"may": False}] * 2
 
 
 @pytest.mark.parametrize(

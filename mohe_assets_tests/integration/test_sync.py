@@ -79,6 +79,8 @@ class TestFirstRefresh:
         ]
         assert empty.checkpoints.progress().pending == 256
         assert not empty.refresh_is_due()
+        known = "SELECT reltuples::int AS n FROM pg_class WHERE relname IN ('legal_dong', 'batch_checkpoint') ORDER BY 1"
+        assert read(empty, known) == [{"n": 256}, {"n": 20_276}], "the planner knows of them at once"
 
     def test_without_an_api_the_bundled_list_is_taken_with_a_warning_and_the_refresh_stays_due(
         self, empty: Platform, simulator: Simulator, caplog: pytest.LogCaptureFixture

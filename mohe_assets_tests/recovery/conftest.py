@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment as dagster_environment
-from mohe_assets.collect import Request
 from mohe_assets.databases import locate
+from mohe_assets.flight import Request
 from mohe_assets.platform import Platform
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
@@ -25,7 +25,7 @@ KEYWORDS = ("카페", "공원")
 # How much the tests of this folder wait is theirs to say: a lease of a minute would have them wait for one.
 QUICK = {
     "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS),
-    "MOHE_WORKER_THREADS": "4",
+    "MOHE_SEARCHES_IN_FLIGHT": "4",
     "MOHE_HEARTBEAT_SECONDS": "0.5",
     "MOHE_RETRY_SECONDS": "0.1",
 }

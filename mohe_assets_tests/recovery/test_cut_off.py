@@ -16,8 +16,9 @@ from sqlalchemy.engine import make_url
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment as dagster_environment
-from mohe_assets.collect import DECLARED_DEAD, INTERRUPTED_FOUND
+from mohe_assets.collect import DECLARED_DEAD
 from mohe_assets.databases import locate
+from mohe_assets.flight import INTERRUPTED_FOUND
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment

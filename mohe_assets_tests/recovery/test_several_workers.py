@@ -4,7 +4,7 @@ import signal
 
 import dagster as dg
 
-from mohe_assets.collect import INTERRUPTED_FOUND
+from mohe_assets.flight import INTERRUPTED_FOUND
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker

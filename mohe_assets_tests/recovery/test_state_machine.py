@@ -20,10 +20,10 @@ from sqlalchemy import Connection, text
 from mohe_assets.errors import FailureKind, LeaseLost
 from mohe_assets.places import PlaceRecord
 from mohe_assets.search_plan import Search, base_plan
-from mohe_assets.store.checkpoints import Checkpoints, Lease
+from mohe_assets.store.checkpoints import Checkpoints, Lease, PlanDone
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending, Executions
-from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch
+from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch, Write
 from mohe_assets.store.refinement import Refinement
 from mohe_assets_tests.recovery.processes import read
 
@@ -96,6 +96,11 @@ class FakeWorker:
     ledger: Ledger
     held: list[Lease] = field(default_factory=list)
     frozen: bool = False
+
+    def write(self, write: Write) -> None:
+        (result,) = self.ledger.write_all([write])
+        if isinstance(result, Exception):
+            raise result
 
 
 def plan_of(lease: Lease) -> tuple[Search, ...]:
@@ -188,13 +193,13 @@ class Collection(RuleBasedStateMachine):
     @rule(who=ANY)
     def claim_for_refinement(self, who: int) -> None:
         worker = self.pick(who)
-        lease = self.refinement.claim(worker.run_id)
+        found = self.refinement.claim(worker.run_id)
         if self.runs[worker.run_id].status != "RUNNING":
-            assert lease is None, "a run that was declared dead takes nothing"
+            assert found == [], "a run that was declared dead takes nothing"
             return
         refinable = {code for code, row in self.rows.items() if row.is_refinable}
-        assert (lease is not None) == bool(refinable)
-        if lease is not None:
+        assert len(found) == min(1, len(refinable))
+        for lease in found:
             row = self.rows[lease.region_code]
             assert lease.region_code in refinable
             row.status, row.holder, row.expired, row.attempt, row.retry = "PROCESSING", worker.run_id, False, row.attempt + 1, ""
@@ -205,7 +210,7 @@ class Collection(RuleBasedStateMachine):
     @rule(who=ANY)
     def a_base_plan_has_precedence(self, who: int) -> None:
         if any(row.base_is_due for row in self.rows.values()):
-            assert self.refinement.claim(self.pick(who).run_id) is None
+            assert self.refinement.claim(self.pick(who).run_id) == []
 
     @precondition(lambda self: any(row.refining for row in self.rows.values()) and self.believers())
     @rule(who=ANY, which=ANY, more=st.booleans())
@@ -241,7 +246,7 @@ class Collection(RuleBasedStateMachine):
             answered_at=dt.datetime(2026, 11, 23, tzinfo=dt.UTC),
         )  # fmt: skip
         with self.refused_unless_held(worker, lease):
-            worker.ledger.store(lease, stored)
+            worker.write(Write.done(lease, stored))
         self.note_search(worker, lease, search, "DONE", calls=1, places={one.place.place_key for one in places})
 
     @precondition(lambda self: self.believers())
@@ -249,9 +254,9 @@ class Collection(RuleBasedStateMachine):
     def a_search_fails(self, who: int, which: int, number: int, calls: int, *, refused: bool) -> None:
         worker, lease = self.pick_lease(who, which)
         search = plan_of(lease)[number]
-        write = worker.ledger.skip if refused else worker.ledger.failed
+        made = Write.skipped if refused else Write.failed
         with self.refused_unless_held(worker, lease):
-            write(lease, search, calls=calls, reason="made up")
+            worker.write(made(lease, search, calls=calls, reason="made up"))
         self.note_search(worker, lease, search, "SKIPPED" if refused else "FAILED", calls=calls, places=set())
 
     @precondition(lambda self: self.believers())
@@ -261,7 +266,10 @@ class Collection(RuleBasedStateMachine):
         row = self.rows[lease.region_code]
         finished = sum(status != "FAILED" for status in row.done.values()) == len(KEYWORDS)
         with self.refused_unless_held(worker, lease, and_also=finished):
-            self.checkpoints.complete(lease, plan_of(lease), promise=1, also=self.tally(worker))
+            done = PlanDone(lease=lease, plan=plan_of(lease), promise=1)
+            (completed,) = self.checkpoints.complete([done], also=self.tally(worker))
+            if isinstance(completed, Exception):
+                raise completed
         if self.holds(worker, lease) and finished:
             row.status, row.holder, row.failures, row.refining, row.promises = "COMPLETED", None, 0, False, True
             worker.held.remove(lease)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mohe_assets.collect import INTERRUPTED_FOUND, Request
 from mohe_assets.defs import code_server
+from mohe_assets.flight import INTERRUPTED_FOUND, Request
 from mohe_assets.platform import Platform
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database

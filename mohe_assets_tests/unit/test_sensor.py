@@ -72,6 +72,21 @@ class TestRunRequests:
     def test_a_run_that_joins_others_takes_as_many_as_allowed(self) -> None:
         assert [len(keys) for keys in asked(list(run_requests(KEYS, KEYS, 9, 1, under_way=2)))] == [9]
 
+    @pytest.mark.parametrize(("regions", "size", "most"), [(256, 64, 5), (256, 12, 23), (18_865, 64, 296)])
+    def test_a_country_takes_few_runs(self, regions: int, size: int, most: int) -> None:
+        """A run costs a start; from an empty field, as runs end one after the other and the next takes the place of each."""
+        keys = [f"{11000 + n}_지역{n}" for n in range(regions)]
+        due, under_way, runs = set(keys), list[list[str]](), 0
+        while due:
+            room = 3 - len(under_way)
+            for request in run_requests(keys, due, size, room, under_way=len(under_way)):
+                first, last = request.tags[ASSET_PARTITION_RANGE_START_TAG], request.tags[ASSET_PARTITION_RANGE_END_TAG]
+                under_way.append(keys[keys.index(first) : keys.index(last) + 1])
+                due -= set(under_way[-1])
+                runs += 1
+            under_way.pop(0)
+        assert runs <= most
+
     @pytest.mark.parametrize("room", [0, -1])
     def test_without_room_nothing_is_asked_for(self, room: int) -> None:
         assert list(run_requests(KEYS, KEYS, 3, room)) == []

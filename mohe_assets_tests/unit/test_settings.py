@@ -12,7 +12,7 @@ from mohe_assets.settings import DEFAULT_KEYWORDS, Settings
 SECRET = "do-not-show-me"
 POSITIVE = (
     "MOHE_CALLS_PER_SECOND", "MOHE_DAILY_QUOTA", "MOHE_MONTHLY_QUOTA", "MOHE_MAX_CALLS_PER_REGION", "MOHE_MAX_ATTEMPTS",
-    "MOHE_LEASE_SECONDS", "MOHE_HEARTBEAT_SECONDS", "MOHE_REGIONS_PER_RUN", "MOHE_RUNS_IN_FLIGHT", "MOHE_WORKER_THREADS",
+    "MOHE_LEASE_SECONDS", "MOHE_HEARTBEAT_SECONDS", "MOHE_REGIONS_PER_RUN", "MOHE_RUNS_IN_FLIGHT", "MOHE_SEARCHES_IN_FLIGHT",
     "MOHE_RETRY_SECONDS", "MOHE_REGION_REFRESH_DAYS", "MOHE_HTTP_TIMEOUT_SECONDS",
 )  # fmt: skip
 FLAGS = ("CHECKPOINT_ENABLED", "CHECKPOINT_AUTO_RESUME", "BATCH_AUTO_INITIALIZATION")
@@ -257,9 +257,9 @@ def test_who_uses_the_classic_api_is_told_of_its_end_in_its_last_half_year(momen
 
 
 @pytest.mark.parametrize(
-    ("told", "threads"),
+    ("told", "searches"),
     [({}, 8), ({"MOHE_CALLS_PER_SECOND": "50"}, 8), ({"MOHE_CALLS_PER_SECOND": "200"}, 20),
-     ({"MOHE_CALLS_PER_SECOND": "5000"}, 48), ({"MOHE_CALLS_PER_SECOND": "5000", "MOHE_WORKER_THREADS": "3"}, 3)],
+     ({"MOHE_CALLS_PER_SECOND": "5000"}, 224), ({"MOHE_CALLS_PER_SECOND": "5000", "MOHE_SEARCHES_IN_FLIGHT": "3"}, 3)],
 )  # fmt: skip
-def test_worker_threads_follow_from_the_rate_unless_they_are_told(told: dict[str, str], threads: int) -> None:
-    assert settings_module.load(told).worker_threads == threads
+def test_searches_in_flight_follow_from_the_rate_unless_they_are_told(told: dict[str, str], searches: int) -> None:
+    assert settings_module.load(told).searches_in_flight == searches

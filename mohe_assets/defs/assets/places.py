@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from mohe_assets.collect import Request
 from mohe_assets.defs import tables
 from mohe_assets.defs.collecting import cancelled_by_signals, collect
 from mohe_assets.defs.lineage import asked_at
@@ -13,6 +12,7 @@ from mohe_assets.defs.metadata import OWNER
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.run_tags import SENSOR_TRIGGER, TRIGGER_TAG, name_run
+from mohe_assets.flight import Request
 from mohe_assets.regions import code_of_partition_key
 
 

@@ -1,0 +1,198 @@
+"""Connections to one API, by aiohttp: the only module that knows the library. Imported by the first call that is made."""
+
+import asyncio
+import select
+import ssl
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import requests
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientHandlerType,
+    ClientHttpProxyError,
+    ClientOSError,
+    ClientProxyConnectionError,
+    ClientRequest,
+    ClientResponse,
+    ClientSession,
+    ClientSSLError,
+    ClientTimeout,
+    ConnectionTimeoutError,
+    DummyCookieJar,
+    ServerDisconnectedError,
+    TCPConnector,
+)
+from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError
+from aiohttp.tracing import Trace
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
+from yarl import URL
+
+from mohe_assets.clients.transport import NoAnswer, Timeouts
+
+MAX_BODY_BYTES = 5_000_000  # a page of 1,000 regions has about 350,000
+MAX_CONNECTIONS = 256  # as many as a run may have searches in flight
+MAX_HEADER_BYTES = 65_536  # of one line, what Python's own HTTP accepts
+GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+
+
+class Connections:
+    """A pool of connections for the event loop it is made in; many tasks may share one.
+
+    The environment's proxies and certificates are used if `trust_env` says so, once for all calls: aiohttp would look for
+    them anew with each call, in a thread, and would take keys for the API's host out of a netrc.
+    """
+
+    def __init__(self, *, base_url: str, headers: Mapping[str, str], timeouts: Timeouts, trust_env: bool) -> None:
+        proxy, context = _surroundings(base_url) if trust_env else (None, None)
+        # The keys are in these. They go with each request, because a session's own go to a proxy, too, that opens a tunnel.
+        self._headers = dict(headers)
+        # Watched by a timer that every piece of an answer starts anew; without it where the whole call ends as early.
+        silence = timeouts.read if timeouts.read < timeouts.total else None
+        self._session = ClientSession(
+            connector=_Connector(limit=MAX_CONNECTIONS, ssl=context or True),
+            timeout=ClientTimeout(total=timeouts.total, sock_connect=timeouts.connect, sock_read=silence),
+            headers={"User-Agent": headers["User-Agent"]},
+            proxy=proxy,
+            cookie_jar=DummyCookieJar(),
+            auto_decompress=False,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            middlewares=(_once,),
+        )
+
+    async def fetch(self, url: str) -> tuple[int, bytes, str]:
+        """Status, unpacked body and Retry-After of one GET; NoAnswer when no whole answer came."""
+        try:
+            async with self._session.get(URL(url, encoded=True), headers=self._headers, allow_redirects=False) as response:
+                return response.status, await _body(response), response.headers.get("Retry-After", "")
+        except (ClientError, HttpProcessingError, OSError, zlib.error) as error:
+            trouble = _in_our_words(error)
+        raise NoAnswer(trouble)
+
+    async def close(self) -> None:
+        """Calls in flight fail."""
+        await self._session.close()
+
+
+class _Connector(TCPConnector):
+    # aiohttp's own signature.
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:  # noqa: ASYNC109
+        """Never a kept connection that the server has closed, be it so recently that the loop has not noticed yet."""
+        connection = await super().connect(req, traces, timeout)
+        if not _has_news(connection):
+            return connection
+        try:
+            # The loop looks at its sockets, and then tells the connection. What is read from a new one may be TLS' own.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        except BaseException:
+            connection.close()
+            raise
+        if not connection.closed:
+            return connection
+        connection.close()
+        return await super().connect(req, traces, timeout)
+
+
+def _has_news(connection: Connection) -> bool:
+    """Nothing was asked yet, so what can be read is the connection's end, as a rule."""
+    if connection.transport is None:
+        return True
+    sockets = select.poll()
+    sockets.register(connection.transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(sockets.poll(0))
+
+
+class _Broken(ClientError):
+    """The connection ended before an answer came."""
+
+
+async def _once(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+    """Keeps aiohttp from sending a request a second time where a kept connection breaks: nobody would count that call."""
+    try:
+        return await send(request)
+    except ClientConnectorError:
+        raise
+    except (ClientOSError, ServerDisconnectedError) as error:
+        raise _Broken from error
+
+
+async def _body(response: ClientResponse) -> bytes:
+    body = bytearray()
+    while chunk := await response.content.readany():
+        body += chunk
+        _bound(body)
+    packed = response.headers.get("Content-Encoding", "").lower() in {"gzip", "x-gzip", "deflate"}
+    return _unpacked(bytes(body)) if packed else bytes(body)
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """Never more than a byte beyond the bound is unpacked, whatever the body would become."""
+    body = bytearray()
+    while packed:
+        unpacking = zlib.decompressobj(GZIP_OR_ZLIB)
+        body += unpacking.decompress(packed, MAX_BODY_BYTES + 1 - len(body))
+        _bound(body)
+        if not unpacking.eof:
+            raise zlib.error("cut short")
+        # A gzip file may have several members; what else follows one is padding.
+        packed = unpacking.unused_data if unpacking.unused_data.startswith(b"\x1f\x8b") else b""
+    return bytes(body)
+
+
+def _bound(body: bytearray) -> None:
+    if len(body) > MAX_BODY_BYTES:
+        raise NoAnswer(f"the answer exceeds {MAX_BODY_BYTES:,} bytes")
+
+
+def _surroundings(base_url: str) -> tuple[URL | None, ssl.SSLContext | None]:
+    """The proxy and the certificates that the environment names for this server, as requests understands it."""
+    with requests.Session() as session:
+        found = session.merge_environment_settings(base_url, {}, None, None, None)
+    proxy = select_proxy(base_url, found["proxies"])
+    return _proxy(proxy) if proxy else None, _tls(found["verify"]) if base_url.startswith("https:") else None
+
+
+def _proxy(configured: str) -> URL:
+    with suppress(ValueError):
+        url = URL(configured if "://" in configured else f"http://{configured}")
+        if url.scheme in {"http", "https"} and url.host:
+            return url
+    # It is not shown: there may be a password in it.
+    raise NoAnswer("the proxy that the environment names is not one for HTTP")
+
+
+def _tls(verify: object) -> ssl.SSLContext:
+    """`verify` is the path of a bundle or a folder that takes the place of all other certificates, or True."""
+    if isinstance(verify, str):
+        folder = Path(verify).is_dir()
+        return ssl.create_default_context(cafile=None if folder else verify, capath=verify if folder else None)
+    context = ssl.create_default_context()
+    # The system's own may be missing, as in a slim container.
+    context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
+    return context
+
+
+# The first that fits counts.
+_TROUBLES: tuple[tuple[type[Exception], str], ...] = (
+    (ConnectionTimeoutError, "no connection in time"),
+    (TimeoutError, "no complete answer in time"),
+    (ClientSSLError, "no secure connection"),
+    (ssl.SSLError, "no secure connection"),
+    (ClientProxyConnectionError, "the proxy refused"),
+    (ClientHttpProxyError, "the proxy refused"),
+    (zlib.error, "the compressed answer cannot be unpacked"),
+    (ClientConnectorError, "the connection failed or was reset"),
+    (ClientError, "the connection was reset, or the answer cut short"),
+    (HttpProcessingError, "the connection was reset, or the answer cut short"),
+)
+
+
+def _in_our_words(error: Exception) -> str:
+    """A sentence that owes nothing to the library's text, which carries the URL and with it the key."""
+    return next((words for kind, words in _TROUBLES if isinstance(error, kind)), type(error).__name__)

@@ -1,0 +1,46 @@
+"""A stop asked for by any thread ends whatever sleeps."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from mohe_assets.errors import StopRequested
+from mohe_assets.stopping import Stop
+
+
+def test_a_pause_ends_by_itself_when_nobody_stops_it() -> None:
+    asyncio.run(Stop().pause(0.01, "never"))
+
+
+def test_a_stop_of_another_thread_ends_every_pause_at_once() -> None:
+    async def sleepers() -> list[BaseException | None]:
+        pauses = [asyncio.create_task(stop.pause(60, f"sleeper {number}")) for number in range(3)]
+        await asyncio.sleep(0)
+        threading.Thread(target=stop.set).start()
+        return await asyncio.gather(*pauses, return_exceptions=True)
+
+    stop, began = Stop(), time.monotonic()
+    found = asyncio.run(sleepers())
+    assert [(type(one), str(one)) for one in found] == [(StopRequested, f"sleeper {number}") for number in range(3)]
+    assert time.monotonic() - began < 30
+
+
+def test_nobody_begins_to_sleep_after_a_stop() -> None:
+    stop = Stop()
+    stop.set()
+    for seconds in (0, 60):
+        with pytest.raises(StopRequested, match="too late"):
+            asyncio.run(stop.pause(seconds, "too late"))
+
+
+def test_who_comes_after_a_stop_is_woken_all_the_same_and_who_has_left_is_not() -> None:
+    stop, woken = Stop(), list[str]()
+    with stop.waking(lambda: woken.append("left before")):
+        pass
+    with stop.waking(lambda: woken.append("there")):
+        stop.set()
+    with stop.waking(lambda: woken.append("late")):
+        pass
+    assert (woken, stop.is_set()) == (["there", "late"], True)
