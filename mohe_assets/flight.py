@@ -103,8 +103,10 @@ class Flight:
             raise self._error
 
     async def _land(self, seconds: float) -> None:
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+        deadline = time.monotonic() + seconds
+        # Once more for what began meanwhile: the last search of a region is followed by its end.
+        while self._tasks and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
         for task in self._tasks:
             task.cancel()
         if self._tasks:

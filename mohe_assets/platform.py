@@ -47,7 +47,6 @@ from mohe_assets.sync import Download, RegionSync, sync_regions
 log = logging.getLogger(__name__)
 
 REGION_CALLS_PER_SECOND = 25.0  # the government's limit is 30
-# Most commands do without these. A collection loads them before it begins: in the middle of it all searches would wait for them.
 LOADED_LATE = ("numpy", "mohe_assets.clients.connections")
 ONE_TRY = RetryPolicy(attempts=1, rate_attempts=1)
 
@@ -229,6 +228,12 @@ class Platform:
         replays = Replays(checkpoints=self.checkpoints, source=NaverLocalSource.name)
         return replay(replays, self.lifecycle.index(), dry_run=dry_run)
 
+    @staticmethod
+    def load_what_collects() -> None:
+        """What most commands do without: in the middle of a collection all searches would wait for it to be loaded."""
+        for name in LOADED_LATE:
+            import_module(name)
+
     @contextmanager
     def alive(self, run_id: str) -> Iterator[None]:
         """A row and a heartbeat for a run that does not collect yet."""
@@ -242,8 +247,6 @@ class Platform:
     def collection(self, run_id: str, request: Request, *, total: int = 0) -> Iterator[CollectionRun]:
         """A run ready to be started."""
         self.settings.require_collection_keys()
-        for name in LOADED_LATE:
-            import_module(name)
         with about(batch=self.settings.checkpoint_batch_name, run_id=run_id):
             if warning := classic_ends(dt.datetime.now(KST), self.settings.uses_hub):
                 log.warning("%s", warning)

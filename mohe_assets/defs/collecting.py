@@ -69,10 +69,11 @@ def collect(context: Context, platform: Platform, request: Request, *, total: in
 
     Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success with what was done.
     """
-    # What Dagster and the libraries have loaded stays: to look through it for garbage would hold all searches up for 50 ms
-    # now and then, and the end of the process for 300.
-    gc.freeze()
     with platform.alive(context.run.run_id):
+        platform.load_what_collects()
+        # What Dagster and the libraries have loaded stays: to look through it for garbage would hold all searches up for 50 ms
+        # now and then, and the end of the process for 300.
+        gc.freeze()
         recover(context.instance, platform)
     totals = Totals()
     with platform.collection(context.run.run_id, request, total=total) as run:
