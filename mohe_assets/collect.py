@@ -1,8 +1,7 @@
 """The second use case: collect regions. Knows neither HTTP nor SQL nor Dagster.
 
-A collection is an event loop, in a thread of its own, with a few searches in flight under one shared rate: those of the region
-claimed first, as many as it has, then those of the next; regions are claimed when there is nothing else to ask. The caller
-receives each region's outcome as it is reached and may stop at any moment: whatever a restart needs is in the database before.
+A collection is an event loop, in a thread of its own, with a few searches in flight (flight.py). The caller receives each
+region's outcome as it is reached and may stop at any moment: whatever a restart needs is in the database before.
 """
 
 import asyncio
@@ -32,6 +31,8 @@ STOP_SECONDS = 6.0
 # What a caller is given at once, and not more often than that: to report takes two connections and four statements, however much.
 BATCH_OUTCOMES = 50
 REPORT_SECONDS = 0.25
+# Regions that are completed by one statement are reached one after the other, within this time: they are given together.
+REACHED_TOGETHER_SECONDS = 0.02
 # Statements at a time, each on a connection of its own. More would wait for each other's commits.
 DATABASE_THREADS = 6
 DECLARED_DEAD = "This run was silent for longer than its lease and was declared dead; others go on with its regions."
@@ -87,7 +88,9 @@ class CollectionRun:
         # Looked at now, and thereby made: later there are several threads that would each make one.
         if self._flight.taken:
             raise RuntimeError("A collection runs once.")
+        began = time.monotonic()
         self.executions.start(self.run_id, total=self.total)
+        self._heard_of(began)
         # Its log lines are about the run that starts it.
         work = contextvars.copy_context().run
         loop = threading.Thread(target=work, args=(self._run_loop,), name="collect", daemon=True)
@@ -134,6 +137,7 @@ class CollectionRun:
     def _reached(self, *, not_before: float) -> list[RegionOutcome | BaseException | None]:
         """What the loop has to say by then; waits for the first of it, and no longer when it is the last."""
         found = [self._outcomes.get()]
+        not_before = max(not_before, time.monotonic() + REACHED_TOGETHER_SECONDS)
         with suppress(queue.Empty):
             while len(found) < BATCH_OUTCOMES and isinstance(found[-1], RegionOutcome):
                 found.append(self._outcomes.get(timeout=max(0.0, not_before - time.monotonic())))
@@ -154,11 +158,18 @@ class CollectionRun:
         for lease in list(self._flight.held.values()):
             self.checkpoints.release(lease)
 
+    def _heard_of(self, at: float) -> None:
+        """Nobody declares the run dead before its lease is over, counted from this moment on the monotonic clock."""
+        self.stop.sure_until = at + self.executions.lease_seconds
+
     def _beat(self) -> None:
+        began = time.monotonic()
         self.checkpoints.renew(list(self._flight.held.values()))
         if not self.executions.heartbeat(self.run_id):
             self._abandon(StopRequested(DECLARED_DEAD))
-        elif self.request.codes is None:
+            return
+        self._heard_of(began)
+        if self.request.codes is None:
             # Whoever takes any region also takes those of runs that die meanwhile, without waiting for its own end.
             announce(self.executions.bury_dead(self.checkpoints))
 

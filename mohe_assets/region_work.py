@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -30,6 +31,8 @@ from mohe_assets.store.refinement import Refinement
 from mohe_assets.together import Together
 
 log = logging.getLogger(__name__)
+
+Cached_co = TypeVar("Cached_co", covariant=True)
 
 # A region is refined for so many searches at a time, then the most promising region of the country is looked for again.
 SLICE_SEARCHES = 20
@@ -197,8 +200,7 @@ class RegionWork:
         return self.checkpoints.completions([lease.region_code], reported_too=True)[0]
 
     async def _depth(self, lease: Lease, dongs: Sequence[str], history: Sequence[Answered]) -> RegionPlan:
-        tallies = await asyncio.to_thread(self.tallies.current) if self.tallies.old else self.tallies.current()
-        return self.source.depth(lease.region_name, dongs, history, tallies)
+        return self.source.depth(lease.region_name, dongs, history, await _current(self.tallies))
 
     def _tally(self, connection: Connection) -> None:
         self.executions.tally(connection, self.run_id)
@@ -223,8 +225,7 @@ class RegionWork:
             set_aside=answer.set_aside,
         )  # fmt: skip
         while True:
-            known = self.index.known
-            version, index = known if known is not None else await asyncio.to_thread(self.index.current)
+            version, index = await _current(self.index)
             placed = replace(stored, places=attributed(answer.places, index))
             try:
                 return await self._write(Write.done(lease, placed, list_version=version))
@@ -248,15 +249,28 @@ class CachedTallies:
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
     @property
-    def old(self) -> bool:
-        """To be read again, which takes a statement."""
-        return time.monotonic() - self._read_at > TALLIES_SECONDS
+    def known(self) -> Tallies | None:
+        """As `current`, without a look at the database: None when that takes one."""
+        return self._read if time.monotonic() - self._read_at <= TALLIES_SECONDS else None
 
     def current(self) -> Tallies:
         with self._reading:
-            if self.old:
+            if self.known is None:
                 self._read, self._read_at = self.ledger.tallies(), time.monotonic()
             return self._read
+
+
+class _Cache(Protocol[Cached_co]):
+    @property
+    def known(self) -> Cached_co | None: ...
+
+    def current(self) -> Cached_co: ...
+
+
+async def _current(cache: _Cache[Cached_co]) -> Cached_co:
+    """What is cached, in a thread where that takes a statement: a thread for each search would cost more than the rest of it."""
+    known = cache.known
+    return known if known is not None else await asyncio.to_thread(cache.current)
 
 
 def _answered(search: Search, answer: Answer | None = None, place_ids: Sequence[int] = ()) -> Answered:

@@ -1,15 +1,26 @@
 """A request to stop, made by any thread; threads and coroutines can wait for it."""
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mohe_assets.errors import StopRequested
 
+# Less than the clock of timers knows is not slept: to do it thousands of times would take longer than what it waits for.
+TIMERS_SECONDS = 0.001
+DOUBT_SECONDS = 0.1
+
 
 class Stop:
-    """Set once, for good. All methods may be called from any thread."""
+    """Set once, for good. All methods may be called from any thread.
+
+    `sure_until`, on the monotonic clock: before that moment nobody can have ended the run without its having heard of it.
+    """
+
+    sure_until = math.inf
 
     def __init__(self) -> None:
         self._is_set = False
@@ -42,7 +53,7 @@ class Stop:
         """Sleeps for so long. Raises StopRequested with `why` if a stop is requested meanwhile, or was before."""
         if self._is_set:
             raise StopRequested(why)
-        if seconds <= 0:
+        if seconds <= TIMERS_SECONDS:
             return
         loop, stopped = asyncio.get_running_loop(), asyncio.Event()
         with self.waking(lambda: loop.call_soon_threadsafe(stopped.set)):
@@ -52,3 +63,8 @@ class Stop:
             except TimeoutError:
                 return
         raise StopRequested(why)
+
+    async def be_sure(self, why: str) -> None:
+        """Returns when nobody can have ended the run without its having heard of it. Raises as `pause`."""
+        while time.monotonic() > self.sure_until:
+            await self.pause(DOUBT_SECONDS, why)

@@ -40,8 +40,6 @@ CATCH_UP = 0.005
 # takes another slot. Not more than so many in a row and such a share of them, or a process that is always late would send none.
 LATE_SECONDS = 0.01
 MOST_LATE, LATE_SHARE = 20, 0.1
-# Less than the clock of timers knows is not slept: to do it thousands of times would take longer than what it waits for.
-TIMERS_SECONDS = 0.001
 # A probe whose process died is given up after this long; longer than an HTTP call may take.
 PROBE_SECONDS = 30.0
 PROBE_AGAIN_SECONDS = 0.1
@@ -287,21 +285,18 @@ class SharedBudget:
                 self._raise_if_shut()
                 if self._seen_open < time.monotonic() - RECHECK_SECONDS:
                     await self._recheck()
-            await self._sleep(slot.at - time.monotonic())
+            await self.stop.pause(slot.at - time.monotonic(), WHY_STOPPED)
+            await self.stop.be_sure(WHY_STOPPED)
             send = self._send_at(slot)
             if in_time := not self._is_too_late(slot, send):
                 self._last_slot, self._last_send = max(slot.at, self._last_slot), send
-                await self._sleep(send - time.monotonic())
-            self._raise_if_closed()
+                await self.stop.pause(send - time.monotonic(), WHY_STOPPED)
+            self._raise_if_shut()
         except (StopRequested, QuotaExhausted, ApiBlocked, asyncio.CancelledError):
             self._prober = None if slot.probe else self._prober
             await self._give_back([slot])
             raise
         return in_time
-
-    async def _sleep(self, seconds: float) -> None:
-        if seconds > TIMERS_SECONDS:
-            await self.stop.pause(seconds, WHY_STOPPED)
 
     async def _give_back(self, slots: "Collection[_Slot]", database: Database | None = None) -> None:
         """Calls that were not sent. Whoever gives back has a reason to end, or something to do: no failure stands in its way."""

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -10,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from mohe_assets import platform as platform_module
 from mohe_assets import settings as settings_module
@@ -439,6 +441,27 @@ class TestInterruptions:
         assert len(left) < 250
         assert execution(store)["status"] == "INTERRUPTED"
         assert store.read("SELECT 1 AS held FROM batch_checkpoint WHERE status = 'PROCESSING'") == []
+
+    def test_a_run_whose_lease_may_be_over_asks_nothing_until_it_has_heard_whether_it_still_lives(
+        self, open_platform: OpenPlatform, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=50)
+        platform = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_LEASE_SECONDS="2", MOHE_SEARCHES_IN_FLIGHT="1")
+
+        def received() -> int:
+            return int(simulator.stats(brief=True)["naver"]["received"])
+
+        with started(platform, None) as run, closing(run.outcomes()) as outcomes:
+            next(outcomes)
+            # As if the network were gone: no heartbeat comes through, while answers do, and are stored.
+            with platform.database.engine.begin() as connection:
+                connection.execute(text("SELECT 1 FROM batch_execution_metadata FOR UPDATE"))
+                time.sleep(2.5)
+                before = received()
+                time.sleep(0.5)
+                after = received()
+            until(lambda: received() > after, "it lives, and goes on")
+        assert before == after
 
 
 class TestBeforeABatch:

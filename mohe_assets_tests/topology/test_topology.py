@@ -154,8 +154,7 @@ def commands_of_the_users(topology: Topology, database: Database) -> None:
     assert INTERRUPTED_FOUND in log
     names = read(database, "SELECT region_name FROM batch_checkpoint")
     told = [row["region_name"] for row in names if row["region_name"] in log]
-    # Killed twice; regions that are complete are told of together, a quarter of a second later at most.
-    assert len(told) >= REGIONS - 2 * IN_FLIGHT, "all but those that the killed runs could not tell of any more"
+    assert len(told) >= REGIONS - IN_FLIGHT, "all but those that the killed runs could not tell of any more"
 
 
 def in_database(topology: Topology, program: str, *arguments: str, given: bytes = b"") -> bytes:

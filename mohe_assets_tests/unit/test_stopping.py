@@ -1,8 +1,10 @@
 """A stop asked for by any thread ends whatever sleeps."""
 
 import asyncio
+import math
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -33,6 +35,20 @@ def test_nobody_begins_to_sleep_after_a_stop() -> None:
     for seconds in (0, 60):
         with pytest.raises(StopRequested, match="too late"):
             asyncio.run(stop.pause(seconds, "too late"))
+
+
+def test_in_doubt_one_waits_until_one_is_sure_or_stopped() -> None:
+    async def wait_for(end: Callable[[], None]) -> float:
+        stop.sure_until, began = time.monotonic(), time.monotonic()
+        threading.Timer(0.2, end).start()
+        await stop.be_sure("in doubt")
+        return time.monotonic() - began
+
+    stop = Stop()
+    asyncio.run(stop.be_sure("never in doubt"))
+    assert asyncio.run(wait_for(lambda: setattr(stop, "sure_until", math.inf))) >= 0.2
+    with pytest.raises(StopRequested, match="in doubt"):
+        asyncio.run(wait_for(stop.set))
 
 
 def test_who_comes_after_a_stop_is_woken_all_the_same_and_who_has_left_is_not() -> None:
