@@ -171,15 +171,15 @@ class RegionPlan:
             return
         stage = _stage(nodes[0], sort)
         usual, novelty = self._promise.usual_at(stage, nodes[0].keyword), self._promise.novelty_at(stage, new_before)
-        new = [node for node in dict.fromkeys(nodes) if (node, sort) not in self._at and (node, sort) not in self._done]
-        keys = [(node, sort) for node in new]
-        self._at.update(zip(keys, itertools.count(len(self._candidates))))
-        self._candidates += keys
+        asked = dict.fromkeys((node, sort) for node in nodes)
+        new = [key for key in asked if key not in self._at and key not in self._done]
+        self._at.update(zip(new, itertools.count(len(self._candidates))))
+        self._candidates += new
         usuals, novelties, kinds, dongs = self._columns
         usuals.extend([usual] * len(new))
         novelties.extend([novelty] * len(new))
-        kinds.extend(self._kind_at(node) for node in new)
-        dongs.extend(self._dong_at(node.dong) for node in new)
+        kinds.extend(self._kind_at(node) for node, _ in new)
+        dongs.extend(self._dong_at(node.dong) for node, _ in new)
         self._open.extend([1.0] * len(new))
 
     def _kind_at(self, node: _Node) -> int:

@@ -1,8 +1,8 @@
 """The calls all processes and machines share: the rate, the KST day's quota, and whether the API may be called at all.
 
-The rules are slow_down in sql/004_api_budget.sql and reserve_calls in sql/008_every_search.sql; this is the gate every search
-goes through before a call. A call is a slot in time plus a place in the day, reserved by one statement, and the search, a Task
-of its own, sleeps until its slot. Statements run in threads, and to their end, even if the Task that wanted them is cancelled.
+This is the gate every search goes through before a call. A call is a slot in time plus a place in the day, reserved by one
+statement (store/api_calls.py), and the search, a Task of its own, sleeps until its slot. Statements run in threads, and to their
+end, even if the Task that wanted them is cancelled.
 
 pyrate-limiter's PostgreSQL bucket was looked at for the per-second part: it writes and counts one row per call, asks
 again until there is room instead of handing out a slot (so waiting workers poll, and the luckiest wins), goes by each
@@ -10,7 +10,6 @@ client's own clock, and knows neither a day's quota nor the server's refusals, w
 """
 
 import asyncio
-import datetime as dt
 import logging
 import math
 import threading
@@ -21,18 +20,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection
-
 from mohe_assets.errors import ApiBlocked, ApiError, DatabaseUnavailable, QuotaExhausted, RateLimited, StopRequested
 from mohe_assets.stopping import Stop
+from mohe_assets.store.api_calls import BLOCK, DROP_PROBE, EXHAUST, FAR_SECONDS, GIVE_BACK, PROVE, SLOW_DOWN, ApiCalls, Slot
 from mohe_assets.store.api_state import ApiAccount, read_state
-from mohe_assets.store.database import Database, statement
+from mohe_assets.store.database import Database
 
 log = logging.getLogger(__name__)
 
-# Slots are spaced for 98.5 % of the limit: the server's second and ours differ by the jitter of the network and of both
-# hosts, and what is late by more than the 15 ms this leaves in a second is refused.
-HEADROOM = 0.985
 # A process that was held up would send what it had reserved meanwhile all at once. It keeps the spacing of its slots
 # instead, and catches up by this share of it.
 CATCH_UP = 0.005
@@ -40,8 +35,6 @@ CATCH_UP = 0.005
 # takes another slot. Not more than so many in a row and such a share of them, or a process that is always late would send none.
 LATE_SECONDS = 0.01
 MOST_LATE, LATE_SHARE = 20, 0.1
-# A probe whose process died is given up after this long; longer than an HTTP call may take.
-PROBE_SECONDS = 30.0
 PROBE_AGAIN_SECONDS = 0.1
 # Somebody else may have been refused while we waited for a slot further away than this, unless another search of ours was let
 # through meanwhile. To look takes time, so it is done so long before the slot.
@@ -51,8 +44,6 @@ RECHECK_BEFORE_SECONDS = 0.05
 # While the limit is far, a process reserves what it will send in so many seconds at once; what it then did not send in time
 # it gives back.
 AHEAD_SECONDS = 0.1
-# A turn that comes later than this is a limit that is not far.
-FAR_SECONDS = 0.01
 # No more than this: what a process that is killed has reserved ahead is lost to its day, so at most what the rate allows in
 # AHEAD_SECONDS, and never more than this.
 MOST_AHEAD = 32
@@ -60,51 +51,6 @@ MOST_AHEAD = 32
 FEW_AHEAD = 8
 
 WHY_STOPPED = "Stopped while waiting for a call's turn."
-
-RESERVED = ("verdict", "wait_seconds", "until", "why", "probe", "calls", "gap", "day")
-RESERVE = f"""
-SELECT {", ".join(RESERVED)}
-  FROM reserve_calls(%(api)s, %(account)s, %(credentials)s, %(calls_per_second)s, %(daily_quota)s, %(monthly_quota)s,
-                     %(probe_seconds)s, %(calls)s)
-"""
-GIVE_BACK = """
-UPDATE api_usage SET reserved = greatest(0, reserved - :calls) WHERE api = :api AND account = :account AND day = :day
-"""
-PROVE = """
-UPDATE api_budget SET proven = :credentials, probing_since = NULL, exhausted_until = NULL, exhausted_why = NULL
- WHERE api = :api AND account = :account
-"""
-DROP_PROBE = "UPDATE api_budget SET probing_since = NULL WHERE api = :api AND account = :account"
-SLOW_DOWN = "SELECT slow_down(:api, :account)"
-EXHAUST = """
-WITH counted AS (
-    UPDATE api_usage SET refused_quota = refused_quota + 1
-     WHERE api = :api AND account = :account AND day = budget_day(budget_clock())
-)
-UPDATE api_budget
-   SET exhausted_until = greatest(budget_clock() + interval '1 minute', exhausted_until,
-                                  coalesce(CAST(:until AS timestamptz), budget_midnight(budget_day(budget_clock()) + 1))),
-       exhausted_why = :why, probing_since = NULL
- WHERE api = :api AND account = :account
-"""
-BLOCK = """
-UPDATE api_budget SET blocked = :credentials, blocked_at = budget_clock(), blocked_why = :why, probing_since = NULL, proven = NULL
- WHERE api = :api AND account = :account
-"""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Slot:
-    """A reserved call: when it may be sent, on the monotonic clock, and whose day it counts for.
-
-    `gap` is how many seconds the rate has between two calls; `is_far` says that calls did not have to wait for their turn.
-    """
-
-    at: float
-    day: dt.date
-    probe: bool
-    gap: float
-    is_far: bool
 
 
 @dataclass(kw_only=True, eq=False)
@@ -124,7 +70,7 @@ class SharedBudget:
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _refill: "asyncio.Task[None] | None" = None
     _under_way: "set[asyncio.Task[None]]" = field(default_factory=set)
-    _ahead: "deque[_Slot]" = field(default_factory=deque)
+    _ahead: deque[Slot] = field(default_factory=deque)
     _taken: deque[float] = field(default_factory=deque)
     _waited: bool = True
     _last_slot: float = 0.0
@@ -132,9 +78,10 @@ class SharedBudget:
     _may_be_late: float = MOST_LATE
     _seen_open: float = -math.inf
     _hurry: threading.Event = field(default_factory=threading.Event)
+    calls: ApiCalls = field(init=False)
 
     def __post_init__(self) -> None:
-        self._patient = replace(self.database, sleep=self._sleep_in_thread)
+        self.calls = ApiCalls(database=replace(self.database, sleep=self._sleep_in_thread), account=self.account)
 
     async def reserve(self) -> None:
         """Returns when a call may be sent. Raises QuotaExhausted, ApiBlocked or StopRequested."""
@@ -152,9 +99,9 @@ class SharedBudget:
             await asyncio.wait(self._under_way)
         left = list(self._ahead)
         self._ahead.clear()
-        await self._give_back(left, replace(self.database, reconnect_seconds=0))
+        await self._give_back(left, replace(self.calls, database=replace(self.database, reconnect_seconds=0)))
 
-    async def _next_slot(self) -> "_Slot":
+    async def _next_slot(self) -> Slot:
         """One reserved ahead, or else a new one. Tasks that come meanwhile find theirs."""
         now = time.monotonic()
         if self._ahead and self._ahead[0].at >= now - AHEAD_SECONDS and not self._asking.locked():
@@ -163,7 +110,7 @@ class SharedBudget:
         async with self._asking:
             self._raise_if_closed()
             now = time.monotonic()
-            await self._give_back(self._too_late(now))
+            await self._give_back(self._not_sent_in_time(now))
             while not self._ahead:
                 await self._ask_for(self._needed_soon(now))
                 if not self._ahead:
@@ -179,14 +126,14 @@ class SharedBudget:
             async with asyncio.timeout(PROBE_AGAIN_SECONDS):
                 await self._verdict.wait()
 
-    def _take(self, now: float) -> "_Slot":
+    def _take(self, now: float) -> Slot:
         slot = self._ahead.popleft()
         self._taken.append(now)
         self._waited = slot.at > time.monotonic() + FAR_SECONDS
         self._ask_before_it_is_needed(now)
         return slot
 
-    def _too_late(self, now: float) -> "list[_Slot]":
+    def _not_sent_in_time(self, now: float) -> list[Slot]:
         """Taken out of what is reserved ahead, which is in the order of time."""
         late = []
         while self._ahead and self._ahead[0].at < now - AHEAD_SECONDS:
@@ -219,29 +166,14 @@ class SharedBudget:
 
     async def _reserve_ahead(self, calls: int) -> None:
         asked = time.monotonic()
-        slots = await asyncio.to_thread(self._ask, calls)
+        slots = await asyncio.to_thread(self.calls.reserve, calls)
         self._ahead.extend(slots)
         self._seen_open = asked if slots else self._seen_open
-
-    def _ask(self, calls: int) -> "list[_Slot]":
-        row = self._reserve_row(calls)
-        match row["verdict"]:
-            case "GO":
-                # From now on: the time spent in the queue for the row's lock lies before the server's reading of the clock.
-                first = time.monotonic() + row["wait_seconds"]
-                gap, is_far = row["gap"], row["wait_seconds"] <= FAR_SECONDS
-                slots = [first + number * gap for number in range(row["calls"])]
-                return [_Slot(at=slot, day=row["day"], probe=row["probe"], gap=gap, is_far=is_far) for slot in slots]
-            case "EXHAUSTED":
-                raise self._exhausted(row["until"], row["why"])
-            case "BLOCKED":
-                raise self._blocked(row["why"])
-        return []
 
     async def answered(self) -> None:
         """A proper answer: a probing call opens the API for everybody."""
         if self._prober is not None and self._takes_its_verdict():
-            await self._surely(self._do(PROVE))
+            await self._surely(self._note(PROVE))
             self._verdict.set()
 
     async def failed(self, error: ApiError) -> None:
@@ -254,30 +186,18 @@ class SharedBudget:
         match error:
             case RateLimited():
                 await self._drop_probe()
-                await self._surely(self._do(SLOW_DOWN))
+                await self._surely(self._note(SLOW_DOWN))
             case QuotaExhausted():
                 self._shut = error
                 log.warning("%s: the quota is used up: %s", self.account.api, error)
-                await self._surely(self._do(EXHAUST, until=error.reset_at, why=str(error)))
+                await self._surely(self._note(EXHAUST, until=error.reset_at, why=str(error)))
             case ApiBlocked():
                 self._shut = error
-                await self._surely(self._do(BLOCK, why=str(error)))
+                await self._surely(self._note(BLOCK, why=str(error)))
             case _:
                 await self._drop_probe()
 
-    def _reserve_row(self, calls: int = 1) -> dict[str, Any]:
-        values = {
-            **self.account.key,
-            "calls_per_second": self.account.calls_per_second * HEADROOM,
-            "daily_quota": self.account.daily_quota,
-            "monthly_quota": self.account.monthly_quota,
-            "probe_seconds": PROBE_SECONDS,
-            "calls": calls,
-        }
-        (row,) = self._patient.call(RESERVE, **values)
-        return dict(zip(RESERVED, row, strict=True))
-
-    async def _wait_for(self, slot: "_Slot") -> bool:
+    async def _wait_for(self, slot: Slot) -> bool:
         """False: it is too late for this slot."""
         try:
             if slot.at - time.monotonic() > RECHECK_SECONDS:
@@ -298,21 +218,21 @@ class SharedBudget:
             raise
         return in_time
 
-    async def _give_back(self, slots: "Collection[_Slot]", database: Database | None = None) -> None:
+    async def _give_back(self, slots: Collection[Slot], calls: ApiCalls | None = None) -> None:
         """Calls that were not sent. Whoever gives back has a reason to end, or something to do: no failure stands in its way."""
         if slots:
-            await self._surely(self._giving_back(slots, database))
+            await self._surely(self._giving_back(slots, calls))
 
-    async def _giving_back(self, slots: "Collection[_Slot]", database: Database | None) -> None:
+    async def _giving_back(self, slots: Collection[Slot], calls: ApiCalls | None) -> None:
         try:
             if any(slot.probe for slot in slots):
-                await self._do(DROP_PROBE, database)
-            for day, calls in Counter(slot.day for slot in slots).items():
-                await self._do(GIVE_BACK, database, day=day, calls=calls)
+                await self._note(DROP_PROBE, calls)
+            for day, unsent in Counter(slot.day for slot in slots).items():
+                await self._note(GIVE_BACK, calls, day=day, unsent=unsent)
         except (DatabaseUnavailable, StopRequested) as error:
             log.warning("%d calls of the day are lost to it: they were reserved and are not given back. %s", len(slots), error)
 
-    def _send_at(self, slot: _Slot) -> float:
+    def _send_at(self, slot: Slot) -> float:
         """Now, or later because the call before this one went out later than its own slot.
 
         While the limit is far, whatever lies between two slots was nobody's: the rate alone says how soon the next may follow.
@@ -320,7 +240,7 @@ class SharedBudget:
         gap = slot.gap if slot.is_far else max(0.0, slot.at - self._last_slot)
         return max(time.monotonic(), self._last_send + gap * (1 - CATCH_UP)) if self._last_slot else time.monotonic()
 
-    def _is_too_late(self, slot: _Slot, send: float) -> bool:
+    def _is_too_late(self, slot: Slot, send: float) -> bool:
         if slot.is_far or slot.probe or send - slot.at <= LATE_SECONDS or self._may_be_late < 1:
             self._may_be_late = min(MOST_LATE, self._may_be_late + LATE_SHARE)
             return False
@@ -329,17 +249,17 @@ class SharedBudget:
 
     async def _recheck(self) -> None:
         asked = time.monotonic()
-        state = await asyncio.to_thread(read_state, self._patient, self.account)
+        state = await asyncio.to_thread(read_state, self.calls.database, self.account)
         if state.blocked_why is not None:
-            raise self._blocked(state.blocked_why)
+            raise self.calls.blocked(state.blocked_why)
         # Our own count is no reason here: this call has its place in it already.
         if state.closed_until is not None and not state.used_up:
-            raise self._exhausted(state.closed_until, state.closed_why or "")
+            raise self.calls.exhausted(state.closed_until, state.closed_why or "")
         self._seen_open = asked
 
     async def _drop_probe(self) -> None:
         if self._takes_its_verdict():
-            await self._surely(self._do(DROP_PROBE))
+            await self._surely(self._note(DROP_PROBE))
             self._verdict.set()
 
     def _takes_its_verdict(self) -> bool:
@@ -356,21 +276,12 @@ class SharedBudget:
 
     def _raise_if_shut(self) -> None:
         if isinstance(self._shut, QuotaExhausted):
-            raise self._exhausted(self._shut.reset_at, str(self._shut))
+            raise self.calls.exhausted(self._shut.reset_at, str(self._shut))
         if isinstance(self._shut, ApiBlocked):
-            raise self._blocked(str(self._shut))
+            raise self.calls.blocked(str(self._shut))
 
-    def _exhausted(self, until: dt.datetime | None, why: str) -> QuotaExhausted:
-        return QuotaExhausted(why, api=self.account.api, reset_at=until, calls=0)
-
-    def _blocked(self, why: str) -> ApiBlocked:
-        return ApiBlocked(why, api=self.account.api, variables=(), calls=0)
-
-    async def _do(self, sql: str, database: Database | None = None, **values: object) -> None:
-        def work(connection: Connection) -> None:
-            connection.execute(statement(sql), {**self.account.key, **values})
-
-        await asyncio.to_thread((database or self._patient).transact, work, autocommit=True)
+    async def _note(self, sql: str, calls: ApiCalls | None = None, **values: object) -> None:
+        await asyncio.to_thread((calls or self.calls).note, sql, **values)
 
     async def _surely(self, work: Coroutine[Any, Any, None]) -> None:
         """To its end, even if the Task that waits for it is cancelled meanwhile."""

@@ -21,7 +21,8 @@ from sqlalchemy import Connection, text
 from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, StopRequested, TransientApiError
 from mohe_assets.stopping import Stop
 from mohe_assets.store import api_budget
-from mohe_assets.store.api_budget import HEADROOM, MOST_AHEAD, PROBE_SECONDS, RECHECK_SECONDS, SharedBudget, _Slot
+from mohe_assets.store.api_budget import MOST_AHEAD, RECHECK_SECONDS, SharedBudget
+from mohe_assets.store.api_calls import HEADROOM, PROBE_SECONDS, Slot
 from mohe_assets.store.api_state import ApiAccount, ApiState, read_state, unblock
 from mohe_assets.store.database import Database, rows
 
@@ -118,7 +119,7 @@ async def soon(is_so: Callable[[], bool]) -> None:
 
 def verdict(budget: SharedBudget) -> str:
     """What a search asking now would be told, without waiting for its slot."""
-    return str(budget._reserve_row()["verdict"])
+    return str(budget.calls.reserve_row()["verdict"])
 
 
 def used(database: Database) -> int:
@@ -131,31 +132,40 @@ def next_slot(database: Database) -> float:
     return float(database.transact(lambda connection: rows(connection, sql))[0]["at"])
 
 
+async def far_from_their_turn(database: Database, budget: SharedBudget, *, searches: int) -> tuple[int, list[asyncio.Task[None]]]:
+    """The calls in use before, and so many searches that have reserved theirs and sleep until its slot."""
+    await budget.reserve()
+    before = used(database)
+    waiting = [asyncio.create_task(budget.reserve()) for _ in range(searches)]
+    await soon(lambda: used(database) == before + searches)
+    return before, waiting
+
+
 def spacing(budget: SharedBudget) -> float:
     """Seconds between the next two slots."""
-    first, second = budget._reserve_row(), budget._reserve_row()
+    first, second = budget.calls.reserve_row(), budget.calls.reserve_row()
     return float(second["wait_seconds"] - first["wait_seconds"])
 
 
 class TestRate:
     async def test_slots_are_spaced_by_the_rate_whoever_asks(self, open_budget: NewBudget) -> None:
         budgets = [open_budget(calls_per_second=10) for _ in range(2)]
-        waits = [budgets[n % 2]._reserve_row()["wait_seconds"] for n in range(20)]
+        waits = [budgets[n % 2].calls.reserve_row()["wait_seconds"] for n in range(20)]
         gaps = [later - earlier for earlier, later in pairwise(waits)]
         assert gaps == pytest.approx([1 / (10 * HEADROOM)] * 19, abs=1e-5)
 
     async def test_slots_asked_for_at_once_are_all_different(self, open_budget: NewBudget) -> None:
         budgets = [open_budget(calls_per_second=50) for _ in range(2)]
         with ThreadPoolExecutor(8) as threads:
-            waits = sorted(row["wait_seconds"] for row in threads.map(lambda n: budgets[n % 2]._reserve_row(), range(100)))
+            waits = sorted(row["wait_seconds"] for row in threads.map(lambda n: budgets[n % 2].calls.reserve_row(), range(100)))
         gaps = [later - earlier for earlier, later in pairwise(waits)]
         assert min(gaps) == pytest.approx(1 / (50 * HEADROOM), abs=1e-5)
 
     async def test_time_nobody_used_is_not_saved_up(self, database: Database, open_budget: NewBudget) -> None:
         budget = open_budget(calls_per_second=10)
-        budget._reserve_row()
+        budget.calls.reserve_row()
         set_clock(database, NOON + dt.timedelta(minutes=1))
-        assert [budget._reserve_row()["wait_seconds"] for _ in range(2)] == pytest.approx([0, 1 / (10 * HEADROOM)], abs=1e-5)
+        assert [budget.calls.reserve_row()["wait_seconds"] for _ in range(2)] == pytest.approx([0, 1 / (10 * HEADROOM)], abs=1e-5)
 
     async def test_a_lone_refusal_costs_half_a_per_cent_and_its_call_counts_for_no_quota(
         self, database: Database, open_budget: NewBudget
@@ -195,10 +205,7 @@ class TestRate:
 
     async def test_a_stop_gives_back_the_call_that_was_not_sent(self, database: Database, open_budget: NewBudget) -> None:
         budget = open_budget(calls_per_second=0.001)
-        await budget.reserve()
-        before = used(database)
-        waiting = [asyncio.create_task(budget.reserve()) for _ in range(3)]
-        await soon(lambda: used(database) == before + 3)
+        before, waiting = await far_from_their_turn(database, budget, searches=3)
         budget.stop.set()
         for one in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(one, StopRequested)
@@ -208,10 +215,7 @@ class TestRate:
         self, database: Database, open_budget: NewBudget
     ) -> None:
         budget = open_budget(calls_per_second=0.001)
-        await budget.reserve()
-        before = used(database)
-        waiting = [asyncio.create_task(budget.reserve()) for _ in range(2)]
-        await soon(lambda: used(database) == before + 2)
+        before, waiting = await far_from_their_turn(database, budget, searches=2)
         waiting[0].cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting[0]
@@ -224,10 +228,7 @@ class TestRate:
         self, database: Database, open_budget: NewBudget
     ) -> None:
         budget = open_budget(calls_per_second=0.001)
-        await budget.reserve()
-        before = used(database)
-        waiting = asyncio.create_task(budget.reserve())
-        await soon(lambda: used(database) == before + 1)
+        before, (waiting,) = await far_from_their_turn(database, budget, searches=1)
         with a_locked_row(database, "api_usage"):
             for _ in range(2):
                 waiting.cancel()
@@ -566,7 +567,7 @@ class TestReservingAhead:
         await budget.reserve()
         gone = Database.connect("postgresql://nobody@127.0.0.1:9/nothing")
         cut_off = SharedBudget(database=gone, account=budget.account, stop=budget.stop)
-        cut_off._ahead.extend([_Slot(at=-math.inf, day=NOON.date(), probe=False, gap=0.0, is_far=True)])
+        cut_off._ahead.extend([Slot(at=-math.inf, day=NOON.date(), probe=False, gap=0.0, is_far=True)])
         async with asyncio.timeout(60):
             asking = asyncio.create_task(cut_off.reserve())
             await asyncio.sleep(0.1)
