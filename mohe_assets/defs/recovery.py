@@ -5,6 +5,7 @@ the other way round cannot happen. What partitions show beyond that is compared 
 """
 
 import datetime as dt
+import logging
 from collections.abc import Collection
 
 import dagster as dg
@@ -12,8 +13,11 @@ import dagster as dg
 from mohe_assets.defs.agreement import REPAIRS_AT_ONCE
 from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH, PLACES, REFINE_PLACES, materialization
 from mohe_assets.flight import announce
+from mohe_assets.logs import about
 from mohe_assets.platform import Platform
 from mohe_assets.store.executions import Burial
+
+log = logging.getLogger(__name__)
 
 # Between Dagster's start of a run and its row lie imports and a connection: seconds, a minute on a bad day.
 STILLBORN_SECONDS = 60
@@ -78,6 +82,9 @@ def collects_places(run: dg.DagsterRun) -> bool:
 
 def _report_completions(instance: dg.DagsterInstance, platform: Platform) -> None:
     completions = platform.checkpoints.completions()[:REPAIRS_AT_ONCE]
-    for completion in completions:
-        instance.report_runless_asset_event(materialization(completion))
+    for one in completions:
+        instance.report_runless_asset_event(materialization(one))
+        # Whoever reads the log learns of every region there too, whatever became of the run that collected it.
+        with about(region_code=one.region_code, region_name=one.region_name, round=one.round, attempt=one.attempt):
+            log.warning("%s: %d places, collected by run %s, which ended before it told", one.region_name, one.places, one.run_id)
     platform.checkpoints.mark_reported(completions)

@@ -85,12 +85,14 @@ def test_completions_whose_events_the_kill_lost_are_reported_by_the_next_run(
         until(lambda: statuses(database).get("COMPLETED", 0) >= 12, "completions nobody can report")
         worker.kill()
         end_waiting_backends(dagster_url)
-    completed = read(database, "SELECT region_code FROM batch_checkpoint WHERE status = 'COMPLETED'")
+    completed = read(database, "SELECT region_code, region_name FROM batch_checkpoint WHERE status = 'COMPLETED'")
     told_before = instance.get_materialized_partitions(PLACES)
     assert len(told_before) < len(completed)
 
-    start_worker().succeed()
+    said = start_worker().succeed().output
 
+    assert [row["region_name"] for row in completed if row["region_name"] not in worker.output + said] == []
+    assert "which ended before it told" in said
     assert statuses(database) == {"COMPLETED": 24}
     assert len(instance.get_materialized_partitions(PLACES)) == 24
     events = [record.event_log_entry for record in materializations(instance)]
