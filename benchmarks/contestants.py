@@ -99,10 +99,11 @@ def _all_succeeded(plot: Plot) -> bool:
 
 
 def _below(text: str) -> Callable[[psutil.Process], bool]:
-    """Processes that a code server started, and that are no code server: the runs."""
+    """Processes that a code server started: its runs, which have small ones of their own that copy what they print."""
 
     def is_run(process: psutil.Process) -> bool:
-        return any(text in " ".join(one.cmdline()) for one in process.parents()[:2]) and process.children() == []
+        parent = process.parent()
+        return parent is not None and text in " ".join(parent.cmdline()) and text not in " ".join(process.cmdline())
 
     return is_run
 

@@ -3,7 +3,7 @@
 The search API lags behind the region list, so addresses under abolished and changed names are read, too.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from mohe_assets.places import clean_address
@@ -22,13 +22,14 @@ class RegionIndex:
     """Finds the leaf region of an address by its leading words: 경기도 수원시 장안구 before 경기도 수원시.
 
     Names of now win over those of before. Where a name means several regions (a parent city, a district that was split)
-    the dong behind it decides, if exactly one of them has it.
+    the dong behind it decides, if exactly one of them has it. `dongs` gives those of regions by code; it is asked once, for
+    the few of which that is so.
     """
 
     def __init__(
         self,
         regions: Iterable[Region],
-        dongs: Mapping[str, Collection[str]] | None = None,
+        dongs: Callable[[Collection[str]], Mapping[str, Collection[str]]] = lambda _codes: {},
         successions: Iterable[Succession] = (),
     ) -> None:
         regions = list(regions)
@@ -38,7 +39,6 @@ class RegionIndex:
         for region in regions:
             if region.is_leaf:
                 self._children.setdefault(region.parent_code, set()).add(region.region_code)
-        self._dongs = {code: set(_dong_words(names)) for code, names in (dongs or {}).items()}
         successions = list(successions)
         self._became: dict[str, set[str]] = {}
         for one in successions:
@@ -52,6 +52,8 @@ class RegionIndex:
             before.setdefault(tuple(one.old_name.split()), set()).update(self._living(one.new_code))
         self._meant = _with_short_forms({**before, **now})
         self._longest = max((len(words) for words in self._meant), default=0)
+        found = dongs(self._needing_dongs()) if self._meant else {}
+        self._dongs = {code: set(_dong_words(names)) for code, names in found.items()}
 
     def region_of(self, address: str, *, formerly: str | None = None) -> str | None:
         """The region's code, or None when the address names no leaf region.
@@ -63,6 +65,10 @@ class RegionIndex:
             if meant := self._meant.get(tuple(words[:size])):
                 return self._the_one(meant, words[size:])
         return self._the_one(self._living(formerly), words) if formerly else None
+
+    def _needing_dongs(self) -> list[str]:
+        meant = [*self._meant.values(), *(self._living(code) for code in [*self._became, *self._parents])]
+        return sorted({code for codes in meant if len(codes) > 1 for code in codes})
 
     def _the_one(self, meant: Collection[str], words: Sequence[str]) -> str | None:
         if len(meant) == 1:

@@ -129,13 +129,14 @@ def clean_address(address: str) -> str:
 
 
 def _coordinates(item: Mapping[str, object]) -> tuple[Decimal, Decimal]:
-    texts = (str(item.get("mapx", "")).strip(), str(item.get("mapy", "")).strip())
-    if not all(_INTEGER.fullmatch(text) for text in texts):
+    x, y = str(item.get("mapx", "")).strip(), str(item.get("mapy", "")).strip()
+    if not (_INTEGER.fullmatch(x) and _INTEGER.fullmatch(y)):
         raise _RefusedItem(SetAsideReason.BAD_COORDINATES)
-    if any(len(text.lstrip("-")) < _SHORTEST_WGS84 for text in texts):
+    if min(len(x.lstrip("-")), len(y.lstrip("-"))) < _SHORTEST_WGS84:
         raise _RefusedItem(SetAsideReason.KATECH)
-    longitude, latitude = (Decimal(text) / _SCALE for text in texts)
-    if not (KOREAN_LATITUDES[0] < latitude < KOREAN_LATITUDES[1] and KOREAN_LONGITUDES[0] < longitude < KOREAN_LONGITUDES[1]):
+    longitude, latitude = Decimal(x) / _SCALE, Decimal(y) / _SCALE
+    (south, north), (west, east) = KOREAN_LATITUDES, KOREAN_LONGITUDES
+    if not (south < latitude < north and west < longitude < east):
         raise _RefusedItem(SetAsideReason.OUTSIDE_KOREA)
     return longitude, latitude
 

@@ -47,7 +47,6 @@ from mohe_assets.sync import Download, RegionSync, sync_regions
 log = logging.getLogger(__name__)
 
 REGION_CALLS_PER_SECOND = 25.0  # the government's limit is 30
-LOADED_LATE = ("numpy", "mohe_assets.clients.connections")
 ONE_TRY = RetryPolicy(attempts=1, rate_attempts=1)
 
 
@@ -229,10 +228,11 @@ class Platform:
         return replay(replays, self.lifecycle.index(), dry_run=dry_run)
 
     @staticmethod
-    def load_what_collects() -> None:
+    def load_what_collects(*, refining: bool = False) -> None:
         """What most commands do without: in the middle of a collection all searches would wait for it to be loaded."""
-        for name in LOADED_LATE:
-            import_module(name)
+        import_module("mohe_assets.clients.connections")
+        if refining:
+            import_module("numpy")
 
     @contextmanager
     def alive(self, run_id: str) -> Iterator[None]:

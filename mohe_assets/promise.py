@@ -92,6 +92,10 @@ class Promise:
         product = self.usual[usual] * self._novelty.values[novelty] * self.kinds.values[kind]
         return min(CAP, product * self.dongs.values[dong] * self._region.values[0])
 
+    def expected_at_first(self, usual: int, novelty: int) -> float:
+        """`expected` while no candidate was asked yet."""
+        return min(CAP, self.usual[usual] * self._novelty.values[novelty])
+
     def expected_all(
         self, columns: "tuple[array[int], array[int], array[int], array[int]]", is_open: "array[float]"
     ) -> "npt.NDArray[np.float64]":

@@ -14,7 +14,7 @@ exhausted answer up to five, which costs the searches below it until they come b
 import functools
 import itertools
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,6 +49,32 @@ class _Node(NamedTuple):
     category: str
 
 
+class _Block(NamedTuple):
+    """Nodes of one stage, no two alike: every dong with every category."""
+
+    dongs: Sequence[str]
+    keyword: str
+    categories: Sequence[str]
+    sort: Sort
+    new_before: int
+
+    @property
+    def stage(self) -> Stage:
+        return _stage(_Node(self.dongs[0], self.keyword, self.categories[0]), self.sort)
+
+
+class _Numbers(dict[str, int]):
+    """Names numbered by `number`, each when it is first asked for."""
+
+    def __init__(self, number: Callable[[], int]) -> None:
+        super().__init__()
+        self._number = number
+
+    def __missing__(self, name: str) -> int:
+        number = self[name] = self._number()
+        return number
+
+
 class RegionPlan:
     """The refinement of one region in one round. Knows only its arguments: rebuilt from the ledger it goes on as before.
 
@@ -71,16 +97,19 @@ class RegionPlan:
         self._promise = Promise(tallies)
         self._places: set[int] = set()
         self._asked: set[tuple[str, str]] = set()
-        self._done: set[tuple[_Node, Sort]] = set()
         self._counts: dict[_Node, int] = {}
         self._full: dict[str, dict[_Node, int]] = {keyword: {} for keyword in self._keywords}
         self._categories: dict[str, dict[str, None]] = {keyword: {} for keyword in self._keywords}
-        self._kinds: dict[tuple[str, str], int] = {}
-        self._dongs: dict[str, int] = {}
+        self._kinds = {keyword: _Numbers(self._promise.kinds.grow) for keyword in self._keywords}
+        self._dongs = _Numbers(self._promise.dongs.grow)
         self._candidates: list[tuple[_Node, Sort]] = []
-        self._at: dict[tuple[_Node, Sort], int] = {}
+        # By order: each node that is a candidate or was answered, with its number among the candidates if it has one.
+        self._at: dict[Sort, dict[_Node, int | None]] = {sort: {} for sort in Sort}
         self._columns = (array("i"), array("i"), array("i"), array("i"))
         self._open = array("d")
+        # What is a candidate and has no column yet: a region's base plan makes hundreds, and most of them nobody asks for.
+        self._pending: list[_Block] = []
+        self._unfolded = False
         for answered in history:
             self.learn(answered)
 
@@ -99,6 +128,7 @@ class RegionPlan:
 
         The number is comparable between regions that were given the same tallies.
         """
+        self._unfold()
         while self._candidates:
             expected = self._promise.expected_all(self._columns, self._open)
             at = int(expected.argmax())
@@ -110,6 +140,16 @@ class RegionPlan:
             self._open[at] = 0
         return None
 
+    def promise(self) -> float:
+        """The new places expected of the best search, 0 when all is exhausted: what `best` says, for less where only the base
+        plan was answered.
+        """
+        if self._unfolded:
+            best = self.best()
+            return best[1] if best else 0.0
+        # Nothing is exhausted yet, and nothing known of categories, dongs and the region.
+        return max((self._promise.expected_at_first(*self._usual_and_novelty(block)) for block in self._pending), default=0.0)
+
     def learn(self, answered: Answered) -> int:
         """Takes one answer in; returns how many of its places no earlier search of this region and round had."""
         if (answered.query, answered.sort.value) in self._asked:
@@ -119,7 +159,8 @@ class RegionPlan:
         self._places.update(answered.place_ids)
         node = self._node(answered)
         if node is not None:
-            self._done.add((node, answered.sort))
+            if answered.stage is not Stage.BASE:
+                self._unfold()
             self._judge(node, answered.sort, new)
             # A node is exhausted as soon as either order of it came back short.
             self._counts[node] = min(answered.result_count, self._counts.get(node, CAP))
@@ -141,7 +182,7 @@ class RegionPlan:
 
     def _judge(self, node: _Node, sort: Sort, new: int) -> None:
         """Compares what a candidate brought with what was expected, and takes it from the list."""
-        at = self._at.get((node, sort))
+        at = self._at[sort].setdefault(node)
         if at is not None:
             self._open[at] = 0
             usual, novelty, kind, dong = (column[at] for column in self._columns)
@@ -154,45 +195,45 @@ class RegionPlan:
                 if level not in known:
                     known[level] = None
                     for node, new in self._full[keyword].items():
-                        self._add([node._replace(category=level)], Sort.ACCURACY, new)
+                        self._add(_Block([node.dong], keyword, [level], Sort.ACCURACY, new))
 
     def _refine(self, node: _Node, new: int) -> None:
-        self._add([node], Sort.REVIEWS, new)
-        if node.category:
+        dong, keyword, category = node
+        self._add(_Block([dong], keyword, [category], Sort.REVIEWS, new))
+        if category:
             return
-        dong, keyword, _ = node
         self._full[keyword][node] = new
-        self._add([_Node(below, keyword, "") for below in self._below[dong]], Sort.ACCURACY, new)
-        self._add([_Node(dong, keyword, level) for level in self._categories[keyword]], Sort.ACCURACY, new)
+        self._add(_Block(self._below[dong], keyword, [""], Sort.ACCURACY, new))
+        self._add(_Block([dong], keyword, [*self._categories[keyword]], Sort.ACCURACY, new))
 
-    def _add(self, nodes: Sequence[_Node], sort: Sort, new_before: int) -> None:
-        """Makes candidates of nodes of one stage and keyword. In bulk: a full keyword of a large region has 250 dongs."""
-        if not nodes:
-            return
-        stage = _stage(nodes[0], sort)
-        usual, novelty = self._promise.usual_at(stage, nodes[0].keyword), self._promise.novelty_at(stage, new_before)
-        asked = dict.fromkeys((node, sort) for node in nodes)
-        new = [key for key in asked if key not in self._at and key not in self._done]
-        self._at.update(zip(new, itertools.count(len(self._candidates))))
-        self._candidates += new
+    def _add(self, block: _Block) -> None:
+        if block.dongs and block.categories:
+            self._pending.append(block)
+
+    def _unfold(self) -> None:
+        self._unfolded = True
+        for block in self._pending:
+            self._make_candidates(block)
+        self._pending.clear()
+
+    def _usual_and_novelty(self, block: _Block) -> tuple[int, int]:
+        stage = block.stage
+        return self._promise.usual_at(stage, block.keyword), self._promise.novelty_at(stage, block.new_before)
+
+    def _make_candidates(self, block: _Block) -> None:
+        """In bulk: a full keyword of a large region has 250 dongs."""
+        usual, novelty = self._usual_and_novelty(block)
+        known, kinds_here = self._at[block.sort], self._kinds[block.keyword]
+        nodes = (_Node(dong, block.keyword, category) for dong in block.dongs for category in block.categories)
+        new = [node for node in nodes if node not in known]
+        known.update(zip(new, itertools.count(len(self._candidates))))
+        self._candidates += zip(new, itertools.repeat(block.sort))
         usuals, novelties, kinds, dongs = self._columns
-        usuals.extend([usual] * len(new))
-        novelties.extend([novelty] * len(new))
-        kinds.extend(self._kind_at(node) for node, _ in new)
-        dongs.extend(self._dong_at(node.dong) for node, _ in new)
-        self._open.extend([1.0] * len(new))
-
-    def _kind_at(self, node: _Node) -> int:
-        kind = self._kinds.get((node.keyword, node.category))
-        if kind is None:
-            kind = self._kinds[node.keyword, node.category] = self._promise.kinds.grow()
-        return kind
-
-    def _dong_at(self, name: str) -> int:
-        dong = self._dongs.get(name)
-        if dong is None:
-            dong = self._dongs[name] = self._promise.dongs.grow()
-        return dong
+        usuals.extend(array("i", [usual]) * len(new))
+        novelties.extend(array("i", [novelty]) * len(new))
+        kinds.extend([kinds_here[node.category] for node in new])
+        dongs.extend([self._dongs[node.dong] for node in new])
+        self._open.extend(array("d", [1.0]) * len(new))
 
     def _exhausted(self, node: _Node) -> bool:
         return any(self._counts.get(wider, CAP) < CAP for wider in _wider(node))

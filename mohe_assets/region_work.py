@@ -5,13 +5,14 @@ a commit it waits for, before it counts as made. Whatever interrupts leaves noth
 """
 
 import asyncio
+import datetime as dt
 import logging
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
@@ -39,7 +40,9 @@ SLICE_SEARCHES = 20
 # A slice ends early when its next search promises less than this share of what the best other region does.
 SLICE_ENDS_BELOW = 0.5
 # Nobody waits for a region that is complete: others that are at the same time are completed by the same four statements.
-GATHER_SECONDS = 0.05
+GATHER_REGIONS_SECONDS = 0.05
+# Of searches that are as many as this at a time, nobody misses one for so long: what is stored together costs less.
+GATHER_SECONDS, MANY = 0.02, 9
 # What pays nationwide changes slowly: read again after so long.
 TALLIES_SECONDS = 30.0
 
@@ -129,9 +132,9 @@ class RegionWork:
     _complete: Together[PlanDone, Completion] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._write = Together(work=self.ledger.write_all)
+        self._write = Together(work=self.ledger.write_all, gather_seconds=GATHER_SECONDS, gather_from=MANY)
         self._complete = Together(
-            work=lambda done: self.checkpoints.complete(done, also=self._tally), gather_seconds=GATHER_SECONDS
+            work=lambda done: self.checkpoints.complete(done, also=self._tally), gather_seconds=GATHER_REGIONS_SECONDS
         )
 
     async def begin(self, leases: Sequence[Lease]) -> list[Todo]:
@@ -175,7 +178,7 @@ class RegionWork:
             reason = f"{todo.calls} calls were spent on it without completing it; MOHE_MAX_CALLS_PER_REGION allows no more."
             return await self.fail(todo.lease, FailureKind.CALL_BUDGET, reason, final=True)
         depth = await self._depth(todo.lease, todo.dongs, todo.history)
-        completion = await self._complete(PlanDone(lease=todo.lease, plan=todo.plan, promise=_promise(depth)))
+        completion = await self._complete(PlanDone(lease=todo.lease, plan=todo.plan, promise=depth.promise()))
         return RegionOutcome(outcome=Outcome.COMPLETED, lease=todo.lease, completion=completion)
 
     async def refine(self, lease: Lease) -> RegionOutcome:
@@ -192,7 +195,7 @@ class RegionWork:
             spent, answered = await self._search(lease, best[0])
             calls += spent
             depth.learn(answered)
-        completion = await asyncio.to_thread(self._settle, lease, _promise(depth))
+        completion = await asyncio.to_thread(self._settle, lease, depth.promise())
         return RegionOutcome(outcome=Outcome.REFINED, lease=lease, completion=completion)
 
     def _settle(self, lease: Lease, promise: float) -> Completion:
@@ -220,15 +223,15 @@ class RegionWork:
         return answer.calls, _answered(search, answer, await self._store(lease, search, answer))
 
     async def _store(self, lease: Lease, search: Search, answer: Answer) -> tuple[int, ...]:
-        stored = StoredSearch(
-            search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls, places=(),
-            set_aside=answer.set_aside,
-        )  # fmt: skip
+        answered_at = dt.datetime.now(dt.UTC)
         while True:
             version, index = await _current(self.index)
-            placed = replace(stored, places=attributed(answer.places, index))
+            stored = StoredSearch(
+                search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls,
+                places=attributed(answer.places, index), set_aside=answer.set_aside, answered_at=answered_at,
+            )  # fmt: skip
             try:
-                return await self._write(Write.done(lease, placed, list_version=version))
+                return await self._write(Write.done(lease, stored, list_version=version))
             except ListChanged:  # it has names this run does not know
                 self.index.outdated(version)
 
@@ -285,9 +288,3 @@ def _answered(search: Search, answer: Answer | None = None, place_ids: Sequence[
         place_ids=tuple(place_ids),
         categories=tuple(place.category for place in answer.places) if answer else (),
     )
-
-
-def _promise(depth: RegionPlan) -> float:
-    """Places expected of the region's next search; 0 when it has none left."""
-    best = depth.best()
-    return best[1] if best else 0.0

@@ -15,12 +15,15 @@ class Together(Generic[Asked, Done]):
     """Calls `work`, in a thread, with all that was asked for while its last call was under way; each asker gets its own result.
 
     `work` returns a result for each, in order; an exception among them is raised for whoever asked, one it raises for all.
-    `gather_seconds` are waited for more to come before each call. Belongs to one event loop.
+    `gather_seconds` are waited for more to come before each call, if the one before was for at least `gather_from`. Belongs to
+    one event loop.
     """
 
     work: Callable[[Sequence[Asked]], Sequence[Done | Exception]]
     most: int = 128
     gather_seconds: float = 0.0
+    gather_from: int = 0
+    _last: int = 0
     _waiting: list[tuple[Asked, asyncio.Future[Done]]] = field(default_factory=list)
     _working: asyncio.Task[None] | None = None
     # Of the run, not of whoever happened to ask first: what is logged meanwhile concerns all.
@@ -36,9 +39,10 @@ class Together(Generic[Asked, Done]):
     async def _work(self) -> None:
         try:
             while self._waiting:
-                if self.gather_seconds:
+                if self.gather_seconds and self._last >= self.gather_from:
                     await asyncio.sleep(self.gather_seconds)
                 batch = self._waiting[: self.most]
+                self._last = len(batch)
                 del self._waiting[: self.most]
                 await self._do(batch)
         finally:

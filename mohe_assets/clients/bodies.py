@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from enum import StrEnum
@@ -42,7 +43,7 @@ class Body:
 def sniff(raw: bytes) -> Body:
     """Tell by the first byte, never by the Content-Type: one API sends JSON as text/html, the other as text/plain."""
     try:
-        text = raw.decode("utf-8-sig").strip()
+        text = raw.removeprefix(BOM_UTF8).decode().strip()
     except UnicodeDecodeError:
         return Body(kind=BodyKind.BROKEN)
     if text[:1] in {"{", "["}:

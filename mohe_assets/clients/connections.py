@@ -5,10 +5,7 @@ import select
 import ssl
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 
-import requests
 from aiohttp import (
     ClientConnectorError,
     ClientError,
@@ -29,7 +26,6 @@ from aiohttp import (
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
 from aiohttp.tracing import Trace
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from yarl import URL
 
 from mohe_assets.clients.transport import NoAnswer, Timeouts
@@ -48,7 +44,12 @@ class Connections:
     """
 
     def __init__(self, *, base_url: str, headers: Mapping[str, str], timeouts: Timeouts, trust_env: bool) -> None:
-        proxy, context = _surroundings(base_url) if trust_env else (None, None)
+        proxy, context = None, None
+        if trust_env:
+            # Imported here: it takes five megabytes, and who asks this machine's own simulator has no use for it.
+            from mohe_assets.clients.surroundings import surroundings  # noqa: PLC0415 - see above
+
+            proxy, context = surroundings(base_url)
         # The keys are in these. They go with each request, because a session's own go to a proxy, too, that opens a tunnel.
         self._headers = dict(headers)
         # Watched by a timer that every piece of an answer starts anew; without it where the whole call ends as early.
@@ -148,34 +149,6 @@ def _unpacked(packed: bytes) -> bytes:
 def _bound(body: bytearray) -> None:
     if len(body) > MAX_BODY_BYTES:
         raise NoAnswer(f"the answer exceeds {MAX_BODY_BYTES:,} bytes")
-
-
-def _surroundings(base_url: str) -> tuple[URL | None, ssl.SSLContext | None]:
-    """The proxy and the certificates that the environment names for this server, as requests understands it."""
-    with requests.Session() as session:
-        found = session.merge_environment_settings(base_url, {}, None, None, None)
-    proxy = select_proxy(base_url, found["proxies"])
-    return _proxy(proxy) if proxy else None, _tls(found["verify"]) if base_url.startswith("https:") else None
-
-
-def _proxy(configured: str) -> URL:
-    with suppress(ValueError):
-        url = URL(configured if "://" in configured else f"http://{configured}")
-        if url.scheme in {"http", "https"} and url.host:
-            return url
-    # It is not shown: there may be a password in it.
-    raise NoAnswer("the proxy that the environment names is not one for HTTP")
-
-
-def _tls(verify: object) -> ssl.SSLContext:
-    """`verify` is the path of a bundle or a folder that takes the place of all other certificates, or True."""
-    if isinstance(verify, str):
-        folder = Path(verify).is_dir()
-        return ssl.create_default_context(cafile=None if folder else verify, capath=verify if folder else None)
-    context = ssl.create_default_context()
-    # The system's own may be missing, as in a slim container.
-    context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
-    return context
 
 
 # The first that fits counts.

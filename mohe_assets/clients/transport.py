@@ -124,6 +124,8 @@ def _is_loopback(base_url: str) -> bool:
 
 def _seconds(retry_after: str) -> float | None:
     """Seconds of a Retry-After header, as a number or a date, between 0 and MAX_RETRY_AFTER."""
+    if not retry_after:
+        return None
     try:
         seconds = float(retry_after)
     except ValueError:

@@ -47,6 +47,8 @@ class Totals:
 
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
+# After so many objects more, and each 20th and 400th time among older ones: a megabyte is garbage for a little longer.
+SELDOM = (10_000, 20, 20)
 EVENT_BATCH_SIZE = "DAGSTER_EVENT_BATCH_SIZE"
 
 
@@ -70,10 +72,12 @@ def collect(context: Context, platform: Platform, request: Request, *, total: in
     Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success with what was done.
     """
     with platform.alive(context.run.run_id):
-        platform.load_what_collects()
+        platform.load_what_collects(refining=request.refine)
         # What Dagster and the libraries have loaded stays: to look through it for garbage would hold all searches up for 50 ms
-        # now and then, and the end of the process for 300.
+        # now and then, and the end of the process for 300. What is new is a search's, and gone with it: to look for cycles
+        # among it as often as Python does takes a twelfth of the run.
         gc.freeze()
+        gc.set_threshold(*SELDOM)
         recover(context.instance, platform)
     totals = Totals()
     with platform.collection(context.run.run_id, request, total=total) as run:

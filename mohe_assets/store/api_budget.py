@@ -46,9 +46,11 @@ RECHECK_BEFORE_SECONDS = 0.05
 AHEAD_SECONDS = 0.1
 # No more than this: what a process that is killed has reserved ahead is lost to its day, so at most what the rate allows in
 # AHEAD_SECONDS, and never more than this.
-MOST_AHEAD = 32
+MOST_AHEAD = 64
 # Who needs fewer than this ahead waits for the next: to ask again for each one or two would be more work than it saves.
 FEW_AHEAD = 8
+# It asks again when this share of what it needs is left: a few milliseconds' worth at the highest rates, as long as it takes.
+AGAIN_AT = 0.25
 
 WHY_STOPPED = "Stopped while waiting for a call's turn."
 
@@ -149,9 +151,9 @@ class SharedBudget:
         return 1 if self._waited else max(1, min(len(self._taken), in_time, MOST_AHEAD))
 
     def _ask_before_it_is_needed(self, now: float) -> None:
-        if 2 * len(self._ahead) <= MOST_AHEAD:
+        if len(self._ahead) <= AGAIN_AT * MOST_AHEAD:
             needed = self._needed_soon(now)
-            if needed >= FEW_AHEAD and 2 * len(self._ahead) <= needed:
+            if needed >= FEW_AHEAD and len(self._ahead) <= AGAIN_AT * needed:
                 self._refilling(needed - len(self._ahead))
 
     async def _ask_for(self, calls: int) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from mohe_assets.attribution import RegionIndex
 from mohe_assets.regions import Region
 from mohe_assets.store.database import Database, rows, statement
+from mohe_assets.store.regions import dongs_of
 from mohe_assets.succession import DongSet, Succession
 
 # Searches are stored under the list as it is: storing (sql/009_searches_together.sql) takes this lock shared, taking a list over
@@ -99,9 +100,8 @@ class Lifecycle:
 
     def _index(self, connection: Connection) -> RegionIndex:
         active = [Region(**row) for row in rows(connection, ACTIVE, type=self.region_type)]
-        dongs = {leaf.region_code: leaf.dongs for leaf in self.leaves(connection)}
         successions = [Succession(**row) for row in rows(connection, SUCCESSIONS, type=self.region_type)]
-        return RegionIndex(active, dongs, successions)
+        return RegionIndex(active, lambda codes: dongs_of(connection, self.region_type, codes), successions)
 
     def lock(self, connection: Connection) -> None:
         """Waits for searches that are being stored and keeps others from it; first in the transaction."""

@@ -100,10 +100,8 @@ class Regions:
         }
 
     def dongs(self, codes: Collection[str]) -> dict[str, list[str]]:
-        """By region, the names of its dongs, eups, myeons and ris; those below an eup with its name before theirs."""
-        values = {"type": self.region_type, "codes": sorted(codes)}
-        found = self.database.transact(lambda connection: rows(connection, DONGS, **values))
-        return {code: [] for code in codes} | {row["region_code"]: row["names"] for row in found}
+        """As `dongs_of`, in a transaction of its own."""
+        return self.database.transact(lambda connection: dongs_of(connection, self.region_type, codes))
 
     def gather_statistics(self) -> None:
         """For the server's planner, after many rows came at once."""
@@ -142,3 +140,9 @@ class Regions:
         connection.execute(text(ABOLISH_DONGS), {**common, **columns})
         counts = {"added": len(changes.added), "abolished": len(changes.abolished)}
         connection.execute(text(NOTE_REFRESH), {**common, **counts, "rows_read": listed.rows, "calls": calls, "note": note})
+
+
+def dongs_of(connection: Connection, region_type: str, codes: Collection[str]) -> dict[str, list[str]]:
+    """By region, the names of its dongs, eups, myeons and ris; those below an eup with its name before theirs."""
+    found = rows(connection, DONGS, type=region_type, codes=sorted(codes))
+    return {code: [] for code in codes} | {row["region_code"]: row["names"] for row in found}

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, text
 from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, StopRequested, TransientApiError
 from mohe_assets.stopping import Stop
 from mohe_assets.store import api_budget
-from mohe_assets.store.api_budget import MOST_AHEAD, RECHECK_SECONDS, SharedBudget
+from mohe_assets.store.api_budget import AGAIN_AT, MOST_AHEAD, RECHECK_SECONDS, SharedBudget
 from mohe_assets.store.api_calls import HEADROOM, PROBE_SECONDS, Slot
 from mohe_assets.store.api_state import ApiAccount, ApiState, read_state, unblock
 from mohe_assets.store.database import Database, rows
@@ -503,17 +503,18 @@ class TestReservingAhead:
         self, database: Database, open_budget: NewBudget
     ) -> None:
         budget, before = await warm(open_budget(daily_quota=10_000)), used(database)
+        left = int(AGAIN_AT * MOST_AHEAD)
         with a_locked_row(database, "api_budget"):
-            while len(budget._ahead) > MOST_AHEAD // 2:
+            while len(budget._ahead) > left:
                 await budget.reserve()
             asking = budget._refill
             assert asking is not None
             assert not asking.done()
-            for _ in range(MOST_AHEAD // 2):
+            for _ in range(left):
                 await budget.reserve()  # nobody waits for the database
             assert used(database) == before
         await asking
-        assert used(database) == before + MOST_AHEAD // 2
+        assert used(database) == before + MOST_AHEAD - left
 
     async def test_no_more_than_that_is_reserved_ahead_however_many_searches_there_are(
         self, database: Database, open_budget: NewBudget

@@ -1,5 +1,7 @@
 """An address belongs to the region it names: now, before a reform, shortened, or by its dong where the name says too little."""
 
+from collections.abc import Collection
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,10 @@ NAMES = {region.region_code: region.region_name for region in SNAPSHOT.regions}
 DONGS: dict[str, list[str]] = {}
 for dong in SNAPSHOT.dongs:
     DONGS.setdefault(dong.region_code, []).append(dong.dong_name)
+
+
+def dongs_of(codes: Collection[str]) -> dict[str, list[str]]:
+    return {code: DONGS.get(code, []) for code in codes}
 
 
 def became(old_code: str, old_name: str, new_code: str) -> Succession:
@@ -30,7 +36,7 @@ REFORM = [
     became("28260", "인천광역시 서구", "28275"),
     became("28260", "인천광역시 서구", "28290"),
 ]
-INDEX = RegionIndex(SNAPSHOT.regions, DONGS, REFORM)
+INDEX = RegionIndex(SNAPSHOT.regions, dongs_of, REFORM)
 
 
 class TestNamesOfNow:
@@ -58,7 +64,7 @@ class TestNamesOfNow:
 
     def test_a_short_form_of_two_provinces_is_not_understood(self) -> None:
         one = next(region for region in SNAPSHOT.regions if region.region_code == "11680")
-        index = RegionIndex([one], {}, [became("1", "서울광역시 강남구", "11680"), became("2", "서울도 강남구", "11680")])
+        index = RegionIndex([one], successions=[became("1", "서울광역시 강남구", "11680"), became("2", "서울도 강남구", "11680")])
         assert index.region_of("서울 강남구 1") is None
         assert index.region_of("서울특별시 강남구 1") == "11680"
 
@@ -101,7 +107,7 @@ class TestTheDongDecides:
         assert INDEX.region_of(address) == code
 
     def test_a_name_of_now_wins_over_the_same_name_of_before(self) -> None:
-        index = RegionIndex(SNAPSHOT.regions, DONGS, [became("1", "서울특별시 중구", "11680")])
+        index = RegionIndex(SNAPSHOT.regions, dongs_of, [became("1", "서울특별시 중구", "11680")])
         assert index.region_of("서울특별시 중구 명동2가 1") == "11140"
 
     def test_the_region_before_helps_an_address_that_names_none(self) -> None:
@@ -111,9 +117,22 @@ class TestTheDongDecides:
 
     def test_successors_of_successors_are_followed_and_circles_end(self) -> None:
         chain = [became("1", "가도 나시", "2"), became("2", "가도 다시", "11680"), became("3", "x", "4"), became("4", "y", "3")]
-        index = RegionIndex(SNAPSHOT.regions, DONGS, chain)
+        index = RegionIndex(SNAPSHOT.regions, dongs_of, chain)
         assert index.region_of("가도 나시 1") == "11680"
         assert index.region_of("x 1") is None
+
+
+def test_only_dongs_that_tell_regions_of_one_name_apart_are_asked_for() -> None:
+    asked: list[str] = []
+
+    def dongs(codes: Collection[str]) -> dict[str, list[str]]:
+        asked.extend(codes)
+        return dongs_of(codes)
+
+    RegionIndex(SNAPSHOT.regions, dongs, REFORM)
+    assert {"41111", "28125", "28155"} <= set(asked)
+    assert not {"12210", "11680", "28245"} & set(asked)
+    assert len(asked) == len(set(asked)) < len(SNAPSHOT.leaves) / 4
 
 
 @given(leaf=st.sampled_from(SNAPSHOT.leaves), data=st.data())

@@ -27,7 +27,7 @@ import psycopg2
 psycopg2.connect = psycopg2._connect = refused
 
 import mohe_assets.definitions
-heavy = {"matplotlib", "pandas", "pandera", "pyarrow"} & set(sys.modules)
+heavy = {"aiohttp", "matplotlib", "numpy", "pandas", "pandera", "pyarrow", "requests"} & set(sys.modules)
 print("imported", len(list(mohe_assets.definitions.defs.assets)), heavy)
 """
 

@@ -196,3 +196,24 @@ def test_what_is_expected_of_a_search_is_never_more_than_it_can_bring(seed: int)
     while best := made.best():
         assert 0 < best[1] <= 5
         made.learn(answer(best[0], count(best[0])))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(0, 5), min_size=2, max_size=2),
+    st.lists(st.sampled_from(["음식점>한식", "음식점>카페,디저트", "여행,명소>공원", "한식"]), max_size=3),
+    st.dictionaries(st.tuples(st.sampled_from(Stage), st.sampled_from(KEYWORDS)), st.just((40, 30)), max_size=4),
+    st.integers(),
+)
+def test_what_a_region_promises_is_what_its_best_search_does(
+    counts: list[int], categories: list[str], tallies: dict[tuple[Stage, str], tuple[int, int]], seed: int
+) -> None:
+    """Never asked for anything else, as when a base plan is completed, and all the way through a refinement."""
+    history = base(*counts, categories=categories)
+    while True:
+        asked, unasked = (RegionPlan(REGION, DONGS, KEYWORDS, history, tallies=tallies) for _ in range(2))
+        best = asked.best()
+        assert unasked.promise() == asked.promise() == (best[1] if best else 0.0)
+        if best is None or len(history) > 25:
+            return
+        history.append(answer(best[0], chaotic(seed)(best[0]), categories=categories))
