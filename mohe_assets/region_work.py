@@ -42,7 +42,7 @@ SLICE_ENDS_BELOW = 0.5
 # Nobody waits for a region that is complete: others that are at the same time are completed by the same four statements.
 GATHER_REGIONS_SECONDS = 0.05
 # Of searches that are as many as this at a time, nobody misses one for so long: what is stored together costs less.
-GATHER_SECONDS, MANY = 0.02, 9
+GATHER_SECONDS, MANY = 0.01, 9
 # What pays nationwide changes slowly: read again after so long.
 TALLIES_SECONDS = 30.0
 
