@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # Searches of a region by and large: what is claimed ahead has as many as may be in flight.
 AHEAD = 15
+# Regions refined at a time: one that is held is none to choose from, and with hundreds held there is no best one left.
+MOST_REFINED = 48
 # When no region was found to claim, that is believed for so long.
 NONE_LEFT_SECONDS = 1.0
 # Users of the batch system this replaces look for this line in the log.
@@ -133,7 +135,8 @@ class Flight:
 
     @property
     def _free(self) -> int:
-        return self.work.limits.in_flight - self._in_flight
+        most = self.work.limits.in_flight
+        return (min(most, MOST_REFINED) if self.request.refine else most) - self._in_flight
 
     def _halt(self, why: ApiError) -> None:
         """The API gives nothing more: regions that still need it are given back."""

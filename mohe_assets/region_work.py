@@ -43,8 +43,8 @@ SLICE_ENDS_BELOW = 0.5
 GATHER_REGIONS_SECONDS = 0.05
 # Of searches that are as many as this at a time, nobody misses one for so long: what is stored together costs less.
 GATHER_SECONDS, MANY = 0.01, 9
-# What pays nationwide changes slowly: read again after so long.
-TALLIES_SECONDS = 30.0
+# What pays nationwide changes slowly: read again after so long, or when a run has made so many searches itself.
+TALLIES_SECONDS, TALLIES_SEARCHES = 30.0, 300
 
 
 class Outcome(StrEnum):
@@ -193,6 +193,7 @@ class RegionWork:
             if best is None or best[1] < enough or calls >= self.limits.calls_per_region:
                 break
             spent, answered = await self._search(lease, best[0])
+            self.tallies.searches += 1
             calls += spent
             depth.learn(answered)
         completion = await asyncio.to_thread(self._settle, lease, depth.promise())
@@ -244,9 +245,10 @@ class RegionWork:
 
 @dataclass(kw_only=True)
 class CachedTallies:
-    """The nationwide counts, read once for all regions and again when they are old."""
+    """The nationwide counts, read once for all regions and again when they are old; `searches` were made since."""
 
     ledger: Ledger
+    searches: int = 0
     _read: Tallies = field(default_factory=dict)
     _read_at: float = -math.inf
     _reading: threading.Lock = field(default_factory=threading.Lock)
@@ -254,11 +256,13 @@ class CachedTallies:
     @property
     def known(self) -> Tallies | None:
         """As `current`, without a look at the database: None when that takes one."""
-        return self._read if time.monotonic() - self._read_at <= TALLIES_SECONDS else None
+        is_old = time.monotonic() - self._read_at > TALLIES_SECONDS or self.searches >= TALLIES_SEARCHES
+        return None if is_old else self._read
 
     def current(self) -> Tallies:
         with self._reading:
             if self.known is None:
+                self.searches = 0
                 self._read, self._read_at = self.ledger.tallies(), time.monotonic()
             return self._read
 

@@ -11,9 +11,10 @@ import pytest
 from mohe_assets import settings as settings_module
 from mohe_assets.collect import CollectionRun
 from mohe_assets.errors import FailureKind, LeaseLost
-from mohe_assets.flight import Request
+from mohe_assets.flight import MOST_REFINED, Request
 from mohe_assets.platform import Platform
-from mohe_assets.region_work import SLICE_SEARCHES, Outcome, RegionOutcome
+from mohe_assets.promise import Tallies
+from mohe_assets.region_work import SLICE_SEARCHES, TALLIES_SEARCHES, CachedTallies, Outcome, RegionOutcome
 from mohe_assets.simulator.server import Simulator
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.stores import Store
@@ -87,6 +88,38 @@ def searches(store: Store) -> list[tuple[str, str]]:
 
 def places(store: Store) -> int:
     return int(store.read("SELECT count(*) AS n FROM places")[0]["n"])
+
+
+class _Counted:
+    """Stands in for a ledger: how often its tallies were read."""
+
+    reads = 0
+
+    def tallies(self) -> Tallies:
+        self.reads += 1
+        return {}
+
+
+def test_what_pays_nationwide_is_read_again_after_so_many_searches_however_fast_they_are() -> None:
+    ledger = _Counted()
+    tallies = CachedTallies(ledger=ledger)  # type: ignore[arg-type]
+    for _ in range(3 * TALLIES_SEARCHES):
+        tallies.current()
+        tallies.searches += 1
+    assert ledger.reads == 3
+
+
+def test_however_many_searches_may_be_in_flight_most_regions_are_there_to_choose_from(
+    environment: Environment, simulator: Simulator
+) -> None:
+    simulator.configure(latency_ms=20)
+    changes = {"MOHE_SEARCH_KEYWORDS": "카페", "MOHE_SEARCHES_IN_FLIGHT": "150", "MOHE_MAX_CALLS_PER_REGION": "4"}
+    with Platform.open(settings_module.load({**environment, **changes})) as platform:
+        collect(platform)
+        with platform.collection("deeper", Request(refine=True)) as collection:
+            held = [len(collection._flight.held) for _ in collection.outcomes()]
+    assert len(held) > 256
+    assert MOST_REFINED / 2 < max(held) <= MOST_REFINED
 
 
 class TestGoingDeeper:
