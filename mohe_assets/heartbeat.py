@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.store.executions import Ending, Executions
 
 log = logging.getLogger(__name__)
@@ -41,18 +42,29 @@ class Pulse:
 
 @contextmanager
 def alive(executions: Executions, run_id: str, *, seconds: float) -> Iterator[None]:
-    """Makes a run known, and its death noticed, before it collects; ends its row if what it does then fails."""
+    """Makes a run known, and its death noticed, before it collects; ends its row if what it does then fails or is stopped."""
 
     def beat_failed(error: Exception) -> None:
         log.warning("The heartbeat stopped: %s", error)
 
-    executions.start(run_id)
     pulse = Pulse(seconds=seconds, beat=lambda: executions.heartbeat(run_id), failed=beat_failed)
-    pulse.start()
+    with ended(executions, run_id):
+        try:
+            # A signal may come before anything else is done, and the row is there.
+            executions.start(run_id)
+            pulse.start()
+            yield
+        finally:
+            pulse.stop()
+
+
+@contextmanager
+def ended(executions: Executions, run_id: str) -> Iterator[None]:
+    """Ends a run's row if something fails or is stopped that leaves it RUNNING, wherever that is."""
     try:
         yield
+    except DatabaseUnavailable:
+        raise  # the row cannot be ended, and to try that takes minutes; the next look finds its run dead
     except BaseException as error:
         executions.finish(run_id, Ending.FAILED if isinstance(error, Exception) else Ending.INTERRUPTED, str(error) or None)
         raise
-    finally:
-        pulse.stop()

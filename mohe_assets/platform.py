@@ -7,7 +7,7 @@ import asyncio
 import datetime as dt
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -21,7 +21,7 @@ from mohe_assets.databases import locate, require_current
 from mohe_assets.errors import SettingsError
 from mohe_assets.flight import Request
 from mohe_assets.forecast import KST, Allowance
-from mohe_assets.heartbeat import alive
+from mohe_assets.heartbeat import alive, ended
 from mohe_assets.logs import about
 from mohe_assets.region_work import CachedTallies, Limits, RegionWork
 from mohe_assets.regions import REGION_TYPES, build_region_list
@@ -242,6 +242,10 @@ class Platform:
             alive(self.executions, run_id, seconds=self.settings.mohe_heartbeat_seconds),
         ):
             yield
+
+    def ended(self, run_id: str) -> AbstractContextManager[None]:
+        """Ends the run's row if something fails or is stopped that leaves it RUNNING."""
+        return ended(self.executions, run_id)
 
     @contextmanager
     def collection(self, run_id: str, request: Request, *, total: int = 0) -> Iterator[CollectionRun]:

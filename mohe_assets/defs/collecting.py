@@ -71,6 +71,13 @@ def collect(context: Context, platform: Platform, request: Request, *, total: in
 
     Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success with what was done.
     """
+    # A signal may come at any moment, and what it interrupts is not always what ends the run's row.
+    with platform.ended(context.run.run_id):
+        _get_ready(context, platform, request)
+        return _collect(context, platform, request, total)
+
+
+def _get_ready(context: Context, platform: Platform, request: Request) -> None:
     with platform.alive(context.run.run_id):
         platform.load_what_collects(refining=request.refine)
         # What Dagster and the libraries have loaded stays: to look through it for garbage would hold all searches up for 50 ms
@@ -79,6 +86,9 @@ def collect(context: Context, platform: Platform, request: Request, *, total: in
         gc.freeze()
         gc.set_threshold(*SELDOM)
         recover(context.instance, platform)
+
+
+def _collect(context: Context, platform: Platform, request: Request, total: int) -> Totals:
     totals = Totals()
     with platform.collection(context.run.run_id, request, total=total) as run:
         with closing(run.batches()) as batches:

@@ -1,6 +1,7 @@
 """Runs of the jobs and of the asset `places`: what each region's partition shows afterwards, and what is asked again."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,13 +17,17 @@ from dagster._core.storage.tags import (
     ROOT_RUN_ID_TAG,
 )
 
+from mohe_assets.collect import CollectionRun
 from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.refreshing import busy_keys, mirror_partitions
 from mohe_assets.defs.run_tags import SENSOR_TRIGGER, TRIGGER_TAG
+from mohe_assets.heartbeat import Pulse
 from mohe_assets.platform import Platform
 from mohe_assets.simulator.server import Simulator
+from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import Database
+from mohe_assets.store.executions import Executions
 from mohe_assets_tests.dagster_ui.conftest import KEYWORDS, Collect, FewRegions, execute, keys_of
 from mohe_assets_tests.recovery.processes import executions, materializations, partition_of, read, statuses
 from mohe_assets_tests.recovery.test_quota import set_noon
@@ -180,6 +185,42 @@ class TestACollection:
         assert f"{name_of(keys[1])} is being collected by run a-live-run" in done.log
         assert platform.checkpoints.release(lease), "nobody took it away"
         assert statuses(database) == {"COMPLETED": 2, "PENDING": 1}
+
+
+def _stopped_after(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a signal that comes while this is done for the first time: done it is, and nothing after it."""
+    original, came = getattr(owner, name), []
+
+    def stopped(*arguments: Any, **values: Any) -> Any:
+        result = original(*arguments, **values)
+        if not came:
+            came.append(name)
+            raise dg.DagsterExecutionInterruptedError
+        return result
+
+    monkeypatch.setattr(owner, name, stopped)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (Executions, "start"),  # its row is there, and nothing else yet
+        (Executions, "bury_dead"),
+        (Platform, "_region_work"),  # ready to collect
+        (Pulse, "stop"),  # the first of two: ready
+        (Checkpoints, "mark_reported"),
+        (CollectionRun, "_ending"),
+        (CollectionRun, "_shut_down"),  # all is collected, and its row not ended
+    ],
+)
+def test_whenever_a_run_is_told_to_stop_its_row_says_that_it_is_over(
+    owner: type, name: str, launcher: Launcher, database: Database, few: FewRegions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = few(2)
+    _stopped_after(owner, name, monkeypatch)
+    with suppress(dg.DagsterExecutionInterruptedError):
+        launcher.collect(keys[0], keys[1])
+    assert [run["status"] for run in executions(database)] == ["INTERRUPTED"]
 
 
 def failed(database: Database) -> list[str]:
