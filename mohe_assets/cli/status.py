@@ -1,8 +1,10 @@
 """`mohe status`: where the collection stands."""
 
 import datetime as dt
+import signal
 import time
 from dataclasses import dataclass
+from types import FrameType
 from typing import Annotated, Literal
 
 import typer
@@ -66,10 +68,18 @@ def status(
 def _watch(platform: Platform) -> None:
     """A database that is away for a while ends nothing: what was seen last stays, with the reason below."""
     shown: RenderableType = ""
+    asked: list[int] = []
+
+    def end(number: int, _: FrameType | None) -> None:
+        # Python drops an exception that is raised while it clears something away, so it is remembered, too.
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, end)
     try:
         # The alternate screen, because a table that is longer than the window cannot be drawn over.
         with Live(screen=True, auto_refresh=False) as live:
-            while True:
+            while not asked:
                 try:
                     shown = _show(_read(platform))
                     live.update(shown, refresh=True)
@@ -77,7 +87,10 @@ def _watch(platform: Platform) -> None:
                     live.update(Group(shown, escape(str(error))), refresh=True)
                 time.sleep(SECONDS_BETWEEN_LOOKS)
     except KeyboardInterrupt:
-        Console().print(shown)
+        pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+    Console().print(shown)
 
 
 def _read(platform: Platform) -> Status:

@@ -189,7 +189,7 @@ class TestACollection:
 
 def _stopped_after(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by a signal that comes while this is done for the first time: done it is, and nothing after it."""
-    original, came = getattr(owner, name), []
+    original, came = getattr(owner, name), list[str]()
 
     def stopped(*arguments: Any, **values: Any) -> Any:
         result = original(*arguments, **values)

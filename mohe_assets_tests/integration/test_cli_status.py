@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import jsonschema
 import pytest
 
+from mohe_assets import settings as settings_module
 from mohe_assets.cli import status
 from mohe_assets.cli.status import JSON
+from mohe_assets.platform import Platform
 from mohe_assets.store.api_state import ApiAccount
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
@@ -173,6 +176,30 @@ def test_watching_follows_the_collection_until_it_is_interrupted(
         watching.kill()
         watching.wait()
         os.close(terminal)
+
+
+def test_watching_ends_also_when_python_drops_the_interrupt(
+    store: Store, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del store
+    looks = []
+    read = status._read
+
+    def interrupted(platform: Platform) -> status.Status:
+        looks.append(platform)
+        assert len(looks) == 1, "it goes on"
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        return read(platform)
+
+    monkeypatch.setattr(status, "_read", interrupted)
+    monkeypatch.setattr(status, "SECONDS_BETWEEN_LOOKS", 0)
+    before = signal.getsignal(signal.SIGINT)
+    with Platform.open(settings_module.load(environment)) as platform:
+        status._watch(platform)
+    assert "0 of 6 completed" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_before_there_are_regions_nothing_is_called_done(mohe: Mohe, database: Database) -> None:
