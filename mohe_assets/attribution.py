@@ -52,8 +52,7 @@ class RegionIndex:
             before.setdefault(tuple(one.old_name.split()), set()).update(self._living(one.new_code))
         self._meant = _with_short_forms({**before, **now})
         self._longest = max((len(words) for words in self._meant), default=0)
-        found = dongs(self._needing_dongs()) if self._meant else {}
-        self._dongs = {code: set(_dong_words(names)) for code, names in found.items()}
+        self._dongs = {code: set(_dong_words(names)) for code, names in dongs(self._needing_dongs()).items()}
 
     def region_of(self, address: str, *, formerly: str | None = None) -> str | None:
         """The region's code, or None when the address names no leaf region.

@@ -25,7 +25,7 @@ from mohe_assets.errors import (
 from mohe_assets.logs import about
 from mohe_assets.region_work import Outcome, RegionOutcome, RegionWork, Todo
 from mohe_assets.search_plan import Search
-from mohe_assets.store.checkpoints import Lease
+from mohe_assets.store.checkpoints import Completion, Lease
 from mohe_assets.store.executions import Burial
 
 log = logging.getLogger(__name__)
@@ -54,13 +54,13 @@ class Request:
     refine: bool = False
 
 
-def lease_facts(lease: Lease) -> dict[str, object]:
+def region_facts(region: Lease | Completion) -> dict[str, object]:
     """What a log line about this region says besides its message."""
     return {
-        "region_code": lease.region_code,
-        "region_name": lease.region_name,
-        "round": lease.round,
-        "attempt": lease.attempt,
+        "region_code": region.region_code,
+        "region_name": region.region_name,
+        "round": region.round,
+        "attempt": region.attempt,
     }
 
 
@@ -167,7 +167,7 @@ class Flight:
         task.add_done_callback(ended)
 
     async def _search(self, todo: Todo, search: Search) -> None:
-        with about(**lease_facts(todo.lease)):
+        with about(**region_facts(todo.lease)):
             await self.work.search(todo, search)
         self._end_if_over(todo)
         if isinstance(todo.error, QuotaExhausted | ApiBlocked):
@@ -176,7 +176,7 @@ class Flight:
     async def _end(self, lease: Lease, end: Awaitable[RegionOutcome]) -> None:
         """Takes note of how a region ended, unless that is left to whoever stops the run."""
         try:
-            with about(**lease_facts(lease)):
+            with about(**region_facts(lease)):
                 outcome = await self._explained(lease, end)
         except StopRequested:
             return  # it is released with all that is still held

@@ -16,7 +16,7 @@ from mohe_assets.defs.agreement import plan, regions_of, show_as_untried
 from mohe_assets.defs.metadata import failure_observation, materialization
 from mohe_assets.defs.recovery import recover
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
-from mohe_assets.flight import Request, lease_facts
+from mohe_assets.flight import Request, region_facts
 from mohe_assets.forecast import KST
 from mohe_assets.logs import about
 from mohe_assets.platform import Platform
@@ -122,7 +122,7 @@ def _report(context: Context, outcomes: Sequence[RegionOutcome]) -> None:
         reconnecting()(log_materializations, context, done)
     for outcome in outcomes:
         if outcome.completion is None:
-            with about(**lease_facts(outcome.lease)):
+            with about(**region_facts(outcome.lease)):
                 _report_unfinished(context, outcome)
 
 

@@ -12,7 +12,7 @@ import dagster as dg
 
 from mohe_assets.defs.agreement import REPAIRS_AT_ONCE
 from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH, PLACES, REFINE_PLACES, materialization
-from mohe_assets.flight import announce
+from mohe_assets.flight import announce, region_facts
 from mohe_assets.logs import about
 from mohe_assets.platform import Platform
 from mohe_assets.store.executions import Burial
@@ -85,6 +85,6 @@ def _report_completions(instance: dg.DagsterInstance, platform: Platform) -> Non
     for one in completions:
         instance.report_runless_asset_event(materialization(one))
         # Whoever reads the log learns of every region there too, whatever became of the run that collected it.
-        with about(region_code=one.region_code, region_name=one.region_name, round=one.round, attempt=one.attempt):
+        with about(**region_facts(one)):
             log.warning("%s: %d places, collected by run %s, which ended before it told", one.region_name, one.places, one.run_id)
     platform.checkpoints.mark_reported(completions)
