@@ -9,7 +9,7 @@ from typing import Any
 from psycopg2 import Error
 from sqlalchemy.exc import SQLAlchemyError
 
-from benchmarks.contestants import (
+from benchmarks.competitors import (
     BATCH,
     CEILING,
     DLT,
@@ -20,8 +20,8 @@ from benchmarks.contestants import (
     SEQUENTIAL,
     Contestant,
 )
+from benchmarks.environment import Ground, Plot
 from benchmarks.figures import Spread, repeated, share_of_limit
-from benchmarks.ground import Ground, Plot
 from benchmarks.programs import ProgramFailed
 
 ALL = 256

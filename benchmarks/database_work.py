@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import text
 
 from benchmarks.comparison import Entry, Run, Scenario, measured, now_and_then, placed, summary
-from benchmarks.contestants import BATCH, CEILING, DLT_TUNED, SCRAPY, SEQUENTIAL
+from benchmarks.competitors import BATCH, CEILING, DLT_TUNED, SCRAPY, SEQUENTIAL
+from benchmarks.environment import OURS, Ground
 from benchmarks.figures import rounded
-from benchmarks.ground import OURS, Ground
 from benchmarks.programs import ProgramFailed
 from mohe_assets.store.database import Database
 

@@ -3,9 +3,9 @@
 import argparse
 import time
 
-from benchmarks.stage import UNLIMITED, Stage, stage, write
-from mohe_assets.flight import Request
-from mohe_assets_tests.recovery.processes import read, repeated
+from benchmarks.simulated_stack import UNLIMITED, Stage, stage, write
+from mohe_assets.collection.scheduler import Request
+from mohe_assets_tests.support.processes import read, repeated
 
 
 def main() -> None:

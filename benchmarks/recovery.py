@@ -5,9 +5,9 @@ import random
 import statistics
 import time
 
-from benchmarks.stage import Stage, stage, uninterrupted, write
+from benchmarks.simulated_stack import Stage, stage, uninterrupted, write
 from mohe_assets.simulator.config import SimulatorConfig
-from mohe_assets_tests.recovery.processes import Collected, repeated, statuses, until
+from mohe_assets_tests.support.processes import Collected, repeated, statuses, until
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.contestants import (
+from benchmarks.competitors import (
     BATCH,
     CEILING,
     DLT,

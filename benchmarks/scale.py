@@ -14,16 +14,16 @@ import dagster as dg
 from sqlalchemy import text
 
 from benchmarks.figures import exponent, rounded
-from benchmarks.stage import UNLIMITED, Stage, stage, write
-from mohe_assets.defs.refreshing import mirror_partitions
+from benchmarks.simulated_stack import UNLIMITED, Stage, stage, write
+from mohe_assets.app import Platform
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.runtime.region_refresh import mirror_partitions
 from mohe_assets.defs.sensors import pending_region_sensor
-from mohe_assets.platform import Platform
-from mohe_assets.report import build_report
+from mohe_assets.publishing.report import build_report
 from mohe_assets.simulator.region_list import base_rows
 from mohe_assets_tests.dagster_ui.conftest import statements
-from mohe_assets_tests.dagster_ui.ui import STATUSES, Up
 from mohe_assets_tests.recovery.conftest import dagster_instance
+from mohe_assets_tests.support.ui import STATUSES, Up
 
 TICKS = 5
 CLAIMS = 20

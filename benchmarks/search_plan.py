@@ -10,11 +10,11 @@ from functools import partial
 from itertools import product
 
 from benchmarks.search_plan_worlds import LEAVES, Country, Found
-from benchmarks.stage import write
-from mohe_assets.refinement import Answered, RegionPlan
-from mohe_assets.search_plan import Search, Sort, Stage, base_plan
+from benchmarks.simulated_stack import write
 from mohe_assets.settings import DEFAULT_KEYWORDS
 from mohe_assets.simulator.region_list import base_dongs, base_sigungu
+from mohe_assets.sources.naver_local.refinement import Answered, RegionPlan
+from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage, base_plan
 
 MARKS = (3_840, 5_700, 10_000, 25_000)
 NAMES = {base: base_sigungu()[base].name for base in LEAVES}

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from mohe_assets.places import parse_items, place_key
+from mohe_assets.domain.places import parse_items, place_key
 from mohe_assets.simulator.catalogue import FIRST, KINDS, MEANINGS, SECOND
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.matching import Searcher
-from mohe_assets.simulator.naver_answers import Answers
+from mohe_assets.simulator.naver_responses import Answers
 from mohe_assets.simulator.region_list import base_dongs, base_sigungu
 from mohe_assets.simulator.universe import Place, Universe
 from mohe_assets.simulator.world import World

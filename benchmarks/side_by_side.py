@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.comparison import LIMIT_50, SCENARIOS, ZERO, Comparison, Run, Scenario
-from benchmarks.contestants import PACKAGES
+from benchmarks.competitors import PACKAGES
+from benchmarks.crash_recovery import KILLED, KILLED_ONCE, Killed, Killing
 from benchmarks.database_work import COUNTED, SIZED, SIZES, DatabaseWork
+from benchmarks.environment import Ground, ground
 from benchmarks.figures import number
-from benchmarks.ground import Ground, ground
-from benchmarks.killing import KILLED, KILLED_ONCE, Killed, Killing
 from benchmarks.report import write_report
-from benchmarks.stage import RESULTS
+from benchmarks.simulated_stack import RESULTS
 
 QUICK_REGIONS = 4
 QUICK_SCENARIOS = (ZERO, LIMIT_50)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from benchmarks.figures import Spread
 from benchmarks.scale import seconds_of
-from benchmarks.stage import UNLIMITED, stage, write
+from benchmarks.simulated_stack import UNLIMITED, stage, write
 from mohe_assets.settings import DEFAULT_KEYWORDS
 from mohe_assets_tests.recovery.conftest import keep_regions
-from mohe_assets_tests.recovery.processes import statuses
+from mohe_assets_tests.support.processes import statuses
 
 RUNS = 3
 

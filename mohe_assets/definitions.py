@@ -3,7 +3,6 @@
 import dagster as dg
 
 from mohe_assets import settings
-from mohe_assets.defs import console
 from mohe_assets.defs.assets.catalog import collection_report, place_catalog
 from mohe_assets.defs.assets.places import build_places
 from mohe_assets.defs.assets.regions import sigungu_regions
@@ -19,6 +18,7 @@ from mohe_assets.defs.jobs import (
 from mohe_assets.defs.quality_checks import QUALITY_CHECKS
 from mohe_assets.defs.refining import refinement_sensor
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.runtime import console_logger as console
 from mohe_assets.defs.schedules import daily_catalog, monthly_new_round, weekly_region_refresh
 from mohe_assets.defs.sensors import pending_region_sensor
 from mohe_assets.errors import SettingsError

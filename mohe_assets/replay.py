@@ -3,8 +3,8 @@
 Knows neither HTTP nor SQL nor Dagster.
 """
 
-from mohe_assets.attribution import RegionIndex
-from mohe_assets.places import parse_items
+from mohe_assets.domain.attribution import RegionIndex
+from mohe_assets.domain.places import parse_items
 from mohe_assets.store.ledger import attributed
 from mohe_assets.store.replay import Reading, Replayed, Replays, StoredAnswer
 

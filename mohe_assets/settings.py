@@ -20,8 +20,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from mohe_assets.domain.kst import KST
 from mohe_assets.errors import SettingsError
-from mohe_assets.forecast import KST
 
 DEFAULT_KEYWORDS = (
     "카페", "레스토랑", "음식점", "베이커리", "디저트", "공원", "박물관", "미술관",

@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import text
 
 from mohe_assets import settings as settings_module
-from mohe_assets.platform import Platform
+from mohe_assets.app import Platform
+from mohe_assets.postgres import schema
+from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.settings import Settings
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator, running
-from mohe_assets.store import schema
 from mohe_assets.store.database import Database
-from mohe_assets.store.embedded import EmbeddedServer
 
 Environment = dict[str, str]
 

@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS places (
     longitude      numeric(11,8) NOT NULL,
     phone          text          NOT NULL DEFAULT '',
     website_url    text          NOT NULL DEFAULT '',
-    naver_place_id varchar(64)   NOT NULL,               -- our own stable key, see mohe_assets/places.py
+    naver_place_id varchar(64)   NOT NULL,               -- our own stable key, see mohe_assets/domain/places.py
     created_at     timestamptz   NOT NULL DEFAULT now(),
     updated_at     timestamptz   NOT NULL DEFAULT now()
 );

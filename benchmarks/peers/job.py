@@ -1,6 +1,6 @@
 """What is the same for every peer: the searches, what an answer means, and the table its places end in.
 
-The identity of a place and what is set aside are the project's own (`mohe_assets.places`), so that all collect the same rows.
+The identity of a place and what is set aside are the project's own (`mohe_assets.domain.places`), so that all collect the same rows.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from mohe_assets.places import parse_items
+from mohe_assets.domain.places import parse_items
 
 COLUMNS = (
     "naver_place_id",

@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
 from mohe_assets.cli.env import environment, program
-from mohe_assets.databases import locate, prepare
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.platform import Platform
+from mohe_assets.postgres import roles, schema
+from mohe_assets.postgres.databases import locate, prepare
+from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.settings import Settings
-from mohe_assets.store import roles, schema
 from mohe_assets.store.database import Database
-from mohe_assets.store.embedded import EmbeddedServer
 
 app = typer.Typer(help="Start, stop and migrate the database, print its URL, open psql on it.", no_args_is_help=True)
 

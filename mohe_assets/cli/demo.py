@@ -15,14 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
+from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, simulated
 from mohe_assets.cli.env import environment, program
-from mohe_assets.cli.simulated import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, simulated
-from mohe_assets.databases import prepare
+from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.errors import MoheError
-from mohe_assets.flight import INTERRUPTED_FOUND
-from mohe_assets.platform import Platform
+from mohe_assets.postgres.databases import prepare
 from mohe_assets.settings import Settings
-from mohe_assets.store.overview import by_sido
+from mohe_assets.store.reads.overview import by_sido
 
 _PLAIN_LINE_SECONDS = 10.0
 _STOP_SECONDS = 15.0

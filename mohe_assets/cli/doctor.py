@@ -11,8 +11,8 @@ from rich.markup import escape
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment
-from mohe_assets.databases import locate
-from mohe_assets.doctor import Finding, Level, examine
+from mohe_assets.ops.doctor import Finding, Level, examine
+from mohe_assets.postgres.databases import locate
 
 MARKS = {Level.OK: "[green]ok[/]     ", Level.WARNING: "[yellow]warning[/]", Level.ERROR: "[red]error[/]  "}
 # What has to run for regions to be collected without anybody.

@@ -10,9 +10,9 @@ from pathlib import Path
 import typer
 
 from mohe_assets import settings as settings_module
-from mohe_assets.databases import DatabaseUrls, prepare
+from mohe_assets.packaged_files import shipped
+from mohe_assets.postgres.databases import DatabaseUrls, prepare
 from mohe_assets.settings import Settings
-from mohe_assets.shipped import shipped
 
 
 def env() -> None:

@@ -8,9 +8,9 @@ import typer
 from prometheus_client import CollectorRegistry, start_http_server
 
 from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
 from mohe_assets.errors import MoheError
-from mohe_assets.metrics import CollectionMetrics
-from mohe_assets.platform import Platform
+from mohe_assets.ops.metrics import CollectionMetrics
 
 METRICS_PORT = 9464
 

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mohe_assets import settings as settings_module
-from mohe_assets.forecast import KST, Allowance, Left, all_left
-from mohe_assets.platform import Platform
-from mohe_assets.regions import bundled_snapshot
+from mohe_assets.app import Platform
+from mohe_assets.domain.forecast import Allowance, Left, all_left
+from mohe_assets.domain.kst import KST
+from mohe_assets.domain.regions import bundled_snapshot
+from mohe_assets.ops.status_text import done_when
 from mohe_assets.settings import classic_ends
-from mohe_assets.store.overview import WorkLeft
-from mohe_assets.wording import done_when
+from mohe_assets.store.reads.overview import WorkLeft
 
 
 def plan(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False) -> None:

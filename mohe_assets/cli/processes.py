@@ -16,10 +16,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
 from mohe_assets.cli.env import environment, place, program
-from mohe_assets.databases import ready
 from mohe_assets.errors import MoheError, SettingsError
-from mohe_assets.platform import Platform
+from mohe_assets.postgres.databases import ready
 from mohe_assets.settings import Settings
 
 CODE_SERVER_PORT = 4266
@@ -71,7 +71,7 @@ def webserver(
 
 
 def code_server_command(host: str, port: int) -> list[str]:
-    return [sys.executable, "-m", "mohe_assets.defs.code_server", "-h", host, "-p", str(port), *_log_format()]
+    return [sys.executable, "-m", "mohe_assets.defs.runtime.code_server", "-h", host, "-p", str(port), *_log_format()]
 
 
 def daemon_command(workspace: Path) -> list[str]:

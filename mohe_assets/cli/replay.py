@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mohe_assets import settings as settings_module
-from mohe_assets.platform import Platform
+from mohe_assets.app import Platform
 
 
 def replay(

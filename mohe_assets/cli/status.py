@@ -16,14 +16,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
+from mohe_assets.domain.forecast import Left, all_left
+from mohe_assets.domain.kst import KST
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.forecast import KST, Left, all_left
-from mohe_assets.platform import Platform
+from mohe_assets.ops.status_text import the_apis_day, what_is_left
 from mohe_assets.settings import classic_ends
 from mohe_assets.store.api_state import ApiState
 from mohe_assets.store.checkpoints import Progress
-from mohe_assets.store.overview import Overview, RunRow
-from mohe_assets.wording import the_apis_day, what_is_left
+from mohe_assets.store.reads.overview import Overview, RunRow
 
 SECONDS_BETWEEN_LOOKS = 2
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mohe_assets import settings as settings_module
+from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, simulated
 from mohe_assets.cli.env import environment
 from mohe_assets.cli.processes import (
     WEB_PORT,
@@ -16,10 +17,9 @@ from mohe_assets.cli.processes import (
     webserver_command,
     write_workspace,
 )
-from mohe_assets.cli.simulated import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, simulated
 from mohe_assets.cli.supervisor import Supervisor
-from mohe_assets.databases import prepare
 from mohe_assets.errors import SettingsError
+from mohe_assets.postgres.databases import prepare
 
 
 def up(

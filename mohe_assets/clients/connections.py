@@ -47,7 +47,7 @@ class Connections:
         proxy, context = None, None
         if trust_env:
             # Imported here: it takes five megabytes, and who asks this machine's own simulator has no use for it.
-            from mohe_assets.clients.surroundings import surroundings  # noqa: PLC0415 - see above
+            from mohe_assets.clients.proxy_settings import surroundings  # noqa: PLC0415 - see above
 
             proxy, context = surroundings(base_url)
         # The keys are in these. They go with each request, because a session's own go to a proxy, too, that opens a tunnel.

@@ -10,10 +10,10 @@ from datetime import datetime
 
 from mohe_assets.clients.credentials import QueryCredentials
 from mohe_assets.clients.http import CallGate, HttpClient, RetryPolicy
-from mohe_assets.clients.region_answers import REGION_API, RegionPage, Row, read_page
+from mohe_assets.clients.region_responses import REGION_API, RegionPage, Row, read_page
 from mohe_assets.clients.transport import Answer, Timeouts
+from mohe_assets.domain.kst import KST
 from mohe_assets.errors import AnswerChanged, ApiError
-from mohe_assets.forecast import KST
 
 PATH = "/1741000/StanReginCd/getStanReginCdList"
 ROWS_PER_PAGE = 1_000  # the API's own maximum

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from mohe_assets.defs.agreement import disagreements, regions_of, shown
-from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.store.quality import SHOWN_AT_MOST
+from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.defs.runtime.reconciliation import disagreements, regions_of, shown
+from mohe_assets.store.reads.quality import SHOWN_AT_MOST
 
 
 @dg.asset_check(

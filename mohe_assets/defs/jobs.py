@@ -2,15 +2,15 @@
 
 import dagster as dg
 
-from mohe_assets.defs.agreement import reconcile
-from mohe_assets.defs.collecting import cancelled_by_signals, collect
-from mohe_assets.defs.metadata import INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES
-from mohe_assets.defs.refreshing import mirror_partitions, refresh
+from mohe_assets.app import Platform
+from mohe_assets.collection.scheduler import Request
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.run_tags import name_run
+from mohe_assets.defs.runtime.collection import cancelled_by_signals, collect
+from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES
+from mohe_assets.defs.runtime.reconciliation import reconcile
+from mohe_assets.defs.runtime.region_refresh import mirror_partitions, refresh
+from mohe_assets.defs.runtime.run_tags import name_run
 from mohe_assets.errors import ApiError
-from mohe_assets.flight import Request
-from mohe_assets.platform import Platform
 
 refresh_regions = dg.define_asset_job(
     "refresh_regions",

@@ -6,12 +6,12 @@ from typing import Any
 
 import dagster as dg
 
-from mohe_assets import tables
-from mohe_assets.conformity import breaches
-from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.store.quality import (
+from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.domain import columns as tables
+from mohe_assets.domain.schema_validation import breaches
+from mohe_assets.store.reads.quality import (
     ATTRIBUTED_AT_LEAST,
     DROP_TO,
     NEAR_KM,

@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from mohe_assets.defs.metadata import REFINE_PLACES
-from mohe_assets.defs.refreshing import unfinished_runs
+from mohe_assets.app import Platform
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.runtime.events import REFINE_PLACES
+from mohe_assets.defs.runtime.region_refresh import unfinished_runs
 from mohe_assets.defs.sensors import why_closed
-from mohe_assets.platform import Platform
 
 INTERVAL_SECONDS = 15
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import dagster as dg
 
 from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
 from mohe_assets.errors import DatabaseUnavailable, RegionListRefused, SettingsError
-from mohe_assets.platform import Platform
 
 
 class MoheResource(dg.ConfigurableResource["MoheResource"]):

@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterator, Sequence
 import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from mohe_assets.defs.agreement import REPAIRS_AT_ONCE, reconcile
+from mohe_assets.app import Platform
 from mohe_assets.defs.jobs import ingest_places
-from mohe_assets.defs.metadata import PLACE_INGESTION_BATCH
 from mohe_assets.defs.partitions import sigungu_partitions
-from mohe_assets.defs.recovery import recover
-from mohe_assets.defs.refreshing import busy_keys, mirror_partitions, unfinished_runs
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.run_tags import REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, regions_label
-from mohe_assets.forecast import KST
-from mohe_assets.platform import Platform
+from mohe_assets.defs.runtime.events import PLACE_INGESTION_BATCH
+from mohe_assets.defs.runtime.reconciliation import REPAIRS_AT_ONCE, reconcile
+from mohe_assets.defs.runtime.recovery import recover
+from mohe_assets.defs.runtime.region_refresh import busy_keys, mirror_partitions, unfinished_runs
+from mohe_assets.defs.runtime.run_tags import REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, regions_label
+from mohe_assets.domain.kst import KST
 from mohe_assets.store.api_state import read_state
 from mohe_assets.store.checkpoints import Progress
 

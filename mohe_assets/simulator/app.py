@@ -27,8 +27,8 @@ from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.control import control_app
 from mohe_assets.simulator.http import Receive, Reply, Scope, Send, cut, send_answer
 from mohe_assets.simulator.naver_api import CLASSIC, CLASSIC_PATH, HUB, HUB_PATH, NaverApi, unknown_path
-from mohe_assets.simulator.region_answers import plain
 from mohe_assets.simulator.region_api import REGION_PATH, RegionApi
+from mohe_assets.simulator.region_responses import plain
 from mohe_assets.simulator.world import World
 
 

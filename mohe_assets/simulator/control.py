@@ -12,8 +12,8 @@ from starlette.routing import Route
 
 from mohe_assets.simulator.faults import FaultRule
 from mohe_assets.simulator.naver_api import NAVER_FAULTS
-from mohe_assets.simulator.region_answers import REGION_FAULTS
 from mohe_assets.simulator.region_list import base_dongs
+from mohe_assets.simulator.region_responses import REGION_FAULTS
 from mohe_assets.simulator.universe import Place
 from mohe_assets.simulator.world import World
 

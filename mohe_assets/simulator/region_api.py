@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mohe_assets.simulator import region_answers
+from mohe_assets.simulator import region_responses as region_answers
 from mohe_assets.simulator.faults import FaultRule, faulty_reply
 from mohe_assets.simulator.http import Answer, Reply, Scope, parameters
 from mohe_assets.simulator.region_list import RegionRow

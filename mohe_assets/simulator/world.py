@@ -9,7 +9,7 @@ from mohe_assets.simulator.faults import FaultBook
 from mohe_assets.simulator.gazetteer import Gazetteer
 from mohe_assets.simulator.limits import Quota, RateWindow
 from mohe_assets.simulator.matching import Searcher
-from mohe_assets.simulator.naver_answers import Answers
+from mohe_assets.simulator.naver_responses import Answers
 from mohe_assets.simulator.region_edits import edited
 from mohe_assets.simulator.region_list import base_rows
 from mohe_assets.simulator.stats import ApiStats

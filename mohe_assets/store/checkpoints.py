@@ -35,7 +35,7 @@ from enum import StrEnum
 from sqlalchemy import Connection
 
 from mohe_assets.errors import FailureKind, LeaseLost
-from mohe_assets.search_plan import Search, plan_digest
+from mohe_assets.sources.naver_local.search_plan import Search, plan_digest
 from mohe_assets.store.database import Database, rows, statement
 from mohe_assets.store.transitions import (
     CLAIM,

@@ -15,11 +15,11 @@ import psycopg2
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from mohe_assets.attribution import RegionIndex
-from mohe_assets.places import PlaceRecord, SetAside
-from mohe_assets.promise import Tallies
-from mohe_assets.refinement import Answered
-from mohe_assets.search_plan import Search, Sort, Stage
+from mohe_assets.domain.attribution import RegionIndex
+from mohe_assets.domain.places import PlaceRecord, SetAside
+from mohe_assets.sources.naver_local.expected_gain import Tallies
+from mohe_assets.sources.naver_local.refinement import Answered
+from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage
 from mohe_assets.store.checkpoints import Checkpoints, Lease, lease_lost
 from mohe_assets.store.database import Refusal, rows, statement
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from mohe_assets.regions import Region, RegionChanges, RegionList
+from mohe_assets.domain.regions import Region, RegionChanges, RegionList
 from mohe_assets.store.database import Database, rows
 
 # partition_key is kept for a life: Dagster knows the region by it. A leaf that was none begins a new one, see sql/005.

@@ -12,8 +12,8 @@ from typing import Any
 from psycopg2.extras import Json
 from sqlalchemy import Connection, text
 
+from mohe_assets.domain.places import SetAside
 from mohe_assets.errors import ReplayRefused
-from mohe_assets.places import SetAside
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import rows
 from mohe_assets.store.ledger import AttributedPlace, as_noted, upsert_new_places

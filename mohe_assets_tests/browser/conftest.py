@@ -9,7 +9,7 @@ import pytest
 
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.dagster_ui.conftest import QUICK
-from mohe_assets_tests.dagster_ui.ui import Up
+from mohe_assets_tests.support.ui import Up
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -10,8 +10,8 @@ from playwright.sync_api import Locator, Page, expect
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.browser.conftest import PATIENCE_MS
-from mohe_assets_tests.dagster_ui.ui import Up
-from mohe_assets_tests.recovery.processes import read, statuses
+from mohe_assets_tests.support.processes import read, statuses
+from mohe_assets_tests.support.ui import Up
 
 pytestmark = pytest.mark.browser
 

@@ -10,24 +10,24 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
 from mohe_assets.cli.env import environment as dagster_environment
-from mohe_assets.databases import locate
+from mohe_assets.collection.cancellation import Stop
+from mohe_assets.collection.rate_limiter import SharedBudget
+from mohe_assets.collection.scheduler import Request
 from mohe_assets.definitions import build_defs
-from mohe_assets.defs.refreshing import mirror_partitions
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.runtime.region_refresh import mirror_partitions
 from mohe_assets.errors import ApiError
-from mohe_assets.flight import Request
-from mohe_assets.platform import Platform
+from mohe_assets.postgres.databases import locate
+from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.settings import Settings
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator
-from mohe_assets.stopping import Stop
-from mohe_assets.store.api_budget import SharedBudget
 from mohe_assets.store.database import Database
-from mohe_assets.store.embedded import EmbeddedServer
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.recovery.conftest import dagster_instance
-from mohe_assets_tests.recovery.processes import read
+from mohe_assets_tests.support.processes import read
 
 KEYWORDS = ("카페", "공원")
 QUICK = {

@@ -13,18 +13,18 @@ import pandas as pd
 import pytest
 from pyarrow import parquet
 
-from mohe_assets import catalog as catalog_module
-from mohe_assets.catalog import NAMES, WRITERS
+from mohe_assets.app import Platform
 from mohe_assets.definitions import build_defs
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.platform import Platform
+from mohe_assets.publishing import catalog as catalog_module
+from mohe_assets.publishing.catalog import NAMES, WRITERS
 from mohe_assets.settings import Settings
 from mohe_assets.simulator.server import Simulator
-from mohe_assets.store import places as store_module
 from mohe_assets.store.database import Database
+from mohe_assets.store.reads import places as store_module
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, execute
-from mohe_assets_tests.recovery.processes import read
+from mohe_assets_tests.support.processes import read
 
 Publish = Callable[[], dict[str, Mapping[str, Any]]]
 

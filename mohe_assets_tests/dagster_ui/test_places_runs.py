@@ -17,20 +17,20 @@ from dagster._core.storage.tags import (
     ROOT_RUN_ID_TAG,
 )
 
-from mohe_assets.collect import CollectionRun
-from mohe_assets.defs.metadata import PLACES
+from mohe_assets.app import Platform
+from mohe_assets.collection.heartbeat import Pulse
+from mohe_assets.collection.run import CollectionRun
 from mohe_assets.defs.partitions import sigungu_partitions
-from mohe_assets.defs.refreshing import busy_keys, mirror_partitions
-from mohe_assets.defs.run_tags import SENSOR_TRIGGER, TRIGGER_TAG
-from mohe_assets.heartbeat import Pulse
-from mohe_assets.platform import Platform
+from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.defs.runtime.region_refresh import busy_keys, mirror_partitions
+from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Executions
 from mohe_assets_tests.dagster_ui.conftest import KEYWORDS, Collect, FewRegions, execute, keys_of
-from mohe_assets_tests.recovery.processes import executions, materializations, partition_of, read, statuses
 from mohe_assets_tests.recovery.test_quota import set_noon
+from mohe_assets_tests.support.processes import executions, materializations, partition_of, read, statuses
 
 SEARCHES = len(KEYWORDS)
 

@@ -6,17 +6,17 @@ from typing import Any, cast
 import dagster as dg
 import pytest
 
+from mohe_assets.app import Platform
 from mohe_assets.definitions import build_defs
 from mohe_assets.defs import quality_checks
-from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.quality_checks import QUALITY_CHECKS
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.platform import Platform
-from mohe_assets.store import quality
+from mohe_assets.defs.runtime.events import PLACES
 from mohe_assets.store.database import Database
+from mohe_assets.store.reads import quality
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, execute
-from mohe_assets_tests.recovery.processes import read
+from mohe_assets_tests.support.processes import read
 
 Run = Callable[..., dg.AssetCheckResult]
 ADD = """INSERT INTO places (name, category, address, latitude, longitude, naver_place_id, region_code)

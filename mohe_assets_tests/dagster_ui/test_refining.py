@@ -7,18 +7,18 @@ import dagster as dg
 import pytest
 from dagster._core.utils import make_new_run_id
 
+from mohe_assets.app import Platform
 from mohe_assets.definitions import build_defs
-from mohe_assets.defs.agreement import disagreements, regions_of, shown
-from mohe_assets.defs.metadata import PLACES
 from mohe_assets.defs.refining import refinement_sensor
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.defs.runtime.reconciliation import disagreements, regions_of, shown
+from mohe_assets.domain.kst import KST
 from mohe_assets.errors import QuotaExhausted
-from mohe_assets.forecast import KST
-from mohe_assets.platform import Platform
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, call_once, execute
-from mohe_assets_tests.recovery.processes import read, statuses
+from mohe_assets_tests.support.processes import read, statuses
 
 
 class Tick:

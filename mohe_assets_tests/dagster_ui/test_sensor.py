@@ -15,18 +15,18 @@ from dagster._core.storage.tags import (
 from dagster._core.test_utils import create_run_for_test
 
 from mohe_assets import settings as settings_module
-from mohe_assets.defs.metadata import PLACES
+from mohe_assets.app import Platform
 from mohe_assets.defs.partitions import sigungu_partitions
-from mohe_assets.defs.refreshing import busy_keys
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.defs.runtime.region_refresh import busy_keys
 from mohe_assets.defs.sensors import RECONCILE_SECONDS, pending_region_sensor
+from mohe_assets.domain.kst import KST
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
-from mohe_assets.forecast import KST
-from mohe_assets.platform import Platform
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, call_once, execute, keys_of, statements
-from mohe_assets_tests.recovery.processes import executions, materializations, partition_of, read, run_status, statuses
+from mohe_assets_tests.support.processes import executions, materializations, partition_of, read, run_status, statuses
 
 GIVE_UP = "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = NULL, failures = 5, end_time = now()"
 
@@ -251,9 +251,9 @@ class TestWhatItRepairs:
         collect_elsewhere: Collect,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("mohe_assets.defs.agreement.REPAIRS_AT_ONCE", 2)
+        monkeypatch.setattr("mohe_assets.defs.runtime.reconciliation.REPAIRS_AT_ONCE", 2)
         monkeypatch.setattr("mohe_assets.defs.sensors.REPAIRS_AT_ONCE", 2)
-        monkeypatch.setattr("mohe_assets.defs.recovery.REPAIRS_AT_ONCE", 1)
+        monkeypatch.setattr("mohe_assets.defs.runtime.recovery.REPAIRS_AT_ONCE", 1)
         keys = few(7)
         collect_elsewhere(keys)
         cursor, materialized = "", []

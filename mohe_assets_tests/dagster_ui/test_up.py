@@ -17,9 +17,9 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.dagster_ui.conftest import KEYWORDS, FewRegions, execute, keys_of
-from mohe_assets_tests.dagster_ui.ui import Up, alive, keys_with, kill, until
-from mohe_assets_tests.recovery.processes import executions, read, repeated, statuses
 from mohe_assets_tests.recovery.test_quota import set_noon
+from mohe_assets_tests.support.processes import executions, read, repeated, statuses
+from mohe_assets_tests.support.ui import Up, alive, keys_with, kill, until
 
 THREADS = 4
 # What a stop may take, and what a machine under load may add to it.

@@ -10,7 +10,7 @@ import pytest
 from mohe_assets import cli
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.stores import Store
+from mohe_assets_tests.support.stores import Store
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection, text
 
+from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.errors import FailureKind, LeaseLost
-from mohe_assets.regions import bundled_snapshot
 from mohe_assets.store.checkpoints import RETRY_CAP_SECONDS, Lease
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
 from mohe_assets.store.ledger import AttributedPlace, Write
-from mohe_assets_tests.integration.stores import CODES, LATER, Store, place, plan_of
+from mohe_assets_tests.support.stores import CODES, LATER, Store, place, plan_of
 
 
 class TestSeeding:

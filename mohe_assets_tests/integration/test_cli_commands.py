@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
+from mohe_assets.postgres import schema
+from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.simulator.server import Simulator
-from mohe_assets.store import schema
 from mohe_assets.store.database import Database
-from mohe_assets.store.embedded import EmbeddedServer
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.conftest import Ended, Mohe
-from mohe_assets_tests.integration.stores import CODES, Store
+from mohe_assets_tests.support.stores import CODES, Store
 
 DAGSTER = Path(sys.executable).with_name("dagster")
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from mohe_assets.postgres import schema
 from mohe_assets.simulator.server import Simulator
-from mohe_assets.store import schema
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.stores import Store
+from mohe_assets_tests.support.stores import Store
 
 BIN = Path(sys.executable).parent
 STATUS = ("mohe", "status")

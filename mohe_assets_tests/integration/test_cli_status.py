@@ -16,16 +16,16 @@ import jsonschema
 import pytest
 
 from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
 from mohe_assets.cli import status
 from mohe_assets.cli.status import JSON
-from mohe_assets.platform import Platform
 from mohe_assets.store.api_state import ApiAccount
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.conftest import Mohe
-from mohe_assets_tests.integration.stores import Store, place
-from mohe_assets_tests.recovery.processes import until
+from mohe_assets_tests.support.processes import until
+from mohe_assets_tests.support.stores import Store, place
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -16,7 +16,6 @@ import pytest
 
 from mohe_assets.clients.connections import MAX_BODY_BYTES
 from mohe_assets.clients.http import OpenGate, RetryPolicy
-from mohe_assets.clients.naver_local import CLASSIC, HUB, NaverLocalClient, SearchAnswer
 from mohe_assets.clients.transport import Timeouts
 from mohe_assets.errors import (
     ApiBlocked,
@@ -28,8 +27,8 @@ from mohe_assets.errors import (
     StopRequested,
     TransientApiError,
 )
-from mohe_assets.search_plan import Sort
-from mohe_assets_tests.integration.searches import no_wait, searched
+from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClient, SearchAnswer
+from mohe_assets.sources.naver_local.search_plan import Sort
 from mohe_assets_tests.integration.test_client_scripted_server import (
     RecordingGate,
     ScriptedServer,
@@ -42,6 +41,7 @@ from mohe_assets_tests.integration.test_client_scripted_server import (
     reply,
     reset,
 )
+from mohe_assets_tests.support.searches import no_wait, searched
 
 QUICK = Timeouts(connect=1.0, read=0.25, total=0.5)
 FOUND = json.dumps({"total": 1, "items": [{"title": "가게"}]}, ensure_ascii=False).encode()

@@ -10,11 +10,10 @@ from urllib.parse import quote, unquote
 import pytest
 
 from mohe_assets.clients.http import OpenGate, RetryPolicy
-from mohe_assets.clients.naver_local import CLASSIC, HUB, NaverLocalClient
 from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.clients.transport import Timeouts
 from mohe_assets.errors import ApiBlocked, ApiError, TransientApiError
-from mohe_assets_tests.integration.searches import no_wait, searched
+from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClient
 from mohe_assets_tests.integration.test_client_scripted_server import (
     RecordingGate,
     ScriptedServer,
@@ -26,6 +25,7 @@ from mohe_assets_tests.integration.test_client_scripted_server import (
     reply,
     reset,
 )
+from mohe_assets_tests.support.searches import no_wait, searched
 
 DECODED = "Recognisable+Service/Key=Of=Ours=="
 ENCODED = quote(DECODED, safe="")

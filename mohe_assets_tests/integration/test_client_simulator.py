@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from mohe_assets.clients.http import OpenGate, RetryPolicy
-from mohe_assets.clients.naver_local import CLASSIC, HUB, Dialect, NaverLocalClient
 from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.errors import ApiBlocked, ApiError, BadQuery, QuotaExhausted, RateLimited, TransientApiError
-from mohe_assets.search_plan import Sort
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator, running
-from mohe_assets_tests.integration.searches import searched
+from mohe_assets.sources.naver_local.client import CLASSIC, HUB, Dialect, NaverLocalClient
+from mohe_assets.sources.naver_local.search_plan import Sort
+from mohe_assets_tests.support.searches import searched
 
 CONFIG = SimulatorConfig(calls_per_second=None, region_calls_per_second=None)
 ONCE = RetryPolicy(attempts=1, rate_attempts=1)

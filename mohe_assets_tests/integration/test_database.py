@@ -15,10 +15,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from mohe_assets import settings as settings_module
-from mohe_assets.databases import locate
 from mohe_assets.errors import DatabaseUnavailable
+from mohe_assets.postgres.databases import locate
+from mohe_assets.postgres.embedded import DATA_DATABASE, SUPERUSER, EmbeddedServer
 from mohe_assets.store.database import LOSS_NOTICED, Database, Refusal, rows
-from mohe_assets.store.embedded import DATA_DATABASE, SUPERUSER, EmbeddedServer
 
 END_ME = "SELECT pg_terminate_backend(pg_backend_pid())"
 END_THE_OTHERS = """

@@ -13,14 +13,14 @@ import dagster as dg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
-from mohe_assets import doctor
 from mohe_assets.cli import doctor as doctor_command
+from mohe_assets.ops import doctor
+from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets.store.embedded import EmbeddedServer
 from mohe_assets_tests.integration.conftest import Ended, Mohe
-from mohe_assets_tests.integration.stores import Store
+from mohe_assets_tests.support.stores import Store
 
 NEEDLES = ("GovtNeedle7731", "SecretNeedle9083", "PasswordNeedle1207")
 Examine = Callable[..., dict[str, dict[str, Any]]]

@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 
 from mohe_assets import settings as settings_module
-from mohe_assets.databases import prepare
+from mohe_assets.app import Platform
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.platform import Platform
-from mohe_assets.store import embedded
+from mohe_assets.postgres import embedded
+from mohe_assets.postgres.databases import prepare
+from mohe_assets.postgres.embedded import DAGSTER_DATABASE, EmbeddedServer
 from mohe_assets.store.database import Database, rows
-from mohe_assets.store.embedded import DAGSTER_DATABASE, EmbeddedServer
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's server runs as another account")
 START_AGAIN = """
 import sys
 from pathlib import Path
-from mohe_assets.store.embedded import EmbeddedServer
+from mohe_assets.postgres.embedded import EmbeddedServer
 EmbeddedServer(home=Path(sys.argv[1])).start()
 """
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from mohe_assets.store.executions import Ending, Process, host_identity
-from mohe_assets_tests.integration.stores import Store, place
+from mohe_assets_tests.support.stores import Store, place
 
 
 def run_row(store: Store, run_id: str = "run") -> dict[str, object]:

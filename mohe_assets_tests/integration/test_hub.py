@@ -9,17 +9,18 @@ import pytest
 from sqlalchemy import text
 
 from mohe_assets import settings as settings_module
-from mohe_assets.collect import CollectionRun
+from mohe_assets.app import Platform
+from mohe_assets.collection.region_worker import RegionOutcome
+from mohe_assets.collection.run import CollectionRun
+from mohe_assets.collection.scheduler import Request
+from mohe_assets.domain.forecast import forecast
+from mohe_assets.domain.kst import KST
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
-from mohe_assets.flight import Request
-from mohe_assets.forecast import KST, forecast
-from mohe_assets.platform import Platform
-from mohe_assets.region_work import RegionOutcome
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.stores import Store
+from mohe_assets_tests.support.stores import Store
 
 CODES = ("11110", "11140", "11680", "36110", "41111", "50110")
 KEYWORDS = ("카페", "공원")

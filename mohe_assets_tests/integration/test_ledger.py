@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from mohe_assets.domain.places import SetAside, SetAsideReason
+from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.errors import DatabaseUnavailable, LeaseLost
-from mohe_assets.places import SetAside, SetAsideReason
-from mohe_assets.regions import bundled_snapshot
-from mohe_assets.search_plan import Search, Sort, Stage
+from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage
 from mohe_assets.store.checkpoints import Lease
 from mohe_assets.store.database import Database
 from mohe_assets.store.ledger import AttributedPlace, Ledger, ListChanged, StoredSearch, Write
-from mohe_assets_tests.integration.stores import ANSWERED, CODES, Store, place, plan_of
+from mohe_assets_tests.support.stores import ANSWERED, CODES, Store, place, plan_of
 
 ODD = "'따옴표' \"둘\" 100% %s %(x)s \\n \\ ☕🏞 :name ::text {} $1 ; -- 가나다"
 

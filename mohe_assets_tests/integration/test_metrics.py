@@ -18,11 +18,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mohe_assets import settings as settings_module
-from mohe_assets.metrics import CollectionMetrics
-from mohe_assets.platform import Platform
+from mohe_assets.app import Platform
+from mohe_assets.ops.metrics import CollectionMetrics
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.stores import Store, place
+from mohe_assets_tests.support.stores import Store, place
 
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"

@@ -3,11 +3,11 @@
 import datetime as dt
 
 from mohe_assets.errors import FailureKind
-from mohe_assets.search_plan import base_plan
+from mohe_assets.sources.naver_local.search_plan import base_plan
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
-from mohe_assets.store.progress import note_plan
-from mohe_assets_tests.integration.stores import BATCH, CODES, KEYWORDS, TYPE, Store, place
+from mohe_assets.store.reads.progress import note_plan
+from mohe_assets_tests.support.stores import BATCH, CODES, KEYWORDS, TYPE, Store, place
 
 PROGRESS = "SELECT * FROM batch_progress WHERE region_code = '11680'"
 MINUTES = dt.timedelta(minutes=1)

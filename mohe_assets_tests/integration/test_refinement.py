@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from mohe_assets import settings as settings_module
-from mohe_assets.collect import CollectionRun
+from mohe_assets.app import Platform
+from mohe_assets.collection.region_worker import SLICE_SEARCHES, TALLIES_SEARCHES, CachedTallies, Outcome, RegionOutcome
+from mohe_assets.collection.run import CollectionRun
+from mohe_assets.collection.scheduler import MOST_REFINED, Request
 from mohe_assets.errors import FailureKind, LeaseLost
-from mohe_assets.flight import MOST_REFINED, Request
-from mohe_assets.platform import Platform
-from mohe_assets.promise import Tallies
-from mohe_assets.region_work import SLICE_SEARCHES, TALLIES_SEARCHES, CachedTallies, Outcome, RegionOutcome
 from mohe_assets.simulator.server import Simulator
+from mohe_assets.sources.naver_local.expected_gain import Tallies
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.stores import Store
-from mohe_assets_tests.recovery.processes import repeated
+from mohe_assets_tests.support.processes import repeated
+from mohe_assets_tests.support.stores import Store
 
 KEYWORDS = ("카페", "음식점", "공원")
 CODES = ("11680", "36110", "41135")

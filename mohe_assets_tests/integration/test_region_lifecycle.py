@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from mohe_assets import platform as platform_module
+from mohe_assets import app as platform_module
 from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
+from mohe_assets.collection.place_source import Answer, PlaceSource
+from mohe_assets.collection.region_worker import Outcome
+from mohe_assets.collection.scheduler import Request
 from mohe_assets.errors import LeaseLost, RegionListRefused
-from mohe_assets.flight import Request
-from mohe_assets.platform import Platform
-from mohe_assets.region_work import Outcome
-from mohe_assets.search_plan import Search
 from mohe_assets.simulator.server import Simulator
-from mohe_assets.sources import Answer, PlaceSource
+from mohe_assets.sources.naver_local.search_plan import Search
 from mohe_assets.store.database import rows
 from mohe_assets.store.ledger import Ledger, StoredSearch, Write
-from mohe_assets.store.lifecycle import LIST_LOCK
+from mohe_assets.store.region_lifecycle import LIST_LOCK
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.unit.reforms import BEFORE_FEBRUARY, BEFORE_JULY, NEW_IN_JULY, OLD_OF_JULY
+from mohe_assets_tests.support.reforms import BEFORE_FEBRUARY, BEFORE_JULY, NEW_IN_JULY, OLD_OF_JULY
 
 COLLECTED = ["11110", "28110", "28140", "28260", "29110", "46110"]
 OpenPlatform = Callable[[list[dict[str, Any]]], Platform]

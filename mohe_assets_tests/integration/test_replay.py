@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from mohe_assets import places as places_module
-from mohe_assets.attribution import RegionIndex
+from mohe_assets.app import Platform
 from mohe_assets.cli import app
+from mohe_assets.domain import places as places_module
+from mohe_assets.domain.attribution import RegionIndex
 from mohe_assets.errors import ReplayRefused
-from mohe_assets.platform import Platform
 from mohe_assets.settings import process_environment
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store import replay as store_replay
@@ -20,8 +20,8 @@ from mohe_assets.store.executions import Ending
 from mohe_assets.store.ledger import attributed
 from mohe_assets.store.replay import Reading, Replays, StoredAnswer
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.stores import Store
-from mohe_assets_tests.integration.test_collect import collect, few, no_waiting, open_platform, store
+from mohe_assets_tests.integration.test_collection_run import collect, few, no_waiting, open_platform, store
+from mohe_assets_tests.support.stores import Store
 
 __all__ = ["few", "no_waiting", "open_platform", "store"]  # fixtures
 

@@ -11,11 +11,11 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from mohe_assets import settings as settings_module
-from mohe_assets.databases import prepare
+from mohe_assets.app import Platform
+from mohe_assets.collection.scheduler import Request
 from mohe_assets.errors import NotPermitted
-from mohe_assets.flight import Request
-from mohe_assets.platform import Platform
-from mohe_assets.store import roles, schema
+from mohe_assets.postgres import roles, schema
+from mohe_assets.postgres.databases import prepare
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.test_schema import execute, read

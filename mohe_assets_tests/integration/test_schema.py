@@ -13,11 +13,11 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.shipped import shipped
-from mohe_assets.store import schema
+from mohe_assets.packaged_files import shipped
+from mohe_assets.postgres import schema
+from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.store.checkpoints import Status
 from mohe_assets.store.database import Database, rows
-from mohe_assets.store.embedded import EmbeddedServer
 from mohe_assets.store.executions import Ending
 
 CHECKPOINT_COLUMNS = {

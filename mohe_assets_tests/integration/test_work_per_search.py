@@ -11,13 +11,13 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from mohe_assets import settings as settings_module
-from mohe_assets.flight import Request
-from mohe_assets.platform import Platform
+from mohe_assets.app import Platform
+from mohe_assets.collection.scheduler import Request
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database, rows
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.stores import CODES, Store
-from mohe_assets_tests.recovery.processes import until
+from mohe_assets_tests.support.processes import until
+from mohe_assets_tests.support.stores import CODES, Store
 
 FEW, MANY = ("카페", "공원"), ("카페", "공원", "서점", "요가", "미술관", "영화관", "박물관")
 # The only one there is to store, and the two of the budget, of which how many are sent depends on how fast calls are made.

@@ -11,15 +11,15 @@ import pytest
 from sqlalchemy import text
 
 from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
 from mohe_assets.cli.env import environment as dagster_environment
-from mohe_assets.databases import locate
-from mohe_assets.flight import Request
-from mohe_assets.platform import Platform
+from mohe_assets.collection.scheduler import Request
+from mohe_assets.postgres.databases import locate
+from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets.store.embedded import EmbeddedServer
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.recovery.processes import Collected, ForkedWorker, Worker, assert_the_page_agrees, read
+from mohe_assets_tests.support.processes import Collected, ForkedWorker, Worker, assert_the_page_agrees, read
 
 KEYWORDS = ("카페", "공원")
 # How much the tests of this folder wait is theirs to say: a lease of a minute would have them wait for one.

@@ -1,11 +1,11 @@
 """The search API hangs, resets, lies or fails for one region only: what can be had is had, the rest is named."""
 
 from mohe_assets import settings as settings_module
-from mohe_assets.platform import Platform
+from mohe_assets.app import Platform
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
-from mohe_assets_tests.recovery.processes import Collected, executions, read, statuses
+from mohe_assets_tests.support.processes import Collected, executions, read, statuses
 
 SHARE = 0.03
 

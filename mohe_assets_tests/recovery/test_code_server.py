@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mohe_assets_tests.recovery.processes import PATIENCE, until
+from mohe_assets_tests.support.processes import PATIENCE, until
 
 # A server that waits for its runs, as Dagster's does, and one of them that does not hear; another begins when it is late.
 SERVER = """
 import signal, subprocess, sys
-from mohe_assets.defs import code_server
+from mohe_assets.defs.runtime import code_server
 
 code_server.STOP_SECONDS = 3
 signal.signal(signal.SIGTERM, code_server._stop)

@@ -16,16 +16,16 @@ from sqlalchemy.engine import make_url
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment as dagster_environment
-from mohe_assets.collect import DECLARED_DEAD
-from mohe_assets.databases import locate
-from mohe_assets.flight import INTERRUPTED_FOUND
+from mohe_assets.collection.run import DECLARED_DEAD
+from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
+from mohe_assets.postgres.databases import locate
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.recovery.conftest import KEYWORDS, FewRegions, PageAgrees
-from mohe_assets_tests.recovery.hosts import Host, Target, has_namespaces, host
-from mohe_assets_tests.recovery.processes import Collected, Worker, executions, read, repeated, run_status, statuses, until
 from mohe_assets_tests.recovery.test_several_workers import taken_from, written_by
+from mohe_assets_tests.support.hosts import Host, Target, has_namespaces, host
+from mohe_assets_tests.support.processes import Collected, Worker, executions, read, repeated, run_status, statuses, until
 
 THREADS = 4
 LIMIT = 20

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
 from mohe_assets.cli.env import environment as dagster_environment
-from mohe_assets.databases import locate, prepare
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.platform import Platform
+from mohe_assets.postgres.databases import locate, prepare
+from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets.store.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.recovery.conftest import StartWorker, dagster_instance, keep_regions
-from mohe_assets_tests.recovery.processes import (
+from mohe_assets_tests.support.processes import (
     PLACES,
     Collected,
     assert_the_page_agrees,

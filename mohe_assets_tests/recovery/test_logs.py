@@ -8,7 +8,7 @@ import pytest
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
-from mohe_assets_tests.recovery.processes import executions, read
+from mohe_assets_tests.support.processes import executions, read
 
 
 @pytest.fixture

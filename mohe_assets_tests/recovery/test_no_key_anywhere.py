@@ -12,7 +12,7 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
-from mohe_assets_tests.recovery.processes import Worker, read
+from mohe_assets_tests.support.processes import Worker, read
 
 # Each key has a word in it that survives every encoding, and that is what is searched for.
 GOVERNMENT, CLIENT_ID, SECRET = "GovtNeedle7731", "IdNeedle4412", "SecretNeedle9083"

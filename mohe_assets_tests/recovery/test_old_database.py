@@ -10,13 +10,13 @@ import dagster as dg
 import pytest
 
 from mohe_assets import settings as settings_module
-from mohe_assets.platform import Platform
+from mohe_assets.app import Platform
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests import old_database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.recovery.conftest import KEYWORDS, StartWorker
-from mohe_assets_tests.recovery.processes import PLACES, Collected, assert_the_page_agrees, executions, read, statuses
+from mohe_assets_tests.support import legacy_database as old_database
+from mohe_assets_tests.support.processes import PLACES, Collected, assert_the_page_agrees, executions, read, statuses
 
 STANDING = """
 SELECT region_code, start_time, end_time, processed_count, attempt, round, calls_used, searches_done, plan, refinements

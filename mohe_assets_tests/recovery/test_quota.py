@@ -9,7 +9,7 @@ from sqlalchemy import text
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
-from mohe_assets_tests.recovery.processes import Collected, executions, read, run_status, statuses
+from mohe_assets_tests.support.processes import Collected, executions, read, run_status, statuses
 
 KST = dt.timezone(dt.timedelta(hours=9))
 REGIONS = 60

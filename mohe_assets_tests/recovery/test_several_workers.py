@@ -4,11 +4,11 @@ import signal
 
 import dagster as dg
 
-from mohe_assets.flight import INTERRUPTED_FOUND
+from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
-from mohe_assets_tests.recovery.processes import (
+from mohe_assets_tests.support.processes import (
     Collected,
     backends_waiting,
     executions,

@@ -6,11 +6,11 @@ import time
 import dagster as dg
 import pytest
 
-from mohe_assets.flight import INTERRUPTED_FOUND
+from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
-from mohe_assets_tests.recovery.processes import Collected, executions, repeated, run_status, statuses, until
+from mohe_assets_tests.support.processes import Collected, executions, repeated, run_status, statuses, until
 
 ENOUGH_REGIONS = 40
 THREADS = 4

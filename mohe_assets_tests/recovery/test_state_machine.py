@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import Connection, text
 
+from mohe_assets.domain.places import PlaceRecord
 from mohe_assets.errors import FailureKind, LeaseLost
-from mohe_assets.places import PlaceRecord
-from mohe_assets.search_plan import Search, base_plan
+from mohe_assets.sources.naver_local.search_plan import Search, base_plan
 from mohe_assets.store.checkpoints import Checkpoints, Lease, PlanDone
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending, Executions
 from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch, Write
 from mohe_assets.store.refinement import Refinement
-from mohe_assets_tests.recovery.processes import read
+from mohe_assets_tests.support.processes import read
 
 REGIONS = {"11110": "서울특별시 종로구", "26110": "부산광역시 중구", "36110": "세종특별자치시", "50110": "제주특별자치도 제주시"}
 KEYWORDS = ("카페", "공원", "서점")

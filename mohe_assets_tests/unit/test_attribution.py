@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mohe_assets.attribution import RegionIndex, short_sidos
-from mohe_assets.regions import bundled_snapshot
-from mohe_assets.succession import Succession
+from mohe_assets.domain.attribution import RegionIndex, short_sidos
+from mohe_assets.domain.regions import bundled_snapshot
+from mohe_assets.domain.succession import Succession
 
 SNAPSHOT = bundled_snapshot()
 NAMES = {region.region_code: region.region_name for region in SNAPSHOT.regions}

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.comparison import Run, summary
-from benchmarks.contestants import BATCH, CEILING, DLT_TUNED, SCRAPY
+from benchmarks.competitors import BATCH, CEILING, DLT_TUNED, SCRAPY
 from benchmarks.figures import Spread, cell, exponent, number, percent, repeated, rounded, share_of_limit, table
 from benchmarks.report import write_report
 from benchmarks.side_by_side import Schedule, Turn

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mohe_assets.forecast import KST, Allowance, forecast
+from mohe_assets.domain.forecast import Allowance, forecast
+from mohe_assets.domain.kst import KST
 
 NOON = dt.datetime(2026, 11, 25, 12, tzinfo=KST)
 CLASSIC = Allowance(left_today=25_000, daily_quota=25_000, calls_per_second=10)

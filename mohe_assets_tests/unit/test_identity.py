@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 
-from mohe_assets.places import parse_items
+from mohe_assets.domain.places import parse_items
 from mohe_assets.simulator.gazetteer import Gazetteer
-from mohe_assets.simulator.naver_answers import _item
+from mohe_assets.simulator.naver_responses import _item
 from mohe_assets.simulator.region_edits import edited
 from mohe_assets.simulator.region_list import base_rows
 from mohe_assets.simulator.universe import Universe

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from mohe_assets.attribution import RegionIndex
-from mohe_assets.places import PlaceRecord, SetAsideReason, clean_address, clean_title, parse_items, place_key
-from mohe_assets.regions import bundled_snapshot
+from mohe_assets.domain.attribution import RegionIndex
+from mohe_assets.domain.places import PlaceRecord, SetAsideReason, clean_address, clean_title, parse_items, place_key
+from mohe_assets.domain.regions import bundled_snapshot
 
 ITEM = {
     "title": "중화요리<b>본가</b>", "link": "http://example.com", "category": "중식>중식당", "description": "", "telephone": "",

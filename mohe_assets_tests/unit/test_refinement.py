@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mohe_assets.refinement import Answered, RegionPlan
-from mohe_assets.search_plan import Search, Sort, Stage, base_plan
+from mohe_assets.sources.naver_local.refinement import Answered, RegionPlan
+from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage, base_plan
 
 REGION = "전라남도 여수시"
 DONGS = ("학동", "돌산읍", "돌산읍 군내리", "돌산읍 율림리")

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mohe_assets.errors import AnswerChanged, RegionListRefused
-from mohe_assets.regions import (
+from mohe_assets.domain.regions import (
     LegalDong,
     Level,
     Region,
@@ -18,6 +17,7 @@ from mohe_assets.regions import (
     compare,
     level_of,
 )
+from mohe_assets.errors import AnswerChanged, RegionListRefused
 
 TODAY = dt.date(2026, 11, 23)
 SNAPSHOT = bundled_snapshot()

@@ -7,11 +7,11 @@ import pytest
 from matplotlib.ft2font import FT2Font
 from pylopdf_fonts_ko import sans_path
 
-from mohe_assets.catalog import COLUMNS
-from mohe_assets.forecast import Forecast, Left
-from mohe_assets.report import FAILED_SHOWN, Standing, markdown
-from mohe_assets.report_picture import dots_of, draw, short_name
-from mohe_assets.store.report import RegionRow, TimelineRow
+from mohe_assets.domain.forecast import Forecast, Left
+from mohe_assets.publishing.catalog import COLUMNS
+from mohe_assets.publishing.report import FAILED_SHOWN, Standing, markdown
+from mohe_assets.publishing.report_chart import dots_of, draw, short_name
+from mohe_assets.store.reads.report import RegionRow, TimelineRow
 
 NOW = dt.datetime(2026, 11, 25, 6, 0, tzinfo=dt.UTC)
 

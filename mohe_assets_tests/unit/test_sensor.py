@@ -14,11 +14,11 @@ from dagster._core.storage.tags import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mohe_assets.defs.recovery import collects_places
-from mohe_assets.defs.refreshing import busy_keys, mirror_partitions
-from mohe_assets.defs.run_tags import ALL_DUE, REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, region_name, regions_label
+from mohe_assets.app import Platform
+from mohe_assets.defs.runtime.recovery import collects_places
+from mohe_assets.defs.runtime.region_refresh import busy_keys, mirror_partitions
+from mohe_assets.defs.runtime.run_tags import ALL_DUE, REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, region_name, regions_label
 from mohe_assets.defs.sensors import run_requests
-from mohe_assets.platform import Platform
 
 KEYS = [f"{11000 + n * 10}_지역{n}" for n in range(20)]
 

@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mohe_assets.regions import build_region_list, bundled_snapshot
+from mohe_assets.domain.regions import build_region_list, bundled_snapshot
+from mohe_assets.domain.succession import DongSet, infer, renamed
 from mohe_assets.simulator.region_edits import edited
 from mohe_assets.simulator.region_list import base_rows
-from mohe_assets.succession import DongSet, infer, renamed
-from mohe_assets_tests.unit.reforms import BEFORE_FEBRUARY, BEFORE_JULY, OLD_OF_JULY
+from mohe_assets_tests.support.reforms import BEFORE_FEBRUARY, BEFORE_JULY, OLD_OF_JULY
 
 SNAPSHOT = bundled_snapshot()
 

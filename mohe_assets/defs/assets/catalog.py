@@ -4,11 +4,11 @@ import datetime as dt
 
 import dagster as dg
 
-from mohe_assets.catalog import Catalog, build_catalog
-from mohe_assets.defs import tables
-from mohe_assets.defs.metadata import OWNER
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.report import PICTURE, REPORT, Report, build_report
+from mohe_assets.defs.runtime import column_schemas as tables
+from mohe_assets.defs.runtime.events import OWNER
+from mohe_assets.publishing.catalog import Catalog, build_catalog
+from mohe_assets.publishing.report import PICTURE, REPORT, Report, build_report
 
 
 @dg.asset(

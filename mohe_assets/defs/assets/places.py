@@ -5,15 +5,15 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from mohe_assets.defs import tables
-from mohe_assets.defs.collecting import cancelled_by_signals, collect
-from mohe_assets.defs.lineage import asked_at
-from mohe_assets.defs.metadata import OWNER
+from mohe_assets.collection.scheduler import Request
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.run_tags import SENSOR_TRIGGER, TRIGGER_TAG, name_run
-from mohe_assets.flight import Request
-from mohe_assets.regions import code_of_partition_key
+from mohe_assets.defs.runtime import column_schemas as tables
+from mohe_assets.defs.runtime.collection import cancelled_by_signals, collect
+from mohe_assets.defs.runtime.events import OWNER
+from mohe_assets.defs.runtime.lineage import asked_at
+from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG, name_run
+from mohe_assets.domain.regions import code_of_partition_key
 
 
 def build_places(*, regions_per_run: int) -> dg.AssetsDefinition:

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from mohe_assets.defs import tables
-from mohe_assets.defs.metadata import OWNER, region_sync_metadata
-from mohe_assets.defs.refreshing import refresh
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.runtime import column_schemas as tables
+from mohe_assets.defs.runtime.events import OWNER, region_sync_metadata
+from mohe_assets.defs.runtime.region_refresh import refresh
 
 
 class RefreshConfig(dg.Config):

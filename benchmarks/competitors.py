@@ -1,0 +1,195 @@
+"""Who is compared: how each is started, when it is done, how it goes on after a kill, and what it promises."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.environment import OURS, REPOSITORY, Plot
+from benchmarks.programs import Program, ProgramFailed
+
+PEERS = REPOSITORY / "benchmarks" / "peers"
+PACKAGES = (
+    "mohe-assets",
+    "dagster",
+    "dlt",
+    "Scrapy",
+    "Twisted",
+    "requests",
+    "aiohttp",
+    "asyncpg",
+    "psycopg2-binary",
+    "SQLAlchemy",
+)
+# Tools report home unless they are told not to; a measurement must not.
+QUIET = {"RUNTIME__DLTHUB_TELEMETRY": "false", "DAGSTER_DISABLE_TELEMETRY": "1"}
+PLAIN = ("-m", "benchmarks.peers.plain_dagster")
+
+_COMPLETED = "SELECT count(*) AS n FROM batch_checkpoint WHERE status = 'COMPLETED'"
+_SUCCEEDED = "SELECT count(DISTINCT partition) AS n FROM runs WHERE status = 'SUCCESS' AND partition IS NOT NULL"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """`begin` starts it on a plot, and starts it again after a kill; `done` is None for what ends by itself.
+
+    `variables` are its environment, `settings` go into its job file; `with_limit` gives both for a limit in calls a second,
+    for those that can be told one.
+    """
+
+    name: str
+    guarantee: str
+    command: Callable[[Plot], Sequence[str]]
+    ours: bool = False
+    done: Callable[[Plot], bool] | None = None
+    before: Callable[[Plot], None] = lambda _plot: None
+    before_again: Callable[[Plot], None] = lambda _plot: None
+    worker: Callable[[psutil.Process], bool] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    with_limit: Callable[[int], Mapping[str, Any]] = lambda _limit: {}
+
+    @property
+    def template(self) -> str:
+        return OURS if self.ours else ""
+
+    def begin(self, plot: Plot, *, again: bool = False) -> Program:
+        (self.before_again if again else self.before)(plot)
+        return Program(
+            command=self.command(plot),
+            environment={**plot.environment, **QUIET, **self.variables},
+            log=plot.folder / "output.log",
+            worker=self.worker,
+        )
+
+
+def _module(name: str) -> Callable[[Plot], Sequence[str]]:
+    return lambda _plot: [sys.executable, "-m", f"benchmarks.peers.{name}"]
+
+
+def _program(name: str, *arguments: str) -> list[str]:
+    return [str(Path(sys.executable).with_name(name)), *arguments]
+
+
+def _run(plot: Plot, *command: str) -> None:
+    """Something a person does before or between; its time counts, as theirs would."""
+    done = subprocess.run(
+        command,
+        env=plot.environment | QUIET,
+        cwd=plot.folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ProgramFailed(f"{' '.join(command[:4])} ended with status {done.returncode}: {(done.stdout + done.stderr)[-800:]}")
+
+
+def _all_completed(plot: Plot) -> bool:
+    return bool(plot.read(_COMPLETED)[0]["n"] == len(plot.regions))
+
+
+def _all_succeeded(plot: Plot) -> bool:
+    return bool(plot.read(_SUCCEEDED, dagster=True)[0]["n"] == len(plot.regions))
+
+
+def _below(text: str) -> Callable[[psutil.Process], bool]:
+    """Processes that a code server started: its runs, which have small ones of their own that copy what they print."""
+
+    def is_run(process: psutil.Process) -> bool:
+        parent = process.parent()
+        return parent is not None and text in " ".join(parent.cmdline()) and text not in " ".join(process.cmdline())
+
+    return is_run
+
+
+def _up(plot: Plot) -> list[str]:
+    # The port is the folder's own: two plots never live at once, but a port may linger.
+    return _program("mohe", "up", "--port", str(20_000 + int(plot.folder.name[-4:], 16) % 20_000))
+
+
+def _prepare_plain(plot: Plot) -> None:
+    from benchmarks.peers.job import TABLE  # noqa: PLC0415 - beside its only use
+
+    plot.database.transact(lambda connection: connection.exec_driver_sql(TABLE))
+    _backfill(plot, [code for code, _ in plot.regions])
+
+
+def _drop_places(plot: Plot) -> None:
+    plot.database.transact(lambda connection: connection.exec_driver_sql("DROP TABLE places"))
+
+
+def _backfill(plot: Plot, codes: Sequence[str]) -> None:
+    _run(plot, *_program("dagster", "job", "backfill", *PLAIN, "-j", "collect", "--partitions", ",".join(codes), "--noprompt"))
+
+
+def _backfill_what_is_missing(plot: Plot) -> None:
+    """As a person does in the UI: the runs that died are marked cancelled, and the partitions they had are launched again."""
+    _run(plot, sys.executable, "-m", "benchmarks.peers.plain_dagster")
+    sql = "SELECT partition FROM runs WHERE status IN ('SUCCESS', 'QUEUED') AND partition IS NOT NULL"
+    known = {row["partition"] for row in plot.read(sql, dagster=True)}
+    if missing := [code for code, _ in plot.regions if code not in known]:
+        _backfill(plot, missing)
+
+
+BATCH = Contestant(
+    name="mohe-assets, batch job",
+    guarantee="a search is stored all or nothing; a kill repeats the searches in flight",
+    command=lambda _plot: _program("dagster", "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch"),
+    ours=True,
+)
+SENSOR = Contestant(
+    name="mohe-assets, sensor-driven",
+    guarantee=BATCH.guarantee + ", started by itself",
+    command=_up,
+    ours=True,
+    done=_all_completed,
+    worker=_below("mohe_assets.defs.runtime.code_server"),
+)
+DLT = Contestant(
+    name="dlt, defaults",
+    guarantee="a load is all or nothing; a kill repeats the whole run",
+    command=_module("dlt_pipeline"),
+)
+_THREADS = {"EXTRACT__WORKERS": "48", "EXTRACT__MAX_PARALLEL_ITEMS": "96"}
+DLT_TUNED = Contestant(name="dlt, 48 workers", guarantee=DLT.guarantee, command=DLT.command, variables=_THREADS)
+DLT_PIECES = Contestant(
+    name="dlt, 48 workers, in 8 runs",
+    guarantee="a load is all or nothing; a kill repeats one of the runs",
+    command=DLT.command,
+    variables=_THREADS,
+    settings={"pieces": 8},
+)
+SCRAPY = Contestant(
+    name="Scrapy with JOBDIR",
+    guarantee="an answer is stored at once; resuming needs a clean stop",
+    command=lambda plot: [
+        sys.executable, "-m", "scrapy", "runspider", str(PEERS / "scrapy_spider.py"), "-s", f"JOBDIR={plot.folder / 'jobdir'}",
+    ],
+    with_limit=lambda limit: {"DOWNLOAD_DELAY": 1 / limit, "RANDOMIZE_DOWNLOAD_DELAY": False},
+)  # fmt: skip
+SEQUENTIAL = Contestant(
+    name="requests in a loop",
+    guarantee="one transaction a search; a kill repeats one search",
+    command=_module("sequential"),
+)
+PLAIN_DAGSTER = Contestant(
+    name="Dagster, a run per region",
+    guarantee="one transaction a region; a kill repeats the regions under way, after a person has launched them",
+    command=lambda _plot: _program("dagster-daemon", "run", *PLAIN),
+    done=_all_succeeded,
+    before=_prepare_plain,
+    before_again=_backfill_what_is_missing,
+    worker=_below("api grpc"),
+)
+CEILING = Contestant(
+    name="ceiling: calls and COPY only",
+    guarantee="none; a kill repeats everything",
+    command=_module("ceiling"),
+    before_again=_drop_places,
+)

@@ -1,0 +1,165 @@
+"""What every compared run stands on: one server, one simulator, and per run databases, a folder and a job of its own."""
+
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from benchmarks.peers.job import Job
+from benchmarks.programs import cpu_of_tree
+from benchmarks.simulated_stack import UNLIMITED, Stage, stage
+from mohe_assets.app import Platform
+from mohe_assets.cli.env import environment
+from mohe_assets.defs.runtime.region_refresh import mirror_partitions
+from mohe_assets.postgres.databases import DatabaseUrls
+from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
+from mohe_assets.simulator.server import Simulator
+from mohe_assets.store.database import Database, rows
+from mohe_assets_tests.recovery.conftest import dagster_instance
+
+REPOSITORY = Path(__file__).parent.parent
+PATH = "/v1/search/local.json"
+# Names of databases to copy: ours migrated and with all regions, Dagster's with tables and partition keys, and nothing.
+OURS, DAGSTER, EMPTY = "bench_ours", "bench_dagster", "template0"
+KEEP = "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)"
+
+
+@dataclass(kw_only=True)
+class Plot:
+    """One run's own: `database` and `dagster` are URLs; `environment` is complete for our commands and for the peers'."""
+
+    folder: Path
+    database: Database
+    urls: DatabaseUrls
+    environment: dict[str, str]
+    regions: tuple[tuple[str, str], ...]
+    job: Job
+
+    def read(self, sql: str, *, dagster: bool = False) -> list[dict[str, Any]]:
+        if not dagster:
+            return self.database.transact(lambda connection: rows(connection, sql))
+        other = Database.connect(self.urls.dagster)
+        try:
+            return other.transact(lambda connection: rows(connection, sql))
+        finally:
+            other.close()
+
+
+@dataclass(kw_only=True)
+class Ground:
+    """`regions` are all of them, code and full name, in the order of codes."""
+
+    made: Stage
+    server: EmbeddedServer
+    regions: tuple[tuple[str, str], ...]
+    admin: Database = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.admin = Database.connect(self.server.url("postgres"))
+
+    @property
+    def simulator(self) -> Simulator:
+        return self.made.simulator
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        return tuple(self.made.platform.settings.mohe_search_keywords)
+
+    def some(self, count: int) -> tuple[tuple[str, str], ...]:
+        """The first of them; without gaps, because a run of the sensor is a range of partitions."""
+        return self.regions[:count]
+
+    def server_cpu(self) -> float:
+        """CPU seconds of the database server so far."""
+        return cpu_of_tree(int((self.server.data / "postmaster.pid").read_text(encoding="ascii").split()[0]))
+
+    def execute(self, *statements: str) -> None:
+        for statement in statements:
+            self.admin.transact(lambda connection, sql=statement: connection.execute(text(sql)), autocommit=True)  # type: ignore[misc]
+
+    @contextmanager
+    def plot(
+        self,
+        *,
+        count: int,
+        latency_ms: float = 0,
+        limit: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        template: str = "",
+    ) -> Iterator[Plot]:
+        """Databases and folder for one run, and the simulator as if just started."""
+        self.simulator.configure(latency_ms=latency_ms, calls_per_second=limit)
+        self.simulator.reset()
+        name = f"run_{uuid.uuid4().hex[:8]}"
+        # A million places are copied as files; what is small takes less through the log, without a checkpoint of the server.
+        strategy = "wal_log" if template in {"", OURS} else "file_copy"
+        self.execute(
+            f"CREATE DATABASE {name} TEMPLATE {template or EMPTY} STRATEGY {strategy}",
+            f"CREATE DATABASE {name}_dagster TEMPLATE {DAGSTER}",
+            f"ALTER DATABASE {name}_dagster SET timezone TO 'UTC'",
+        )
+        folder = self.made.home / name
+        folder.mkdir()
+        database = Database.connect(self.server.url(name))
+        try:
+            if template and count < len(self.regions):
+                codes = [code for code, _ in self.some(count)]
+                database.transact(lambda connection: connection.execute(text(KEEP), {"codes": codes}))
+            yield self._plot(folder, database, count, limit, settings or {})
+        finally:
+            database.close()
+            self.execute(f"DROP DATABASE {name} WITH (FORCE)", f"DROP DATABASE {name}_dagster WITH (FORCE)")
+            shutil.rmtree(folder)
+
+    def _plot(self, folder: Path, database: Database, count: int, limit: int | None, settings: Mapping[str, Any]) -> Plot:
+        name = folder.name
+        urls = DatabaseUrls(data=self.server.url(name), dagster=self.server.url(f"{name}_dagster"), embedded=None)
+        home = self.made.platform.settings.model_copy(update={"mohe_home": folder})
+        made = {
+            **self.made.variables,
+            **environment(home, urls),
+            "MOHE_CATALOG_DIR": str(folder / "catalog"),
+            "MOHE_CALLS_PER_SECOND": str(limit or 5_000),
+            "PEER_JOB": str(folder / "job.json"),
+            "PYTHONPATH": str(REPOSITORY),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        }
+        keys = self.made.variables
+        job = Job(
+            url=self.simulator.url + PATH,
+            headers={"X-Naver-Client-Id": keys["NAVER_CLIENT_ID"], "X-Naver-Client-Secret": keys["NAVER_CLIENT_SECRET"]},
+            database_url=urls.data,
+            regions=self.some(count),
+            keywords=self.keywords,
+            settings=settings,
+        )
+        job.write(folder / "job.json")
+        return Plot(folder=folder, database=database, urls=urls, environment=made, regions=job.regions, job=job)
+
+
+@contextmanager
+def ground() -> Iterator[Ground]:
+    """Made once for all compared runs: the templates take ten seconds."""
+    with stage(UNLIMITED.changed({"warm": True})) as made:
+        server = EmbeddedServer(home=made.home)
+        with dagster_instance(made.platform.settings) as instance, Platform.open(made.platform.settings) as platform:
+            mirror_partitions(instance, platform)
+        named = made.platform.database.transact(
+            lambda connection: rows(connection, "SELECT region_code, region_name FROM batch_checkpoint ORDER BY region_code")
+        )
+        made.platform.database.close()
+        found = Ground(made=made, server=server, regions=tuple((row["region_code"], row["region_name"]) for row in named))
+        found.execute(
+            f"CREATE DATABASE {OURS} TEMPLATE {DATA_DATABASE}", f"CREATE DATABASE {DAGSTER} TEMPLATE {DAGSTER_DATABASE}"
+        )
+        try:
+            yield found
+        finally:
+            found.admin.close()

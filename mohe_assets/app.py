@@ -1,0 +1,331 @@
+"""Puts the parts together from the settings, for the command line and for Dagster alike.
+
+Nothing is opened when imported. `Platform.open()` is where a missing server, an old schema or a missing key is noticed.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+
+from mohe_assets.clients.http import CallGate, OpenGate, RetryPolicy
+from mohe_assets.clients.region_api import RegionApiClient
+from mohe_assets.clients.transport import Timeouts
+from mohe_assets.collection.cancellation import Stop
+from mohe_assets.collection.heartbeat import alive, ended
+from mohe_assets.collection.place_source import NaverLocalSource
+from mohe_assets.collection.rate_limiter import SharedBudget
+from mohe_assets.collection.region_worker import CachedTallies, Limits, RegionWork
+from mohe_assets.collection.run import DATABASE_THREADS, CollectionRun
+from mohe_assets.collection.scheduler import Request
+from mohe_assets.domain.forecast import Allowance
+from mohe_assets.domain.kst import KST
+from mohe_assets.domain.regions import REGION_TYPES, build_region_list
+from mohe_assets.errors import SettingsError
+from mohe_assets.logs import about
+from mohe_assets.postgres.databases import locate, require_current
+from mohe_assets.region_sync import Download, RegionSync, sync_regions
+from mohe_assets.replay import replay
+from mohe_assets.settings import Settings, classic_ends
+from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClient
+from mohe_assets.sources.naver_local.search_plan import Search, Sort, base_plan, plan_digest
+from mohe_assets.store.api_state import ApiAccount, ApiState, read_state
+from mohe_assets.store.checkpoints import Checkpoints
+from mohe_assets.store.database import Database
+from mohe_assets.store.executions import Executions
+from mohe_assets.store.ledger import Ledger
+from mohe_assets.store.reads.overview import Overview, WorkLeft, read_overview, work_left
+from mohe_assets.store.reads.progress import note_plan
+from mohe_assets.store.refinement import Refinement
+from mohe_assets.store.region_lifecycle import CachedIndex, Lifecycle
+from mohe_assets.store.regions import Regions
+from mohe_assets.store.replay import Replayed, Replays
+
+log = logging.getLogger(__name__)
+
+REGION_CALLS_PER_SECOND = 25.0  # the government's limit is 30
+ONE_TRY = RetryPolicy(attempts=1, rate_attempts=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """Settings and an open database, and what is made of them."""
+
+    settings: Settings
+    database: Database
+
+    @classmethod
+    @contextmanager
+    def open(cls, settings: Settings) -> "Iterator[Platform]":
+        """Checks that the database answers and has the current schema. Raises SettingsError, DatabaseUnavailable."""
+        with cls.attached(settings) as platform:
+            require_current(platform.database, settings, locate(settings))
+            yield platform
+
+    @classmethod
+    @contextmanager
+    def attached(cls, settings: Settings) -> "Iterator[Platform]":
+        """Without a look at the database: for what has to be there while it is not. Raises SettingsError."""
+        if settings.checkpoint_region_type not in REGION_TYPES:
+            raise SettingsError(
+                f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed are {' and '.join(REGION_TYPES)}."
+            )
+        # One more each for the heartbeat and the caller.
+        database = Database.connect(locate(settings).data, pool_size=DATABASE_THREADS + 2)
+        try:
+            yield cls(settings=settings, database=database)
+        finally:
+            database.close()
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        settings = self.settings
+        return Checkpoints(
+            database=self.database,
+            batch_name=settings.checkpoint_batch_name,
+            region_type=settings.checkpoint_region_type,
+            lease_seconds=settings.mohe_lease_seconds,
+            max_attempts=settings.mohe_max_attempts,
+            backoff_seconds=settings.mohe_retry_seconds,
+        )
+
+    @property
+    def executions(self) -> Executions:
+        return Executions(
+            database=self.database,
+            batch_name=self.settings.checkpoint_batch_name,
+            lease_seconds=self.settings.mohe_lease_seconds,
+        )
+
+    @property
+    def refinement(self) -> Refinement:
+        return Refinement(checkpoints=self.checkpoints, calls_per_region=self.settings.mohe_max_calls_per_region)
+
+    @property
+    def regions(self) -> Regions:
+        return Regions(database=self.database, region_type=self.settings.checkpoint_region_type)
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        return Lifecycle(database=self.database, region_type=self.settings.checkpoint_region_type)
+
+    @property
+    def account(self) -> ApiAccount:
+        """Whose calls are counted: HUB's if its keys are set, else classic."""
+        settings = self.settings
+        client_id, client_secret = self._naver_keys()
+        return ApiAccount.of(
+            HUB.api if settings.uses_hub else CLASSIC.api,
+            client_id,
+            client_secret,
+            rate=settings.calls_per_second,
+            daily=settings.mohe_daily_quota,
+            monthly=settings.mohe_monthly_quota if settings.uses_hub else None,
+        )
+
+    def _naver_keys(self) -> tuple[str, str]:
+        settings = self.settings
+        settings.require_place_keys()
+        if settings.ncp_apigw_api_key_id is not None and settings.ncp_apigw_api_key is not None:
+            return settings.ncp_apigw_api_key_id.get_secret_value(), settings.ncp_apigw_api_key.get_secret_value()
+        if settings.naver_client_id is not None and settings.naver_client_secret is not None:
+            return settings.naver_client_id.get_secret_value(), settings.naver_client_secret.get_secret_value()
+        raise AssertionError("require_place_keys lets nobody through without a pair of keys")
+
+    def refresh_regions(self, *, accept_any_change: bool = False) -> RegionSync:
+        """Downloads and takes over the region list, see `sync_regions`."""
+        self.settings.require_government_key()
+        return sync_regions(
+            download=self._download_regions,
+            regions=self.regions,
+            checkpoints=self.checkpoints,
+            accept_any_change=accept_any_change,
+        )
+
+    def refresh_is_due(self) -> bool:
+        """No list yet, a list that came from the snapshot, or one older than MOHE_REGION_REFRESH_DAYS."""
+        last = self.regions.last_refresh(due_after_seconds=self.settings.mohe_region_refresh_days * 86_400)
+        return last is None or last.old or last.source != "api"
+
+    def _download_regions(self) -> Download:
+        download = region_client(self.settings).download()
+        rows = ((row.region_cd, row.locatadd_nm) for row in download.rows)
+        today = dt.datetime.now(KST).date()
+        region_type = self.settings.checkpoint_region_type
+        listed = build_region_list(rows, as_of=today, source="api", region_type=region_type)
+        return Download(listed=listed, calls=download.calls)
+
+    def prepare_batch(self) -> None:
+        """What the settings ask for before a batch: everything emptied, or everything collected anew. Says so loudly."""
+        settings = self.settings
+        if settings.batch_auto_initialization:
+            emptied = self.checkpoints.reset()
+            log.warning("BATCH_AUTO_INITIALIZATION is true: all places, searches and checkpoints of batch %s are deleted; "
+                        "%d regions start from nothing.", settings.checkpoint_batch_name, emptied)  # fmt: skip
+        elif not settings.checkpoint_enabled:
+            anew = self.checkpoints.new_round(also_unfinished=True)
+            log.warning("CHECKPOINT_ENABLED is false: no checkpoint is read, %d regions are collected anew.", len(anew))
+        else:
+            self.follow_the_plan()
+
+    def follow_the_plan(self) -> list[str]:
+        """Makes regions completed with another list of keywords due again, for what is new in it; returns their codes."""
+        due = self.checkpoints.replan(plan_digest(self._any_plan))
+        if due:
+            log.warning("MOHE_SEARCH_KEYWORDS has changed: %d regions are due for the searches that are new.", len(due))
+        return due
+
+    @property
+    def _any_plan(self) -> tuple[Search, ...]:
+        """The base plan of some region: of the same kind as that of every other."""
+        return base_plan("", self.settings.mohe_search_keywords)
+
+    def work_left(self) -> WorkLeft:
+        """The calls the collection still takes if nothing fails."""
+        settings = self.settings
+        return work_left(
+            self.database,
+            settings.checkpoint_batch_name,
+            settings.checkpoint_region_type,
+            self._any_plan,
+            settings.mohe_max_calls_per_region,
+        )
+
+    def overview(self) -> Overview:
+        """The whole collection in a few figures, with its latest failures and runs."""
+        settings = self.settings
+        return read_overview(
+            self.database,
+            settings.checkpoint_batch_name,
+            settings.checkpoint_region_type,
+            lease_seconds=settings.mohe_lease_seconds,
+        )
+
+    def api_state(self) -> ApiState | None:
+        """What the API allows at this moment, None while no keys are set."""
+        has_keys = self.settings.naver_client_id is not None or self.settings.uses_hub
+        return read_state(self.database, self.account) if has_keys else None
+
+    def allowance(self, state: ApiState | None) -> Allowance:
+        """What the API in this state allows from now on; whole quotas while no keys are set."""
+        settings = self.settings
+        left = settings.mohe_daily_quota if state is None else state.daily_quota - state.used_today
+        month = state.monthly_quota if state else None
+        return Allowance(
+            left_today=0 if state and state.closed_until else max(0, left),
+            daily_quota=settings.mohe_daily_quota,
+            calls_per_second=settings.calls_per_second,
+            left_month=max(0, month - state.used_this_month) if state and month is not None else None,
+            monthly_quota=month,
+        )
+
+    def replay(self, *, dry_run: bool = False) -> Replayed:
+        """Rebuilds places from the ledger's answers, or counts what that would change. Raises ReplayRefused."""
+        replays = Replays(checkpoints=self.checkpoints, source=NaverLocalSource.name)
+        return replay(replays, self.lifecycle.index(), dry_run=dry_run)
+
+    @staticmethod
+    def load_what_collects(*, refining: bool = False) -> None:
+        """What most commands do without: in the middle of a collection all searches would wait for it to be loaded."""
+        import_module("mohe_assets.clients.connections")
+        if refining:
+            import_module("numpy")
+
+    @contextmanager
+    def alive(self, run_id: str) -> Iterator[None]:
+        """A row and a heartbeat for a run that does not collect yet."""
+        with (
+            about(batch=self.settings.checkpoint_batch_name, run_id=run_id),
+            alive(self.executions, run_id, seconds=self.settings.mohe_heartbeat_seconds),
+        ):
+            yield
+
+    def ended(self, run_id: str) -> AbstractContextManager[None]:
+        """Ends the run's row if something fails or is stopped that leaves it RUNNING."""
+        return ended(self.executions, run_id)
+
+    @contextmanager
+    def collection(self, run_id: str, request: Request, *, total: int = 0) -> Iterator[CollectionRun]:
+        """A run ready to be started."""
+        self.settings.require_collection_keys()
+        with about(batch=self.settings.checkpoint_batch_name, run_id=run_id):
+            if warning := classic_ends(dt.datetime.now(KST), self.settings.uses_hub):
+                log.warning("%s", warning)
+            note_plan(self.database, self.settings.checkpoint_batch_name, self.settings.checkpoint_region_type, self._any_plan)
+            yield CollectionRun(request=request, work=self._region_work(run_id), total=total)
+
+    def _region_work(self, run_id: str) -> RegionWork:
+        stop = Stop()
+        budget = SharedBudget(database=self.database, account=self.account, stop=stop)
+        client = self._place_client(
+            budget, RetryPolicy(sleep=partial(stop.pause, why="Stopped while waiting to try a call again."))
+        )
+        source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
+        checkpoints = self.checkpoints
+        ledger = Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id)
+
+        async def close() -> None:
+            await client.close()
+            await budget.close()
+
+        return RegionWork(
+            run_id=run_id,
+            limits=Limits(
+                in_flight=self.settings.searches_in_flight,
+                calls_per_region=self.settings.mohe_max_calls_per_region,
+                heartbeat_seconds=self.settings.mohe_heartbeat_seconds,
+            ),
+            source=source,
+            index=CachedIndex(self.lifecycle),
+            dongs=self.regions.dongs,
+            checkpoints=checkpoints,
+            refinement=self.refinement,
+            executions=self.executions,
+            ledger=ledger,
+            tallies=CachedTallies(ledger=ledger),
+            stop=stop,
+            close=close,
+        )
+
+    def try_place_keys(self) -> None:
+        """One call, reserved like every other. Raises the ApiError that answered it, which the shared budget then knows, too."""
+        asyncio.run(self._try_place_keys())
+
+    async def _try_place_keys(self) -> None:
+        budget = SharedBudget(database=self.database, account=self.account, stop=Stop())
+        try:
+            async with self._place_client(budget, ONE_TRY) as client:
+                await client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)
+        finally:
+            await budget.close()
+
+    def _place_client(self, gate: CallGate, retry: RetryPolicy) -> NaverLocalClient:
+        settings = self.settings
+        client_id, client_secret = self._naver_keys()
+        return NaverLocalClient(
+            base_url=settings.mohe_naver_hub_url if settings.uses_hub else settings.mohe_naver_api_url,
+            dialect=HUB if settings.uses_hub else CLASSIC,
+            client_id=client_id,
+            client_secret=client_secret,
+            gate=gate,
+            retry=retry,
+            timeouts=Timeouts(
+                connect=min(5.0, settings.mohe_http_timeout_seconds),
+                read=settings.mohe_http_timeout_seconds,
+                total=settings.mohe_http_timeout_seconds,
+            ),
+        )
+
+
+def region_client(settings: Settings, *, retry: RetryPolicy | None = None) -> RegionApiClient:
+    """The client of the region list; needs no database. Raises SettingsError without a key."""
+    return RegionApiClient(
+        base_url=settings.mohe_government_api_url,
+        service_key=settings.require_government_key(),
+        gate=OpenGate(calls_per_second=REGION_CALLS_PER_SECOND),
+        retry=retry,
+    )

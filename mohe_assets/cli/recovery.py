@@ -1,0 +1,124 @@
+"""What a person asks for besides: `mohe retry`, `new-round`, `release` and `unblock`. Each says what it did."""
+
+from collections.abc import Collection, Sequence
+from typing import Annotated
+
+import typer
+
+from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
+from mohe_assets.errors import SettingsError
+from mohe_assets.store import api_state
+
+REGIONS = "Codes, partition keys or names, such as 11680 or '서울특별시 강남구'"
+NAMED_AT_MOST = 20
+SHORTEST_RUN = 4
+
+
+def retry(regions: Annotated[list[str] | None, typer.Argument(help=f"{REGIONS}; every failed region if none.")] = None) -> None:
+    """Make failed regions PENDING again, now and with their count of failures at zero. What they have stored stays."""
+    with Platform.open(settings_module.load()) as platform:
+        names = platform.regions.leaf_names()
+        codes = _codes(regions, names)
+        retried = platform.checkpoints.retry(codes or None)
+        typer.echo(_said(retried, names, "PENDING again"))
+        _say_others(codes, retried, platform, "not FAILED")
+
+
+def new_round(
+    regions: Annotated[list[str] | None, typer.Argument(help=f"{REGIONS}; every completed region if none.")] = None,
+) -> None:
+    """Make completed regions PENDING again, to be collected anew. Their places stay, and so does the ledger of earlier rounds."""
+    with Platform.open(settings_module.load()) as platform:
+        names = platform.regions.leaf_names()
+        codes = _codes(regions, names)
+        anew = platform.checkpoints.new_round(codes or None)
+        calls = len(anew) * len(platform.settings.mohe_search_keywords)
+        typer.echo(_said(anew, names, f"PENDING for a new round of {calls:,} calls at least"))
+        _say_others(codes, anew, platform, "not COMPLETED")
+
+
+def release(
+    regions: Annotated[list[str] | None, typer.Argument(help=f"{REGIONS}; held by whatever run.")] = None,
+    *,
+    run: Annotated[str | None, typer.Option(help="Declare this run dead; the first letters of its id will do.")] = None,
+) -> None:
+    """Take back regions that runs hold: those of dead runs without waiting for anybody to notice, or the named ones.
+
+    A run that is alive all the same finds out at its next write, stores nothing more for them, and goes on with others; one
+    that was declared dead ends. The regions are due again, those that were being refined are COMPLETED as before.
+    """
+    if regions and run:
+        raise typer.BadParameter("either regions or --run")
+    with Platform.open(settings_module.load()) as platform:
+        names = platform.regions.leaf_names()
+        if regions:
+            codes = _codes(regions, names)
+            taken = platform.checkpoints.take_back(codes)
+            typer.echo(_said(taken, names, "taken back"))
+            _say_others(codes, taken, platform, "not PROCESSING")
+            return
+        executions = platform.executions
+        if run:
+            burial = executions.declare_dead(_run(run, executions.running()), platform.checkpoints)
+        else:
+            burial = executions.bury_dead(platform.checkpoints)
+        typer.echo(f"{_count(burial.dead_runs, 'run')} declared dead{_list([one[:8] for one in burial.dead_runs])}.")
+        typer.echo(_said(burial.regions, names, "taken back"))
+        if living := executions.running():
+            typer.echo(
+                f"Alive: {', '.join(one[:8] for one in living)}. `mohe release --run RUN` takes back what one of them holds."
+            )
+
+
+def unblock() -> None:
+    """Let refused credentials be tried again: the next run finds out with one call. Changed ones need no unblocking."""
+    with Platform.open(settings_module.load()) as platform:
+        api = platform.account.api
+        count = api_state.unblock(platform.database, api)
+    typer.echo(f"{api} is unblocked." if count else f"{api} was not blocked.")
+
+
+def _codes(words: Sequence[str] | None, names: dict[str, str]) -> list[str]:
+    return [_code(word, names) for word in words or ()]
+
+
+def _code(word: str, names: dict[str, str]) -> str:
+    code = word.partition("_")[0]
+    if code in names:
+        return code
+    found = [code for code, name in names.items() if word.replace("_", " ") == name]
+    if not found:
+        raise SettingsError(f"There is no region {word!r}; give a code such as 11680, a partition key or a full name.")
+    return found[0]
+
+
+def _run(beginning: str, running: Sequence[str]) -> str:
+    found = [run for run in running if run.startswith(beginning)]
+    if len(beginning) < SHORTEST_RUN or len(found) != 1:
+        known = ", ".join(one[:8] for one in running) or "none"
+        raise SettingsError(f"{beginning!r} is not the beginning of one running run's id; running are: {known}.")
+    return found[0]
+
+
+def _said(codes: Sequence[str], names: dict[str, str], what: str) -> str:
+    return f"{_count(codes, 'region')} {what}{_list([' '.join((code, names.get(code, ''))).strip() for code in codes])}."
+
+
+def _count(things: Sequence[str], word: str) -> str:
+    return f"1 {word} is" if len(things) == 1 else f"{len(things):,} {word}s are"
+
+
+def _list(words: Sequence[str]) -> str:
+    if not words:
+        return ""
+    more = f" and {len(words) - NAMED_AT_MOST:,} more" if len(words) > NAMED_AT_MOST else ""
+    return f": {', '.join(words[:NAMED_AT_MOST])}{more}"
+
+
+def _say_others(asked: Collection[str], done: Collection[str], platform: Platform, what: str) -> None:
+    """A region that was named and is in another state is left alone, and that is said."""
+    if left := sorted(set(asked) - set(done)):
+        standing = {one.region_code: one.status for one in platform.checkpoints.standing(left)}
+        stand = ", ".join(f"{code} ({standing.get(code, 'no checkpoint')})" for code in left)
+        typer.echo(f"Left alone, being {what}: {stand}.")

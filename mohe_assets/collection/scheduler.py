@@ -1,0 +1,254 @@
+"""The searches of one run that are in flight, and the regions it holds for them. Runs in one event loop.
+
+One region after the other: the searches of the region claimed first, as many as it has, then those of the next. Another is
+claimed when there is soon nothing else to ask, so that few regions are half-done at any moment and all end one by one.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+
+from mohe_assets.collection.region_worker import Outcome, RegionOutcome, RegionWork, Todo
+from mohe_assets.errors import (
+    AnswerChanged,
+    ApiBlocked,
+    ApiError,
+    DatabaseUnavailable,
+    FailureKind,
+    LeaseLost,
+    QuotaExhausted,
+    StopRequested,
+)
+from mohe_assets.logs import about
+from mohe_assets.sources.naver_local.search_plan import Search
+from mohe_assets.store.checkpoints import Completion, Lease
+from mohe_assets.store.executions import Burial
+
+log = logging.getLogger(__name__)
+
+# Searches of a region by and large: what is claimed ahead has as many as may be in flight.
+AHEAD = 15
+# Regions refined at a time: one that is held is none to choose from, and with hundreds held there is no best one left.
+MOST_REFINED = 48
+# When no region was found to claim, that is believed for so long.
+NONE_LEFT_SECONDS = 1.0
+# Users of the batch system this replaces look for this line in the log.
+INTERRUPTED_FOUND = "중단된 배치 발견 - 자동 재시작합니다"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """Which regions a run may take: `codes`, or any without them.
+
+    `by_person` takes FAILED ones before their time, `afresh_before` also those COMPLETED before that moment, with a new round
+    of searches. `refine` takes COMPLETED regions and nothing else, for searches beyond their base plan.
+    """
+
+    codes: frozenset[str] | None = None
+    by_person: bool = False
+    afresh_before: dt.datetime | None = None
+    refine: bool = False
+
+
+def region_facts(region: Lease | Completion) -> dict[str, object]:
+    """What a log line about this region says besides its message."""
+    return {
+        "region_code": region.region_code,
+        "region_name": region.region_name,
+        "round": region.round,
+        "attempt": region.attempt,
+    }
+
+
+def announce(burial: Burial) -> None:
+    """The log line for regions taken back from runs that died."""
+    if burial.dead_runs or burial.regions:
+        log.warning("%s (실행 %s, 지역 %d개)", INTERRUPTED_FOUND, ", ".join(burial.dead_runs) or "-", len(burial.regions))
+
+
+@dataclass(kw_only=True)
+class Flight:
+    """`reached` is told each region's end. `held` are the leases by region code, `taken` all that were held at any time;
+    `halted` is why the API gives nothing more, or None.
+    """
+
+    request: Request
+    work: RegionWork
+    reached: Callable[[RegionOutcome], object]
+    held: dict[str, Lease] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    halted: ApiError | None = None
+    _open: list[Todo] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _in_flight: int = 0
+    _claiming: bool = False
+    _not_again: set[str] = field(default_factory=set)
+    _ask_again_at: float = 0.0
+    _error: Exception | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def work_off(self, *, give_up_seconds: float) -> None:
+        """Until no region is left to take, nothing more may be asked, or a stop is requested: then what is in flight has so many
+        seconds. Raises what is no region's own: DatabaseUnavailable, a bug of ours.
+        """
+        loop = asyncio.get_running_loop()
+        with self.work.stop.waking(lambda: loop.call_soon_threadsafe(self._changed.set)):
+            while not self.work.stop.is_set() and self._go_on():
+                await self._changed.wait()
+                self._changed.clear()
+        await self._land(give_up_seconds)
+        if self._error is not None:
+            raise self._error
+
+    async def _land(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        # Once more for what began meanwhile: the last search of a region is followed by its end.
+        while self._tasks and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _go_on(self) -> bool:
+        """Starts whatever may be started now; false when nothing is under way any more."""
+        while self._free and (todo := next((one for one in self._open if one.has_more), None)) is not None:
+            todo.under_way += 1
+            self._start(self._search(todo, todo.searches.popleft()), in_flight=1)
+        if not self._claiming and self.halted is None and (wanted := self._wanted) and time.monotonic() >= self._ask_again_at:
+            self._claiming = True
+            self._start(self._claim_some(wanted))
+        return bool(self._tasks)
+
+    @property
+    def _wanted(self) -> int:
+        """Regions to claim: as many as searches could be made that are not there, or a few before it comes to that."""
+        if self._free or self.request.refine:
+            return self._free
+        in_flight = self.work.limits.in_flight
+        left = sum(len(todo.searches) for todo in self._open)
+        return math.ceil(in_flight / AHEAD) if left < in_flight else 0
+
+    @property
+    def _free(self) -> int:
+        most = self.work.limits.in_flight
+        return (min(most, MOST_REFINED) if self.request.refine else most) - self._in_flight
+
+    def _halt(self, why: ApiError) -> None:
+        """The API gives nothing more: regions that still need it are given back."""
+        self.halted = self.halted or why
+        for todo in list(self._open):
+            if todo.searches:
+                todo.error = todo.error or self.halted
+                self._end_if_over(todo)
+
+    def _end_if_over(self, todo: Todo) -> None:
+        if todo.over and todo in self._open:
+            self._open.remove(todo)
+            self._start(self._end(todo.lease, self.work.finish(todo)))
+
+    def _start(self, work: Coroutine[object, object, None], *, in_flight: int = 0) -> None:
+        self._in_flight += in_flight
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._in_flight -= in_flight
+            self._tasks.discard(task)
+            self._changed.set()
+            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+                self._error = self._error or error
+                self.work.stop.set()
+
+        task.add_done_callback(ended)
+
+    async def _search(self, todo: Todo, search: Search) -> None:
+        with about(**region_facts(todo.lease)):
+            await self.work.search(todo, search)
+        self._end_if_over(todo)
+        if isinstance(todo.error, QuotaExhausted | ApiBlocked):
+            self._halt(todo.error)
+
+    async def _end(self, lease: Lease, end: Awaitable[RegionOutcome]) -> None:
+        """Takes note of how a region ended, unless that is left to whoever stops the run."""
+        try:
+            with about(**region_facts(lease)):
+                outcome = await self._explained(lease, end)
+        except StopRequested:
+            return  # it is released with all that is still held
+        # What this run completed is younger than its request, but only if the clocks of both agree.
+        if outcome.outcome is not Outcome.REFINED and (
+            outcome.outcome is not Outcome.COMPLETED or self.request.afresh_before is not None
+        ):
+            self._not_again.add(lease.region_code)
+        self.held.pop(lease.region_code, None)
+        self.reached(outcome)
+
+    async def _explained(self, lease: Lease, end: Awaitable[RegionOutcome]) -> RegionOutcome:
+        try:
+            return await end
+        except (QuotaExhausted, ApiBlocked) as error:
+            self._halt(error)
+            await asyncio.to_thread(self.work.checkpoints.release, lease)
+            return RegionOutcome(outcome=Outcome.RELEASED, lease=lease, reason=str(error))
+        except LeaseLost as error:
+            log.warning("%s", error)
+            return RegionOutcome(outcome=Outcome.LOST, lease=lease, reason=str(error))
+        except ApiError as error:
+            changed = isinstance(error, AnswerChanged)
+            kind = FailureKind.ANSWER_CHANGED if changed else FailureKind.TRANSIENT
+            failed = await self.work.fail(lease, kind, str(error))
+            # A refinement that failed left its region COMPLETED.
+            return replace(failed, outcome=Outcome.RELEASED) if self.request.refine else failed
+        except (DatabaseUnavailable, StopRequested):
+            raise
+        except Exception as error:
+            # Our own bug, met in this region: set it apart, so that the next run gets past it, and end loudly.
+            await self.work.fail(lease, FailureKind.INTERNAL, f"{type(error).__name__}: {error}")
+            raise
+
+    async def _claim_some(self, most: int) -> None:
+        try:
+            found = await asyncio.to_thread(self._claim, most)
+            if not found and self.request.codes is None:
+                # Before giving up: what a run that died meanwhile has left behind.
+                burial = await asyncio.to_thread(self.work.executions.bury_dead, self.work.checkpoints)
+                announce(burial)
+                found = await asyncio.to_thread(self._claim, most) if burial.regions else []
+            if not found:
+                self._ask_again_at = time.monotonic() + NONE_LEFT_SECONDS
+            elif self.request.refine:
+                for lease in found:
+                    self._start(self._end(lease, self.work.refine(lease)), in_flight=1)
+            else:
+                self._begin(await self.work.begin(found))
+        finally:
+            self._claiming = False
+
+    def _begin(self, todos: Sequence[Todo]) -> None:
+        self._open += todos
+        for todo in todos:
+            self._end_if_over(todo)
+        if self.halted is not None:  # meanwhile
+            self._halt(self.halted)
+
+    def _claim(self, most: int) -> list[Lease]:
+        """A region is tried once in a run: its next attempt belongs to a later one, after its back-off."""
+        request = self.request
+        # What has just ended is given back in the database before it is here: not to be taken in between.
+        without = self._not_again.union(self.held)
+        if request.refine:
+            found = self.work.refinement.claim(self.work.run_id, most, without=without)
+        else:
+            found = self.work.checkpoints.claim(
+                self.work.run_id, limit=most, codes=request.codes, without=without, by_person=request.by_person,
+                afresh_before=request.afresh_before,
+            )  # fmt: skip
+        # At once, whatever happens next: what is here is released at the end.
+        self.held.update({lease.region_code: lease for lease in found})
+        self.taken.update(self.held)
+        return found

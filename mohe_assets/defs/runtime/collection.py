@@ -1,0 +1,203 @@
+"""Running a collection inside a Dagster run: outcomes become materializations, the end becomes success or failure."""
+
+import gc
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
+from dagster._core.utils import make_new_run_id
+
+from mohe_assets.app import Platform
+from mohe_assets.collection.region_worker import Outcome, RegionOutcome
+from mohe_assets.collection.run import BATCH_OUTCOMES, DECLARED_DEAD, CollectionRun
+from mohe_assets.collection.scheduler import Request, region_facts
+from mohe_assets.defs.runtime.events import failure_observation, materialization
+from mohe_assets.defs.runtime.reconciliation import plan, regions_of, show_as_untried
+from mohe_assets.defs.runtime.recovery import recover
+from mohe_assets.domain.kst import KST
+from mohe_assets.errors import ApiBlocked, QuotaExhausted
+from mohe_assets.logs import about
+from mohe_assets.store.checkpoints import Status
+from mohe_assets.store.database import reconnecting
+
+
+@dataclass(kw_only=True)
+class Totals:
+    """What a run did, region by region."""
+
+    completed: int = 0
+    refined: int = 0
+    failed: int = 0
+    released: int = 0
+    lost: int = 0
+    places: int = 0
+    calls: int = 0
+
+    def add(self, outcome: RegionOutcome) -> None:
+        """Counts one region's end."""
+        name = outcome.outcome.value
+        setattr(self, name, getattr(self, name) + 1)
+        if outcome.completion is not None:
+            self.places += outcome.completion.places
+            self.calls += outcome.completion.calls
+
+
+Context = dg.AssetExecutionContext | dg.OpExecutionContext
+# After so many objects more, and each 20th and 400th time among older ones: a megabyte is garbage for a little longer.
+SELDOM = (10_000, 20, 20)
+EVENT_BATCH_SIZE = "DAGSTER_EVENT_BATCH_SIZE"
+
+
+@contextmanager
+def cancelled_by_signals(context: Context) -> Iterator[None]:
+    """Makes a run that a signal stops a cancelled one.
+
+    Dagster takes a signal that nobody announced for a failure, and a failed run paints the regions it never tried red;
+    announced, it leaves them missing.
+    """
+    try:
+        yield
+    except dg.DagsterExecutionInterruptedError:
+        context.instance.report_run_canceling(context.run, message="Stopped by a signal; its regions are released.")
+        raise
+
+
+def collect(context: Context, platform: Platform, request: Request, *, total: int) -> Totals:
+    """Collects, logging one materialization per region as it completes.
+
+    Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success with what was done.
+    """
+    # A signal may come at any moment, and what it interrupts is not always what ends the run's row.
+    with platform.ended(context.run.run_id):
+        _get_ready(context, platform, request)
+        return _collect(context, platform, request, total)
+
+
+def _get_ready(context: Context, platform: Platform, request: Request) -> None:
+    with platform.alive(context.run.run_id):
+        platform.load_what_collects(refining=request.refine)
+        # What Dagster and the libraries have loaded stays: to look through it for garbage would hold all searches up for 50 ms
+        # now and then, and the end of the process for 300. What is new is a search's, and gone with it: to look for cycles
+        # among it as often as Python does takes a twelfth of the run.
+        gc.freeze()
+        gc.set_threshold(*SELDOM)
+        recover(context.instance, platform)
+
+
+def _collect(context: Context, platform: Platform, request: Request, total: int) -> Totals:
+    totals = Totals()
+    with platform.collection(context.run.run_id, request, total=total) as run:
+        with closing(run.batches()) as batches:
+            for batch in batches:
+                _report(context, batch)
+                for outcome in batch:
+                    totals.add(outcome)
+        _account_for_the_rest(context, run)
+        recover(context.instance, platform)
+        if run.failed or isinstance(run.halted, ApiBlocked):
+            _leave_the_rest_unpainted(context, platform, request)
+        _end(context, run)
+    return totals
+
+
+def _account_for_the_rest(context: Context, run: CollectionRun) -> None:
+    """The regions this run was to collect and did not hold: collected by another since it was asked, or held by one."""
+    others = run.not_taken()
+    fresh = [one.region_code for one in others if one.status == Status.COMPLETED]
+    for completion in run.checkpoints.completions(fresh, reported_too=True) if fresh else []:
+        # Once more, so that this run and its backfill know the partition as done.
+        reconnecting()(context.log_event, materialization(completion))
+    for one in others:
+        if one.status == Status.PROCESSING:
+            context.log.warning(f"{one.region_name} is being collected by run {one.run_id}; this run leaves it to that one.")
+
+
+def _report(context: Context, outcomes: Sequence[RegionOutcome]) -> None:
+    if done := [materialization(one.completion) for one in outcomes if one.completion is not None]:
+        # Dagster's own patience with its storage is a second; a database that restarts needs more.
+        reconnecting()(log_materializations, context, done)
+    for outcome in outcomes:
+        if outcome.completion is None:
+            with about(**region_facts(outcome.lease)):
+                _report_unfinished(context, outcome)
+
+
+def log_materializations(context: Context, materializations: Sequence[dg.AssetMaterialization]) -> None:
+    """As `context.log_event` does for each, but stored at once: one by one, each opens two connections of its own."""
+    step = context.get_step_execution_context()
+    batch, last = make_new_run_id(), len(materializations) - 1
+    with _stored_in_batches():
+        for number, one in enumerate(materializations):
+            DagsterEvent.asset_materialization(step, one, DagsterEventBatchMetadata(batch, is_end=number == last))
+
+
+@contextmanager
+def _stored_in_batches() -> Iterator[None]:
+    """Dagster batches events where this variable says so, which is read with every event."""
+    before = os.environ.get(EVENT_BATCH_SIZE)
+    os.environ[EVENT_BATCH_SIZE] = str(BATCH_OUTCOMES)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[EVENT_BATCH_SIZE]
+        else:
+            os.environ[EVENT_BATCH_SIZE] = before
+
+
+def _report_unfinished(context: Context, outcome: RegionOutcome) -> None:
+    context.log.warning(f"{outcome.lease.region_name} {outcome.outcome.value}: {outcome.reason}")
+    if outcome.outcome is Outcome.FAILED:
+        reconnecting()(context.log_event, failure_observation(outcome.lease, outcome.reason, context.run.run_id))
+        if not _is_partitioned(context.run):
+            _show_as_failed(context, outcome.lease.partition_key)
+
+
+def _is_partitioned(run: dg.DagsterRun) -> bool:
+    return PARTITION_NAME_TAG in run.tags or ASSET_PARTITION_RANGE_START_TAG in run.tags
+
+
+def _show_as_failed(context: Context, partition_key: str) -> None:
+    """Makes a failed region of the batch red in the UI.
+
+    Dagster calls a partition failed when the last run that planned to materialize it failed without doing so. A partitioned
+    run plans its partitions when it is created; the batch says so here, for the regions that failed only.
+    """
+    step_key = context.get_step_execution_context().step.key
+    plan(context.instance, partition_key, run_id=context.run.run_id, job_name=context.job_name, step_key=step_key)
+
+
+def _leave_the_rest_unpainted(context: Context, platform: Platform, request: Request) -> None:
+    """A run that fails paints every region it planned red: those it released or never reached have to be excepted."""
+    if not _is_partitioned(context.run):
+        return
+    regions = regions_of(platform, request.codes).values()
+    show_as_untried(context.instance, [one.partition_key for one in regions if one.status == Status.PENDING])
+
+
+def _end(context: Context, run: CollectionRun) -> None:
+    if run.declared_dead:
+        context.log.warning(DECLARED_DEAD)
+        raise dg.DagsterExecutionInterruptedError
+    if isinstance(run.halted, ApiBlocked):
+        raise dg.Failure(description=str(run.halted), allow_retries=False)
+    if isinstance(run.halted, QuotaExhausted):
+        until = run.halted.reset_at.astimezone(KST) if run.halted.reset_at else None
+        when = f"on {until:%Y-%m-%d at %H:%M} KST" if until else "after the next midnight KST"
+        context.log.warning(f"{run.halted}; the regions not reached stay PENDING and are collected {when}.")
+    if run.failed:
+        raise dg.Failure(description=_failure(run.failed), metadata=_reasons(run.failed), allow_retries=False)
+
+
+def _failure(failed: Sequence[RegionOutcome]) -> str:
+    first = failed[0]
+    more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+    return f"{first.lease.region_name}: {first.reason}{more}"
+
+
+def _reasons(failed: Sequence[RegionOutcome]) -> dict[str, str]:
+    return {one.lease.partition_key: one.reason for one in failed[:50]}

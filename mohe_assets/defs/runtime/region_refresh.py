@@ -1,0 +1,68 @@
+"""Refreshing the regions from Dagster: the tables first, then the partition keys that mirror them."""
+
+from collections.abc import Collection, Sequence
+
+import dagster as dg
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+
+from mohe_assets.app import Platform
+from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.defs.runtime.recovery import collects_places
+from mohe_assets.errors import ApiError
+from mohe_assets.region_sync import RegionSync
+
+UNFINISHED_BACKFILLS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
+
+
+def refresh(instance: dg.DagsterInstance, platform: Platform, *, accept_any_change: bool = False) -> RegionSync:
+    """Takes the list over and mirrors its leaves into the partition set. A failed download ends the run with its reason."""
+    try:
+        sync = platform.refresh_regions(accept_any_change=accept_any_change)
+    except ApiError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    mirror_partitions(instance, platform)
+    return sync
+
+
+def mirror_partitions(instance: dg.DagsterInstance, platform: Platform) -> None:
+    """Adds the partition keys Dagster lacks, in the order of codes, and removes those of abolished regions.
+
+    A run's range means the keys between its ends in the order in which they were added. New ones come last, so they are in
+    no range that exists; one that an unfinished run or backfill may name is removed when that is over, by the sensor.
+    """
+    name = str(sigungu_partitions.name)
+    wanted = sorted(platform.regions.partition_keys().values())
+    known = instance.get_dynamic_partitions(name)
+    there = set(known)
+    if missing := [key for key in wanted if key not in there]:
+        instance.add_dynamic_partitions(name, missing)
+    dead = there - set(wanted)
+    if not dead or instance.get_backfills(filters=BulkActionsFilter(statuses=[*UNFINISHED_BACKFILLS]), limit=1):
+        return
+    for key in sorted(dead - busy_keys(known, unfinished_runs(instance))):
+        instance.delete_dynamic_partition(name, key)
+
+
+def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """The runs under way that collect places, whoever launched them: the sensor, a backfill, a person."""
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    return [run for run in runs if collects_places(run)]
+
+
+def busy_keys(keys: Sequence[str], runs: Collection[dg.DagsterRun]) -> set[str]:
+    """Partition keys that unfinished runs are going to collect, whoever launched them."""
+    position = {key: n for n, key in enumerate(keys)}
+    busy: set[str] = set()
+    for run in runs:
+        if key := run.tags.get(PARTITION_NAME_TAG):
+            busy.add(key)
+        first, last = (run.tags.get(tag, "") for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG))
+        if first in position and last in position:
+            busy.update(keys[position[first] : position[last] + 1])
+    return busy

@@ -1,0 +1,70 @@
+"""The tables `region` and `places` as a reader knows them: columns, types, and what may be in them. Pure records.
+
+The columns that Dagster shows and the schema that places are validated with are made of these; a test keeps the names,
+types and nullability equal to the database's own.
+"""
+
+from dataclasses import dataclass
+
+from mohe_assets.domain.places import KOREAN_LATITUDES, KOREAN_LONGITUDES
+from mohe_assets.domain.regions import REGION_TYPES
+
+NOT_BLANK = r"\S"
+TRIMMED = r"^\S(?:.*\S)?$"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One column. `pattern` is searched for in a value, `between` excludes its bounds, `one_of` is all there is."""
+
+    name: str
+    type: str
+    description: str = ""
+    nullable: bool = False
+    pattern: str | None = None
+    between: tuple[float, float] | None = None
+    one_of: tuple[str, ...] | None = None
+
+
+REGION = (
+    Column(name="region_type", type="varchar", description="sigungu", one_of=REGION_TYPES),
+    Column(name="region_code", type="varchar", description="first five digits of the list's ten", pattern=r"^(?:\d{5}|\d{10})$"),
+    Column(name="region_name", type="varchar", description="full name, such as 경기도 수원시 장안구", pattern=TRIMMED),
+    Column(name="sido_name", type="varchar", pattern=TRIMMED),
+    Column(name="sigungu_name", type="varchar", description="without the sido", pattern=TRIMMED),
+    Column(name="parent_code", type="varchar", description="the parent city, else the sido's two digits", pattern=r"^\d{2,10}$"),
+    Column(name="is_leaf", type="bool", description="only leaves are collected"),
+    Column(name="partition_key", type="varchar", description="kept for a life of the region", pattern=r"^[^\s,]+$"),
+    Column(name="status", type="varchar", description="ACTIVE or ABOLISHED", one_of=("ACTIVE", "ABOLISHED")),
+    Column(name="abolished_at", type="timestamptz", nullable=True),
+    Column(name="source", type="varchar", description="api or snapshot", one_of=("api", "snapshot")),
+    Column(name="as_of", type="date", description="day of the list that last showed it"),
+    Column(name="created_at", type="timestamptz"),
+    Column(name="updated_at", type="timestamptz"),
+    Column(name="life", type="int4", description="+1 when a code comes back; 0: never a leaf"),
+)
+
+PLACES = (
+    Column(name="id", type="int8"),
+    Column(name="name", type="text", description="without tags and entities", pattern=r"^(?!.*</?b>)\S(?:.*\S)?$"),
+    Column(name="category", type="text", description="one to three levels, split by >"),
+    Column(name="address", type="text", description="lot-number address", pattern=TRIMMED),
+    Column(name="road_address", type="text", description="may be empty", pattern=rf"^$|{TRIMMED}"),
+    Column(name="latitude", type="numeric", description="WGS84 degrees",
+           between=(float(KOREAN_LATITUDES[0]), float(KOREAN_LATITUDES[1]))),
+    Column(name="longitude", type="numeric", description="WGS84 degrees",
+           between=(float(KOREAN_LONGITUDES[0]), float(KOREAN_LONGITUDES[1]))),
+    Column(name="phone", type="text", description="empty: the API gives none any more", pattern=r"^[\d\-+() ~,]*$"),
+    Column(name="website_url", type="text", description="the shop's own page, or empty", pattern=r"^$|^https?://\S+$"),
+    Column(name="naver_place_id", type="varchar", description="our own stable key, unique; the API gives no id",
+           pattern=NOT_BLANK),
+    Column(name="created_at", type="timestamptz"),
+    Column(name="updated_at", type="timestamptz"),
+    Column(name="source", type="varchar", description="the place source that found it", pattern=NOT_BLANK),
+    Column(name="region_type", type="varchar", one_of=REGION_TYPES),
+    Column(name="region_code", type="varchar", description="of its address, whatever query found it", nullable=True,
+           pattern=r"^(?:\d{5}|\d{10})$"),
+    Column(name="first_seen_at", type="timestamptz"),
+    Column(name="last_seen_at", type="timestamptz"),
+    Column(name="old_place_id", type="text", description="naver_place_id as the batch system before had it", nullable=True),
+)  # fmt: skip

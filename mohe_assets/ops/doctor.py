@@ -1,0 +1,303 @@
+"""What is wrong with this installation, one finding a check, each with what to do about it.
+
+Looks and changes nothing, but for two things it says: an embedded server that is down is started, as by every command, and
+one call is sent with each key. What cannot be looked at, because something before it is broken, is left out.
+"""
+
+import datetime as dt
+import difflib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from pathlib import Path
+
+import requests
+from sqlalchemy import Connection, text
+
+from mohe_assets.app import ONE_TRY, Platform, region_client
+from mohe_assets.domain.kst import KST
+from mohe_assets.errors import ApiBlocked, ApiError, DatabaseUnavailable, QuotaExhausted, SettingsError
+from mohe_assets.postgres import schema
+from mohe_assets.postgres.databases import DatabaseUrls, locate
+from mohe_assets.settings import Settings, classic_ends, load
+from mohe_assets.store.database import Database
+
+PREFIXES = ("MOHE_", "CHECKPOINT_", "BATCH_", "NAVER_", "NCP_APIGW_", "GOVT_")
+LEAST_SERVER_VERSION = 14
+LEAST_FREE_BYTES = 2 * 1024**3
+# The day's quota turns at midnight of the database's clock: seconds do not matter, minutes would.
+MOST_SKEW_SECONDS = 5.0
+CLOCK_TIMEOUT_SECONDS = 5.0
+
+
+class Level(StrEnum):
+    """`warning`: it works, and somebody should look; `error`: collecting does not work like this."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that was looked at, and what to do about it unless it is well."""
+
+    check: str
+    level: Level
+    found: str
+    advice: str = ""
+
+
+def _ok(check: str, found: str) -> Finding:
+    return Finding(check=check, level=Level.OK, found=found)
+
+
+def _warning(check: str, found: str, advice: str) -> Finding:
+    return Finding(check=check, level=Level.WARNING, found=found, advice=advice)
+
+
+def _error(check: str, found: str, advice: str) -> Finding:
+    return Finding(check=check, level=Level.ERROR, found=found, advice=advice)
+
+
+def examine(environ: Mapping[str, str], *, calls: bool = True) -> Iterator[Finding]:
+    """All findings, in the order in which one would look; without `calls` the keys are not tried."""
+    yield from _misspelt(environ)
+    try:
+        settings = load(environ)
+    except SettingsError as error:
+        yield _error("settings", str(error), "Correct that variable; nothing else is looked at before.")
+        return
+    yield _settings(settings)
+    if warning := classic_ends(dt.datetime.now(KST), settings.uses_hub):
+        yield _warning(
+            "classic API", warning, "Keys of NAVER API HUB are used as soon as both are set; nothing is collected twice."
+        )
+    yield from _folders(settings)
+    if calls:
+        yield _government_key(settings)
+    yield from _with_database(settings, calls=calls)
+
+
+def _misspelt(environ: Mapping[str, str]) -> Iterator[Finding]:
+    known = {name.upper() for name in Settings.model_fields}
+    for name in sorted(environ):
+        if name.startswith(PREFIXES) and name not in known:
+            meant = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            if meant:
+                yield _warning("settings", f"{name} is set, and is no setting.", f"Did you mean {meant[0]}?")
+
+
+def _settings(settings: Settings) -> Finding:
+    try:
+        settings.require_collection_keys()
+    except SettingsError as error:
+        return _error("settings", str(error), "Set it, in the environment or in .env for containers.")
+    kind = "NAVER API HUB" if settings.uses_hub else "classic local search"
+    host = settings.mohe_naver_hub_url if settings.uses_hub else settings.mohe_naver_api_url
+    return _ok(
+        "settings",
+        f"{kind} at {host}, {settings.calls_per_second:g} calls a second, {settings.mohe_daily_quota:,} a day, "
+        f"{len(settings.mohe_search_keywords)} keywords",
+    )
+
+
+def _folders(settings: Settings) -> Iterator[Finding]:
+    for name, folder in (("MOHE_HOME", settings.home), ("MOHE_CATALOG_DIR", settings.catalog_folder)):
+        there = _existing(folder)
+        if not _writable(there):
+            yield _error(name, f"{folder} cannot be written to by this user.", f"Give the user the folder, or set {name}.")
+            continue
+        free = shutil.disk_usage(there).free
+        said = f"{folder}, {free / 1024**3:.1f} GiB free"
+        if free < LEAST_FREE_BYTES:
+            yield _warning(name, said, "A national collection with its answers takes about that much: make room.")
+        else:
+            yield _ok(name, said)
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _government_key(settings: Settings) -> Finding:
+    check = "GOVT_API_KEY"
+    if settings.govt_api_key is None:
+        return _error(check, "not set", "Get one for 행정안전부_행정표준코드_법정동코드 on data.go.kr.")
+    return _tried(check, lambda: _count_rows(settings))
+
+
+def _count_rows(settings: Settings) -> str:
+    rows = region_client(settings, retry=ONE_TRY).count_rows()
+    return f"accepted by {settings.mohe_government_api_url}; the list has {rows:,} rows"
+
+
+def _place_keys(platform: Platform) -> Finding:
+    settings = platform.settings
+    check = "NCP_APIGW_API_KEY" if settings.uses_hub else "NAVER_CLIENT_ID"
+    if not settings.uses_hub and settings.naver_client_id is None:
+        return _error(check, "no keys for the search API are set", "Set NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY.")
+
+    def call() -> str:
+        platform.try_place_keys()
+        return f"accepted by {settings.mohe_naver_hub_url if settings.uses_hub else settings.mohe_naver_api_url}"
+
+    return _tried(check, call)
+
+
+def _tried(check: str, call: Callable[[], str]) -> Finding:
+    try:
+        return _ok(check, call())
+    except QuotaExhausted as error:
+        until = f" until {error.reset_at.astimezone(KST):%m-%d %H:%M KST}" if error.reset_at else ""
+        return _warning(check, f"no call is left{until}: {error}", "Nothing to do: collection goes on by itself after the reset.")
+    except ApiBlocked as error:
+        return _error(check, str(error), "Correct the keys; if they are right, `mohe unblock` lets them be tried again.")
+    except SettingsError as error:
+        return _error(check, str(error), "Copy the key again.")
+    except ApiError as error:
+        return _error(
+            check, str(error), "The API, or the way to it, is not well: regions that fail for it are tried again later."
+        )
+
+
+def _with_database(settings: Settings, *, calls: bool) -> Iterator[Finding]:
+    urls = locate(settings)
+    try:
+        if urls.embedded is not None:
+            yield _embedded(urls)
+        database = Database.connect(urls.data)
+        try:
+            yield from _server(database)
+            yield from _dagster_database(urls)
+            yield from _clocks(settings, database)
+            revision = _schema(database)
+            yield revision
+        finally:
+            database.close()
+    except DatabaseUnavailable as error:
+        yield _error("database", str(error), _advice(urls))
+        return
+    if revision.level is Level.ERROR:
+        return
+    with Platform.open(settings) as platform:
+        yield _regions(platform)
+        if calls:
+            yield _place_keys(platform)
+        yield _runs(platform)
+
+
+def _advice(urls: DatabaseUrls) -> str:
+    if urls.embedded is not None:
+        return f"Read {urls.embedded.data / 'server.log'}; `mohe db start` tries again."
+    return "Check that the server runs, and the host, user, password and database in MOHE_DATABASE_URL."
+
+
+def _embedded(urls: DatabaseUrls) -> Finding:
+    server = urls.embedded
+    if server is None:
+        raise AssertionError("asked for a server that is not ours")
+    if server.running:
+        return _ok("embedded server", f"runs in {server.data}")
+    server.start()
+    return _ok("embedded server", f"was not running, and was started in {server.data}")
+
+
+def _server(database: Database) -> Iterator[Finding]:
+    def read(connection: Connection) -> tuple[int, str, str]:
+        row = connection.execute(text(
+            "SELECT current_setting('server_version_num')::int / 10000, current_setting('server_version'),"
+            " pg_size_pretty(pg_database_size(current_database()))"
+        )).one()  # fmt: skip
+        return int(row[0]), str(row[1]), str(row[2])
+
+    database.check()
+    major, version, size = database.transact(read)
+    said = f"{database.where}: PostgreSQL {version}, {size}"
+    if major < LEAST_SERVER_VERSION:
+        yield _error("database", said, f"PostgreSQL {LEAST_SERVER_VERSION} or newer is needed.")
+    else:
+        yield _ok("database", said)
+
+
+def _dagster_database(urls: DatabaseUrls) -> Iterator[Finding]:
+    database = Database.connect(urls.dagster)
+    try:
+        database.check()
+        yield _ok("Dagster's database", database.where)
+    except DatabaseUnavailable as error:
+        yield _error("Dagster's database", str(error), "`mohe db migrate` makes it; or set MOHE_DAGSTER_DATABASE_URL.")
+    finally:
+        database.close()
+
+
+def _clocks(settings: Settings, database: Database) -> Iterator[Finding]:
+    """The database's clock decides leases and the day's quota, so it is what the others are compared with."""
+    before = dt.datetime.now(dt.UTC)
+    told = database.transact(lambda connection: connection.execute(text("SELECT clock_timestamp()")).scalar_one())
+    after = dt.datetime.now(dt.UTC)
+    # Within the time the question took nobody can tell.
+    ahead = (told - (before + (after - before) / 2)).total_seconds()
+    yield _skew("clock of the database", ahead, "this machine's", (after - before).total_seconds())
+    host = settings.mohe_naver_hub_url if settings.uses_hub else settings.mohe_naver_api_url
+    if (theirs := _clock_of(host)) is not None:
+        yield _skew("clock of the search API", theirs - ahead, "the database's", 1.0)
+
+
+def _skew(check: str, ahead: float, other: str, uncertain: float) -> Finding:
+    said = f"{abs(ahead):.1f} s {'ahead of' if ahead >= 0 else 'behind'} {other}"
+    if abs(ahead) > MOST_SKEW_SECONDS + uncertain:
+        return _warning(check, said, "Set the clocks by NTP: the day's calls begin anew at midnight by the database's clock.")
+    return _ok(check, said)
+
+
+def _clock_of(base_url: str) -> float | None:
+    """Seconds the server's clock is ahead of ours, by the Date of an answer without keys; None if it has none to give."""
+    try:
+        answer = requests.head(base_url, timeout=CLOCK_TIMEOUT_SECONDS, allow_redirects=False)
+        moment = parsedate_to_datetime(answer.headers["Date"])
+    except (requests.RequestException, KeyError, ValueError):
+        return None
+    # A date has whole seconds, rounded down.
+    return (moment - dt.datetime.now(dt.UTC)).total_seconds() + 0.5
+
+
+def _schema(database: Database) -> Finding:
+    try:
+        schema.require_current(database)
+    except DatabaseUnavailable as error:
+        return _error("schema", str(error), "Run `mohe db migrate`.")
+    return _ok("schema", f"at revision {schema.head_revision()}, as needed")
+
+
+def _regions(platform: Platform) -> Finding:
+    last, progress = platform.regions.last_refresh(), platform.checkpoints.progress()
+    if last is None:
+        return _ok("regions", "none yet; the first run, or `mohe up`, downloads the list")
+    said = f"{progress.total:,}, by the list of {last.as_of} from {'the API' if last.source == 'api' else 'the bundled snapshot'}"
+    if last.source != "api":
+        return _warning("regions", said, "The list could not be downloaded: run refresh_regions when data.go.kr answers.")
+    if progress.given_up:
+        return _warning("regions", f"{said}; {progress.given_up:,} FAILED for good", "See `mohe status`, then `mohe retry`.")
+    return _ok("regions", said)
+
+
+def _runs(platform: Platform) -> Finding:
+    runs = platform.overview().runs
+    silent = [run.execution_id[:8] for run in runs if run.life == "silent"]
+    alive = sum(run.life == "alive" for run in runs)
+    if silent:
+        return _warning(
+            "runs", f"not heard of for longer than MOHE_LEASE_SECONDS: {', '.join(silent)}",
+            "The sensor or the next run takes their regions back; `mohe release` does so now.",
+        )  # fmt: skip
+    return _ok("runs", f"{alive} alive")

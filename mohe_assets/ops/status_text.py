@@ -1,0 +1,44 @@
+"""What `mohe status`, `mohe plan` and the report say alike: moments, what is left to do, and the API's day."""
+
+import datetime as dt
+from collections.abc import Callable
+
+from mohe_assets.domain.forecast import NEVER, Forecast
+from mohe_assets.domain.kst import KST
+from mohe_assets.store.api_state import ApiState
+
+
+def kst(moment: dt.datetime) -> str:
+    """A moment for people, to the minute."""
+    return f"{moment.astimezone(KST):%Y-%m-%d %H:%M} KST"
+
+
+def done_when(found: Forecast) -> str:
+    """`done`, `never`, or when."""
+    if not found.calls:
+        return "done"
+    return "never" if found.done_at == NEVER else kst(found.done_at)
+
+
+def what_is_left(found: Forecast) -> str:
+    """Calls, days, and when they are made at the earliest."""
+    if not found.calls:
+        return "done"
+    days = f"{found.days} day{'s' * (found.days != 1)}"
+    if found.done_at == NEVER:
+        return f"{found.calls:,} calls left on {days}, done never"
+    return f"{found.calls:,} calls left on {days}, done {kst(found.done_at)} at the earliest"
+
+
+def the_apis_day(state: ApiState | None, *, quote: Callable[[str], str]) -> str:
+    """Calls used, and whether any may be made now. `quote` makes a foreign sentence harmless where this is shown."""
+    if state is None:
+        return "no keys are set (NAVER_CLIENT_ID and NAVER_CLIENT_SECRET)"
+    used = f"{state.used_today:,} of {state.daily_quota:,} calls used today"
+    if state.monthly_quota is not None:
+        used += f", {state.used_this_month:,} of {state.monthly_quota:,} this month"
+    if state.blocked_why:
+        return f"{used}; BLOCKED: {quote(state.blocked_why)}; put it right, or `mohe unblock`"
+    if state.closed_until:
+        return f"{used}; closed until {kst(state.closed_until)}: {quote(state.closed_why or '')}"
+    return f"{used}; open, resets {kst(state.resets_at)}"

@@ -1,0 +1,129 @@
+"""Which databases the settings mean, and making them usable. Nothing is opened or started when imported."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from mohe_assets.errors import DatabaseUnavailable, NotPermitted
+from mohe_assets.postgres import schema
+from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
+from mohe_assets.settings import Settings
+from mohe_assets.store.database import LOSS_NOTICED, Database
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatabaseUrls:
+    """Where the data and Dagster's own storage are, and the embedded server if they are in it."""
+
+    data: str
+    dagster: str
+    embedded: EmbeddedServer | None
+
+
+def locate(settings: Settings) -> DatabaseUrls:
+    """The databases the settings mean. Nothing is started."""
+    embedded = EmbeddedServer(home=settings.home)
+    named = settings.mohe_database_url.get_secret_value() if settings.mohe_database_url else None
+    dagster = settings.mohe_dagster_database_url.get_secret_value() if settings.mohe_dagster_database_url else None
+    # `mohe env` exports the embedded server's own URL: naming it is still meaning it.
+    if named is None or named == _plain(embedded.url(DATA_DATABASE)):
+        own = embedded.url(DAGSTER_DATABASE)
+        return DatabaseUrls(data=embedded.url(DATA_DATABASE), dagster=dagster or own, embedded=embedded)
+    sibling = make_url(named).set(database=DAGSTER_DATABASE).render_as_string(hide_password=False)
+    return DatabaseUrls(data=named, dagster=_noticing_loss(dagster or sibling), embedded=None)
+
+
+def _noticing_loss(url: str) -> str:
+    """Dagster connects with what its URL says and nothing else: a run cut off from it would wait for a quarter of an hour.
+
+    What the URL says itself stays; a unix socket has nothing to lose.
+    """
+    there = make_url(url)
+    host = there.host or str(there.query.get("host", ""))
+    if not host or host.startswith("/"):
+        return url
+    options = {name: str(value) for name, value in LOSS_NOTICED.items()}
+    return there.set(query={**options, **there.query}).render_as_string(hide_password=False)
+
+
+def _plain(url: str) -> str:
+    return make_url(url).render_as_string(hide_password=False)
+
+
+def prepare(settings: Settings) -> DatabaseUrls:
+    """Makes both databases usable: embedded server running, Dagster's database there, schema current."""
+    urls = locate(settings)
+    if urls.embedded is not None:
+        urls.embedded.start()
+    else:
+        _ensure_database(urls.dagster, beside=urls.data)
+    database = Database.connect(urls.data)
+    try:
+        database.check()
+        schema.migrate(database)
+    finally:
+        database.close()
+    return urls
+
+
+def ready(settings: Settings) -> DatabaseUrls:
+    """The databases, checked: for processes that may run many times over, with a role that may not migrate."""
+    urls = locate(settings)
+    database = Database.connect(urls.data)
+    try:
+        require_current(database, settings, urls)
+    finally:
+        database.close()
+    return urls
+
+
+def require_current(database: Database, settings: Settings, urls: DatabaseUrls) -> None:
+    """A server of a person's own is left as it is, with a sentence what to do; the embedded one is made ready."""
+    try:
+        schema.require_current(database)
+    except DatabaseUnavailable:
+        if urls.embedded is None:
+            raise
+    else:
+        return
+    prepare(settings)
+    schema.require_current(database)
+
+
+def _execute(statement: str, connection: Connection) -> None:
+    connection.execute(text(statement))
+
+
+def _ensure_database(url: str, *, beside: str) -> None:
+    wanted = Database.connect(url)
+    try:
+        with wanted.engine.connect():
+            return
+    except OperationalError as error:
+        missing = "does not exist" in str(error.orig)
+    finally:
+        wanted.close()
+    name = make_url(url).database
+    there = Database.connect(beside)
+    try:
+        there.check()
+        if not missing:
+            Database.connect(url).check()
+        quoted = there.engine.dialect.identifier_preparer.quote(name or "")
+        for statement in (f"CREATE DATABASE {quoted}", f"ALTER DATABASE {quoted} SET timezone TO 'UTC'"):
+            # UTC, because Dagster writes its runs' times as the session's local ones and reads them as UTC.
+            there.transact(partial(_execute, statement), autocommit=True)
+    except (ProgrammingError, NotPermitted) as error:
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[0].rstrip(".")
+        message = (
+            f"Dagster's database {name!r} is missing and cannot be created ({reason}); "
+            "create it, or set MOHE_DAGSTER_DATABASE_URL."
+        )
+    else:
+        return
+    finally:
+        there.close()
+    raise DatabaseUnavailable(message)

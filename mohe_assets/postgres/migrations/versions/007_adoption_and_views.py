@@ -1,0 +1,16 @@
+"""Applies sql/007_adoption_and_views.sql, and gives the batch system's places our keys."""
+
+from alembic import op
+
+from mohe_assets.postgres.legacy_places import adopt_places
+from mohe_assets.postgres.migrations.plain_sql import apply
+
+revision = "007"
+down_revision = "006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    apply("007_adoption_and_views")
+    adopt_places(op.get_bind())

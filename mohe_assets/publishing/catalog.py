@@ -1,0 +1,199 @@
+"""The nationwide files of places: Parquet, CSV and GeoJSON with the same rows in the same order.
+
+`COLUMNS` is the contract that docs/place_catalog.md explains.
+"""
+
+import csv
+import datetime as dt
+import io
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mohe_assets.domain.columns import Column
+from mohe_assets.publishing.atomic_files import locked, replacing
+from mohe_assets.store.database import Database
+from mohe_assets.store.reads.places import Batches, PlacesDigest, read_digest, read_places
+
+MANIFEST = "catalog.json"
+# Part of the manifest: a change of columns or formats rebuilds the files of unchanged places.
+CONTRACT = 1
+CATEGORY_LEVELS = 3
+
+Place = Mapping[str, Any]
+
+
+COLUMNS = (
+    Column(name="naver_place_id", type="string", description="our own stable key, unique; the files are in its order"),
+    Column(name="name", type="string", description="without tags and entities"),
+    Column(name="category", type="string", description="one to three levels, split by >"),
+    Column(name="category_1", type="string", description="first level of the category"),
+    Column(name="category_2", type="string", nullable=True, description="second level"),
+    Column(name="category_3", type="string", nullable=True, description="third level"),
+    Column(name="address", type="string", description="lot-number address"),
+    Column(name="road_address", type="string", description="may be empty"),
+    Column(name="latitude", type="double", description="WGS84 degrees"),
+    Column(name="longitude", type="double", description="WGS84 degrees"),
+    Column(name="phone", type="string", description="empty: the API gives none any more"),
+    Column(name="website_url", type="string", description="the place's own page, or empty"),
+    Column(
+        name="region_code",
+        type="string",
+        nullable=True,
+        description="of the address, whatever query found it; null: no known region",
+    ),
+    Column(name="region_name", type="string", nullable=True, description="full name, such as 경기도 수원시 장안구"),
+    Column(name="sido_name", type="string", nullable=True, description="province of the region"),
+    Column(name="first_seen_at", type="timestamp", description="UTC"),
+    Column(name="last_seen_at", type="timestamp", description="UTC"),
+)
+NAMES = tuple(column.name for column in COLUMNS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Catalog:
+    """The files as they are now; `rebuilt` is false if they were already those of these places."""
+
+    folder: Path
+    rebuilt: bool
+    places: int
+    built_at: dt.datetime
+    file_bytes: dict[str, int]
+
+
+def build_catalog(database: Database, folder: Path, *, now: dt.datetime) -> Catalog:
+    """Writes the files anew if the places have changed since, else leaves them. `now` is aware."""
+    with locked(folder):
+        current = _current(folder, read_digest(database))
+        return current or read_places(database, partial(_write, folder, now))
+
+
+def _current(folder: Path, digest: PlacesDigest) -> Catalog | None:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        kept = (manifest["contract"], manifest["digest"]) == (CONTRACT, digest.digest)
+        sizes = {name: (folder / name).stat().st_size for name in WRITERS}
+        if not kept or sizes != manifest["file_bytes"]:
+            return None
+        built_at = dt.datetime.fromisoformat(manifest["built_at"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        # Whatever is wrong with a manifest or a file, new ones are right.
+        return None
+    return Catalog(folder=folder, rebuilt=False, places=digest.places, built_at=built_at, file_bytes=sizes)
+
+
+def _write(folder: Path, now: dt.datetime, digest: PlacesDigest, batches: Batches) -> Catalog:
+    with replacing(folder, (*WRITERS, MANIFEST)) as files:
+        _write_places(files, batches)
+        sizes = {name: files[name].tell() for name in WRITERS}
+        manifest = {
+            "contract": CONTRACT,
+            "built_at": _iso(now),
+            "places": digest.places,
+            "last_change": _iso(digest.last_change) if digest.last_change else None,
+            "digest": digest.digest,
+            "file_bytes": sizes,
+        }
+        files[MANIFEST].write(json.dumps(manifest, indent=2).encode() + b"\n")
+    return Catalog(folder=folder, rebuilt=True, places=digest.places, built_at=now, file_bytes=sizes)
+
+
+def _write_places(files: Mapping[str, BinaryIO], batches: Batches) -> None:
+    with ExitStack() as opened:
+        writers = [opened.enter_context(closing(kind(files[name]))) for name, kind in WRITERS.items()]
+        for batch in batches:
+            places = [published(row) for row in batch]
+            for writer in writers:
+                writer.write(places)
+
+
+def published(row: Mapping[str, Any]) -> Place:
+    """A stored place as the files have it: the category's levels apart, times in UTC, the columns in order."""
+    levels = [level.strip() for level in row["category"].split(">", CATEGORY_LEVELS - 1)]
+    levels += [None] * (CATEGORY_LEVELS - len(levels))
+    seen = {name: row[name].astimezone(dt.UTC) for name in ("first_seen_at", "last_seen_at")}
+    place = {**row, **{f"category_{number}": level for number, level in enumerate(levels, 1)}, **seen}
+    return {name: place[name] for name in NAMES}
+
+
+def _iso(moment: dt.datetime) -> str:
+    return moment.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _plain(place: Place) -> dict[str, Any]:
+    """With times as text, for formats that have none."""
+    return {name: _iso(value) if isinstance(value, dt.datetime) else value for name, value in place.items()}
+
+
+class ParquetWriter:
+    """One row group per batch."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        # Not at the top: it costs a third of a second, and every run and code server imports the definitions.
+        import pyarrow as pa  # noqa: PLC0415 - see above
+        from pyarrow import parquet  # noqa: PLC0415 - see above
+
+        kinds = {"string": pa.string(), "double": pa.float64(), "timestamp": pa.timestamp("us", tz="UTC")}
+        fields = [
+            pa.field(column.name, kinds[column.type], nullable=column.nullable, metadata={"description": column.description})
+            for column in COLUMNS
+        ]
+        self._schema = pa.schema(fields)
+        self._table = pa.Table.from_pylist
+        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
+
+    def write(self, places: Sequence[Place]) -> None:
+        self._writer.write_table(self._table(places, schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class CsvWriter:
+    """With a header, and with the mark without which Excel takes Korean for something else."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        self._rows = csv.DictWriter(self._text, NAMES)
+        self._rows.writeheader()
+
+    def write(self, places: Sequence[Place]) -> None:
+        self._rows.writerows(map(_plain, places))
+
+    def close(self) -> None:
+        self._text.detach()
+
+
+class GeoJsonWriter:
+    """A FeatureCollection of points (RFC 7946), one feature a line."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._file.write(b'{"type":"FeatureCollection","features":[')
+        self._separator = b"\n"
+
+    def write(self, places: Sequence[Place]) -> None:
+        for place in places:
+            self._file.write(self._separator + _feature(place).encode())
+            self._separator = b",\n"
+
+    def close(self) -> None:
+        self._file.write(b"\n]}\n")
+
+
+def _feature(place: Place) -> str:
+    properties = _plain(place)
+    point = [properties.pop("longitude"), properties.pop("latitude")]
+    feature = {"type": "Feature", "geometry": {"type": "Point", "coordinates": point}, "properties": properties}
+    return json.dumps(feature, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+WRITERS: dict[str, type[ParquetWriter | CsvWriter | GeoJsonWriter]] = {
+    "places.parquet": ParquetWriter,
+    "places.csv": CsvWriter,
+    "places.geojson": GeoJsonWriter,
+}

@@ -1,0 +1,150 @@
+"""The collection report: where the collection stands, as markdown with a picture."""
+
+import base64
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mohe_assets.app import Platform
+from mohe_assets.domain.forecast import Left, all_left
+from mohe_assets.ops.status_text import kst, the_apis_day, what_is_left
+from mohe_assets.publishing.atomic_files import locked, replacing
+from mohe_assets.publishing.report_chart import STATUSES, draw
+from mohe_assets.store.api_state import ApiState
+from mohe_assets.store.reads.report import RegionRow, TimelineRow, read_regions, read_timeline
+
+REPORT = "report.md"
+PICTURE = "report.png"
+# An event is one row of Dagster's storage and one answer to the browser: neither may grow with the trouble.
+FAILED_SHOWN = 40
+REASON_LENGTH = 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """What the report says. `api` is None while no keys are set."""
+
+    at: dt.datetime
+    regions: Sequence[RegionRow]
+    timeline: Sequence[TimelineRow]
+    places: int
+    api: ApiState | None
+    left: Left
+
+    @property
+    def failed(self) -> list[RegionRow]:
+        return [region for region in self.regions if region.status == "FAILED"]
+
+    @property
+    def calls(self) -> int:
+        return sum(row.calls for row in self.timeline)
+
+    def count(self, status: str) -> int:
+        return sum(region.status == status for region in self.regions)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """The report as written; `markdown` has the picture inside of it, the file beside it."""
+
+    folder: Path
+    standing: Standing
+    markdown: str
+    picture: bytes
+
+
+def build_report(platform: Platform, *, now: dt.datetime) -> Report:
+    """Writes report.md and report.png into the catalog's folder. `now` is aware."""
+    standing = read_standing(platform, now=now)
+    folder = platform.settings.catalog_folder
+    picture = draw(standing.regions, standing.timeline, at=now)
+    with locked(folder), replacing(folder, (PICTURE, REPORT)) as files:
+        files[PICTURE].write(picture)
+        files[REPORT].write(markdown(standing, picture=PICTURE).encode())
+    inline = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    return Report(folder=folder, standing=standing, markdown=markdown(standing, picture=inline), picture=picture)
+
+
+def read_standing(platform: Platform, *, now: dt.datetime) -> Standing:
+    """Everything the report needs, from the database."""
+    settings = platform.settings
+    scope = (platform.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
+    regions = read_regions(*scope)
+    left, state = platform.work_left(), platform.api_state()
+    return Standing(
+        at=now,
+        regions=regions,
+        timeline=read_timeline(*scope),
+        places=sum(region.places for region in regions),
+        api=state,
+        left=all_left(left.base, left.depth, platform.allowance(state), now=now),
+    )
+
+
+def markdown(standing: Standing, *, picture: str) -> str:
+    """The report; `picture` is what the image links to."""
+    parts = [
+        f"# Collection report\n\n{kst(standing.at)}",
+        _summary(standing),
+        f"![Regions by status and places; places and calls over time]({picture})",
+        _failures(standing.failed),
+        f"## Provinces\n\n{_provinces(standing.regions)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(standing: Standing) -> str:
+    counts = ", ".join(f"{standing.count(status):,} {status}" for status in STATUSES)
+    return "\n".join([
+        f"- **Regions**: {len(standing.regions):,}, of them {counts}",
+        f"- **Places**: {standing.places:,} in these regions, for {standing.calls:,} calls",
+        f"- **API**: {the_apis_day(standing.api, quote=_cell)}",
+        f"- **Base plan of every region**: {what_is_left(standing.left.base_plan)}",
+        f"- **And refinement, at most**: {what_is_left(standing.left.with_refinement)}",
+    ])  # fmt: skip
+
+
+def _failures(failed: Sequence[RegionRow]) -> str:
+    if not failed:
+        return "## Failed regions\n\nNone."
+    lines = [
+        (one.region_name, one.failure_kind, str(one.failures), _next_try(one), _cell(one.error_message))
+        for one in failed[:FAILED_SHOWN]
+    ]
+    table = _table(("region", "kind", "failures", "next try", "reason"), lines)
+    rest = len(failed) - FAILED_SHOWN
+    more = f"\n\n… and {rest:,} more: `mohe status`, or `batch_checkpoint` where status is FAILED." if rest > 0 else ""
+    return f"## Failed regions ({len(failed):,})\n\n{table}{more}"
+
+
+def _next_try(region: RegionRow) -> str:
+    return kst(region.retry_at) if region.retry_at else "when asked: `mohe retry`"
+
+
+def _provinces(regions: Sequence[RegionRow]) -> str:
+    names = {region.sido_name for region in regions}
+    grouped = {name: [region for region in regions if region.sido_name == name] for name in names}
+    ranked = sorted(grouped.items(), key=lambda item: (-_places(item[1]), item[0]))
+    lines = [
+        (name, *(str(sum(one.status == status for one in group)) for status in STATUSES), f"{_places(group):,}")
+        for name, group in ranked
+    ]
+    totals = (str(sum(one.status == status for one in regions)) for status in STATUSES)
+    return _table(("sido", *STATUSES, "places"), [*lines, ("**all**", *totals, f"{_places(regions):,}")])
+
+
+def _places(regions: Iterable[RegionRow]) -> int:
+    return sum(region.places for region in regions)
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rule = ["---"] * len(head)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+
+
+def _cell(text: str) -> str:
+    """Foreign text as it is, whatever it holds, in one line of a table."""
+    line = " ".join(text.split())
+    short = line if len(line) <= REASON_LENGTH else f"{line[:REASON_LENGTH]}…"
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|!#" else letter for letter in short)

@@ -1,0 +1,186 @@
+"""Questions about the whole collection, for people: reads only, a bounded number of rows."""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Connection
+
+from mohe_assets.sources.naver_local.search_plan import Search, plan_digest
+from mohe_assets.store.database import Database, rows
+
+# Searches and calls from the checkpoints, which derive them from the ledger with every search: the ledger has answers in it,
+# and reading a million rows of it takes longer than anybody watches.
+COUNTS = """
+SELECT (SELECT count(*) FROM places WHERE region_type = :type) AS places,
+       coalesce(sum(searches_done), 0)::bigint AS searches, coalesce(sum(calls_used), 0)::bigint AS calls
+  FROM batch_checkpoint WHERE batch_name = :batch AND region_type = :type
+"""
+FAILURES = """
+SELECT region_code, region_name, coalesce(failure_kind, '') AS failure_kind, failures, retry_at,
+       coalesce(error_message, '') AS error_message
+  FROM batch_checkpoint WHERE batch_name = :batch AND region_type = :type AND status = 'FAILED'
+ ORDER BY updated_at DESC LIMIT 20
+"""
+# The latest, and every one that is not over, however old.
+RUNS = """
+SELECT execution_id, status, start_time, end_time, heartbeat_at, total_regions, completed_regions, failed_regions, note,
+       CASE WHEN status <> 'RUNNING' THEN 'ended'
+            WHEN heartbeat_at >= now() - make_interval(secs => :lease_seconds) THEN 'alive' ELSE 'silent' END AS life
+  FROM batch_execution_metadata
+ WHERE batch_name = :batch AND (status = 'RUNNING' OR id IN (
+        SELECT id FROM batch_execution_metadata WHERE batch_name = :batch ORDER BY start_time DESC LIMIT 5))
+ ORDER BY start_time DESC LIMIT 50
+"""
+# Over a minute, or since the first of the runs under way began, if that is less.
+RATE = """
+WITH span AS (
+    SELECT greatest(now() - interval '1 minute', coalesce(min(start_time), '-infinity')) AS since
+      FROM batch_execution_metadata WHERE batch_name = :batch AND status = 'RUNNING'
+)
+SELECT calls, seconds, calls / greatest(1, seconds) AS calls_per_second,
+       (SELECT max(answered_at) FROM search_query) AS last_answer_at
+  FROM (SELECT coalesce(sum(q.calls), 0)::int AS calls, extract(epoch FROM now() - span.since)::float AS seconds
+          FROM span
+          LEFT JOIN search_query q ON q.answered_at > span.since AND q.answered_at > now() - interval '1 minute'  -- for its index
+                AND q.batch_name = :batch AND q.region_type = :type
+         GROUP BY span.since) answered
+"""
+BY_SIDO = """
+SELECT r.sido_name, count(*) AS regions, count(*) FILTER (WHERE c.status = 'COMPLETED') AS completed,
+       coalesce(sum(p.places), 0)::bigint AS places
+  FROM batch_checkpoint c
+  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
+  LEFT JOIN (SELECT region_type, region_code, count(*) AS places FROM places GROUP BY 1, 2) p
+         ON p.region_type = c.region_type AND p.region_code = c.region_code
+ WHERE c.batch_name = :batch AND c.region_type = :type
+ GROUP BY r.sido_name ORDER BY places DESC, r.sido_name
+"""
+
+
+# What completed regions have in their ledger does not matter, unless it was for another plan; those of the batch system
+# have no plan and no ledger. The ledger is read for the others alone, and for those that have anything in it.
+WORK_LEFT = """
+WITH regions AS (
+    SELECT c.region_code, c.round, c.calls_used, c.status = 'COMPLETED' AND c.plan IS NULL AS legacy,
+           (c.status = 'COMPLETED' OR c.refining) AND coalesce(c.plan, :plan) = :plan AS finished,
+           c.searches_done > c.refinements AS begun
+      FROM batch_checkpoint c
+      JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
+     WHERE c.batch_name = :batch AND c.region_type = :type
+), done AS (
+    SELECT q.region_code, count(*) AS searches
+      FROM regions
+      JOIN search_query q ON (q.batch_name, q.region_type, q.region_code, q.round)
+                             = (:batch, :type, regions.region_code, regions.round)
+     WHERE regions.begun AND NOT regions.finished
+       AND q.stage = 'base' AND q.status <> 'FAILED' AND q.keyword = ANY(CAST(:words AS text[]))
+     GROUP BY q.region_code
+)
+SELECT count(*) AS regions,
+       coalesce(sum(greatest(:keywords - coalesce(done.searches, 0), 0)) FILTER (WHERE NOT finished), 0)::int AS base,
+       coalesce(sum(greatest(:calls_per_region - greatest(calls_used, :keywords), 0)) FILTER (WHERE NOT legacy), 0)::int AS depth
+  FROM regions LEFT JOIN done USING (region_code)
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkLeft:
+    """Searches the base plan still needs, and the most that refinement may add to it, over `regions` regions."""
+
+    regions: int
+    base: int
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedRegion:
+    """A FAILED region; `retry_at` None means that only a person tries it again."""
+
+    region_code: str
+    region_name: str
+    failure_kind: str
+    failures: int
+    retry_at: dt.datetime | None
+    error_message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRow:
+    """A run as batch_execution_metadata has it; `life` says whether a RUNNING one was heard of within its lease."""
+
+    execution_id: str
+    status: str
+    start_time: dt.datetime
+    end_time: dt.datetime | None
+    heartbeat_at: dt.datetime | None
+    total_regions: int
+    completed_regions: int
+    failed_regions: int
+    note: str | None
+    life: Literal["alive", "silent", "ended"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rate:
+    """Calls answered in the last `seconds`, a minute at most, and when the last answer of all came."""
+
+    calls: int
+    seconds: float
+    calls_per_second: float
+    last_answer_at: dt.datetime | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overview:
+    """Places in all; searches and calls of the regions' present rounds; how fast it goes; the latest failed regions (20 at
+    most), and runs: the latest five, and all that are not over (50 at most).
+    """
+
+    places: int
+    searches: int
+    calls: int
+    rate: Rate
+    failures: tuple[FailedRegion, ...]
+    runs: tuple[RunRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SidoRow:
+    """One province: its regions and the places whose address is in them."""
+
+    sido_name: str
+    regions: int
+    completed: int
+    places: int
+
+
+def read_overview(database: Database, batch_name: str, region_type: str, *, lease_seconds: float) -> Overview:
+    """One consistent look."""
+    scope = {"batch": batch_name, "type": region_type}
+
+    def work(connection: Connection) -> Overview:
+        return Overview(
+            **rows(connection, COUNTS, **scope)[0],
+            rate=Rate(**rows(connection, RATE, **scope)[0]),
+            failures=tuple(FailedRegion(**row) for row in rows(connection, FAILURES, **scope)),
+            runs=tuple(RunRow(**row) for row in rows(connection, RUNS, batch=batch_name, lease_seconds=lease_seconds)),
+        )
+
+    return database.transact(work)
+
+
+def work_left(database: Database, batch_name: str, region_type: str, plan: Sequence[Search], calls_per_region: int) -> WorkLeft:
+    """What the plan of any one region, taken for all of them, leaves to do."""
+    values = {
+        "batch": batch_name, "type": region_type, "keywords": len(plan), "words": [search.keyword for search in plan],
+        "plan": plan_digest(plan), "calls_per_region": calls_per_region,
+    }  # fmt: skip
+    return WorkLeft(**database.transact(lambda connection: rows(connection, WORK_LEFT, **values))[0])
+
+
+def by_sido(database: Database, batch_name: str, region_type: str) -> list[SidoRow]:
+    """Provinces by number of places."""
+    scope = {"batch": batch_name, "type": region_type}
+    return [SidoRow(**row) for row in database.transact(lambda connection: rows(connection, BY_SIDO, **scope))]

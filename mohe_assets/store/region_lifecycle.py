@@ -1,0 +1,166 @@
+"""What becomes of places, checkpoints and names when regions are abolished, and the index that reads addresses.
+
+Everything here but `index` belongs into the transaction that takes the list over. Lock order of that transaction: the
+list lock (exclusive; a search that is being stored holds it shared), region and legal_dong, places by key, batch_checkpoint.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from mohe_assets.domain.attribution import RegionIndex
+from mohe_assets.domain.regions import Region
+from mohe_assets.domain.succession import DongSet, Succession
+from mohe_assets.store.database import Database, rows, statement
+from mohe_assets.store.regions import dongs_of
+
+# Searches are stored under the list as it is: storing (sql/009_searches_together.sql) takes this lock shared, taking a list over
+# takes it alone. So no place is written under a code that is being abolished, and the two cannot deadlock, since it is the
+# first of both.
+LIST_LOCK = 7_310_511_681
+CHANGE_LIST = f"SELECT pg_advisory_xact_lock({LIST_LOCK})"
+
+LEAVES = """
+SELECT r.region_code, r.region_name, r.sido_name, array_agg(d.dong_name) FILTER (WHERE d.dong_name IS NOT NULL) AS dongs
+  FROM region r LEFT JOIN legal_dong d ON (d.region_type, d.region_code, d.status) = (r.region_type, r.region_code, 'ACTIVE')
+ WHERE r.region_type = :type AND r.status = 'ACTIVE' AND r.is_leaf GROUP BY 1, 2, 3 ORDER BY 1
+"""
+ACTIVE = """
+SELECT region_code, region_name, sido_name, sigungu_name, parent_code, is_leaf
+  FROM region WHERE region_type = :type AND status = 'ACTIVE' ORDER BY region_code
+"""
+SUCCESSIONS = """
+SELECT old_code, old_name, new_code, new_name, shared_dongs, share_of_old, share_of_new
+  FROM region_succession WHERE region_type = :type ORDER BY old_code, new_code
+"""
+WRITE_SUCCESSION = """
+INSERT INTO region_succession (region_type, old_code, old_name, new_code, new_name, shared_dongs, share_of_old, share_of_new,
+                               as_of)
+VALUES (:type, :old_code, :old_name, :new_code, :new_name, :shared_dongs, :share_of_old, :share_of_new, :as_of)
+ON CONFLICT (region_type, old_code, old_name, new_code) DO UPDATE
+   SET new_name = excluded.new_name, shared_dongs = excluded.shared_dongs, share_of_old = excluded.share_of_old,
+       share_of_new = excluded.share_of_new, as_of = excluded.as_of
+"""
+# By key, as the ledger locks them; a page at a time, so that the connection never pauses for long.
+HOMELESS = """
+SELECT id, naver_place_id, address, region_code FROM places p
+ WHERE region_type = :type AND naver_place_id > :after
+   AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = p.region_type AND r.region_code = p.region_code
+                      AND r.status = 'ACTIVE' AND r.is_leaf)
+ ORDER BY naver_place_id LIMIT :page FOR UPDATE
+"""
+REHOME = """
+UPDATE places p SET region_code = moved.code
+  FROM unnest(CAST(:ids AS bigint[]), CAST(:codes AS text[])) AS moved (id, code)
+ WHERE p.id = moved.id AND p.region_code IS DISTINCT FROM moved.code
+"""
+# Fenced as a new claim would: whoever collects it finds its lease lost at the next write, and nobody's run is stopped.
+EVICT = """
+WITH gone AS (
+    SELECT c.id FROM batch_checkpoint c
+     WHERE c.region_type = :type AND c.status = 'PROCESSING'
+       AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = c.region_type AND r.region_code = c.region_code
+                          AND r.status = 'ACTIVE' AND r.is_leaf)
+     ORDER BY c.region_code FOR UPDATE OF c
+)
+UPDATE batch_checkpoint c
+   SET status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'PENDING' END, refining = false, attempt = c.attempt + 1,
+       lease_expires_at = NULL
+  FROM gone WHERE c.id = gone.id
+"""
+VERSION = "SELECT coalesce(max(id), 0) AS version FROM region_refresh WHERE region_type = :type"
+PAGE = 2_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rehomed:
+    """Places of dead or unknown regions: `moved` have a living one now, `homeless` have none."""
+
+    moved: int
+    homeless: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lifecycle:
+    """The lives of the regions of one type."""
+
+    database: Database
+    region_type: str
+
+    def index(self) -> RegionIndex:
+        """Reads addresses under the names of now and of before."""
+        return self.database.transact(self._index)
+
+    def version(self) -> int:
+        """Grows with every list taken over."""
+        found = self.database.transact(lambda connection: rows(connection, VERSION, type=self.region_type))
+        return int(found[0]["version"])
+
+    def _index(self, connection: Connection) -> RegionIndex:
+        active = [Region(**row) for row in rows(connection, ACTIVE, type=self.region_type)]
+        successions = [Succession(**row) for row in rows(connection, SUCCESSIONS, type=self.region_type)]
+        return RegionIndex(active, lambda codes: dongs_of(connection, self.region_type, codes), successions)
+
+    def lock(self, connection: Connection) -> None:
+        """Waits for searches that are being stored and keeps others from it; first in the transaction."""
+        connection.execute(statement(CHANGE_LIST))
+
+    def leaves(self, connection: Connection) -> list[DongSet]:
+        """The active leaves with their dongs."""
+        found = rows(connection, LEAVES, type=self.region_type)
+        return [DongSet(**{**row, "dongs": frozenset(row["dongs"] or ())}) for row in found]
+
+    def record(self, connection: Connection, successions: Sequence[Succession], *, as_of: object) -> None:
+        """Writes down what became what."""
+        for one in successions:
+            values = {name: getattr(one, name) for name in one.__dataclass_fields__}
+            connection.execute(statement(WRITE_SUCCESSION), {**values, "type": self.region_type, "as_of": as_of})
+
+    def rehome(self, connection: Connection) -> Rehomed:
+        """Gives the places of dead and unknown regions the region of their address; NULL where it names none."""
+        index, after, moved, homeless = self._index(connection), "", 0, 0
+        while page := rows(connection, HOMELESS, type=self.region_type, after=after, page=PAGE):
+            codes = [index.region_of(row["address"], formerly=row["region_code"]) for row in page]
+            connection.execute(statement(REHOME), {"ids": [row["id"] for row in page], "codes": codes})
+            moved += _count(code is not None for code in codes)
+            homeless += _count(code is None for code in codes)
+            after = page[-1]["naver_place_id"]
+        return Rehomed(moved=moved, homeless=homeless)
+
+    def evict(self, connection: Connection) -> int:
+        """PROCESSING → PENDING for regions that are collected no more; returns how many leases that ended."""
+        return connection.execute(statement(EVICT), {"type": self.region_type}).rowcount
+
+
+@dataclass
+class CachedIndex:
+    """The index of one list, for a whole run. Whoever stores by it is told when another list was taken over."""
+
+    lifecycle: Lifecycle
+    _known: tuple[int, RegionIndex] | None = None
+    _reading: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def known(self) -> tuple[int, RegionIndex] | None:
+        """As `current`, without a look at the database: None when that takes one."""
+        return self._known
+
+    def current(self) -> tuple[int, RegionIndex]:
+        """The list's version, and its index."""
+        with self._reading:
+            if self._known is None:
+                # In this order: a list that is taken over in between is noticed when something is stored by it.
+                self._known = self.lifecycle.version(), self.lifecycle.index()
+            return self._known
+
+    def outdated(self, version: int) -> None:
+        """Another list than that of this version was taken over: the next reader reads it."""
+        with self._reading:
+            if self._known is not None and self._known[0] == version:
+                self._known = None
+
+
+def _count(flags: Iterable[bool]) -> int:
+    return sum(1 for flag in flags if flag)

@@ -1,0 +1,169 @@
+"""Debian's nginx with deploy/proxy/nginx.conf before a real web server of Dagster's: who is let in, and what gets through."""
+
+import asyncio
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import pytest
+import requests
+import yaml
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
+
+from mohe_assets_tests.support.processes import until
+
+CONFIGURATION = Path(__file__).parents[2] / "deploy" / "proxy" / "nginx.conf"
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+PERSON = ("person", "a password with ü")
+GRAPHQL = {"query": "{ version }"}
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt-get install nginx-light")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(command: list[str], log: Path, port: int, **options: Any) -> Iterator[psutil.Process]:
+    """Runs until the end of the context, once it listens."""
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, **options) as started:
+
+        def listens() -> bool:
+            assert started.poll() is None, log.read_text(encoding="utf-8")
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        try:
+            until(listens, f"{command[0]} listens")
+            yield psutil.Process(started.pid)
+        finally:
+            started.terminate()
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The proxy's host and port; the shipped configuration with this machine's names in it."""
+    folder = tmp_path_factory.mktemp("proxy")
+    behind, front = free_port(), free_port()
+    hashed = subprocess.run(["openssl", "passwd", "-6", PERSON[1]], capture_output=True, text=True, check=True).stdout  # noqa: S607
+    (folder / "htpasswd").write_text(f"{PERSON[0]}:{hashed}", encoding="utf-8")
+    text = CONFIGURATION.read_text(encoding="utf-8")
+    for shipped, here in (
+        ("/etc/nginx/htpasswd", f"{folder}/htpasswd"),
+        ("listen 8080", f"listen 127.0.0.1:{front}"),
+        ("webserver:3000", f"127.0.0.1:{behind}"),
+        ("/tmp/nginx", f"{folder}/nginx"),  # noqa: S108 - the container's
+    ):
+        assert shipped in text
+        text = text.replace(shipped, here)
+    if os.geteuid() == 0:
+        # In the container it is no root; here its worker has to be us, to read the test's folder.
+        text = f"user root;\n{text}"
+    (folder / "nginx.conf").write_text(text, encoding="utf-8")
+    web_server = [str(Path(sys.executable).with_name("dagster-webserver")), "--empty-workspace", "-h", "127.0.0.1"]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "MOHE_"))}
+    with ExitStack() as stack:
+        stack.enter_context(
+            process(
+                [*web_server, "-p", str(behind)],
+                folder / "web.log",
+                behind,
+                cwd=folder,
+                env={**plain, "DAGSTER_HOME": str(folder)},
+            )
+        )
+        nginx = [str(NGINX), "-c", f"{folder}/nginx.conf", "-e", f"{folder}/nginx.log", "-g", "daemon off;"]
+        stack.enter_context(process(nginx, folder / "proxy.log", front))
+        yield f"127.0.0.1:{front}"
+
+
+@pytest.fixture
+def ask(proxy: str) -> Iterator[Callable[..., requests.Response]]:
+    """Sends a request to the proxy; nothing of the machine's own proxies stands in between."""
+    with requests.Session() as session:
+        session.trust_env = False
+
+        def send(method: str, path: str, **options: Any) -> requests.Response:
+            return session.request(method, f"http://{proxy}{path}", timeout=30, **options)
+
+        yield send
+
+
+Ask = Callable[..., requests.Response]
+UTF8 = tuple(one.encode() for one in PERSON)
+
+
+@pytest.mark.parametrize("auth", [None, ("person", "wrong"), ("nobody", PERSON[1])])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("POST", "/graphql"), ("GET", "/server_info"), ("GET", "/runs/x")])
+def test_nobody_gets_in_without_the_password(ask: Ask, method: str, path: str, auth: tuple[str, str] | None) -> None:
+    encoded = tuple(one.encode() for one in auth) if auth else None
+    answer = ask(method, path, auth=encoded, json=GRAPHQL if method == "POST" else None)
+    assert answer.status_code == 401
+    assert "Basic" in answer.headers["WWW-Authenticate"]
+    assert "dagster" not in answer.text.lower()
+
+
+def test_with_the_password_the_page_and_its_questions_get_through_and_nothing_is_kept(ask: Ask) -> None:
+    page = ask("GET", "/", auth=UTF8)
+    assert (page.status_code, page.headers["Cache-Control"].count("no-cache")) == (200, 1)
+    assert "<html" in page.text
+    answer = ask("POST", "/graphql", auth=UTF8, json=GRAPHQL)
+    assert answer.json()["data"]["version"]
+    assert "no-cache" in answer.headers["Cache-Control"]
+
+
+def test_another_site_cannot_use_the_password_that_a_browser_remembers(ask: Ask, proxy: str) -> None:
+    own = {"Origin": f"http://{proxy}", "Sec-Fetch-Site": "same-origin"}
+    assert ask("POST", "/graphql", auth=UTF8, json=GRAPHQL, headers=own).status_code == 200
+    for foreign in ({"Origin": "http://elsewhere.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert ask("POST", "/graphql", auth=UTF8, json=GRAPHQL, headers=foreign).status_code == 403
+        assert ask("GET", "/graphql?query={version}", auth=UTF8, headers=foreign).status_code == 403
+
+
+def test_a_subscription_goes_through_its_websocket_with_the_password_only(proxy: str) -> None:
+    missing_run = 'subscription { pipelineRunLogs(runId: "none") { __typename } }'
+
+    async def subscribe(**headers: str) -> dict[str, Any]:
+        protocol = [Subprotocol("graphql-ws")]
+        async with connect(f"ws://{proxy}/graphql", subprotocols=protocol, additional_headers=headers, proxy=None) as web_socket:
+            await web_socket.send(json.dumps({"type": "connection_init", "payload": {}}))
+            await web_socket.send(json.dumps({"id": "1", "type": "start", "payload": {"query": missing_run}}))
+            async with asyncio.timeout(30):
+                async for message in web_socket:
+                    answer = json.loads(message)
+                    if answer["type"] == "data":
+                        return cast("dict[str, Any]", answer["payload"]["data"])
+        raise AssertionError("the subscription ended without an answer")
+
+    credentials = base64.b64encode(b":".join(UTF8)).decode()
+    found = asyncio.run(subscribe(Authorization=f"Basic {credentials}"))
+    assert found == {"pipelineRunLogs": {"__typename": "PipelineRunLogsSubscriptionFailure"}}
+    with pytest.raises(InvalidStatus) as refused:
+        asyncio.run(subscribe())
+    assert refused.value.response.status_code == 401
+
+
+def test_the_platforms_services_and_the_proxys_fit_together() -> None:
+    """Of the overriding file: the service it stands before is the one that the main file has, and no port is opened to all."""
+    folder = CONFIGURATION.parent
+    main = yaml.safe_load((folder.parents[1] / "docker-compose.yml").read_text(encoding="utf-8"))
+    proxy = yaml.safe_load((folder / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["proxy"]
+    assert "3000" in main["services"]["webserver"]["command"]
+    assert proxy["depends_on"] == ["webserver"]
+    assert proxy["ports"] == ["${MOHE_PROXY_ADDRESS:-127.0.0.1}:${MOHE_PROXY_PORT:-8080}:8080"]
+    mounted = {one.split(":")[0] for one in proxy["volumes"]}
+    assert mounted == {"./deploy/proxy/nginx.conf", "./deploy/proxy/htpasswd"}

@@ -1,0 +1,489 @@
+"""Collections of a few regions against the simulator: what they store, and how each bad day leaves the regions."""
+
+import dataclasses
+import datetime as dt
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from mohe_assets import app as platform_module
+from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
+from mohe_assets.clients.http import RetryPolicy
+from mohe_assets.collection.place_source import Answer
+from mohe_assets.collection.region_worker import Outcome, RegionOutcome
+from mohe_assets.collection.run import CollectionRun
+from mohe_assets.collection.scheduler import Request
+from mohe_assets.domain.regions import bundled_snapshot
+from mohe_assets.errors import ApiBlocked, QuotaExhausted
+from mohe_assets.simulator.server import Simulator
+from mohe_assets.sources.naver_local.search_plan import Search
+from mohe_assets.store.api_state import read_state
+from mohe_assets.store.database import Database
+from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.support.processes import until
+from mohe_assets_tests.support.stores import Store
+
+CODES = frozenset({"11110", "11140", "11680", "36110", "41111", "50110"})
+GANGNAM = frozenset({"11680"})
+KEYWORDS = ("카페", "공원")
+
+OpenPlatform = Callable[..., Platform]
+
+
+@pytest.fixture(scope="module")
+def template(regions_template: str) -> str:
+    return regions_template
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    """All regions without their dongs, which a base plan does not need."""
+    return Store.of(database, codes=[region.region_code for region in bundled_snapshot().regions])
+
+
+@pytest.fixture
+def open_platform(environment: Environment, store: Store) -> Iterator[OpenPlatform]:
+    """Platforms on the same database, each with its own changes to the environment."""
+    del store
+    opened: list[Any] = []
+
+    def build(**changes: str) -> Platform:
+        variables = {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_SEARCHES_IN_FLIGHT": "3", **changes}
+        opened.append(Platform.open(settings_module.load(variables)))
+        platform: Platform = opened[-1].__enter__()
+        return platform
+
+    yield build
+    for one in opened:
+        one.__exit__(None, None, None)
+
+
+@pytest.fixture
+def few(open_platform: OpenPlatform) -> Platform:
+    """A platform that searches for two keywords, three searches at a time."""
+    return open_platform()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short retries are as many as ever, but not seconds apart."""
+    quick = partial(RetryPolicy, first_wait=0.0, max_wait=0.0, jitter=0.0, rate_first_wait=0.0)
+    monkeypatch.setattr(platform_module, "RetryPolicy", quick)
+
+
+@contextmanager
+def started(platform: Platform, codes: frozenset[str] | None, run_id: str = "run", **how: Any) -> Iterator[CollectionRun]:
+    with platform.collection(run_id, Request(codes=codes, **how), total=len(codes or ())) as run:
+        yield run
+
+
+def collect(
+    platform: Platform, codes: frozenset[str] | None = CODES, run_id: str = "run", **how: Any
+) -> tuple[CollectionRun, list[RegionOutcome]]:
+    with started(platform, codes, run_id, **how) as run:
+        return run, list(run.outcomes())
+
+
+def kinds(outcomes: list[RegionOutcome]) -> Counter[Outcome]:
+    return Counter(one.outcome for one in outcomes)
+
+
+def execution(store: Store, run_id: str = "run") -> dict[str, Any]:
+    return store.read("SELECT * FROM batch_execution_metadata WHERE execution_id = :run", run=run_id)[0]
+
+
+def statuses(store: Store, codes: frozenset[str] = CODES) -> Counter[str]:
+    sql = "SELECT status FROM batch_checkpoint WHERE region_code = ANY(:codes)"
+    return Counter(row["status"] for row in store.read(sql, codes=sorted(codes)))
+
+
+def answers(simulator: Simulator) -> dict[str, int]:
+    return dict(simulator.stats()["naver"]["answers_per_search"])
+
+
+class TestGoodDay:
+    def test_a_run_completes_its_regions_with_one_call_a_search(self, few: Platform, store: Store, simulator: Simulator) -> None:
+        run, outcomes = collect(few)
+
+        assert kinds(outcomes) == {Outcome.COMPLETED: 6}
+        assert {one.lease.region_code for one in outcomes} == CODES
+        assert (run.halted, run.failed, run.declared_dead) == (None, [], False)
+        assert statuses(store) == {"COMPLETED": 6}
+        seen = simulator.stats()["naver"]
+        assert (seen["received"], set(answers(simulator).values())) == (12, {1})
+        assert len(answers(simulator)) == 12
+
+        row = execution(store)
+        assert (row["status"], row["note"], row["total_regions"], row["completed_regions"]) == ("COMPLETED", None, 6, 6)
+        assert (row["calls_used"], row["failed_regions"]) == (12, 0)
+        kept = store.read("SELECT count(DISTINCT p) AS n FROM search_query, unnest(place_ids) p")[0]["n"]
+        assert store.read("SELECT count(*) AS n FROM places") == [{"n": kept}]
+        assert kept > 12
+        assert store.read("SELECT count(*) AS n FROM batch_checkpoint WHERE reported_at IS NOT NULL") == [{"n": 6}]
+        assert read_state(few.database, few.account).used_today == 12
+
+    def test_a_completion_tells_what_was_found(self, few: Platform, store: Store) -> None:
+        _, (outcome,) = collect(few, GANGNAM)
+        told, row = outcome.completion, store.row("11680")
+        assert told is not None
+        assert (told.places, told.searches, told.calls) == (row["processed_count"], 2, 2)
+        assert told.places_new == told.places > 0
+        assert told.partition_key == "11680_서울특별시_강남구"
+
+    def test_a_stray_is_kept_with_the_region_of_its_address(self, few: Platform, store: Store, simulator: Simulator) -> None:
+        simulator.configure(stray_share=1.0)
+        collect(few, GANGNAM)
+        assert store.read("SELECT sum(strays)::int AS n FROM search_query")[0]["n"] > 0
+        wrong = """SELECT p.address, r.region_name FROM places p JOIN region r USING (region_type, region_code)
+                    WHERE NOT starts_with(p.address, r.region_name)"""
+        assert store.read(wrong) == []
+        assert store.read("SELECT count(DISTINCT region_code) > 1 AS several FROM places") == [{"several": True}]
+
+    def test_without_codes_every_due_region_is_taken(self, open_platform: OpenPlatform, store: Store) -> None:
+        store.execute("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=sorted(CODES))
+        _, outcomes = collect(open_platform(MOHE_SEARCH_KEYWORDS="카페"), None)
+        assert kinds(outcomes) == {Outcome.COMPLETED: 6}
+
+    def test_a_request_from_a_clock_that_is_ahead_collects_a_region_once(self, few: Platform) -> None:
+        ahead = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
+        assert kinds(collect(few, GANGNAM, "run", afresh_before=ahead)[1]) == {Outcome.COMPLETED: 1}
+
+    def test_a_completed_region_is_not_collected_again_unless_it_is_asked_for_afresh(
+        self, few: Platform, store: Store, simulator: Simulator
+    ) -> None:
+        collect(few, GANGNAM)
+        assert collect(few, GANGNAM, "second", by_person=True)[1] == []
+        assert simulator.stats(brief=True)["naver"]["received"] == 2
+        asked_at = store.row("11680")["end_time"] + dt.timedelta(microseconds=1)
+        assert kinds(collect(few, GANGNAM, "third", afresh_before=asked_at)[1]) == {Outcome.COMPLETED: 1}
+        assert (store.row("11680")["round"], simulator.stats(brief=True)["naver"]["received"]) == (2, 4)
+
+    def test_a_region_that_another_run_holds_is_left_to_it(self, few: Platform, store: Store) -> None:
+        few.executions.start("other")
+        store.claim("11680", run_id="other")
+        run, outcomes = collect(few)
+        assert kinds(outcomes) == {Outcome.COMPLETED: 5}
+        assert [(one.region_code, one.run_id) for one in run.not_taken()] == [("11680", "other")]
+
+
+class TestTogether:
+    """The searches of a region are made several at a time, and regions one after the other."""
+
+    WORDS = ("카페", "공원", "서점", "요가", "미술관", "영화관", "박물관", "갤러리")
+
+    def test_the_searches_of_a_single_region_are_made_at_the_same_time(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=300)
+        _, (outcome,) = collect(open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="8"), GANGNAM)
+        assert outcome.outcome is Outcome.COMPLETED
+        moments = simulator.stats(moments=True)["naver"]["answered_at"]
+        assert len(moments) == 8
+        # One after the other the seven that follow the first would take 1.8 s between them.
+        assert moments[-1] - moments[1] < 1.5
+        row = store.row()
+        assert (row["searches_done"], row["calls_used"]) == (8, 8)
+        novel = store.read("SELECT sum(novel)::int AS novel, sum(new_places)::int AS fresh FROM search_query")[0]
+        assert novel == {"novel": row["processed_count"], "fresh": row["processed_count"]}
+
+    def test_regions_are_worked_off_one_after_the_other_so_that_few_are_half_done(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=50)
+        platform = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="4")
+        with started(platform, CODES) as run, closing(run.outcomes()) as outcomes:
+            next(outcomes)
+            held = statuses(store)["PROCESSING"]
+            begun = store.read("SELECT count(DISTINCT region_code) AS n FROM search_query")[0]["n"]
+        assert held <= 4
+        assert begun <= 5, "side by side all six would have been begun, and none be complete"
+
+    def test_a_search_that_fails_ends_its_region_and_what_was_under_way_is_kept(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=30)
+        simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 요가"}])
+        platform = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="3")
+        assert kinds(collect(platform, GANGNAM)[1]) == {Outcome.FAILED: 1}
+        kept = store.read("SELECT count(*) AS n FROM search_query WHERE status = 'DONE'")[0]["n"]
+        assert (store.row()["failure_kind"], store.row()["searches_done"]) == ("answer_changed", kept)
+        assert 3 <= kept <= 5
+        simulator.clear_faults()
+        assert kinds(collect(platform, GANGNAM, "again", by_person=True)[1]) == {Outcome.COMPLETED: 1}
+        assert set(answers(simulator).values()) == {1}
+
+    def test_they_do_not_spend_more_on_a_region_than_it_may_have(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        platform = open_platform(
+            MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="8", MOHE_MAX_CALLS_PER_REGION="5"
+        )
+        assert kinds(collect(platform, GANGNAM)[1]) == {Outcome.FAILED: 1}
+        assert (store.row()["failure_kind"], store.row()["calls_used"]) == ("call_budget", 5)
+        assert simulator.stats(brief=True)["naver"]["received"] == 5
+
+
+class TestBadDays:
+    def test_a_quota_that_ends_in_the_middle_releases_the_rest_and_they_go_on_afterwards(
+        self, few: Platform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.add_faults([{"api": "naver", "fault": "quota", "from_call": 6}])
+        run, outcomes = collect(few)
+
+        assert isinstance(run.halted, QuotaExhausted)
+        assert Outcome.FAILED not in kinds(outcomes)
+        assert statuses(store).keys() == {"PENDING", "COMPLETED"}
+        assert (execution(store)["status"], execution(store)["note"]) == ("COMPLETED", str(run.halted))
+        received = simulator.stats(brief=True)["naver"]["received"]
+        assert 6 <= received <= 5 + 3
+
+        again, outcomes = collect(few, run_id="same day")
+        assert isinstance(again.halted, QuotaExhausted)
+        assert simulator.stats(brief=True)["naver"]["received"] == received, "nothing is asked on a day that is over"
+        assert Outcome.COMPLETED not in kinds(outcomes)
+
+        store.execute("CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLATILE"
+                      " AS $$ SELECT clock_timestamp() + interval '2 days' $$")  # fmt: skip
+        simulator.clear_faults()
+        collect(few, run_id="next day")
+        assert statuses(store) == {"COMPLETED": 6}
+        assert store.read("SELECT count(*) AS n FROM search_query WHERE status = 'DONE'") == [{"n": 12}]
+
+    def test_a_region_that_fails_does_not_keep_the_others_from_being_collected(
+        self, few: Platform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.add_faults([{"api": "naver", "fault": "system_error", "query_contains": "강남구 공원"}])
+        run, outcomes = collect(few)
+
+        assert kinds(outcomes) == {Outcome.COMPLETED: 5, Outcome.FAILED: 1}
+        row = store.row("11680")
+        assert (row["status"], row["failure_kind"], row["failures"], row["searches_done"]) == ("FAILED", "transient", 1, 1)
+        assert "SE99" in row["error_message"]
+        assert row["retry_at"] is not None
+        assert row["calls_used"] == 1 + RetryPolicy().attempts, "the calls of the failed search are paid, too"
+        assert [one.lease.region_code for one in run.failed] == ["11680"]
+        assert execution(store)["status"] == "FAILED"
+
+        simulator.clear_faults()
+        assert collect(few, run_id="early")[1] == []
+        assert kinds(collect(few, run_id="asked", by_person=True)[1]) == {Outcome.COMPLETED: 1}
+        assert answers(simulator)["서울특별시 강남구 카페|random"] == 1
+
+    def test_an_answer_of_another_shape_fails_the_region_without_being_asked_for_again(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 카페"}])
+        collect(open_platform(MOHE_SEARCHES_IN_FLIGHT="1"), GANGNAM)
+        assert (store.row()["status"], store.row()["failure_kind"], store.row()["calls_used"]) == ("FAILED", "answer_changed", 1)
+
+    def test_a_query_the_api_refuses_is_skipped_and_its_region_completed(
+        self, few: Platform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.add_faults([{"api": "naver", "fault": "bad_query", "query_contains": "강남구 카페"}])
+        assert kinds(collect(few)[1]) == {Outcome.COMPLETED: 6}
+        (skipped,) = store.read("SELECT * FROM search_query WHERE status <> 'DONE'")
+        assert (skipped["status"], skipped["query"], skipped["calls"]) == ("SKIPPED", "서울특별시 강남구 카페", 1)
+        assert "SE01" in skipped["error_message"]
+
+    def test_items_that_are_garbage_are_set_aside_with_their_reasons_and_the_rest_is_stored(
+        self, few: Platform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.configure(katech_share=1.0, place_name_share=1.0)
+        _, outcomes = collect(few)
+        assert kinds(outcomes) == {Outcome.COMPLETED: 6}
+        sql = "SELECT one->>'reason' AS reason, count(*) AS n FROM search_query, jsonb_array_elements(set_aside) one GROUP BY 1"
+        aside = {row["reason"]: row["n"] for row in store.read(sql)}
+        assert aside.keys() == {"katech_coordinates", "place_name"}
+        counted = """SELECT sum(result_count)::int AS answered,
+                            sum(cardinality(place_ids) + jsonb_array_length(set_aside))::int AS told FROM search_query"""
+        assert len({*store.read(counted)[0].values()}) == 1
+        assert sum(one.completion.set_aside for one in outcomes if one.completion) == sum(aside.values())
+        assert store.read("SELECT count(*) > 0 AS some FROM places") == [{"some": True}]
+
+    def test_a_wrong_secret_costs_one_call_and_fails_no_region(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        run, outcomes = collect(open_platform(NAVER_CLIENT_SECRET="recognisable-wrong-secret"))
+        assert isinstance(run.halted, ApiBlocked)
+        assert simulator.stats(brief=True)["naver"]["received"] == 1
+        assert set(kinds(outcomes)) <= {Outcome.RELEASED}
+        assert statuses(store) == {"PENDING": 6}
+        note = execution(store)["note"]
+        assert execution(store)["status"] == "FAILED"
+        assert "NAVER_CLIENT_SECRET" in note
+        assert "recognisable-wrong-secret" not in note
+
+        collect(open_platform(), run_id="with the right one")
+        assert statuses(store) == {"COMPLETED": 6}
+
+    def test_a_region_over_its_calls_fails_for_good_until_a_person_asks(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        collect(open_platform(MOHE_MAX_CALLS_PER_REGION="1"), GANGNAM)
+        row = store.row()
+        assert (row["status"], row["failure_kind"], row["calls_used"], row["retry_at"]) == ("FAILED", "call_budget", 1, None)
+        assert "MOHE_MAX_CALLS_PER_REGION" in row["error_message"]
+        assert collect(open_platform(), GANGNAM, "later")[1] == []
+        assert kinds(collect(open_platform(), GANGNAM, "asked", by_person=True)[1]) == {Outcome.COMPLETED: 1}
+        assert simulator.stats(brief=True)["naver"]["received"] == 2
+
+    def test_our_own_bug_sets_its_region_apart_and_ends_the_run_loudly(self, few: Platform, store: Store) -> None:
+        with started(few, CODES) as run:
+            run.work = dataclasses.replace(run.work, source=Broken(run.work.source))
+            with pytest.raises(ZeroDivisionError):
+                list(run.outcomes())
+        row = store.row("11680")
+        assert (row["status"], row["failure_kind"]) == ("FAILED", "internal")
+        assert "ZeroDivisionError" in row["error_message"]
+        assert "PROCESSING" not in statuses(store)
+        assert execution(store)["status"] == "INTERRUPTED"
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """A source with a bug that one region meets."""
+
+    source: Any
+    name: str = "naver-local"
+
+    def plan(self, region_name: str) -> Any:
+        return self.source.plan(region_name)
+
+    def depth(self, *known: Any) -> Any:
+        return self.source.depth(*known)
+
+    async def perform(self, search: Search) -> Answer:
+        if "강남구" in search.query:
+            raise ZeroDivisionError
+        answer: Answer = await self.source.perform(search)
+        return answer
+
+
+class TestInterruptions:
+    def test_closing_the_iterator_gives_back_what_is_held_and_the_next_run_repeats_no_search(
+        self, few: Platform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=150)
+        with started(few, CODES) as run, closing(run.outcomes()) as outcomes:
+            first = next(outcomes)
+        assert first.outcome is Outcome.COMPLETED
+        assert statuses(store).keys() == {"COMPLETED", "PENDING"}
+        assert (execution(store)["status"], execution(store)["note"]) == ("INTERRUPTED", "stopped")
+
+        collect(few, run_id="next")
+        assert statuses(store) == {"COMPLETED": 6}
+        assert set(answers(simulator).values()) == {1}
+        assert len(answers(simulator)) == 12
+
+    def test_outcomes_that_come_faster_than_they_are_reported_are_given_together(
+        self, few: Platform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=150)
+        with started(few, CODES) as run, closing(run.batches()) as batches:
+            first = next(batches)
+            until(lambda: statuses(store) == {"COMPLETED": 6}, "the collection goes on meanwhile")
+            until(lambda: not any(thread.name == "collect" for thread in threading.enumerate()), "all is reached")
+            assert store.read("SELECT 1 AS told FROM batch_checkpoint WHERE reported_at IS NOT NULL") == []
+            rest = next(batches)
+            assert list(batches) == []
+        assert {one.lease.region_code for one in first + rest} == CODES
+        assert store.read("SELECT count(*) AS n FROM batch_checkpoint WHERE reported_at IS NOT NULL") == [{"n": 6}]
+
+    def test_what_a_caller_did_not_report_is_offered_to_others(self, few: Platform, store: Store) -> None:
+        with started(few, GANGNAM) as run, closing(run.outcomes()) as outcomes:
+            next(outcomes)
+        assert store.row()["reported_at"] is None
+        assert [one.region_code for one in few.checkpoints.completions()] == ["11680"]
+
+    def test_keywords_added_to_a_region_that_is_under_way_cost_only_the_new_searches(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "공원"}])
+        collect(open_platform(), GANGNAM)
+        simulator.clear_faults()
+        collect(open_platform(MOHE_SEARCH_KEYWORDS="카페,서점"), GANGNAM, "later", by_person=True)
+        assert answers(simulator) == {"서울특별시 강남구 카페|random": 1, "서울특별시 강남구 서점|random": 1}
+        assert store.row()["status"] == "COMPLETED"
+
+    def test_a_run_takes_back_what_a_dead_run_holds_before_it_ends(
+        self, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store.execute("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=sorted(CODES))
+        platform = open_platform()
+        platform.executions.start("dead")
+        store.claim("11680", run_id="dead")
+        store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'")
+        _, outcomes = collect(platform, None)
+        assert kinds(outcomes) == {Outcome.COMPLETED: 6}
+        assert execution(store, "dead")["status"] == "INTERRUPTED"
+        assert "중단된 배치 발견 - 자동 재시작합니다" in caplog.text
+
+    def test_a_run_that_was_declared_dead_while_it_worked_ends_and_says_so(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=150)
+        platform = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_SEARCHES_IN_FLIGHT="1")
+        with started(platform, None) as run:
+            outcomes = run.outcomes()
+            next(outcomes)
+            store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'")
+            store.execute("UPDATE batch_execution_metadata SET status = 'INTERRUPTED'")
+            left = list(outcomes)
+        assert run.declared_dead
+        assert len(left) < 250
+        assert execution(store)["status"] == "INTERRUPTED"
+        assert store.read("SELECT 1 AS held FROM batch_checkpoint WHERE status = 'PROCESSING'") == []
+
+    def test_a_run_whose_lease_may_be_over_asks_nothing_until_it_has_heard_whether_it_still_lives(
+        self, open_platform: OpenPlatform, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=50)
+        platform = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_LEASE_SECONDS="2", MOHE_SEARCHES_IN_FLIGHT="1")
+
+        def received() -> int:
+            return int(simulator.stats(brief=True)["naver"]["received"])
+
+        with started(platform, None) as run, closing(run.outcomes()) as outcomes:
+            next(outcomes)
+            # As if the network were gone: no heartbeat comes through, while answers do, and are stored.
+            with platform.database.engine.begin() as connection:
+                connection.execute(text("SELECT 1 FROM batch_execution_metadata FOR UPDATE"))
+                time.sleep(2.5)
+                before = received()
+                time.sleep(0.5)
+                after = received()
+            until(lambda: received() > after, "it lives, and goes on")
+        assert before == after
+
+
+class TestBeforeABatch:
+    def test_auto_initialization_empties_everything_and_says_so(
+        self, few: Platform, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        collect(few, GANGNAM)
+        open_platform(BATCH_AUTO_INITIALIZATION="true").prepare_batch()
+        assert "BATCH_AUTO_INITIALIZATION is true" in caplog.text
+        assert store.read("SELECT count(*) AS n FROM places") == [{"n": 0}]
+        assert (store.row()["status"], store.row()["attempt"]) == ("PENDING", 0)
+
+    def test_without_checkpoints_every_region_is_collected_anew(
+        self, few: Platform, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        collect(few, GANGNAM)
+        open_platform(CHECKPOINT_ENABLED="false").prepare_batch()
+        assert "CHECKPOINT_ENABLED is false" in caplog.text
+        assert (store.row()["status"], store.row()["round"]) == ("PENDING", 2)
+
+    def test_by_default_nothing_is_lost(self, few: Platform, store: Store) -> None:
+        collect(few, GANGNAM)
+        before = store.everything()
+        few.prepare_batch()
+        assert store.everything() == before

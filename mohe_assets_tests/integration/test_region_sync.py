@@ -1,0 +1,204 @@
+"""Refreshing the regions: all of the list, or none of it, and never an emptier country than before."""
+
+import datetime as dt
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from mohe_assets import app as platform_module
+from mohe_assets import settings as settings_module
+from mohe_assets.app import Platform
+from mohe_assets.clients.http import RetryPolicy
+from mohe_assets.clients.region_api import RegionApiClient
+from mohe_assets.domain.regions import SNAPSHOT_AS_OF, bundled_snapshot
+from mohe_assets.errors import ApiBlocked, ApiError, RegionListRefused
+from mohe_assets.simulator.server import Simulator
+from mohe_assets.store.database import rows
+from mohe_assets_tests.conftest import Environment
+
+DOWN = [{"api": "regions", "fault": "status", "status": 503}]
+
+
+_QUICK = RetryPolicy(first_wait=0.0, max_wait=0.0, jitter=0.0, rate_first_wait=0.0)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many retries as ever, but not seconds apart; as many calls, but not 25 a second."""
+    monkeypatch.setattr(platform_module, "RegionApiClient", partial(RegionApiClient, retry=_QUICK))
+    monkeypatch.setattr(platform_module, "REGION_CALLS_PER_SECOND", 10_000.0)
+
+
+@pytest.fixture(scope="module")
+def template(regions_template: str) -> str:
+    return regions_template
+
+
+@pytest.fixture
+def empty(platform: Platform) -> Platform:
+    """A platform that knows no region yet."""
+    tables = "region, legal_dong, region_refresh, batch_checkpoint"
+    platform.database.transact(lambda connection: connection.execute(text(f"TRUNCATE {tables}")))
+    return platform
+
+
+def read(platform: Platform, sql: str, **values: Any) -> list[dict[str, Any]]:
+    return platform.database.transact(lambda connection: rows(connection, sql, **values))
+
+
+def region(platform: Platform, code: str = "11680") -> dict[str, Any]:
+    return read(platform, "SELECT * FROM region WHERE region_code = :code", code=code)[0]
+
+
+def tables(platform: Platform) -> list[Any]:
+    """Digests of all that a refresh may change."""
+    names = ("region", "legal_dong", "batch_checkpoint", "region_refresh")
+    digest = "SELECT md5(string_agg(one::text, '|' ORDER BY one::text)) AS digest FROM {} AS one"
+    return [read(platform, digest.format(name)) for name in names]
+
+
+class TestFirstRefresh:
+    def test_the_whole_list_is_taken_over_and_every_leaf_is_pending(self, empty: Platform, simulator: Simulator) -> None:
+        assert empty.refresh_is_due()
+        sync = empty.refresh_regions()
+
+        assert (sync.calls, sync.seeded, sync.warning) == (21, 256, None)
+        assert simulator.stats(brief=True)["regions"]["received"] == 21
+        assert (len(sync.changes.added), sync.changes.abolished) == (256, ())
+        assert {one.region_code: one for one in empty.regions.active()} == {
+            one.region_code: one for one in bundled_snapshot().regions
+        }
+        assert len(empty.regions.leaf_names()) == 256
+        assert empty.regions.partition_keys(["11680"]) == {"11680": "11680_서울특별시_강남구"}
+        dongs = "SELECT count(*) AS n, count(dong_code) AS coded FROM legal_dong"
+        assert read(empty, dongs) == [{"n": 20_276, "coded": 20_276}]
+        assert read(empty, "SELECT source, rows_read, calls, added, note FROM region_refresh") == [
+            {"source": "api", "rows_read": 20_560, "calls": 21, "added": 256, "note": None}
+        ]
+        assert empty.checkpoints.progress().pending == 256
+        assert not empty.refresh_is_due()
+        known = "SELECT reltuples::int AS n FROM pg_class WHERE relname IN ('legal_dong', 'batch_checkpoint') ORDER BY 1"
+        assert read(empty, known) == [{"n": 256}, {"n": 20_276}], "the planner knows of them at once"
+
+    def test_without_an_api_the_bundled_list_is_taken_with_a_warning_and_the_refresh_stays_due(
+        self, empty: Platform, simulator: Simulator, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        simulator.add_faults(DOWN)
+        sync = empty.refresh_regions()
+        assert sync.warning is not None
+        assert f"{SNAPSHOT_AS_OF}" in sync.warning
+        assert sync.warning in caplog.text
+        assert len(empty.regions.leaf_names()) == 256
+        (noted,) = read(empty, "SELECT source, as_of, note FROM region_refresh")
+        assert noted == {"source": "snapshot", "as_of": SNAPSHOT_AS_OF, "note": sync.warning}
+        assert empty.refresh_is_due()
+
+        simulator.clear_faults()
+        assert empty.refresh_regions().warning is None
+        assert read(empty, "SELECT count(dong_code) AS coded, count(*) AS n FROM legal_dong WHERE status = 'ACTIVE'") == [
+            {"coded": 20_276, "n": 20_276}
+        ]
+        assert not empty.refresh_is_due()
+
+    def test_a_wrong_key_is_no_reason_for_the_bundled_list(
+        self, empty: Platform, environment: Environment, simulator: Simulator
+    ) -> None:
+        del empty
+        with Platform.open(settings_module.load({**environment, "GOVT_API_KEY": "recognisable-wrong-key"})) as platform:
+            with pytest.raises(ApiBlocked, match="GOVT_API_KEY") as caught:
+                platform.refresh_regions()
+            assert "recognisable-wrong-key" not in str(caught.value)
+            assert read(platform, "SELECT 1 AS any FROM region") == []
+        assert simulator.stats(brief=True)["regions"]["received"] == 1
+
+
+class TestLaterRefreshes:
+    @pytest.mark.parametrize(
+        "changes",
+        [{"region_short_by": 7}, {"region_totals_disagree": True}, {"region_duplicates": 3}],
+        ids=["short", "totals disagree", "duplicates"],
+    )
+    def test_a_list_that_is_not_whole_is_an_error_and_the_old_one_stays(
+        self, platform: Platform, simulator: Simulator, changes: dict[str, Any]
+    ) -> None:
+        before = tables(platform)
+        simulator.configure(**changes)
+        with pytest.raises(ApiError):
+            platform.refresh_regions()
+        assert tables(platform) == before
+
+    def test_an_api_that_is_down_is_an_error_and_the_old_list_stays(self, platform: Platform, simulator: Simulator) -> None:
+        before = tables(platform)
+        simulator.add_faults(DOWN)
+        with pytest.raises(ApiError):
+            platform.refresh_regions()
+        assert tables(platform) == before
+
+    def test_an_unchanged_list_changes_nothing_but_the_date(self, platform: Platform) -> None:
+        _, *before, _ = tables(platform)
+        sync = platform.refresh_regions()
+        assert (sync.seeded, sync.changes.added, sync.changes.abolished, sync.changes.renamed) == (0, (), (), ())
+        _, *after, _ = tables(platform)
+        assert after == before
+
+    def test_a_region_that_vanished_is_dated_and_kept_and_begins_a_new_life_when_it_comes_back(
+        self, platform: Platform, simulator: Simulator
+    ) -> None:
+        key = region(platform)["partition_key"]
+        checkpoint = "SELECT id, attempt, status FROM batch_checkpoint WHERE region_code = '11680'"
+        before = read(platform, checkpoint)
+        simulator.configure(region_edits=[{"op": "drop", "code": "1168000000"}])
+        assert platform.refresh_regions().changes.abolished == ("11680",)
+
+        gone = region(platform)
+        assert gone["status"] == "ABOLISHED"
+        assert isinstance(gone["abolished_at"], dt.datetime)
+        assert read(platform, "SELECT DISTINCT status FROM legal_dong WHERE region_code = '11680'") == [{"status": "ABOLISHED"}]
+        assert read(platform, checkpoint) == before
+        assert platform.checkpoints.claim("run", codes=["11680"], by_person=True) == []
+        assert "11680" not in platform.regions.partition_keys()
+        dated = gone["abolished_at"]
+        platform.refresh_regions()
+        assert region(platform)["abolished_at"] == dated, "the date is that of the first list without it"
+
+        simulator.configure(region_edits=[])
+        assert platform.refresh_regions().changes.added == ("11680",)
+        back = region(platform)
+        assert (back["status"], back["abolished_at"], back["life"]) == ("ACTIVE", None, 2)
+        assert back["partition_key"] == f"{key}_2", "Dagster shows a key that comes back as materialized"
+        assert read(platform, "SELECT DISTINCT status FROM legal_dong WHERE region_code = '11680'") == [{"status": "ACTIVE"}]
+        assert read(platform, checkpoint) == [{**before[0], "attempt": before[0]["attempt"] + 1}]
+        (lease,) = platform.checkpoints.claim("run", codes=["11680"])
+        assert (lease.round, lease.partition_key) == (2, back["partition_key"])
+
+    def test_a_renamed_region_keeps_its_partition_key_and_its_checkpoint_takes_the_name(
+        self, platform: Platform, simulator: Simulator
+    ) -> None:
+        simulator.configure(region_edits=[{"op": "rename", "code": "1168000000", "name": "서울특별시 새강남구"}])
+        sync = platform.refresh_regions()
+        assert (sync.changes.renamed, sync.seeded) == (("11680",), 0)
+        renamed = region(platform)
+        assert (renamed["region_name"], renamed["partition_key"]) == ("서울특별시 새강남구", "11680_서울특별시_강남구")
+        assert platform.checkpoints.claim("run", codes=["11680"])[0].region_name == "서울특별시 새강남구"
+
+    def test_a_city_that_gets_gu_is_left_for_its_gu(self, platform: Platform, simulator: Simulator) -> None:
+        simulator.configure(region_edits=[{"op": "add", "code": "5011100000", "name": "제주특별자치도 제주시 동구"}])
+        sync = platform.refresh_regions()
+        assert (sync.changes.added, sync.changes.abolished) == (("50111",), ("50110",))
+        assert (region(platform, "50110")["is_leaf"], region(platform, "50110")["status"]) == (False, "ACTIVE")
+        assert region(platform, "50111")["parent_code"] == "50110"
+        assert platform.checkpoints.claim("run", codes=["50110"]) == []
+
+    def test_a_list_that_lacks_a_third_of_the_country_is_taken_only_if_a_person_says_so(
+        self, platform: Platform, simulator: Simulator
+    ) -> None:
+        before = tables(platform)
+        simulator.configure(region_edits=[{"op": "drop", "code": f"{sido}00000000"} for sido in (11, 41, 47)])
+        with pytest.raises(RegionListRefused, match=r"lacks \d+ of the 256 regions known"):
+            platform.refresh_regions()
+        assert tables(platform) == before
+        abolished = platform.refresh_regions(accept_any_change=True).changes.abolished
+        assert len(abolished) > 64
+        assert len(platform.regions.leaf_names()) == 256 - len(abolished)

@@ -1,0 +1,20 @@
+"""What tests that are no coroutines need of clients that are: one search in a loop of its own, and waits that take no time."""
+
+import asyncio
+
+from mohe_assets.sources.naver_local.client import NaverLocalClient, SearchAnswer
+from mohe_assets.sources.naver_local.search_plan import Sort
+
+
+def searched(client: NaverLocalClient, query: str = "카페", *, sort: Sort = Sort.ACCURACY) -> SearchAnswer:
+    """Closes the client, too: its connections belong to this loop."""
+
+    async def search() -> SearchAnswer:
+        async with client:
+            return await client.search(query, sort=sort)
+
+    return asyncio.run(search())
+
+
+async def no_wait(_: float) -> None:
+    pass
