@@ -26,7 +26,7 @@ def main() -> None:
 def collect(made: Stage, request: Request, name: str) -> dict[str, object]:
     began = time.monotonic()
     before = count(made, "SELECT coalesce(sum(calls), 0) AS n FROM search_query")
-    with made.platform.collection(name, request) as run:
+    with made.app.collection(name, request) as run:
         for _ in run.outcomes():
             pass
     seconds = time.monotonic() - began
@@ -39,7 +39,7 @@ def collect(made: Stage, request: Request, name: str) -> dict[str, object]:
 
 
 def count(made: Stage, sql: str) -> int:
-    return int(read(made.platform.database, sql)[0]["n"])
+    return int(read(made.app.database, sql)[0]["n"])
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class Ground:
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        return tuple(self.made.platform.settings.mohe_search_keywords)
+        return tuple(self.made.app.settings.mohe_search_keywords)
 
     def some(self, count: int) -> tuple[tuple[str, str], ...]:
         """The first of them; without gaps, because a run of the sensor is a range of partitions."""
@@ -121,7 +121,7 @@ class Ground:
     def _plot(self, folder: Path, database: Database, count: int, limit: int | None, settings: Mapping[str, Any]) -> Plot:
         name = folder.name
         urls = DatabaseUrls(data=self.server.url(name), dagster=self.server.url(f"{name}_dagster"), embedded=None)
-        home = self.made.platform.settings.model_copy(update={"mohe_home": folder})
+        home = self.made.app.settings.model_copy(update={"mohe_home": folder})
         made = {
             **self.made.variables,
             **environment(home, urls),
@@ -149,12 +149,12 @@ def ground() -> Iterator[Ground]:
     """Made once for all compared runs: the templates take ten seconds."""
     with stage(UNLIMITED.changed({"warm": True})) as made:
         server = EmbeddedServer(home=made.home)
-        with dagster_instance(made.platform.settings) as instance, Platform.open(made.platform.settings) as platform:
-            mirror_partitions(instance, platform)
-        named = made.platform.database.transact(
+        with dagster_instance(made.app.settings) as instance, Platform.open(made.app.settings) as app:
+            mirror_partitions(instance, app)
+        named = made.app.database.transact(
             lambda connection: rows(connection, "SELECT region_code, region_name FROM batch_checkpoint ORDER BY region_code")
         )
-        made.platform.database.close()
+        made.app.database.close()
         found = Ground(made=made, server=server, regions=tuple((row["region_code"], row["region_name"]) for row in named))
         found.execute(
             f"CREATE DATABASE {OURS} TEMPLATE {DATA_DATABASE}", f"CREATE DATABASE {DAGSTER} TEMPLATE {DAGSTER_DATABASE}"

@@ -36,7 +36,7 @@ def main() -> None:
 
 def measure(made: Stage, reference: Collected, moments: random.Random, kills: int) -> dict[str, object]:
     """Kills at random calls, each time starting again by hand; then what is left, one lease after the end."""
-    settings, database = made.platform.settings, made.platform.database
+    settings, database = made.app.settings, made.app.database
     searches = len(reference.searches)
     began = time.monotonic()
     idle: list[float] = []
@@ -52,7 +52,7 @@ def measure(made: Stage, reference: Collected, moments: random.Random, kills: in
     seconds = time.monotonic() - began
     time.sleep(settings.mohe_lease_seconds)
     answers = made.simulator.stats()["naver"]["answers_per_search"]
-    left = made.platform.database.transact(
+    left = made.app.database.transact(
         lambda connection: connection.exec_driver_sql(
             "SELECT count(*) FROM batch_execution_metadata WHERE status = 'RUNNING'"
         ).scalar_one()

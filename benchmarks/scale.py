@@ -94,16 +94,16 @@ def status(made: Stage) -> float:
     return median_seconds(lambda: subprocess.run(command, env=dict(made.variables), check=True, capture_output=True), 3)
 
 
-def claims(platform: Platform) -> float:
+def claims(app: Platform) -> float:
     """One region after the other by one run, as its threads do."""
-    platform.executions.start("bench", total=CLAIMS)
-    return median_seconds(lambda: platform.checkpoints.claim("bench"), CLAIMS)
+    app.executions.start("bench", total=CLAIMS)
+    return median_seconds(lambda: app.checkpoints.claim("bench"), CLAIMS)
 
 
-def report(platform: Platform) -> float:
+def report(app: Platform) -> float:
     now = dt.datetime.now(dt.UTC)
-    build_report(platform, now=now)  # the first one loads fonts
-    return median_seconds(lambda: build_report(platform, now=now), 3)
+    build_report(app, now=now)  # the first one loads fonts
+    return median_seconds(lambda: build_report(app, now=now), 3)
 
 
 def measured(region_type: str, edits: Edits = ()) -> dict[str, float]:
@@ -111,15 +111,15 @@ def measured(region_type: str, edits: Edits = ()) -> dict[str, float]:
     # A dong's list is as long as the sigungus': the simulator gives both the same rows.
     config = UNLIMITED.changed({"warm": True, "region_edits": edits})
     with stage(config, CHECKPOINT_REGION_TYPE=region_type) as made:
-        database = made.platform.database
-        refresh = seconds_of(made.platform.refresh_regions)
-        with dagster_instance(made.platform.settings) as instance, Platform.open(made.platform.settings) as platform:
-            mirror = seconds_of(lambda: mirror_partitions(instance, platform))
+        database = made.app.database
+        refresh = seconds_of(made.app.refresh_regions)
+        with dagster_instance(made.app.settings) as instance, Platform.open(made.app.settings) as app:
+            mirror = seconds_of(lambda: mirror_partitions(instance, app))
             database.transact(lambda connection: connection.execute(text(UNDER_WAY)))
-            total = platform.checkpoints.progress().total
+            total = app.checkpoints.progress().total
             found = ticks(made, instance)
-            found |= {"mohe status, median (s)": status(made), "report, median (s)": report(platform)}
-            found["claim, median (s)"] = claims(platform)
+            found |= {"mohe status, median (s)": status(made), "report, median (s)": report(app)}
+            found["claim, median (s)"] = claims(app)
         found = {
             "regions": total,
             "refresh of a known list (s)": refresh,

@@ -70,7 +70,7 @@ def stage(config: SimulatorConfig, **changes: str) -> Iterator[Stage]:
             variables |= environment(settings, prepare(settings))
             with Platform.open(settings) as platform:
                 platform.refresh_regions()
-                made = Stage(simulator=simulator, platform=platform, variables=variables, home=home)
+                made = Stage(simulator=simulator, app=platform, variables=variables, home=home)
                 try:
                     yield made
                 finally:
@@ -86,10 +86,10 @@ def stage(config: SimulatorConfig, **changes: str) -> Iterator[Stage]:
 def uninterrupted(**changes: str) -> Collected:
     """What a collection without limits and interruptions brings."""
     with stage(UNLIMITED, **changes) as made:
-        with made.platform.collection("reference", Request()) as run:
+        with made.app.collection("reference", Request()) as run:
             for _ in run.outcomes():
                 pass
-        return Collected.of(made.platform.database)
+        return Collected.of(made.app.database)
 
 
 def write(name: str, result: Mapping[str, object]) -> None:

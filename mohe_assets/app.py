@@ -60,15 +60,15 @@ class Platform:
 
     @classmethod
     @contextmanager
-    def open(cls, settings: Settings) -> "Iterator[Platform]":
+    def open(cls, settings: Settings) -> "Iterator[App]":
         """Checks that the database answers and has the current schema. Raises SettingsError, DatabaseUnavailable."""
-        with cls.attached(settings) as platform:
-            require_current(platform.database, settings, locate(settings))
-            yield platform
+        with cls.attached(settings) as app:
+            require_current(app.database, settings, locate(settings))
+            yield app
 
     @classmethod
     @contextmanager
-    def attached(cls, settings: Settings) -> "Iterator[Platform]":
+    def attached(cls, settings: Settings) -> "Iterator[App]":
         """Without a look at the database: for what has to be there while it is not. Raises SettingsError."""
         if settings.checkpoint_region_type not in REGION_TYPES:
             raise SettingsError(
@@ -256,7 +256,7 @@ class Platform:
             if warning := classic_ends(dt.datetime.now(KST), self.settings.uses_hub):
                 log.warning("%s", warning)
             note_plan(self.database, self.settings.checkpoint_batch_name, self.settings.checkpoint_region_type, self._any_plan)
-            yield CollectionRun(request=request, work=self._region_work(run_id), total=total)
+            yield CollectionRun(claim_filter=request, work=self._region_work(run_id), total=total)
 
     def _region_work(self, run_id: str) -> RegionWork:
         stop = Stop()

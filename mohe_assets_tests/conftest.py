@@ -66,8 +66,8 @@ def regions_template(migrated_template: str, postgres: EmbeddedServer, admin: Da
         "MOHE_GOVERNMENT_API_URL": shared_simulator.url,
         "GOVT_API_KEY": SimulatorConfig().government_key,
     }
-    with Platform.open(settings_module.load(variables)) as platform:
-        platform.refresh_regions()
+    with Platform.open(settings_module.load(variables)) as app:
+        app.refresh_regions()
     return name
 
 
@@ -159,12 +159,12 @@ def settings(environment: Environment) -> Settings:
 
 
 @pytest.fixture
-def platform(settings: Settings) -> Iterator[Platform]:
+def app(settings: Settings) -> Iterator[Platform]:
     """A platform that has taken the simulator's 256 regions over."""
-    with Platform.open(settings) as platform:
-        if platform.regions.last_refresh() is None:
-            platform.refresh_regions()
-        yield platform
+    with Platform.open(settings) as app:
+        if app.regions.last_refresh() is None:
+            app.refresh_regions()
+        yield app
 
 
 @pytest.fixture

@@ -105,10 +105,10 @@ def url(
 def reset(*, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Delete the collected places, the ledger and the checkpoints; the regions stay and start from nothing."""
     settings = settings_module.load()
-    with Platform.open(settings) as platform:
+    with Platform.open(settings) as app:
         if not yes:
-            typer.confirm(f"Delete all places, searches and checkpoints in {platform.database.where}?", abort=True)
-        seeded = platform.checkpoints.reset()
+            typer.confirm(f"Delete all places, searches and checkpoints in {app.database.where}?", abort=True)
+        seeded = app.checkpoints.reset()
     typer.echo(f"{seeded} regions are PENDING and start from nothing.")
 
 

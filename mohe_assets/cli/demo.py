@@ -41,14 +41,14 @@ def demo(
     with simulated(calls_per_second=calls_per_second, latency_ms=latency_ms) as variables:
         settings = settings_module.load(variables)
         urls = prepare(settings)
-        with Platform.open(settings) as platform:
-            status = _collect(console, platform, settings, {**variables, **environment(settings, urls)})
+        with Platform.open(settings) as app:
+            status = _collect(console, app, settings, {**variables, **environment(settings, urls)})
             if status:
                 raise typer.Exit(status)
-            _summary(console, platform)
+            _summary(console, app)
 
 
-def _collect(console: Console, platform: Platform, settings: Settings, variables: dict[str, str]) -> int:
+def _collect(console: Console, app: Platform, settings: Settings, variables: dict[str, str]) -> int:
     """Runs the batch job in a process of its own, as a person would; returns its exit status."""
     log_path = settings.home / "logs" / f"place_ingestion_batch-{time.strftime('%Y%m%d-%H%M%S')}.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def _collect(console: Console, platform: Platform, settings: Settings, variables
     command = [dagster, "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch"]
     console.print(f"Running place_ingestion_batch; its log is {log_path}")
     with log_path.open("w+", encoding="utf-8", errors="replace") as log, _batch(command, variables, log) as process:
-        _show_progress(console, platform, process, log_path)
+        _show_progress(console, app, process, log_path)
     if process.returncode:
         tail = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
         console.print("\n".join(tail), markup=False)
@@ -95,7 +95,7 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
     typer.echo("It has stopped. Run the same command again: it goes on where it was.", err=True)
 
 
-def _show_progress(console: Console, platform: Platform, process: subprocess.Popen[bytes], log_path: Path) -> None:
+def _show_progress(console: Console, app: Platform, process: subprocess.Popen[bytes], log_path: Path) -> None:
     bar = Progress(
         TextColumn("regions"),
         BarColumn(),
@@ -106,7 +106,7 @@ def _show_progress(console: Console, platform: Platform, process: subprocess.Pop
         console=console,
     )
     with bar, log_path.open(encoding="utf-8", errors="replace") as log:
-        meter = _Meter(platform, bar, bar.add_task("", total=256, places=0, calls=0, rate=0.0, eta=""))
+        meter = _Meter(app, bar, bar.add_task("", total=256, places=0, calls=0, rate=0.0, eta=""))
         while True:
             ended = process.poll() is not None
             for line in log:
@@ -121,8 +121,8 @@ def _show_progress(console: Console, platform: Platform, process: subprocess.Pop
 class _Meter:
     """Counts come from the database alone, so that they are true after an interruption, too."""
 
-    def __init__(self, platform: Platform, bar: Progress, task: TaskID) -> None:
-        self._platform, self._bar, self._task = platform, bar, task
+    def __init__(self, app: Platform, bar: Progress, task: TaskID) -> None:
+        self._platform, self._bar, self._task = app, bar, task
         self._said_at = time.monotonic()
 
     def update(self) -> None:
@@ -145,10 +145,10 @@ class _Meter:
             )
 
 
-def _summary(console: Console, platform: Platform) -> None:
-    settings = platform.settings
-    scope = (platform.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
-    overview, provinces = platform.overview(), by_sido(*scope)
+def _summary(console: Console, app: Platform) -> None:
+    settings = app.settings
+    scope = (app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
+    overview, provinces = app.overview(), by_sido(*scope)
     table = Table("province", "regions completed", "places", title="Collected", title_justify="left")
     for row in provinces:
         table.add_row(row.sido_name, f"{row.completed} of {row.regions}", f"{row.places:,}")

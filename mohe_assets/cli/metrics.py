@@ -24,9 +24,9 @@ def metrics(
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
-    with Platform.attached(settings_module.load()) as platform:
+    with Platform.attached(settings_module.load()) as app:
         registry = CollectorRegistry()
-        registry.register(CollectionMetrics(platform))
+        registry.register(CollectionMetrics(app))
         try:
             server, thread = start_http_server(port, addr=host, registry=registry)
         except OSError as error:

@@ -21,17 +21,17 @@ from mohe_assets.store.reads.overview import WorkLeft
 
 def plan(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False) -> None:
     """Show the calls a collection still takes, and when they are made at the earliest. Sends none."""
-    with Platform.open(settings_module.load()) as platform:
-        left = platform.work_left()
-        allowance = platform.allowance(platform.api_state())
-        keywords = len(platform.settings.mohe_search_keywords)
+    with Platform.open(settings_module.load()) as app:
+        left = app.work_left()
+        allowance = app.allowance(app.api_state())
+        keywords = len(app.settings.mohe_search_keywords)
     if not left.regions:
         regions = len(bundled_snapshot().leaves)
-        depth = max(0, platform.settings.mohe_max_calls_per_region - keywords) * regions
+        depth = max(0, app.settings.mohe_max_calls_per_region - keywords) * regions
         left = WorkLeft(regions=regions, base=regions * keywords, depth=depth)
     now = dt.datetime.now(KST)
     found = all_left(left.base, left.depth, allowance, now=now)
-    warning = classic_ends(now, platform.settings.uses_hub)
+    warning = classic_ends(now, app.settings.uses_hub)
     if as_json:
         shown = {"regions": left.regions, "keywords": keywords, "allowance": asdict(allowance), "base": asdict(found.base_plan)}
         shown |= {"with_refinement": asdict(found.with_refinement), "warning": warning}
@@ -40,7 +40,7 @@ def plan(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON objec
     Console().print(_table(left, keywords, allowance, found))
     if warning:
         typer.echo(warning)
-    if not platform.settings.mohe_refine:
+    if not app.settings.mohe_refine:
         typer.echo("MOHE_REFINE is false: refinement begins only when somebody runs refine_places.")
 
 

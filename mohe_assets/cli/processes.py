@@ -97,8 +97,8 @@ def write_workspace(variables: Mapping[str, str], host: str, port: int) -> Path:
 
 def refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:
     """Refreshes the regions in a run of its own if there is no list yet."""
-    with Platform.open(settings) as platform:
-        if platform.regions.last_refresh() is not None:
+    with Platform.open(settings) as app:
+        if app.regions.last_refresh() is not None:
             return
     typer.echo("There are no regions yet: refreshing them first.")
     command = [program("dagster"), "job", "execute", "-m", "mohe_assets.definitions", "-j", "refresh_regions"]

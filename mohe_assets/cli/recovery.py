@@ -17,25 +17,25 @@ SHORTEST_RUN = 4
 
 def retry(regions: Annotated[list[str] | None, typer.Argument(help=f"{REGIONS}; every failed region if none.")] = None) -> None:
     """Make failed regions PENDING again, now and with their count of failures at zero. What they have stored stays."""
-    with Platform.open(settings_module.load()) as platform:
-        names = platform.regions.leaf_names()
+    with Platform.open(settings_module.load()) as app:
+        names = app.regions.leaf_names()
         codes = _codes(regions, names)
-        retried = platform.checkpoints.retry(codes or None)
+        retried = app.checkpoints.retry(codes or None)
         typer.echo(_said(retried, names, "PENDING again"))
-        _say_others(codes, retried, platform, "not FAILED")
+        _say_others(codes, retried, app, "not FAILED")
 
 
 def new_round(
     regions: Annotated[list[str] | None, typer.Argument(help=f"{REGIONS}; every completed region if none.")] = None,
 ) -> None:
     """Make completed regions PENDING again, to be collected anew. Their places stay, and so does the ledger of earlier rounds."""
-    with Platform.open(settings_module.load()) as platform:
-        names = platform.regions.leaf_names()
+    with Platform.open(settings_module.load()) as app:
+        names = app.regions.leaf_names()
         codes = _codes(regions, names)
-        anew = platform.checkpoints.new_round(codes or None)
-        calls = len(anew) * len(platform.settings.mohe_search_keywords)
+        anew = app.checkpoints.new_round(codes or None)
+        calls = len(anew) * len(app.settings.mohe_search_keywords)
         typer.echo(_said(anew, names, f"PENDING for a new round of {calls:,} calls at least"))
-        _say_others(codes, anew, platform, "not COMPLETED")
+        _say_others(codes, anew, app, "not COMPLETED")
 
 
 def release(
@@ -50,19 +50,19 @@ def release(
     """
     if regions and run:
         raise typer.BadParameter("either regions or --run")
-    with Platform.open(settings_module.load()) as platform:
-        names = platform.regions.leaf_names()
+    with Platform.open(settings_module.load()) as app:
+        names = app.regions.leaf_names()
         if regions:
             codes = _codes(regions, names)
-            taken = platform.checkpoints.take_back(codes)
+            taken = app.checkpoints.take_back(codes)
             typer.echo(_said(taken, names, "taken back"))
-            _say_others(codes, taken, platform, "not PROCESSING")
+            _say_others(codes, taken, app, "not PROCESSING")
             return
-        executions = platform.executions
+        executions = app.executions
         if run:
-            burial = executions.declare_dead(_run(run, executions.running()), platform.checkpoints)
+            burial = executions.declare_dead(_run(run, executions.running()), app.checkpoints)
         else:
-            burial = executions.bury_dead(platform.checkpoints)
+            burial = executions.bury_dead(app.checkpoints)
         typer.echo(f"{_count(burial.dead_runs, 'run')} declared dead{_list([one[:8] for one in burial.dead_runs])}.")
         typer.echo(_said(burial.regions, names, "taken back"))
         if living := executions.running():
@@ -73,9 +73,9 @@ def release(
 
 def unblock() -> None:
     """Let refused credentials be tried again: the next run finds out with one call. Changed ones need no unblocking."""
-    with Platform.open(settings_module.load()) as platform:
-        api = platform.account.api
-        count = api_state.unblock(platform.database, api)
+    with Platform.open(settings_module.load()) as app:
+        api = app.account.api
+        count = api_state.unblock(app.database, api)
     typer.echo(f"{api} is unblocked." if count else f"{api} was not blocked.")
 
 
@@ -116,9 +116,9 @@ def _list(words: Sequence[str]) -> str:
     return f": {', '.join(words[:NAMED_AT_MOST])}{more}"
 
 
-def _say_others(asked: Collection[str], done: Collection[str], platform: Platform, what: str) -> None:
+def _say_others(asked: Collection[str], done: Collection[str], app: Platform, what: str) -> None:
     """A region that was named and is in another state is left alone, and that is said."""
     if left := sorted(set(asked) - set(done)):
-        standing = {one.region_code: one.status for one in platform.checkpoints.standing(left)}
+        standing = {one.region_code: one.status for one in app.checkpoints.standing(left)}
         stand = ", ".join(f"{code} ({standing.get(code, 'no checkpoint')})" for code in left)
         typer.echo(f"Left alone, being {what}: {stand}.")

@@ -12,8 +12,8 @@ def replay(
     *, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change; change nothing.")] = False
 ) -> None:
     """Rebuild places from the answers in the ledger. Sends no call; all or nothing; not beside a run."""
-    with Platform.open(settings_module.load()) as platform:
-        done = platform.replay(dry_run=dry_run)
+    with Platform.open(settings_module.load()) as app:
+        done = app.replay(dry_run=dry_run)
     would = "would be " if dry_run else ""
     typer.echo(
         f"{done.searches:,} searches read again, {done.places:,} places: "

@@ -57,16 +57,16 @@ def status(
     """Show regions by status, places, rate, what is left and until when, the API's day, failed regions, and runs."""
     if watch and as_json:
         raise typer.BadParameter("either --watch or --json; a script asks again by itself")
-    with Platform.open(settings_module.load()) as platform:
+    with Platform.open(settings_module.load()) as app:
         if as_json:
-            typer.echo(JSON.dump_json(_read(platform), indent=2))
+            typer.echo(JSON.dump_json(_read(app), indent=2))
         elif watch:
-            _watch(platform)
+            _watch(app)
         else:
-            Console().print(_show(_read(platform)))
+            Console().print(_show(_read(app)))
 
 
-def _watch(platform: Platform) -> None:
+def _watch(app: Platform) -> None:
     """A database that is away for a while ends nothing: what was seen last stays, with the reason below."""
     shown: RenderableType = ""
     asked: list[int] = []
@@ -82,7 +82,7 @@ def _watch(platform: Platform) -> None:
         with Live(screen=True, auto_refresh=False) as live:
             while not asked:
                 try:
-                    shown = _show(_read(platform))
+                    shown = _show(_read(app))
                     live.update(shown, refresh=True)
                 except DatabaseUnavailable as error:
                     live.update(Group(shown, escape(str(error))), refresh=True)
@@ -94,17 +94,17 @@ def _watch(platform: Platform) -> None:
     Console().print(shown)
 
 
-def _read(platform: Platform) -> Status:
-    settings, now = platform.settings, dt.datetime.now(KST)
-    left, state = platform.work_left(), platform.api_state()
+def _read(app: Platform) -> Status:
+    settings, now = app.settings, dt.datetime.now(KST)
+    left, state = app.work_left(), app.api_state()
     return Status(
         schema_version=1,
         at=now,
         batch_name=settings.checkpoint_batch_name,
         region_type=settings.checkpoint_region_type,
-        progress=platform.checkpoints.progress(),
-        overview=platform.overview(),
-        left=all_left(left.base, left.depth, platform.allowance(state), now=now),
+        progress=app.checkpoints.progress(),
+        overview=app.overview(),
+        left=all_left(left.base, left.depth, app.allowance(state), now=now),
         calls_per_second_allowed=settings.calls_per_second,
         api=state,
         warnings=tuple(filter(None, [classic_ends(now, settings.uses_hub)])),

@@ -11,7 +11,7 @@ Done = TypeVar("Done")
 
 
 @dataclass(kw_only=True)
-class Together(Generic[Asked, Done]):
+class GroupCommit(Generic[Asked, Done]):
     """Calls `work`, in a thread, with all that was asked for while its last call was under way; each asker gets its own result.
 
     `work` returns a result for each, in order; an exception among them is raised for whoever asked, one it raises for all.

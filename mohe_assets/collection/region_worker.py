@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Connection
 
 from mohe_assets.collection.cancellation import Stop
-from mohe_assets.collection.group_commit import Together
+from mohe_assets.collection.group_commit import GroupCommit
 from mohe_assets.collection.place_source import Answer, PlaceSource
 from mohe_assets.errors import ApiError, BadQuery, FailureKind
 from mohe_assets.sources.naver_local.expected_gain import Tallies
@@ -128,12 +128,12 @@ class RegionWork:
     tallies: "CachedTallies"
     stop: Stop
     close: Callable[[], Awaitable[object]]
-    _write: Together[Write, tuple[int, ...]] = field(init=False)
-    _complete: Together[PlanDone, Completion] = field(init=False)
+    _write: GroupCommit[Write, tuple[int, ...]] = field(init=False)
+    _complete: GroupCommit[PlanDone, Completion] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._write = Together(work=self.ledger.write_all, gather_seconds=GATHER_SECONDS, gather_from=MANY)
-        self._complete = Together(
+        self._write = GroupCommit(work=self.ledger.write_all, gather_seconds=GATHER_SECONDS, gather_from=MANY)
+        self._complete = GroupCommit(
             work=lambda done: self.checkpoints.complete(done, also=self._tally), gather_seconds=GATHER_REGIONS_SECONDS
         )
 

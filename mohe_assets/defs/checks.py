@@ -18,8 +18,8 @@ from mohe_assets.store.reads.quality import SHOWN_AT_MOST
 )
 def checkpoints_match_partitions(context: dg.AssetCheckExecutionContext, mohe: MoheResource) -> dg.AssetCheckResult:
     """All of them, in both directions; what a run has under way is not compared yet."""
-    with mohe.open() as platform:
-        found = disagreements(regions_of(platform), shown(context.instance))
+    with mohe.open() as app:
+        found = disagreements(regions_of(app), shown(context.instance))
     first = {key: found[key] for key in sorted(found)[:SHOWN_AT_MOST]}
     return dg.AssetCheckResult(
         passed=not found,

@@ -38,8 +38,8 @@ publish_catalog = dg.define_asset_job(
 @dg.op(out=dg.Out(dg.Nothing))
 def make_completed_pending(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
     """COMPLETED → PENDING, with a new round of searches; places, ledger and the record of earlier runs stay."""
-    with mohe.open() as platform:
-        codes = platform.checkpoints.new_round()
+    with mohe.open() as app:
+        codes = app.checkpoints.new_round()
     context.log.info(f"{len(codes)} regions begin a new round")
 
 
@@ -55,46 +55,46 @@ def new_round() -> None:
 @dg.op(out=dg.Out(dg.Nothing))
 def refresh_if_due(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
     """Refreshes the regions if there are none, or if the list is old. A failed refresh of a list we have stops nothing."""
-    with cancelled_by_signals(context), mohe.open() as platform:
-        name_run(context.instance, context.run, platform.settings.checkpoint_batch_name, ())
-        platform.settings.require_collection_keys()
-        with platform.alive(context.run_id):
-            _refresh_if_due(context, platform)
+    with cancelled_by_signals(context), mohe.open() as app:
+        name_run(context.instance, context.run, app.settings.checkpoint_batch_name, ())
+        app.settings.require_collection_keys()
+        with app.alive(context.run_id):
+            _refresh_if_due(context, app)
 
 
-def _refresh_if_due(context: dg.OpExecutionContext, platform: Platform) -> None:
-    if not platform.refresh_is_due():
-        mirror_partitions(context.instance, platform)
-    elif platform.regions.last_refresh() is None:
-        _refresh(context, platform)
+def _refresh_if_due(context: dg.OpExecutionContext, app: Platform) -> None:
+    if not app.refresh_is_due():
+        mirror_partitions(context.instance, app)
+    elif app.regions.last_refresh() is None:
+        _refresh(context, app)
     else:
-        _refresh_or_go_on(context, platform)
+        _refresh_or_go_on(context, app)
 
 
-def _refresh(context: dg.OpExecutionContext, platform: Platform) -> None:
-    sync = refresh(context.instance, platform)
+def _refresh(context: dg.OpExecutionContext, app: Platform) -> None:
+    sync = refresh(context.instance, app)
     if sync.warning:
         context.log.warning(sync.warning)
     context.log.info(f"{len(sync.listed.leaves)} regions as of {sync.listed.as_of} from {sync.listed.source}")
 
 
-def _refresh_or_go_on(context: dg.OpExecutionContext, platform: Platform) -> None:
+def _refresh_or_go_on(context: dg.OpExecutionContext, app: Platform) -> None:
     try:
-        platform.refresh_regions()
+        app.refresh_regions()
     except ApiError as error:
         context.log.warning(f"The region list could not be refreshed: {error} The list of before stays.")
-    mirror_partitions(context.instance, platform)
+    mirror_partitions(context.instance, app)
 
 
 @dg.op(ins={"start": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
 def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
     """Collects due regions until none is left or the quota ends."""
-    with cancelled_by_signals(context), mohe.open() as platform:
-        platform.prepare_batch()
+    with cancelled_by_signals(context), mohe.open() as app:
+        app.prepare_batch()
         # What earlier runs left looking wrong; after the sensor's own looks there is nothing to do.
-        reconcile(context.instance, platform)
-        totals = collect(context, platform, Request(), total=platform.checkpoints.due())
-        reconcile(context.instance, platform)
+        reconcile(context.instance, app)
+        totals = collect(context, app, Request(), total=app.checkpoints.due())
+        reconcile(context.instance, app)
     context.log.info(
         f"{totals.completed} regions completed with {totals.places} places and {totals.calls} calls, {totals.released} released"
     )
@@ -113,8 +113,8 @@ def place_ingestion_batch() -> None:
 @dg.op(out=dg.Out(dg.Nothing))
 def refine_completed_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
     """Searches completed regions deeper, the most promising first, until the day's calls end or none promises more."""
-    with cancelled_by_signals(context), mohe.open() as platform:
-        totals = collect(context, platform, Request(refine=True), total=0)
+    with cancelled_by_signals(context), mohe.open() as app:
+        totals = collect(context, app, Request(refine=True), total=0)
     context.log.info(f"{totals.refined} slices of regions refined")
 
 

@@ -56,8 +56,8 @@ def _check(asset: dg.AssetKey, name: str, description: str, judge: Callable[[Qua
     def check(context: dg.AssetCheckExecutionContext, mohe: MoheResource) -> Iterator[dg.AssetCheckResult]:
         if asset in (context.run.asset_selection or ()):
             return
-        with mohe.open() as platform:
-            yield judge(Quality(checkpoints=platform.checkpoints)).result()
+        with mohe.open() as app:
+            yield judge(Quality(checkpoints=app.checkpoints)).result()
 
     return check
 
@@ -136,10 +136,10 @@ collection_is_complete = _check(
 )
 def regions_match_the_list(context: dg.AssetCheckExecutionContext, mohe: MoheResource) -> dg.AssetCheckResult:
     """Compares four tellings of one set, of which Dagster's is the fourth."""
-    with mohe.open() as platform:
-        quality = Quality(checkpoints=platform.checkpoints)
+    with mohe.open() as app:
+        quality = Quality(checkpoints=app.checkpoints)
         offending, listed = quality.not_as_listed(), quality.listed()
-        wanted = set(platform.regions.partition_keys().values())
+        wanted = set(app.regions.partition_keys().values())
     keys = set(context.instance.get_dynamic_partitions(str(sigungu_partitions.name)))
     missing, surplus = sorted(wanted - keys), sorted(keys - wanted)
     partitions = {"partition_keys": len(keys), "without_a_partition": missing[:SHOWN_AT_MOST],

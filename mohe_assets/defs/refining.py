@@ -22,19 +22,19 @@ INTERVAL_SECONDS = 15
 )
 def refinement_sensor(context: dg.SensorEvaluationContext, mohe: MoheResource) -> dg.SensorResult | dg.SkipReason:
     """One run at a time, which claims the most promising regions until there is a reason to stop."""
-    with mohe.open() as platform:
-        if reason := _reason_to_wait(context.instance, platform):
+    with mohe.open() as app:
+        if reason := _reason_to_wait(context.instance, app):
             return dg.SkipReason(reason)
     return dg.SensorResult(run_requests=[dg.RunRequest()])
 
 
-def _reason_to_wait(instance: dg.DagsterInstance, platform: Platform) -> str | None:
-    settings = platform.settings
+def _reason_to_wait(instance: dg.DagsterInstance, app: Platform) -> str | None:
+    settings = app.settings
     if not settings.mohe_refine:
         return "MOHE_REFINE is false: completed regions are not searched deeper by themselves."
     if not settings.checkpoint_auto_resume:
         return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."
-    outlook = platform.refinement.outlook()
+    outlook = app.refinement.outlook()
     so_far = f"{outlook.searches:,} searches beyond the base plan so far"
     if outlook.base_is_due:
         return f"Regions wait for their base plan, which has precedence; {so_far}."
@@ -42,6 +42,6 @@ def _reason_to_wait(instance: dg.DagsterInstance, platform: Platform) -> str | N
         return (
             f"{under_way} runs are collecting or refining; {so_far}, {outlook.regions + outlook.refining} regions promise more."
         )
-    if closed := why_closed(platform):
+    if closed := why_closed(app):
         return f"{closed} ({so_far})"
     return None if outlook.has_work else f"No region promises more than it has given; {so_far}."

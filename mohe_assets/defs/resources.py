@@ -23,8 +23,8 @@ class MoheResource(dg.ConfigurableResource["MoheResource"]):
         """A platform; what keeps one from being opened ends the run with that sentence and no traceback of ours."""
         try:
             settings = settings_module.load(self._environ())
-            with Platform.open(settings) as platform:
-                yield platform
+            with Platform.open(settings) as app:
+                yield app
         except (SettingsError, DatabaseUnavailable, RegionListRefused) as error:
             raise dg.Failure(description=str(error), allow_retries=False) from None
 

@@ -36,45 +36,45 @@ RECONCILE_SECONDS = 60
 )
 def pending_region_sensor(context: dg.SensorEvaluationContext, mohe: MoheResource) -> dg.SensorResult | dg.SkipReason:
     """Asks for contiguous ranges of due regions, a bounded number of runs at a time."""
-    with mohe.open() as platform:
-        recover(context.instance, platform)
-        platform.follow_the_plan()
-        cursor = _reconcile_now_and_then(context, platform)
+    with mohe.open() as app:
+        recover(context.instance, app)
+        app.follow_the_plan()
+        cursor = _reconcile_now_and_then(context, app)
         unfinished = unfinished_runs(context.instance)
-        reason = _reason_to_wait(platform, unfinished)
-        requests = [] if reason else _requests(context.instance, platform, unfinished)
+        reason = _reason_to_wait(app, unfinished)
+        requests = [] if reason else _requests(context.instance, app, unfinished)
         if not requests:
-            return dg.SensorResult(skip_reason=_why_nothing(platform, reason, len(unfinished)), cursor=cursor)
+            return dg.SensorResult(skip_reason=_why_nothing(app, reason, len(unfinished)), cursor=cursor)
         return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
-def _reconcile_now_and_then(context: dg.SensorEvaluationContext, platform: Platform) -> str:
+def _reconcile_now_and_then(context: dg.SensorEvaluationContext, app: Platform) -> str:
     now = dt.datetime.now(dt.UTC)
     last = dt.datetime.fromisoformat(context.cursor) if context.cursor else None
     if last is not None and now - last < dt.timedelta(seconds=RECONCILE_SECONDS):
         return str(context.cursor)
-    mirror_partitions(context.instance, platform)
-    if len(reconcile(context.instance, platform)) > REPAIRS_AT_ONCE:
+    mirror_partitions(context.instance, app)
+    if len(reconcile(context.instance, app)) > REPAIRS_AT_ONCE:
         return str(context.cursor or "")  # the next tick goes on
     return now.isoformat()
 
 
-def _reason_to_wait(platform: Platform, unfinished: Sequence[dg.DagsterRun]) -> str | None:
-    settings = platform.settings
+def _reason_to_wait(app: Platform, unfinished: Sequence[dg.DagsterRun]) -> str | None:
+    settings = app.settings
     if not settings.checkpoint_auto_resume:
         return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."
     if any(run.job_name == PLACE_INGESTION_BATCH for run in unfinished):
         return "place_ingestion_batch is collecting all that is due."
-    if closed := why_closed(platform):
+    if closed := why_closed(app):
         return closed
     if len(unfinished) >= settings.mohe_runs_in_flight:
         return f"{len(unfinished)} runs are under way; MOHE_RUNS_IN_FLIGHT allows {settings.mohe_runs_in_flight}."
     return None
 
 
-def why_closed(platform: Platform) -> str | None:
+def why_closed(app: Platform) -> str | None:
     """Why no call can be made now and until when, None if one can."""
-    state = read_state(platform.database, platform.account)
+    state = read_state(app.database, app.account)
     if state.blocked_why is not None:
         return f"The API is blocked: {state.blocked_why}"
     if state.closed_until is not None:
@@ -82,17 +82,17 @@ def why_closed(platform: Platform) -> str | None:
     return None
 
 
-def _requests(instance: dg.DagsterInstance, platform: Platform, unfinished: Sequence[dg.DagsterRun]) -> list[dg.RunRequest]:
-    settings = platform.settings
+def _requests(instance: dg.DagsterInstance, app: Platform, unfinished: Sequence[dg.DagsterRun]) -> list[dg.RunRequest]:
+    settings = app.settings
     keys = instance.get_dynamic_partitions(str(sigungu_partitions.name))
-    due = platform.checkpoints.due_keys() - busy_keys(keys, unfinished)
+    due = app.checkpoints.due_keys() - busy_keys(keys, unfinished)
     room = settings.mohe_runs_in_flight - len(unfinished)
     return list(run_requests(keys, due, settings.mohe_regions_per_run, room, under_way=len(unfinished)))
 
 
-def _why_nothing(platform: Platform, reason: str | None, unfinished: int) -> str:
+def _why_nothing(app: Platform, reason: str | None, unfinished: int) -> str:
     """The reason, and how far the collection is: the tick is what a person looks at who wonders when it goes on."""
-    progress = platform.checkpoints.progress()
+    progress = app.checkpoints.progress()
     if not progress.total:
         return f"{reason or ''} There are no regions yet: materialize sigungu_regions, or run the job refresh_regions.".strip()
     return f"{reason or _nothing_to_ask(progress, unfinished)} {progress_sentence(progress)}"

@@ -141,14 +141,14 @@ def _count_rows(settings: Settings) -> str:
     return f"accepted by {settings.mohe_government_api_url}; the list has {rows:,} rows"
 
 
-def _place_keys(platform: Platform) -> Finding:
-    settings = platform.settings
+def _place_keys(app: Platform) -> Finding:
+    settings = app.settings
     check = "NCP_APIGW_API_KEY" if settings.uses_hub else "NAVER_CLIENT_ID"
     if not settings.uses_hub and settings.naver_client_id is None:
         return _error(check, "no keys for the search API are set", "Set NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY.")
 
     def call() -> str:
-        platform.try_place_keys()
+        app.try_place_keys()
         return f"accepted by {settings.mohe_naver_hub_url if settings.uses_hub else settings.mohe_naver_api_url}"
 
     return _tried(check, call)
@@ -189,11 +189,11 @@ def _with_database(settings: Settings, *, calls: bool) -> Iterator[Finding]:
         return
     if revision.level is Level.ERROR:
         return
-    with Platform.open(settings) as platform:
-        yield _regions(platform)
+    with Platform.open(settings) as app:
+        yield _regions(app)
         if calls:
-            yield _place_keys(platform)
-        yield _runs(platform)
+            yield _place_keys(app)
+        yield _runs(app)
 
 
 def _advice(urls: DatabaseUrls) -> str:
@@ -279,8 +279,8 @@ def _schema(database: Database) -> Finding:
     return _ok("schema", f"at revision {schema.head_revision()}, as needed")
 
 
-def _regions(platform: Platform) -> Finding:
-    last, progress = platform.regions.last_refresh(), platform.checkpoints.progress()
+def _regions(app: Platform) -> Finding:
+    last, progress = app.regions.last_refresh(), app.checkpoints.progress()
     if last is None:
         return _ok("regions", "none yet; the first run, or `mohe up`, downloads the list")
     said = f"{progress.total:,}, by the list of {last.as_of} from {'the API' if last.source == 'api' else 'the bundled snapshot'}"
@@ -291,8 +291,8 @@ def _regions(platform: Platform) -> Finding:
     return _ok("regions", said)
 
 
-def _runs(platform: Platform) -> Finding:
-    runs = platform.overview().runs
+def _runs(app: Platform) -> Finding:
+    runs = app.overview().runs
     silent = [run.execution_id[:8] for run in runs if run.life == "silent"]
     alive = sum(run.life == "alive" for run in runs)
     if silent:

@@ -24,8 +24,8 @@ ENDED = ("COMPLETED", "FAILED", "INTERRUPTED")
 class CollectionMetrics(Collector):
     """Reads the database at each scrape. A database that is down is `mohe_up 0` and nothing else."""
 
-    def __init__(self, platform: Platform) -> None:
-        self._platform = replace(platform, database=replace(platform.database, reconnect_seconds=RECONNECT_SECONDS))
+    def __init__(self, app: Platform) -> None:
+        self._platform = replace(app, database=replace(app.database, reconnect_seconds=RECONNECT_SECONDS))
         self._up = True
 
     def describe(self) -> Iterable[Metric]:
@@ -49,9 +49,9 @@ class CollectionMetrics(Collector):
         yield _gauge("mohe_scrape_duration_seconds", "Time this scrape took in the database.", time.monotonic() - begun)
 
     def _families(self) -> Iterator[Metric]:
-        platform, settings = self._platform, self._platform.settings
+        app, settings = self._platform, self._platform.settings
         found = read_monitored(
-            platform.database,
+            app.database,
             settings.checkpoint_batch_name,
             settings.checkpoint_region_type,
             lease_seconds=settings.mohe_lease_seconds,
@@ -59,10 +59,10 @@ class CollectionMetrics(Collector):
         yield from _regions(found)
         yield from _work(found)
         yield from _runs(found)
-        state = platform.api_state()
+        state = app.api_state()
         if state is not None:
-            account = platform.account
-            refused = read_refusals(platform.database, account.api, account.account)
+            account = app.account
+            refused = read_refusals(app.database, account.api, account.account)
             yield from _api(account.api, account.calls_per_second, state, refused)
 
 

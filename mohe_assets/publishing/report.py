@@ -54,10 +54,10 @@ class Report:
     picture: bytes
 
 
-def build_report(platform: Platform, *, now: dt.datetime) -> Report:
+def build_report(app: Platform, *, now: dt.datetime) -> Report:
     """Writes report.md and report.png into the catalog's folder. `now` is aware."""
-    standing = read_standing(platform, now=now)
-    folder = platform.settings.catalog_folder
+    standing = read_standing(app, now=now)
+    folder = app.settings.catalog_folder
     picture = draw(standing.regions, standing.timeline, at=now)
     with locked(folder), replacing(folder, (PICTURE, REPORT)) as files:
         files[PICTURE].write(picture)
@@ -66,19 +66,19 @@ def build_report(platform: Platform, *, now: dt.datetime) -> Report:
     return Report(folder=folder, standing=standing, markdown=markdown(standing, picture=inline), picture=picture)
 
 
-def read_standing(platform: Platform, *, now: dt.datetime) -> Standing:
+def read_standing(app: Platform, *, now: dt.datetime) -> Standing:
     """Everything the report needs, from the database."""
-    settings = platform.settings
-    scope = (platform.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
+    settings = app.settings
+    scope = (app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
     regions = read_regions(*scope)
-    left, state = platform.work_left(), platform.api_state()
+    left, state = app.work_left(), app.api_state()
     return Standing(
         at=now,
         regions=regions,
         timeline=read_timeline(*scope),
         places=sum(region.places for region in regions),
         api=state,
-        left=all_left(left.base, left.depth, platform.allowance(state), now=now),
+        left=all_left(left.base, left.depth, app.allowance(state), now=now),
     )
 
 

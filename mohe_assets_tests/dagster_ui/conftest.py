@@ -72,11 +72,11 @@ def keys_of(database: Database, codes: Collection[str] | None = None) -> list[st
     return [row["partition_key"] for row in read(database, sql, any=codes is None, codes=sorted(codes or ()))]
 
 
-def call_once(platform: Platform, refusal: ApiError | None = None) -> None:
+def call_once(app: Platform, refusal: ApiError | None = None) -> None:
     """What the first call of some run leaves in the shared budget: nobody has answered it yet, or it was refused."""
 
     async def call() -> None:
-        gate = SharedBudget(database=platform.database, account=platform.account, stop=Stop())
+        gate = SharedBudget(database=app.database, account=app.account, stop=Stop())
         await gate.reserve()
         if refusal is not None:
             await gate.refused(refusal)
@@ -113,9 +113,9 @@ def template(
             "GOVT_API_KEY": keys.government_key,
         }
     )
-    with dagster_instance(settings) as instance, Platform.open(settings) as platform:
-        platform.refresh_regions()
-        mirror_partitions(instance, platform)
+    with dagster_instance(settings) as instance, Platform.open(settings) as app:
+        app.refresh_regions()
+        mirror_partitions(instance, app)
     return name
 
 
@@ -138,10 +138,10 @@ def environment(environment: Environment) -> Environment:
 
 
 @pytest.fixture
-def platform(settings: Settings) -> Iterator[Platform]:
+def app(settings: Settings) -> Iterator[Platform]:
     """The database knows the regions already."""
-    with Platform.open(settings) as platform:
-        yield platform
+    with Platform.open(settings) as app:
+        yield app
 
 
 @pytest.fixture
@@ -171,12 +171,12 @@ def few(database: Database) -> FewRegions:
 
 
 @pytest.fixture
-def collect_elsewhere(platform: Platform) -> Collect:
+def collect_elsewhere(app: Platform) -> Collect:
     """Collects regions by another run, which Dagster does not know."""
 
     def collect(keys: Sequence[str], run_id: str = "another-run") -> None:
         codes = frozenset(key.partition("_")[0] for key in keys)
-        with platform.collection(run_id, Request(codes=codes)) as run:
+        with app.collection(run_id, Request(codes=codes)) as run:
             assert len(list(run.outcomes())) == len(keys)
 
     return collect

@@ -174,16 +174,16 @@ class TestACollection:
         assert statuses(database) == {"PENDING": 5}
 
     def test_a_region_held_by_a_live_run_is_left_to_it(
-        self, launcher: Launcher, database: Database, platform: Platform, few: FewRegions
+        self, launcher: Launcher, database: Database, app: Platform, few: FewRegions
     ) -> None:
         keys = few(3)
-        platform.executions.start("a-live-run")
-        (lease,) = platform.checkpoints.claim("a-live-run", codes=[code(keys[1])])
+        app.executions.start("a-live-run")
+        (lease,) = app.checkpoints.claim("a-live-run", codes=[code(keys[1])])
         done = launcher.collect(keys[0], keys[2])
         assert done.succeeded
         assert done.materialized == (keys[0], keys[2])
         assert f"{name_of(keys[1])} is being collected by run a-live-run" in done.log
-        assert platform.checkpoints.release(lease), "nobody took it away"
+        assert app.checkpoints.release(lease), "nobody took it away"
         assert statuses(database) == {"COMPLETED": 2, "PENDING": 1}
 
 
@@ -290,7 +290,7 @@ class TestWhatIsAskedAgain:
         self,
         launcher: Launcher,
         database: Database,
-        platform: Platform,
+        app: Platform,
         simulator: Simulator,
         few: FewRegions,
         collect_elsewhere: Collect,
@@ -301,7 +301,7 @@ class TestWhatIsAskedAgain:
         places = read(database, "SELECT count(*) AS found FROM places")
         assert launcher.job("new_round").succeeded
         assert statuses(database) == {"PENDING": 2, "FAILED": 1}
-        assert platform.checkpoints.due_keys() == set(keys[:2])
+        assert app.checkpoints.due_keys() == set(keys[:2])
         assert read(database, "SELECT count(*) AS found FROM places") == places
         assert len(executions(database)) == 1
         launcher.collect(keys[0], keys[1], **{TRIGGER_TAG: SENSOR_TRIGGER})
@@ -331,19 +331,19 @@ class TestTheRegions:
         assert (shown["leaf_regions"], shown["added"], shown["abolished"], shown["source"]) == (256, 0, 0, "api")
 
     def test_an_abolished_region_loses_its_partition_and_is_not_collected(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, platform: Platform, simulator: Simulator
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, app: Platform, simulator: Simulator
     ) -> None:
         keys = keys_of(database)
         gone = keys[7]
         self.without(simulator, [code(gone)])
         assert launcher.job("refresh_regions").succeeded
         assert sorted(self.partitions(instance)) == [key for key in keys if key != gone]
-        assert gone not in platform.checkpoints.due_keys()
+        assert gone not in app.checkpoints.due_keys()
         row = read(database, "SELECT status FROM region WHERE region_code = :code", code=code(gone))
         assert row == [{"status": "ABOLISHED"}]
 
     def test_a_key_that_a_queued_run_names_goes_when_that_run_is_over_and_the_run_collects_the_others(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, platform: Platform, simulator: Simulator
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, app: Platform, simulator: Simulator
     ) -> None:
         keys = keys_of(database)[:6]
         queued = launcher.create(keys[1], keys[3])
@@ -357,7 +357,7 @@ class TestTheRegions:
         assert done.materialized == (keys[3],)
         assert f"Abolished since they were asked for: {keys[1]}, {keys[2]}." in done.log
         assert {code for code, _ in ledger(database)} == {code(keys[3])}
-        mirror_partitions(instance, platform)
+        mirror_partitions(instance, app)
         assert not {keys[1], keys[2]} & set(self.partitions(instance))
 
     def test_new_keys_come_last_and_are_in_no_range_that_was_asked_for_before(
@@ -376,7 +376,7 @@ class TestTheRegions:
         launcher: Launcher,
         instance: dg.DagsterInstance,
         database: Database,
-        platform: Platform,
+        app: Platform,
         simulator: Simulator,
         few: FewRegions,
         collect_elsewhere: Collect,
@@ -395,7 +395,7 @@ class TestTheRegions:
         assert (key in self.partitions(instance), self.partitions(instance)[-1]) == (False, back)
         assert busy_keys(self.partitions(instance), [late]) == {key}, "a run for the old life does not hold the new one up"
         assert back not in instance.get_materialized_partitions(PLACES)
-        assert back in platform.checkpoints.due_keys()
+        assert back in app.checkpoints.due_keys()
         done = launcher.collect(back, **{TRIGGER_TAG: SENSOR_TRIGGER})
         assert done.materialized == (back,)
         assert max(number for _, number in ledger(database)) == 3, "after two rounds of the life before"

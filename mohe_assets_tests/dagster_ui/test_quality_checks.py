@@ -169,10 +169,10 @@ class TestPlaces:
 
 class TestRounds:
     def test_a_region_that_gives_half_of_what_it_gave_is_shown(
-        self, collected: list[str], database: Database, platform: Platform, collect_elsewhere: Collect, run: Run
+        self, collected: list[str], database: Database, app: Platform, collect_elsewhere: Collect, run: Run
     ) -> None:
         assert run(quality_checks.no_sudden_drop).passed
-        platform.checkpoints.new_round()
+        app.checkpoints.new_round()
         collect_elsewhere(collected, "second-round")
         assert run(quality_checks.no_sudden_drop).passed
         code = collected[0][:5]

@@ -29,9 +29,9 @@ def launcher(instance: dg.DagsterInstance, definitions: dg.Definitions) -> Launc
 
 
 @pytest.fixture
-def differing(instance: dg.DagsterInstance, platform: Platform) -> Differing:
+def differing(instance: dg.DagsterInstance, app: Platform) -> Differing:
     """Partition key → what differs, over all regions."""
-    return lambda: disagreements(regions_of(platform), shown(instance))
+    return lambda: disagreements(regions_of(app), shown(instance))
 
 
 def colours(instance: dg.DagsterInstance, keys: list[str]) -> list[str]:
@@ -53,7 +53,7 @@ class TestALostEventLog:
         self,
         launcher: Launcher,
         instance: dg.DagsterInstance,
-        platform: Platform,
+        app: Platform,
         simulator: Simulator,
         few: FewRegions,
         differing: Differing,
@@ -65,7 +65,7 @@ class TestALostEventLog:
         instance.wipe_assets([PLACES])
         assert set(differing()) == set(keys[:3])
 
-        reconcile(instance, platform)
+        reconcile(instance, app)
 
         assert differing() == {}
         assert colours(instance, keys) == ["MATERIALIZED", "FAILED", "MATERIALIZED", "MISSING"]
@@ -78,13 +78,13 @@ class TestALostEventLog:
         assert "503" in str(cast("Any", observed).event_log_entry.asset_observation.metadata["error"].value)
 
     def test_a_failure_whose_run_is_forgotten_is_shown_by_a_run_recorded_for_it_once(
-        self, instance: dg.DagsterInstance, platform: Platform, database: Database, few: FewRegions, differing: Differing
+        self, instance: dg.DagsterInstance, app: Platform, database: Database, few: FewRegions, differing: Differing
     ) -> None:
         keys = few(3)
         for key in keys[:2]:
             execute(database, f"{FAIL} WHERE region_code = :code", code=code(key))
-        reconcile(instance, platform)
-        reconcile(instance, platform)
+        reconcile(instance, app)
+        reconcile(instance, app)
         assert differing() == {}
         assert colours(instance, keys) == ["FAILED", "FAILED", "MISSING"]
         (run,) = instance.get_runs()
@@ -102,12 +102,12 @@ class TestAPartitionThatIsRedForNothing:
             plan(instance, key, run_id=run.run_id)
 
     def test_never_tried_it_is_missing_again(
-        self, instance: dg.DagsterInstance, platform: Platform, few: FewRegions, differing: Differing
+        self, instance: dg.DagsterInstance, app: Platform, few: FewRegions, differing: Differing
     ) -> None:
         keys = few(3)
         self.run_that_failed(instance, *keys[:2])
         assert differing() == dict.fromkeys(keys[:2], "PENDING, but failed")
-        reconcile(instance, platform)
+        reconcile(instance, app)
         assert colours(instance, keys) == ["MISSING"] * 3
         assert differing() == {}
 
@@ -115,7 +115,7 @@ class TestAPartitionThatIsRedForNothing:
         self,
         launcher: Launcher,
         instance: dg.DagsterInstance,
-        platform: Platform,
+        app: Platform,
         database: Database,
         few: FewRegions,
         differing: Differing,
@@ -125,7 +125,7 @@ class TestAPartitionThatIsRedForNothing:
         set_by_hand(database, keys[1], "status = 'PENDING', round = 2")
         self.run_that_failed(instance, *keys)
         assert differing() == {keys[0]: "COMPLETED, but failed", keys[1]: "PENDING, but failed"}
-        reconcile(instance, platform)
+        reconcile(instance, app)
         assert colours(instance, keys) == ["MATERIALIZED"] * 2
         assert differing() == {}
 
@@ -157,12 +157,12 @@ class TestAPartitionThatIsRedForNothing:
 
 class TestARowEditedByHand:
     def test_completed_without_a_ledger_it_is_reported_with_what_the_row_says(
-        self, instance: dg.DagsterInstance, platform: Platform, database: Database, few: FewRegions, differing: Differing
+        self, instance: dg.DagsterInstance, app: Platform, database: Database, few: FewRegions, differing: Differing
     ) -> None:
         keys = few(2)
         set_by_hand(database, keys[0], "status = 'COMPLETED', processed_count = 7, reported_at = now()")
         assert differing() == {keys[0]: "COMPLETED, but missing"}
-        reconcile(instance, platform)
+        reconcile(instance, app)
         assert differing() == {}
         (record,) = materializations(instance)
         shown_of_it = cast("Any", record.asset_materialization).metadata
@@ -173,7 +173,7 @@ class TestARowEditedByHand:
         self,
         launcher: Launcher,
         instance: dg.DagsterInstance,
-        platform: Platform,
+        app: Platform,
         database: Database,
         few: FewRegions,
         collect_elsewhere: Collect,
@@ -181,17 +181,17 @@ class TestARowEditedByHand:
     ) -> None:
         keys = few(2)
         collect_elsewhere(keys)
-        reconcile(instance, platform)
+        reconcile(instance, app)
         set_by_hand(database, keys[1], "status = 'PENDING'")
         told = {keys[1]: "PENDING, but materialized"}
-        assert reconcile(instance, platform) == told
+        assert reconcile(instance, app) == told
         assert differing() == told, "an event cannot be unsaid"
-        assert platform.checkpoints.due_keys() == {keys[1]}
+        assert app.checkpoints.due_keys() == {keys[1]}
         launcher.collect(keys[1], **{TRIGGER_TAG: "sensor"})
         assert differing() == {}
 
     def test_failed_though_green_or_completed_though_red_it_changes_its_colour(
-        self, launcher: Launcher, instance: dg.DagsterInstance, platform: Platform, database: Database, simulator: Simulator,
+        self, launcher: Launcher, instance: dg.DagsterInstance, app: Platform, database: Database, simulator: Simulator,
         few: FewRegions, differing: Differing,
     ) -> None:  # fmt: skip
         keys = few(2)
@@ -199,23 +199,23 @@ class TestARowEditedByHand:
         launcher.collect(keys[0], keys[1])
         set_by_hand(database, keys[0], "status = 'COMPLETED'")
         execute(database, f"{FAIL} WHERE region_code = :code", code=code(keys[1]))
-        reconcile(instance, platform)
+        reconcile(instance, app)
         assert colours(instance, keys) == ["MATERIALIZED", "FAILED"]
         assert differing() == {}
 
     def test_in_refinement_a_green_region_is_fine(
-        self, instance: dg.DagsterInstance, platform: Platform, database: Database, few: FewRegions, collect_elsewhere: Collect,
+        self, instance: dg.DagsterInstance, app: Platform, database: Database, few: FewRegions, collect_elsewhere: Collect,
         differing: Differing,
     ) -> None:  # fmt: skip
         keys = few(1)
         collect_elsewhere(keys)
-        reconcile(instance, platform)
+        reconcile(instance, app)
         set_by_hand(database, keys[0], "status = 'PROCESSING', lease_expires_at = now() + interval '1 hour'")
         assert differing() == {}
 
 
 def test_the_check_tells_what_differs_and_passes_once_it_is_repaired(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, platform: Platform, database: Database, few: FewRegions
+    instance: dg.DagsterInstance, definitions: dg.Definitions, app: Platform, database: Database, few: FewRegions
 ) -> None:
     keys = few(3)
     execute(database, f"{FAIL} WHERE region_code = :code", code=code(keys[2]))
@@ -237,7 +237,7 @@ def test_the_check_tells_what_differs_and_passes_once_it_is_repaired(
     found = look()
     assert not found.passed
     assert json.loads(json.dumps(found.metadata["regions"].value)) == {keys[2]: "FAILED, but missing"}
-    reconcile(instance, platform)
+    reconcile(instance, app)
     assert look().passed
 
 

@@ -68,11 +68,11 @@ class TestTheSensor:
         assert "1 runs are collecting or refining" in tick.reason()
 
     def test_waits_for_the_quota_and_says_until_when(
-        self, tick: Tick, few: FewRegions, collect_elsewhere: Collect, platform: Platform
+        self, tick: Tick, few: FewRegions, collect_elsewhere: Collect, app: Platform
     ) -> None:
         collect_elsewhere(few(2))
         until = dt.datetime.now(KST).replace(microsecond=0) + dt.timedelta(hours=5)
-        call_once(platform, QuotaExhausted("Naver says 010", api=platform.account.api, reset_at=until, calls=1))
+        call_once(app, QuotaExhausted("Naver says 010", api=app.account.api, reset_at=until, calls=1))
         assert f"{until:%Y-%m-%d %H:%M:%S} KST" in tick.reason()
 
     def test_launches_nothing_when_a_person_does_not_want_it(
@@ -93,7 +93,7 @@ class TestTheSensor:
 def test_the_job_searches_deeper_and_the_partitions_stay_green(
     environment: Environment,
     instance: dg.DagsterInstance,
-    platform: Platform,
+    app: Platform,
     database: Database,
     few: FewRegions,
     collect_elsewhere: Collect,
@@ -108,7 +108,7 @@ def test_the_job_searches_deeper_and_the_partitions_stay_green(
     assert statuses(database) == {"COMPLETED": 2}
     assert read(database, "SELECT count(*) AS n FROM places")[0]["n"] > before
     assert instance.get_materialized_partitions(PLACES) == set(keys)
-    assert disagreements(regions_of(platform), shown(instance)) == {}
+    assert disagreements(regions_of(app), shown(instance)) == {}
     newest = instance.get_latest_materialization_event(PLACES)
     metadata = cast("Any", newest).asset_materialization.metadata
     assert metadata["searches_beyond_the_base_plan"].value > 0

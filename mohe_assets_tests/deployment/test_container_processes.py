@@ -170,10 +170,10 @@ def goes_on(topology: Topology, database: Database, what: str) -> None:
 
 
 def test_what_was_collected_on_the_embedded_database_is_moved_and_goes_on(
-    topology: Topology, platform: Platform, process_environment: Callable[..., Environment]
+    topology: Topology, app: Platform, process_environment: Callable[..., Environment]
 ) -> None:
-    moved = frozenset(row["region_code"] for row in read(platform.database, f"{ALL_REGIONS} LIMIT {MOVED}"))
-    with platform.collection("before-the-move", Request(codes=moved)) as run:
+    moved = frozenset(row["region_code"] for row in read(app.database, f"{ALL_REGIONS} LIMIT {MOVED}"))
+    with app.collection("before-the-move", Request(codes=moved)) as run:
         assert len(list(run.outcomes())) == MOVED
     command = [str(Path(sys.executable).with_name("mohe")), "db", "dump", "--format=custom", "--no-owner", "--no-privileges"]
     dump = subprocess.run(command, env=process_environment(), capture_output=True, check=False)
@@ -188,6 +188,6 @@ def test_what_was_collected_on_the_embedded_database_is_moved_and_goes_on(
     in_database(topology, "pg_restore", "--dbname=mohe_db", "--clean", "--if-exists", "--exit-on-error", given=backup)
     with closing(topology.connect()) as database:
         assert statuses(database) == {"COMPLETED": MOVED, "PENDING": REGIONS - MOVED}
-        assert Collected.of(database) == Collected.of(platform.database)
+        assert Collected.of(database) == Collected.of(app.database)
     status = topology.execute("batch", "mohe", "status", "--json")  # as the role that collects
     assert json.loads(status.stdout)["overview"]["searches"] == MOVED * len(KEYWORDS), status.stderr

@@ -185,19 +185,19 @@ def test_watching_ends_also_when_python_drops_the_interrupt(
     looks = []
     read = status._read
 
-    def interrupted(platform: Platform) -> status.Status:
-        looks.append(platform)
+    def interrupted(app: Platform) -> status.Status:
+        looks.append(app)
         assert len(looks) == 1, "it goes on"
         with suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
-        return read(platform)
+        return read(app)
 
     monkeypatch.setattr(status, "_read", interrupted)
     monkeypatch.setattr(status, "SECONDS_BETWEEN_LOOKS", 0)
     before = signal.getsignal(signal.SIGINT)
-    with Platform.open(settings_module.load(environment)) as platform:
-        status._watch(platform)
+    with Platform.open(settings_module.load(environment)) as app:
+        status._watch(app)
     assert "0 of 6 completed" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is before
 

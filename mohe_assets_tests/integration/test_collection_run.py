@@ -58,8 +58,8 @@ def open_platform(environment: Environment, store: Store) -> Iterator[OpenPlatfo
     def build(**changes: str) -> Platform:
         variables = {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_SEARCHES_IN_FLIGHT": "3", **changes}
         opened.append(Platform.open(settings_module.load(variables)))
-        platform: Platform = opened[-1].__enter__()
-        return platform
+        app: Platform = opened[-1].__enter__()
+        return app
 
     yield build
     for one in opened:
@@ -80,15 +80,15 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def started(platform: Platform, codes: frozenset[str] | None, run_id: str = "run", **how: Any) -> Iterator[CollectionRun]:
-    with platform.collection(run_id, Request(codes=codes, **how), total=len(codes or ())) as run:
+def started(app: Platform, codes: frozenset[str] | None, run_id: str = "run", **how: Any) -> Iterator[CollectionRun]:
+    with app.collection(run_id, Request(codes=codes, **how), total=len(codes or ())) as run:
         yield run
 
 
 def collect(
-    platform: Platform, codes: frozenset[str] | None = CODES, run_id: str = "run", **how: Any
+    app: Platform, codes: frozenset[str] | None = CODES, run_id: str = "run", **how: Any
 ) -> tuple[CollectionRun, list[RegionOutcome]]:
-    with started(platform, codes, run_id, **how) as run:
+    with started(app, codes, run_id, **how) as run:
         return run, list(run.outcomes())
 
 
@@ -198,8 +198,8 @@ class TestTogether:
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=50)
-        platform = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="4")
-        with started(platform, CODES) as run, closing(run.outcomes()) as outcomes:
+        app = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="4")
+        with started(app, CODES) as run, closing(run.outcomes()) as outcomes:
             next(outcomes)
             held = statuses(store)["PROCESSING"]
             begun = store.read("SELECT count(DISTINCT region_code) AS n FROM search_query")[0]["n"]
@@ -211,22 +211,20 @@ class TestTogether:
     ) -> None:
         simulator.configure(latency_ms=30)
         simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 요가"}])
-        platform = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="3")
-        assert kinds(collect(platform, GANGNAM)[1]) == {Outcome.FAILED: 1}
+        app = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="3")
+        assert kinds(collect(app, GANGNAM)[1]) == {Outcome.FAILED: 1}
         kept = store.read("SELECT count(*) AS n FROM search_query WHERE status = 'DONE'")[0]["n"]
         assert (store.row()["failure_kind"], store.row()["searches_done"]) == ("answer_changed", kept)
         assert 3 <= kept <= 5
         simulator.clear_faults()
-        assert kinds(collect(platform, GANGNAM, "again", by_person=True)[1]) == {Outcome.COMPLETED: 1}
+        assert kinds(collect(app, GANGNAM, "again", by_person=True)[1]) == {Outcome.COMPLETED: 1}
         assert set(answers(simulator).values()) == {1}
 
     def test_they_do_not_spend_more_on_a_region_than_it_may_have(
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
-        platform = open_platform(
-            MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="8", MOHE_MAX_CALLS_PER_REGION="5"
-        )
-        assert kinds(collect(platform, GANGNAM)[1]) == {Outcome.FAILED: 1}
+        app = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="8", MOHE_MAX_CALLS_PER_REGION="5")
+        assert kinds(collect(app, GANGNAM)[1]) == {Outcome.FAILED: 1}
         assert (store.row()["failure_kind"], store.row()["calls_used"]) == ("call_budget", 5)
         assert simulator.stats(brief=True)["naver"]["received"] == 5
 
@@ -417,11 +415,11 @@ class TestInterruptions:
         self, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
     ) -> None:
         store.execute("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=sorted(CODES))
-        platform = open_platform()
-        platform.executions.start("dead")
+        app = open_platform()
+        app.executions.start("dead")
         store.claim("11680", run_id="dead")
         store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'")
-        _, outcomes = collect(platform, None)
+        _, outcomes = collect(app, None)
         assert kinds(outcomes) == {Outcome.COMPLETED: 6}
         assert execution(store, "dead")["status"] == "INTERRUPTED"
         assert "중단된 배치 발견 - 자동 재시작합니다" in caplog.text
@@ -430,8 +428,8 @@ class TestInterruptions:
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=150)
-        platform = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_SEARCHES_IN_FLIGHT="1")
-        with started(platform, None) as run:
+        app = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_SEARCHES_IN_FLIGHT="1")
+        with started(app, None) as run:
             outcomes = run.outcomes()
             next(outcomes)
             store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'")
@@ -446,15 +444,15 @@ class TestInterruptions:
         self, open_platform: OpenPlatform, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=50)
-        platform = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_LEASE_SECONDS="2", MOHE_SEARCHES_IN_FLIGHT="1")
+        app = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_LEASE_SECONDS="2", MOHE_SEARCHES_IN_FLIGHT="1")
 
         def received() -> int:
             return int(simulator.stats(brief=True)["naver"]["received"])
 
-        with started(platform, None) as run, closing(run.outcomes()) as outcomes:
+        with started(app, None) as run, closing(run.outcomes()) as outcomes:
             next(outcomes)
             # As if the network were gone: no heartbeat comes through, while answers do, and are stored.
-            with platform.database.engine.begin() as connection:
+            with app.database.engine.begin() as connection:
                 connection.execute(text("SELECT 1 FROM batch_execution_metadata FOR UPDATE"))
                 time.sleep(2.5)
                 before = received()

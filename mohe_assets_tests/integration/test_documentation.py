@@ -120,7 +120,7 @@ def test_every_query_of_a_page_runs(page: str, cursor: "psycopg2.extensions.curs
             pytest.fail(f"{page}: {error}\n{query}")
 
 
-def commands(name: str) -> Iterator[list[str]]:
+def mohe_commands(name: str) -> Iterator[list[str]]:
     """The words after every `mohe` of the page, in a block or in the text."""
     shell = "\n".join(blocks(name, "sh", "bash")).replace("\\\n", " ")
     inline = _INLINE.findall(_BLOCK.sub("", text_of(name)))
@@ -147,7 +147,7 @@ def complaint(words: list[str]) -> str:
 
 @pytest.mark.parametrize("page", _NAMES)
 def test_every_command_and_option_of_a_page_exists(page: str) -> None:
-    wrong = {f"mohe {' '.join(words)}: {reason}" for words in commands(page) if (reason := complaint(words))}
+    wrong = {f"mohe {' '.join(words)}: {reason}" for words in mohe_commands(page) if (reason := complaint(words))}
     assert not wrong
 
 

@@ -126,8 +126,8 @@ def test_a_home_made_under_a_closing_umask_is_found_where_it_was_put(
     assert urls.embedded is not None
     assert urls.embedded.data.is_relative_to(outer / ("state" if closed else "one"))
     assert stat.S_IMODE((outer / "one").stat().st_mode) == (0o700 if closed else 0o755)
-    with Platform.open(settings) as platform:
-        assert platform.database.transact(lambda c: rows(c, "SELECT 1 AS one")) == [{"one": 1}]
+    with Platform.open(settings) as app:
+        assert app.database.transact(lambda c: rows(c, "SELECT 1 AS one")) == [{"one": 1}]
     urls.embedded.stop()
 
 

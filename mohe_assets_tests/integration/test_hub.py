@@ -44,8 +44,8 @@ def open_platform(environment: Environment, database: Database) -> Iterator[Open
         yield build
 
 
-def collect(platform: Platform, run_id: str = "run", **request: Any) -> tuple[list[RegionOutcome], CollectionRun]:
-    with platform.collection(run_id, Request(**request)) as run:
+def collect(app: Platform, run_id: str = "run", **request: Any) -> tuple[list[RegionOutcome], CollectionRun]:
+    with app.collection(run_id, Request(**request)) as run:
         return list(run.outcomes()), run
 
 

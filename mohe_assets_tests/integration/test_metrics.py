@@ -43,9 +43,9 @@ def scrape(environment: Environment) -> Scrape:
     """One scrape with the changes given to the environment."""
 
     def once(**changes: str) -> Figures:
-        with Platform.attached(settings_module.load({**environment, **changes})) as platform:
+        with Platform.attached(settings_module.load({**environment, **changes})) as app:
             registry = CollectorRegistry()
-            registry.register(CollectionMetrics(platform))
+            registry.register(CollectionMetrics(app))
             return parsed(generate_latest(registry).decode())
 
     return once

@@ -41,10 +41,10 @@ def open_platform(environment: Environment, simulator: Simulator) -> Iterator[Op
     def build(**changes: str) -> Platform:
         variables = {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_SEARCHES_IN_FLIGHT": "3", **changes}
         opened.append(Platform.open(settings_module.load(variables)))
-        platform: Platform = opened[-1].__enter__()
+        app: Platform = opened[-1].__enter__()
         if len(opened) == 1:
-            store_of(platform).execute("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=list(CODES))
-        return platform
+            store_of(app).execute("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=list(CODES))
+        return app
 
     yield build
     for one in opened:
@@ -52,30 +52,30 @@ def open_platform(environment: Environment, simulator: Simulator) -> Iterator[Op
 
 
 @pytest.fixture
-def platform(open_platform: OpenPlatform) -> Platform:
+def app(open_platform: OpenPlatform) -> Platform:
     return open_platform()
 
 
-def store_of(platform: Platform) -> Store:
-    return Store(database=platform.database, checkpoints=platform.checkpoints, executions=platform.executions)
+def store_of(app: Platform) -> Store:
+    return Store(database=app.database, checkpoints=app.checkpoints, executions=app.executions)
 
 
 @pytest.fixture
-def store(platform: Platform) -> Store:
-    return store_of(platform)
+def store(app: Platform) -> Store:
+    return store_of(app)
 
 
-def run(platform: Platform, request: Request, run_id: str) -> tuple[CollectionRun, list[RegionOutcome]]:
-    with platform.collection(run_id, request) as collection:
+def run(app: Platform, request: Request, run_id: str) -> tuple[CollectionRun, list[RegionOutcome]]:
+    with app.collection(run_id, request) as collection:
         return collection, list(collection.outcomes())
 
 
-def collect(platform: Platform, run_id: str = "base") -> None:
-    assert {one.outcome for one in run(platform, Request(), run_id)[1]} == {Outcome.COMPLETED}
+def collect(app: Platform, run_id: str = "base") -> None:
+    assert {one.outcome for one in run(app, Request(), run_id)[1]} == {Outcome.COMPLETED}
 
 
-def refine(platform: Platform, run_id: str = "deeper") -> tuple[CollectionRun, list[RegionOutcome]]:
-    return run(platform, Request(refine=True), run_id)
+def refine(app: Platform, run_id: str = "deeper") -> tuple[CollectionRun, list[RegionOutcome]]:
+    return run(app, Request(refine=True), run_id)
 
 
 def statuses(store: Store) -> Counter[str]:
@@ -114,9 +114,9 @@ def test_however_many_searches_may_be_in_flight_most_regions_are_there_to_choose
 ) -> None:
     simulator.configure(latency_ms=20)
     changes = {"MOHE_SEARCH_KEYWORDS": "카페", "MOHE_SEARCHES_IN_FLIGHT": "150", "MOHE_MAX_CALLS_PER_REGION": "4"}
-    with Platform.open(settings_module.load({**environment, **changes})) as platform:
-        collect(platform)
-        with platform.collection("deeper", Request(refine=True)) as collection:
+    with Platform.open(settings_module.load({**environment, **changes})) as app:
+        collect(app)
+        with app.collection("deeper", Request(refine=True)) as collection:
             held = [len(collection._flight.held) for _ in collection.outcomes()]
     assert len(held) > 256
     assert MOST_REFINED / 2 < max(held) <= MOST_REFINED
@@ -126,11 +126,11 @@ class TestGoingDeeper:
     def test_completed_regions_are_searched_further_and_bring_more_places_for_each_call_once(
         self, open_platform: OpenPlatform, simulator: Simulator
     ) -> None:
-        platform = open_platform(MOHE_MAX_CALLS_PER_REGION="60")
-        store = store_of(platform)
-        collect(platform)
+        app = open_platform(MOHE_MAX_CALLS_PER_REGION="60")
+        store = store_of(app)
+        collect(app)
         before = places(store)
-        collection, outcomes = refine(platform)
+        collection, outcomes = refine(app)
         assert (collection.halted, collection.failed) == (None, [])
         assert {one.outcome for one in outcomes} == {Outcome.REFINED}
         assert statuses(store) == {"COMPLETED": 3}
@@ -147,10 +147,10 @@ class TestGoingDeeper:
         assert run_row["calls_used"] == sum(row["refinements"] for row in store.read("SELECT refinements FROM batch_checkpoint"))
 
     def test_only_what_came_back_full_is_refined(self, open_platform: OpenPlatform) -> None:
-        platform = open_platform(MOHE_MAX_CALLS_PER_REGION="40")
-        store = store_of(platform)
-        collect(platform)
-        refine(platform)
+        app = open_platform(MOHE_MAX_CALLS_PER_REGION="40")
+        store = store_of(app)
+        collect(app)
+        refine(app)
         rows = store.read("SELECT region_code, keyword, stage, result_count FROM search_query")
         full = {(row["region_code"], row["keyword"]) for row in rows if row["stage"] == "base" and row["result_count"] == 5}
         deeper = {(row["region_code"], row["keyword"]) for row in rows if row["stage"] != "base"}
@@ -158,22 +158,22 @@ class TestGoingDeeper:
         assert deeper <= full
 
     def test_a_second_refinement_finds_nothing_left_within_the_budget(self, open_platform: OpenPlatform) -> None:
-        platform = open_platform(MOHE_MAX_CALLS_PER_REGION="30")
-        collect(platform)
-        refine(platform)
-        before = searches(store_of(platform))
-        assert refine(platform, "again")[1] == []
-        assert searches(store_of(platform)) == before
-        assert not platform.refinement.outlook().has_work
+        app = open_platform(MOHE_MAX_CALLS_PER_REGION="30")
+        collect(app)
+        refine(app)
+        before = searches(store_of(app))
+        assert refine(app, "again")[1] == []
+        assert searches(store_of(app)) == before
+        assert not app.refinement.outlook().has_work
 
-    def test_the_most_promising_region_comes_first(self, platform: Platform, store: Store) -> None:
-        collect(platform)
+    def test_the_most_promising_region_comes_first(self, app: Platform, store: Store) -> None:
+        collect(app)
         for code, promise in zip(CODES, (1.5, 3.5, 2.5), strict=True):
             store.execute("UPDATE batch_checkpoint SET promise = :promise WHERE region_code = :code", promise=promise, code=code)
-        platform.executions.start("deeper")
-        claimed = [platform.refinement.claim("deeper") for _ in range(4)]
+        app.executions.start("deeper")
+        claimed = [app.refinement.claim("deeper") for _ in range(4)]
         assert [[one.region_code for one in found] for found in claimed] == [["36110"], ["41135"], ["11680"], []]
-        assert platform.refinement.outlook().refining == 3
+        assert app.refinement.outlook().refining == 3
 
     @pytest.mark.parametrize(
         "waits",
@@ -183,26 +183,24 @@ class TestGoingDeeper:
             "status = 'PROCESSING', lease_expires_at = now() + interval '1 minute'",
         ],
     )
-    def test_a_region_that_waits_for_its_base_plan_has_precedence(self, platform: Platform, store: Store, waits: str) -> None:
-        collect(platform)
-        assert platform.refinement.outlook().has_work
+    def test_a_region_that_waits_for_its_base_plan_has_precedence(self, app: Platform, store: Store, waits: str) -> None:
+        collect(app)
+        assert app.refinement.outlook().has_work
         store.execute(f"UPDATE batch_checkpoint SET {waits} WHERE region_code = '36110'")
-        assert platform.refinement.claim("deeper") == []
-        assert not platform.refinement.outlook().has_work
+        assert app.refinement.claim("deeper") == []
+        assert not app.refinement.outlook().has_work
 
-    def test_a_failed_region_whose_time_has_not_come_holds_nothing_up(self, platform: Platform, store: Store) -> None:
-        collect(platform)
+    def test_a_failed_region_whose_time_has_not_come_holds_nothing_up(self, app: Platform, store: Store) -> None:
+        collect(app)
         store.execute(
             "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now() + interval '1 hour' WHERE region_code = '36110'"
         )
-        assert len(platform.refinement.claim("deeper")) == 1
+        assert len(app.refinement.claim("deeper")) == 1
 
-    def test_regions_of_the_batch_system_which_have_no_ledger_are_left_as_they_are(
-        self, platform: Platform, store: Store
-    ) -> None:
+    def test_regions_of_the_batch_system_which_have_no_ledger_are_left_as_they_are(self, app: Platform, store: Store) -> None:
         store.execute("UPDATE batch_checkpoint SET status = 'COMPLETED', end_time = now()")
-        assert platform.follow_the_plan() == []
-        assert refine(platform)[1] == []
+        assert app.follow_the_plan() == []
+        assert refine(app)[1] == []
         assert searches(store) == []
 
 
@@ -222,9 +220,9 @@ class TestInterruptions:
         assert repeated(simulator.stats()["naver"]["answers_per_search"]) == 0
         assert len(searches(store)) > 12
 
-    def test_a_stop_gives_back_completed_regions(self, platform: Platform, store: Store) -> None:
-        collect(platform)
-        with platform.collection("deeper", Request(refine=True)) as collection:
+    def test_a_stop_gives_back_completed_regions(self, app: Platform, store: Store) -> None:
+        collect(app)
+        with app.collection("deeper", Request(refine=True)) as collection:
             outcomes = collection.outcomes()
             next(outcomes)
             outcomes.close()
@@ -233,40 +231,38 @@ class TestInterruptions:
             {"n": 0}
         ]
 
-    def test_a_refinement_that_died_is_taken_back_and_keeps_its_promise(self, platform: Platform, store: Store) -> None:
-        collect(platform)
-        platform.executions.start("dies")
-        (lease,) = platform.refinement.claim("dies")
+    def test_a_refinement_that_died_is_taken_back_and_keeps_its_promise(self, app: Platform, store: Store) -> None:
+        collect(app)
+        app.executions.start("dies")
+        (lease,) = app.refinement.claim("dies")
         before = store.row(lease.region_code)
         store.expire()
         assert store.reclaim() == [lease.region_code]
         after = store.row(lease.region_code)
         assert (after["status"], after["refining"], after["promise"]) == ("COMPLETED", False, before["promise"])
         with pytest.raises(LeaseLost):
-            platform.refinement.settle(lease, promise=0, also=lambda _: None)
+            app.refinement.settle(lease, promise=0, also=lambda _: None)
         assert store.row(lease.region_code)["promise"] == before["promise"]
 
-    def test_a_failure_leaves_the_region_completed_with_the_reason_and_postpones_it(
-        self, platform: Platform, store: Store
-    ) -> None:
-        collect(platform)
-        platform.executions.start("deeper")
-        (lease,) = platform.refinement.claim("deeper")
-        assert platform.checkpoints.fail(lease, kind=FailureKind.TRANSIENT, message="HTTP 503")
+    def test_a_failure_leaves_the_region_completed_with_the_reason_and_postpones_it(self, app: Platform, store: Store) -> None:
+        collect(app)
+        app.executions.start("deeper")
+        (lease,) = app.refinement.claim("deeper")
+        assert app.checkpoints.fail(lease, kind=FailureKind.TRANSIENT, message="HTTP 503")
         row = store.row(lease.region_code)
         assert (row["status"], row["error_message"], row["failures"]) == ("COMPLETED", "HTTP 503", 1)
         assert row["retry_at"] is not None
-        others = {one.region_code for one in platform.refinement.claim("deeper", 10)}
+        others = {one.region_code for one in app.refinement.claim("deeper", 10)}
         assert others == set(CODES) - {lease.region_code}
 
     def test_an_api_that_fails_for_one_region_does_not_fail_the_run(
         self, open_platform: OpenPlatform, simulator: Simulator
     ) -> None:
-        platform = open_platform(MOHE_MAX_CALLS_PER_REGION="30")
-        store = store_of(platform)
-        collect(platform)
+        app = open_platform(MOHE_MAX_CALLS_PER_REGION="30")
+        store = store_of(app)
+        collect(app)
         simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구"}])
-        collection, outcomes = refine(platform)
+        collection, outcomes = refine(app)
         assert collection.failed == []
         assert {one.lease.region_code for one in outcomes if one.outcome is Outcome.RELEASED} == {"11680"}
         assert statuses(store) == {"COMPLETED": 3}
@@ -274,23 +270,23 @@ class TestInterruptions:
 
 
 class TestPrecedenceOfPeople:
-    def test_a_person_who_wants_a_region_afresh_takes_it_from_its_refinement(self, platform: Platform, store: Store) -> None:
-        collect(platform)
-        platform.executions.start("deeper")
-        (refining,) = platform.refinement.claim("deeper")
+    def test_a_person_who_wants_a_region_afresh_takes_it_from_its_refinement(self, app: Platform, store: Store) -> None:
+        collect(app)
+        app.executions.start("deeper")
+        (refining,) = app.refinement.claim("deeper")
         code = refining.region_code
-        assert platform.checkpoints.claim("base", codes=[code], by_person=True) == [], "only when asked for afresh"
-        platform.executions.start("person")
-        (afresh,) = platform.checkpoints.claim("person", codes=[code], afresh_before=LATER)
+        assert app.checkpoints.claim("base", codes=[code], by_person=True) == [], "only when asked for afresh"
+        app.executions.start("person")
+        (afresh,) = app.checkpoints.claim("person", codes=[code], afresh_before=LATER)
         assert (afresh.round, store.row(code)["refining"]) == (2, False)
         with pytest.raises(LeaseLost):
             store.store(refining)
 
-    def test_a_new_round_begins_for_regions_under_refinement_too(self, platform: Platform, store: Store) -> None:
-        collect(platform)
-        platform.executions.start("deeper")
-        (refining,) = platform.refinement.claim("deeper")
-        assert sorted(platform.checkpoints.new_round()) == sorted(CODES)
+    def test_a_new_round_begins_for_regions_under_refinement_too(self, app: Platform, store: Store) -> None:
+        collect(app)
+        app.executions.start("deeper")
+        (refining,) = app.refinement.claim("deeper")
+        assert sorted(app.checkpoints.new_round()) == sorted(CODES)
         assert statuses(store) == {"PENDING": 3}
         with pytest.raises(LeaseLost):
             store.store(refining)
@@ -324,13 +320,13 @@ class TestAChangedKeywordList:
         assert simulator.stats(brief=True)["naver"]["received"] == calls
 
 
-def test_threads_that_share_a_country_never_refine_one_region_at_once(platform: Platform, store: Store) -> None:
-    collect(platform)
-    platform.executions.start("deeper")
+def test_threads_that_share_a_country_never_refine_one_region_at_once(app: Platform, store: Store) -> None:
+    collect(app)
+    app.executions.start("deeper")
     claimed: list[str] = []
 
     def take() -> None:
-        while found := platform.refinement.claim("deeper"):
+        while found := app.refinement.claim("deeper"):
             claimed.extend(one.region_code for one in found)
 
     threads = [threading.Thread(target=take) for _ in range(4)]

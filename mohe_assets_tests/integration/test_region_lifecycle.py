@@ -39,63 +39,63 @@ def before(environment: Environment, simulator: Simulator, monkeypatch: pytest.M
         simulator.configure(region_edits=edits)
         variables = {**environment, "MOHE_SEARCH_KEYWORDS": "카페,음식점,공원", "MOHE_SEARCHES_IN_FLIGHT": "2"}
         opened.append(Platform.open(settings_module.load(variables)))
-        platform: Platform = opened[-1].__enter__()
-        platform.refresh_regions()
-        return platform
+        app: Platform = opened[-1].__enter__()
+        app.refresh_regions()
+        return app
 
     yield build
     for one in opened:
         one.__exit__(None, None, None)
 
 
-def read(platform: Platform, sql: str, **values: Any) -> list[dict[str, Any]]:
-    return platform.database.transact(lambda connection: rows(connection, sql, **values))
+def read(app: Platform, sql: str, **values: Any) -> list[dict[str, Any]]:
+    return app.database.transact(lambda connection: rows(connection, sql, **values))
 
 
-def collect(platform: Platform, codes: list[str] | None, run_id: str) -> dict[str, Outcome]:
-    with platform.collection(run_id, Request(codes=frozenset(codes) if codes else None)) as run:
+def collect(app: Platform, codes: list[str] | None, run_id: str) -> dict[str, Outcome]:
+    with app.collection(run_id, Request(codes=frozenset(codes) if codes else None)) as run:
         return {one.lease.region_code: one.outcome for one in run.outcomes()}
 
 
-def homes(platform: Platform) -> dict[str, str]:
+def homes(app: Platform) -> dict[str, str]:
     """Place → its region."""
-    found = read(platform, "SELECT naver_place_id AS key, region_code FROM places")
+    found = read(app, "SELECT naver_place_id AS key, region_code FROM places")
     return {row["key"]: row["region_code"] for row in found}
 
 
-def astray(platform: Platform) -> list[dict[str, Any]]:
+def astray(app: Platform) -> list[dict[str, Any]]:
     """Places under no active leaf."""
     sql = """SELECT p.address, p.region_code FROM places p LEFT JOIN region r
                  ON (r.region_type, r.region_code, r.status) = (p.region_type, p.region_code, 'ACTIVE') AND r.is_leaf
               WHERE r.region_code IS NULL"""
-    return read(platform, sql)
+    return read(app, sql)
 
 
-def successors(platform: Platform) -> dict[str, set[str]]:
+def successors(app: Platform) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for row in read(platform, "SELECT old_code, new_code FROM region_succession"):
+    for row in read(app, "SELECT old_code, new_code FROM region_succession"):
         found.setdefault(row["old_code"], set()).add(row["new_code"])
     return found
 
 
 class TestJuly:
     def test_the_reform_of_2026_07_01_in_the_middle_of_a_collection(self, before: OpenPlatform, simulator: Simulator) -> None:
-        platform = before(BEFORE_JULY)
-        assert len(platform.regions.leaf_names()) == 255
-        assert set(collect(platform, COLLECTED, "old").values()) == {Outcome.COMPLETED}
-        history = read(platform, "SELECT * FROM search_query ORDER BY id")
-        known = homes(platform)
+        app = before(BEFORE_JULY)
+        assert len(app.regions.leaf_names()) == 255
+        assert set(collect(app, COLLECTED, "old").values()) == {Outcome.COMPLETED}
+        history = read(app, "SELECT * FROM search_query ORDER BY id")
+        known = homes(app)
         assert {code for code in COLLECTED if code in known.values()} == set(COLLECTED)
-        assert astray(platform) == []
+        assert astray(app) == []
 
         simulator.configure(region_edits=[])
-        sync = platform.refresh_regions()
+        sync = app.refresh_regions()
 
-        assert len(platform.regions.leaf_names()) == 256
+        assert len(app.regions.leaf_names()) == 256
         assert (set(sync.changes.abolished), set(sync.changes.added)) == (OLD_OF_JULY, NEW_IN_JULY)
-        dated = read(platform, "SELECT region_code FROM region WHERE status = 'ABOLISHED' AND abolished_at IS NOT NULL")
+        dated = read(app, "SELECT region_code FROM region WHERE status = 'ABOLISHED' AND abolished_at IS NOT NULL")
         assert {row["region_code"] for row in dated} == OLD_OF_JULY
-        became = successors(platform)
+        became = successors(app)
         assert became.keys() == OLD_OF_JULY
         assert became["28110"] == {"28125", "28155"}
         assert became["28140"] == {"28125"}
@@ -103,35 +103,35 @@ class TestJuly:
         others = [became[code] for code in OLD_OF_JULY if not code.startswith("28")]
         assert len({next(iter(one)) for one in others}) == sum(len(one) for one in others) == 27
         names = "SELECT old_name, new_name FROM region_succession WHERE old_code LIKE '29%' OR old_code LIKE '46%'"
-        assert all(row["old_name"].split()[1] == row["new_name"].split()[1] for row in read(platform, names))
+        assert all(row["old_name"].split()[1] == row["new_name"].split()[1] for row in read(app, names))
 
-        assert astray(platform) == []
-        moved = homes(platform)
+        assert astray(app) == []
+        moved = homes(app)
         assert moved.keys() == known.keys()
         assert all(moved[key] in became.get(code, {code}) for key, code in known.items())
         assert sync.rehomed.moved == sum(code in OLD_OF_JULY for code in known.values())
-        assert read(platform, "SELECT * FROM search_query ORDER BY id") == history, "the ledger is history"
+        assert read(app, "SELECT * FROM search_query ORDER BY id") == history, "the ledger is history"
         kept = "SELECT DISTINCT status FROM batch_checkpoint WHERE region_code = ANY(:codes)"
-        assert read(platform, kept, codes=COLLECTED) == [{"status": "COMPLETED"}]
-        assert platform.checkpoints.claim("x", codes=sorted(OLD_OF_JULY), by_person=True) == []
-        assert platform.checkpoints.progress().total == 256
-        assert {key.split("_")[0] for key in platform.checkpoints.due_keys()} >= NEW_IN_JULY
+        assert read(app, kept, codes=COLLECTED) == [{"status": "COMPLETED"}]
+        assert app.checkpoints.claim("x", codes=sorted(OLD_OF_JULY), by_person=True) == []
+        assert app.checkpoints.progress().total == 256
+        assert {key.split("_")[0] for key in app.checkpoints.due_keys()} >= NEW_IN_JULY
 
         new = ["28125", "28155", "28275", "28290", "12210", "12110"]
-        assert set(collect(platform, new, "new").values()) == {Outcome.COMPLETED}
-        assert astray(platform) == []
+        assert set(collect(app, new, "new").values()) == {Outcome.COMPLETED}
+        assert astray(app) == []
         twice = "SELECT name FROM places GROUP BY name, latitude, longitude HAVING count(*) > 1"
-        assert read(platform, twice) == []
-        again = read(platform, "SELECT count(*) AS n FROM search_query q WHERE run_id = 'new' AND place_ids && ARRAY("
+        assert read(app, twice) == []
+        again = read(app, "SELECT count(*) AS n FROM search_query q WHERE run_id = 'new' AND place_ids && ARRAY("
                      "SELECT id FROM places WHERE naver_place_id = ANY(:keys))", keys=list(known))  # fmt: skip
         assert again[0]["n"] > 0, "places known under the old codes are met again, and are the same rows"
-        by_run = read(platform, "SELECT DISTINCT region_code FROM search_query WHERE run_id = 'new'")
+        by_run = read(app, "SELECT DISTINCT region_code FROM search_query WHERE run_id = 'new'")
         assert {row["region_code"] for row in by_run} == set(new)
 
     def test_a_run_that_holds_an_abolished_region_loses_it_and_goes_on_with_the_others(
         self, before: OpenPlatform, simulator: Simulator
     ) -> None:
-        platform = before(BEFORE_JULY)
+        app = before(BEFORE_JULY)
 
         class Reform:
             """The real source; at the first search in 인천 중구 the list changes before the answer is stored."""
@@ -150,91 +150,91 @@ class TestJuly:
                 if "인천광역시 중구" in search.query and not self.done:
                     self.done = True
                     simulator.configure(region_edits=[])
-                    refreshed = await asyncio.to_thread(platform.refresh_regions)
+                    refreshed = await asyncio.to_thread(app.refresh_regions)
                     assert refreshed.evicted >= 1
                 return answer
 
         codes = frozenset({"28110", "28200", "28237", "28140"})
-        with platform.collection("run", Request(codes=codes)) as run:
+        with app.collection("run", Request(codes=codes)) as run:
             reformed: Any = Reform(run.work.source)
             alone = dataclasses.replace(run.work.limits, in_flight=1)  # nobody has stored another search of it by then
             run.work = dataclasses.replace(run.work, source=reformed, limits=alone)
             outcomes = {one.lease.region_code: one.outcome for one in run.outcomes()}
         assert outcomes["28110"] is Outcome.LOST
         assert (outcomes["28200"], outcomes["28237"]) == (Outcome.COMPLETED, Outcome.COMPLETED)
-        assert read(platform, "SELECT 1 AS any FROM search_query WHERE region_code = '28110'") == []
-        assert astray(platform) == []
-        gone = read(platform, "SELECT status, lease_expires_at FROM batch_checkpoint WHERE region_code = '28110'")
+        assert read(app, "SELECT 1 AS any FROM search_query WHERE region_code = '28110'") == []
+        assert astray(app) == []
+        gone = read(app, "SELECT status, lease_expires_at FROM batch_checkpoint WHERE region_code = '28110'")
         assert gone == [{"status": "PENDING", "lease_expires_at": None}]
 
     def test_a_claim_that_won_the_race_writes_nothing(self, before: OpenPlatform, simulator: Simulator) -> None:
-        platform = before(BEFORE_JULY)
-        (lease,) = platform.checkpoints.claim("run", codes=["28110"])
+        app = before(BEFORE_JULY)
+        (lease,) = app.checkpoints.claim("run", codes=["28110"])
         simulator.configure(region_edits=[])
-        platform.refresh_regions()
+        app.refresh_regions()
         # As if the claim had been committed right after the refresh.
         held = "UPDATE batch_checkpoint SET status = 'PROCESSING', attempt = 9 WHERE region_code = '28110'"
-        platform.database.transact(lambda connection: connection.execute(text(held)))
+        app.database.transact(lambda connection: connection.execute(text(held)))
         lease = dataclasses.replace(lease, attempt=9)
-        with platform.collection("run", Request(codes=frozenset())) as run:
+        with app.collection("run", Request(codes=frozenset())) as run:
             (search, *_) = run.work.source.plan(lease.region_name)
         stored = StoredSearch(search=search, answer={}, result_count=0, calls=1, places=[], set_aside=[])
-        ledger = Ledger(checkpoints=platform.checkpoints, source="naver-local", run_id="run")
+        ledger = Ledger(checkpoints=app.checkpoints, source="naver-local", run_id="run")
         (result,) = ledger.write_all([Write.done(lease, stored)])
         assert isinstance(result, LeaseLost)
         assert "abolished" in str(result)
-        assert read(platform, "SELECT 1 AS any FROM search_query") == []
+        assert read(app, "SELECT 1 AS any FROM search_query") == []
 
     def test_a_search_that_is_being_stored_is_waited_for_so_that_its_places_move_too(
         self, before: OpenPlatform, simulator: Simulator
     ) -> None:
-        platform = before(BEFORE_JULY)
+        app = before(BEFORE_JULY)
         simulator.configure(region_edits=[])
         place = """INSERT INTO places (name, category, address, latitude, longitude, naver_place_id, region_code)
                    VALUES ('x', 'x', '인천광역시 중구 운서동 1', 37, 126, 'x', '28110')"""
         waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        with ThreadPoolExecutor(1) as threads, platform.database.engine.begin() as storing:
+        with ThreadPoolExecutor(1) as threads, app.database.engine.begin() as storing:
             storing.execute(text(f"SELECT pg_advisory_xact_lock_shared({LIST_LOCK})"))
             storing.execute(text(place))
-            refresh = threads.submit(platform.refresh_regions)
+            refresh = threads.submit(app.refresh_regions)
             while not storing.execute(text(waiting)).all():
                 assert not refresh.done()
                 time.sleep(0.02)
             storing.commit()
             assert refresh.result().rehomed.moved == 1
-        assert homes(platform) == {"x": "28155"}
+        assert homes(app) == {"x": "28155"}
 
 
 class TestFebruary:
     def test_a_city_that_gets_gu_is_left_to_them_and_its_places_move_by_dong(
         self, before: OpenPlatform, simulator: Simulator
     ) -> None:
-        platform = before(BEFORE_FEBRUARY)
-        assert len(platform.regions.leaf_names()) == 253
-        assert collect(platform, ["41590"], "old") == {"41590": Outcome.COMPLETED}
-        assert set(homes(platform).values()) >= {"41590"}
+        app = before(BEFORE_FEBRUARY)
+        assert len(app.regions.leaf_names()) == 253
+        assert collect(app, ["41590"], "old") == {"41590": Outcome.COMPLETED}
+        assert set(homes(app).values()) >= {"41590"}
         simulator.configure(region_edits=[])
-        sync = platform.refresh_regions()
+        sync = app.refresh_regions()
 
         gu = {"41591", "41593", "41595", "41597"}
         assert (sync.changes.abolished, set(sync.changes.added)) == (("41590",), gu)
-        city = read(platform, "SELECT is_leaf, status FROM region WHERE region_code = '41590'")
+        city = read(app, "SELECT is_leaf, status FROM region WHERE region_code = '41590'")
         assert city == [{"is_leaf": False, "status": "ACTIVE"}]
-        assert successors(platform) == {"41590": gu}
-        assert platform.checkpoints.claim("x", codes=["41590"], by_person=True) == []
-        left = astray(platform)
+        assert successors(app) == {"41590": gu}
+        assert app.checkpoints.claim("x", codes=["41590"], by_person=True) == []
+        left = astray(app)
         assert all("능동" in one["address"] for one in left), "two gu have a 능동: the address alone does not say which"
         assert len(left) == sync.rehomed.homeless
-        assert gu & set(homes(platform).values())
-        assert set(collect(platform, sorted(gu), "new").values()) == {Outcome.COMPLETED}
+        assert gu & set(homes(app).values())
+        assert set(collect(app, sorted(gu), "new").values()) == {Outcome.COMPLETED}
 
 
 class TestTheGuard:
     def test_a_list_that_lacks_a_third_of_the_dongs_is_refused_with_the_numbers(
         self, before: OpenPlatform, simulator: Simulator
     ) -> None:
-        platform = before([])
-        counties = read(platform, """SELECT region_code, region_name FROM region JOIN legal_dong USING (region_type, region_code)
+        app = before([])
+        counties = read(app, """SELECT region_code, region_name FROM region JOIN legal_dong USING (region_type, region_code)
                                       GROUP BY 1, 2 ORDER BY count(*) DESC LIMIT 60""")  # fmt: skip
         edits: list[dict[str, Any]] = []
         for row in counties:
@@ -242,16 +242,16 @@ class TestTheGuard:
             edits += [{"op": "drop", "code": code}, {"op": "add", "code": code, "name": row["region_name"]}]
         simulator.configure(region_edits=edits)
         with pytest.raises(RegionListRefused, match=r"lacks \d+ of the 20276 names of dongs"):
-            platform.refresh_regions()
-        assert platform.refresh_regions(accept_any_change=True).changes.abolished == ()
+            app.refresh_regions()
+        assert app.refresh_regions(accept_any_change=True).changes.abolished == ()
 
     def test_a_renamed_province_keeps_its_regions_and_reads_addresses_of_both_names(
         self, before: OpenPlatform, simulator: Simulator
     ) -> None:
-        platform = before([])
+        app = before([])
         simulator.configure(region_edits=[{"op": "rename", "code": "5200000000", "name": "새전북도"}])
-        sync = platform.refresh_regions()
+        sync = app.refresh_regions()
         assert sync.changes.abolished == sync.changes.added == ()
-        index = platform.lifecycle.index()
+        index = app.lifecycle.index()
         for address in ("새전북도 남원시 도통동 1", "전북특별자치도 남원시 도통동 1", "전북 남원시 도통동 1"):
             assert index.region_of(address) == "52190"

@@ -37,26 +37,26 @@ def template(regions_template: str) -> str:
 
 
 @pytest.fixture
-def empty(platform: Platform) -> Platform:
+def empty(app: Platform) -> Platform:
     """A platform that knows no region yet."""
     tables = "region, legal_dong, region_refresh, batch_checkpoint"
-    platform.database.transact(lambda connection: connection.execute(text(f"TRUNCATE {tables}")))
-    return platform
+    app.database.transact(lambda connection: connection.execute(text(f"TRUNCATE {tables}")))
+    return app
 
 
-def read(platform: Platform, sql: str, **values: Any) -> list[dict[str, Any]]:
-    return platform.database.transact(lambda connection: rows(connection, sql, **values))
+def read(app: Platform, sql: str, **values: Any) -> list[dict[str, Any]]:
+    return app.database.transact(lambda connection: rows(connection, sql, **values))
 
 
-def region(platform: Platform, code: str = "11680") -> dict[str, Any]:
-    return read(platform, "SELECT * FROM region WHERE region_code = :code", code=code)[0]
+def region(app: Platform, code: str = "11680") -> dict[str, Any]:
+    return read(app, "SELECT * FROM region WHERE region_code = :code", code=code)[0]
 
 
-def tables(platform: Platform) -> list[Any]:
+def tables(app: Platform) -> list[Any]:
     """Digests of all that a refresh may change."""
     names = ("region", "legal_dong", "batch_checkpoint", "region_refresh")
     digest = "SELECT md5(string_agg(one::text, '|' ORDER BY one::text)) AS digest FROM {} AS one"
-    return [read(platform, digest.format(name)) for name in names]
+    return [read(app, digest.format(name)) for name in names]
 
 
 class TestFirstRefresh:
@@ -106,11 +106,11 @@ class TestFirstRefresh:
         self, empty: Platform, environment: Environment, simulator: Simulator
     ) -> None:
         del empty
-        with Platform.open(settings_module.load({**environment, "GOVT_API_KEY": "recognisable-wrong-key"})) as platform:
+        with Platform.open(settings_module.load({**environment, "GOVT_API_KEY": "recognisable-wrong-key"})) as app:
             with pytest.raises(ApiBlocked, match="GOVT_API_KEY") as caught:
-                platform.refresh_regions()
+                app.refresh_regions()
             assert "recognisable-wrong-key" not in str(caught.value)
-            assert read(platform, "SELECT 1 AS any FROM region") == []
+            assert read(app, "SELECT 1 AS any FROM region") == []
         assert simulator.stats(brief=True)["regions"]["received"] == 1
 
 
@@ -121,84 +121,84 @@ class TestLaterRefreshes:
         ids=["short", "totals disagree", "duplicates"],
     )
     def test_a_list_that_is_not_whole_is_an_error_and_the_old_one_stays(
-        self, platform: Platform, simulator: Simulator, changes: dict[str, Any]
+        self, app: Platform, simulator: Simulator, changes: dict[str, Any]
     ) -> None:
-        before = tables(platform)
+        before = tables(app)
         simulator.configure(**changes)
         with pytest.raises(ApiError):
-            platform.refresh_regions()
-        assert tables(platform) == before
+            app.refresh_regions()
+        assert tables(app) == before
 
-    def test_an_api_that_is_down_is_an_error_and_the_old_list_stays(self, platform: Platform, simulator: Simulator) -> None:
-        before = tables(platform)
+    def test_an_api_that_is_down_is_an_error_and_the_old_list_stays(self, app: Platform, simulator: Simulator) -> None:
+        before = tables(app)
         simulator.add_faults(DOWN)
         with pytest.raises(ApiError):
-            platform.refresh_regions()
-        assert tables(platform) == before
+            app.refresh_regions()
+        assert tables(app) == before
 
-    def test_an_unchanged_list_changes_nothing_but_the_date(self, platform: Platform) -> None:
-        _, *before, _ = tables(platform)
-        sync = platform.refresh_regions()
+    def test_an_unchanged_list_changes_nothing_but_the_date(self, app: Platform) -> None:
+        _, *before, _ = tables(app)
+        sync = app.refresh_regions()
         assert (sync.seeded, sync.changes.added, sync.changes.abolished, sync.changes.renamed) == (0, (), (), ())
-        _, *after, _ = tables(platform)
+        _, *after, _ = tables(app)
         assert after == before
 
     def test_a_region_that_vanished_is_dated_and_kept_and_begins_a_new_life_when_it_comes_back(
-        self, platform: Platform, simulator: Simulator
+        self, app: Platform, simulator: Simulator
     ) -> None:
-        key = region(platform)["partition_key"]
+        key = region(app)["partition_key"]
         checkpoint = "SELECT id, attempt, status FROM batch_checkpoint WHERE region_code = '11680'"
-        before = read(platform, checkpoint)
+        before = read(app, checkpoint)
         simulator.configure(region_edits=[{"op": "drop", "code": "1168000000"}])
-        assert platform.refresh_regions().changes.abolished == ("11680",)
+        assert app.refresh_regions().changes.abolished == ("11680",)
 
-        gone = region(platform)
+        gone = region(app)
         assert gone["status"] == "ABOLISHED"
         assert isinstance(gone["abolished_at"], dt.datetime)
-        assert read(platform, "SELECT DISTINCT status FROM legal_dong WHERE region_code = '11680'") == [{"status": "ABOLISHED"}]
-        assert read(platform, checkpoint) == before
-        assert platform.checkpoints.claim("run", codes=["11680"], by_person=True) == []
-        assert "11680" not in platform.regions.partition_keys()
+        assert read(app, "SELECT DISTINCT status FROM legal_dong WHERE region_code = '11680'") == [{"status": "ABOLISHED"}]
+        assert read(app, checkpoint) == before
+        assert app.checkpoints.claim("run", codes=["11680"], by_person=True) == []
+        assert "11680" not in app.regions.partition_keys()
         dated = gone["abolished_at"]
-        platform.refresh_regions()
-        assert region(platform)["abolished_at"] == dated, "the date is that of the first list without it"
+        app.refresh_regions()
+        assert region(app)["abolished_at"] == dated, "the date is that of the first list without it"
 
         simulator.configure(region_edits=[])
-        assert platform.refresh_regions().changes.added == ("11680",)
-        back = region(platform)
+        assert app.refresh_regions().changes.added == ("11680",)
+        back = region(app)
         assert (back["status"], back["abolished_at"], back["life"]) == ("ACTIVE", None, 2)
         assert back["partition_key"] == f"{key}_2", "Dagster shows a key that comes back as materialized"
-        assert read(platform, "SELECT DISTINCT status FROM legal_dong WHERE region_code = '11680'") == [{"status": "ACTIVE"}]
-        assert read(platform, checkpoint) == [{**before[0], "attempt": before[0]["attempt"] + 1}]
-        (lease,) = platform.checkpoints.claim("run", codes=["11680"])
+        assert read(app, "SELECT DISTINCT status FROM legal_dong WHERE region_code = '11680'") == [{"status": "ACTIVE"}]
+        assert read(app, checkpoint) == [{**before[0], "attempt": before[0]["attempt"] + 1}]
+        (lease,) = app.checkpoints.claim("run", codes=["11680"])
         assert (lease.round, lease.partition_key) == (2, back["partition_key"])
 
     def test_a_renamed_region_keeps_its_partition_key_and_its_checkpoint_takes_the_name(
-        self, platform: Platform, simulator: Simulator
+        self, app: Platform, simulator: Simulator
     ) -> None:
         simulator.configure(region_edits=[{"op": "rename", "code": "1168000000", "name": "서울특별시 새강남구"}])
-        sync = platform.refresh_regions()
+        sync = app.refresh_regions()
         assert (sync.changes.renamed, sync.seeded) == (("11680",), 0)
-        renamed = region(platform)
+        renamed = region(app)
         assert (renamed["region_name"], renamed["partition_key"]) == ("서울특별시 새강남구", "11680_서울특별시_강남구")
-        assert platform.checkpoints.claim("run", codes=["11680"])[0].region_name == "서울특별시 새강남구"
+        assert app.checkpoints.claim("run", codes=["11680"])[0].region_name == "서울특별시 새강남구"
 
-    def test_a_city_that_gets_gu_is_left_for_its_gu(self, platform: Platform, simulator: Simulator) -> None:
+    def test_a_city_that_gets_gu_is_left_for_its_gu(self, app: Platform, simulator: Simulator) -> None:
         simulator.configure(region_edits=[{"op": "add", "code": "5011100000", "name": "제주특별자치도 제주시 동구"}])
-        sync = platform.refresh_regions()
+        sync = app.refresh_regions()
         assert (sync.changes.added, sync.changes.abolished) == (("50111",), ("50110",))
-        assert (region(platform, "50110")["is_leaf"], region(platform, "50110")["status"]) == (False, "ACTIVE")
-        assert region(platform, "50111")["parent_code"] == "50110"
-        assert platform.checkpoints.claim("run", codes=["50110"]) == []
+        assert (region(app, "50110")["is_leaf"], region(app, "50110")["status"]) == (False, "ACTIVE")
+        assert region(app, "50111")["parent_code"] == "50110"
+        assert app.checkpoints.claim("run", codes=["50110"]) == []
 
     def test_a_list_that_lacks_a_third_of_the_country_is_taken_only_if_a_person_says_so(
-        self, platform: Platform, simulator: Simulator
+        self, app: Platform, simulator: Simulator
     ) -> None:
-        before = tables(platform)
+        before = tables(app)
         simulator.configure(region_edits=[{"op": "drop", "code": f"{sido}00000000"} for sido in (11, 41, 47)])
         with pytest.raises(RegionListRefused, match=r"lacks \d+ of the 256 regions known"):
-            platform.refresh_regions()
-        assert tables(platform) == before
-        abolished = platform.refresh_regions(accept_any_change=True).changes.abolished
+            app.refresh_regions()
+        assert tables(app) == before
+        abolished = app.refresh_regions(accept_any_change=True).changes.abolished
         assert len(abolished) > 64
-        assert len(platform.regions.leaf_names()) == 256 - len(abolished)
+        assert len(app.regions.leaf_names()) == 256 - len(abolished)

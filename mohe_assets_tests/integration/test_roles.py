@@ -65,19 +65,19 @@ def test_the_collecting_role_does_all_that_a_collection_a_replay_and_a_reset_nee
     few = {"MOHE_SEARCH_KEYWORDS": "카페,공원", "MOHE_MAX_CALLS_PER_REGION": "6"}
     settings = settings_module.load({**environment, **few, "MOHE_DATABASE_URL": url_as(roles.COLLECTOR, database_url)})
     prepare(settings)  # a current schema needs no right to change it
-    with Platform.open(settings) as platform:
-        platform.refresh_regions()
-        listed = read(platform.database, "SELECT region_code FROM batch_checkpoint ORDER BY region_code LIMIT 2")
+    with Platform.open(settings) as app:
+        app.refresh_regions()
+        listed = read(app.database, "SELECT region_code FROM batch_checkpoint ORDER BY region_code LIMIT 2")
         codes = frozenset(row["region_code"] for row in listed)
         for request in (Request(codes=codes), Request(codes=codes, refine=True)):
-            with platform.collection(f"run-{request.refine}", request) as run:
+            with app.collection(f"run-{request.refine}", request) as run:
                 assert {one.outcome.value for one in run.outcomes()} <= {"completed", "refined"}
-        platform.follow_the_plan()
-        assert platform.api_state() is not None
-        assert platform.replay().searches > 0
-        assert sorted(platform.checkpoints.new_round()) == sorted(codes)
-        platform.refresh_regions()
-        assert platform.checkpoints.reset() == 256
+        app.follow_the_plan()
+        assert app.api_state() is not None
+        assert app.replay().searches > 0
+        assert sorted(app.checkpoints.new_round()) == sorted(codes)
+        app.refresh_regions()
+        assert app.checkpoints.reset() == 256
 
 
 def test_the_collecting_role_gathers_statistics_of_what_a_refresh_fills(connected_as: As, database: Database) -> None:

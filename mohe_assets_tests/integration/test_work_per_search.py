@@ -67,7 +67,7 @@ def work_of(environment: Environment, database: Database, simulator: Simulator) 
         settings = settings_module.load({**environment, "MOHE_SEARCH_KEYWORDS": ",".join(keywords), **changes})
         before = commits()
         request = Request(codes=frozenset(CODES))
-        with sent_statements() as sent, Platform.open(settings) as platform, platform.collection("run", request) as run:
+        with sent_statements() as sent, Platform.open(settings) as app, app.collection("run", request) as run:
             assert len(list(run.outcomes())) == len(CODES)
         found = Counter(next((kind for kind in KINDS if kind in one), "other") for one in sent)
         return found + Counter(commits=commits() - before, requests=simulator.stats(brief=True)["naver"]["received"])

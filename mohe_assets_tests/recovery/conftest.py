@@ -123,8 +123,8 @@ def the_page_agrees(settings: settings_module.Settings, instance: dg.DagsterInst
     """Asserts that Dagster's partitions show what the checkpoints say."""
 
     def agrees() -> None:
-        with Platform.open(settings) as platform:
-            assert_the_page_agrees(instance, platform)
+        with Platform.open(settings) as app:
+            assert_the_page_agrees(instance, app)
 
     return agrees
 
@@ -159,10 +159,10 @@ def reference(template: str, postgres: EmbeddedServer, admin: Database, shared_s
     """What an uninterrupted collection of all regions brings."""
     with _copy(admin, template) as name:
         settings = settings_module.load(_variables(shared_simulator, postgres.url(name)))
-        with Platform.open(settings) as platform:
-            with platform.collection("reference", Request()) as run:
+        with Platform.open(settings) as app:
+            with app.collection("reference", Request()) as run:
                 assert len(list(run.outcomes())) == 256
-            yield Collected.of(platform.database)
+            yield Collected.of(app.database)
 
 
 def keep_regions(database: Database, count: int) -> list[str]:

@@ -65,7 +65,7 @@ def test_a_region_that_always_fails_is_given_up_with_its_reason_and_stops_no_oth
     assert given_up["failures"] == 2
     assert [run["status"] for run in executions(database)] == ["FAILED", "FAILED"]
 
-    with Platform.open(settings) as platform:
-        assert platform.checkpoints.due() == 0, "it asks for nothing any more"
-        assert platform.checkpoints.retry() == [codes[3]]
-        assert platform.checkpoints.due() == 1, "until a person does"
+    with Platform.open(settings) as app:
+        assert app.checkpoints.due() == 0, "it asks for nothing any more"
+        assert app.checkpoints.retry() == [codes[3]]
+        assert app.checkpoints.due() == 1, "until a person does"

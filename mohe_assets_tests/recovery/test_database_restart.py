@@ -95,9 +95,9 @@ def own_database(environment: Environment) -> Iterator[Database]:
     """Ours in that server, with the regions taken over."""
     settings = settings_module.load(environment)
     prepare(settings)
-    with Platform.open(settings) as platform:
-        platform.refresh_regions()
-        yield platform.database
+    with Platform.open(settings) as app:
+        app.refresh_regions()
+        yield app.database
 
 
 def test_a_collection_goes_on_after_its_database_was_restarted_and_after_it_crashed(
@@ -148,5 +148,5 @@ def test_a_restart_while_dagster_is_told_of_a_completion_loses_nothing(
     with dagster_instance(settings) as instance:
         assert len(instance.get_materialized_partitions(PLACES)) == 24
         assert not [run for run in instance.get_runs() if not run.is_finished]
-        with Platform.open(settings) as platform:
-            assert_the_page_agrees(instance, platform)
+        with Platform.open(settings) as app:
+            assert_the_page_agrees(instance, app)

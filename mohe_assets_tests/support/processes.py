@@ -197,16 +197,14 @@ def run_status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus
     return cast("dg.DagsterRun", instance.get_run_by_id(run_id)).status
 
 
-def assert_the_page_agrees(instance: dg.DagsterInstance, platform: Platform) -> None:
+def assert_the_page_agrees(instance: dg.DagsterInstance, app: Platform) -> None:
     """After one look of the sensor, which does nothing if there is nothing to repair, Dagster shows what the checkpoints say."""
-    recover(instance, platform)
-    reconcile(instance, platform)
+    recover(instance, app)
+    reconcile(instance, app)
     seen = shown(instance)
-    assert disagreements(regions_of(platform), seen) == {}
+    assert disagreements(regions_of(app), seen) == {}
     assert AssetPartitionStatus.IN_PROGRESS not in seen.values(), "no run is left that holds a partition"
-    by_status = {
-        status: {one.partition_key for one in regions_of(platform).values() if one.status == status} for status in Status
-    }
+    by_status = {status: {one.partition_key for one in regions_of(app).values() if one.status == status} for status in Status}
     assert {key for key, status in seen.items() if status is AssetPartitionStatus.FAILED} == by_status[Status.FAILED]
     green = {key for key, status in seen.items() if status is AssetPartitionStatus.MATERIALIZED}
     assert by_status[Status.COMPLETED] <= green

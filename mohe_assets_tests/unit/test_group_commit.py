@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from mohe_assets.collection.group_commit import Together
+from mohe_assets.collection.group_commit import GroupCommit
 
 
 class Doubling:
@@ -25,7 +25,7 @@ class Doubling:
         return [ValueError(f"not {one}") if one == 13 else one * 2 for one in asked]
 
 
-async def ask(together: Together[int, int], *numbers: int) -> list[asyncio.Task[int]]:
+async def ask(together: GroupCommit[int, int], *numbers: int) -> list[asyncio.Task[int]]:
     asked = [asyncio.create_task(together(number)) for number in numbers]
     await asyncio.sleep(0)
     return asked
@@ -37,7 +37,7 @@ async def until_called(doubling: Doubling) -> None:
 
 def test_what_is_asked_for_during_a_call_is_done_by_the_next_one() -> None:
     async def scenario() -> list[int]:
-        together = Together(work=doubling)
+        together = GroupCommit(work=doubling)
         first = await ask(together, 1)
         await until_called(doubling)
         others = await ask(together, 2, 3, 4)
@@ -51,7 +51,7 @@ def test_what_is_asked_for_during_a_call_is_done_by_the_next_one() -> None:
 
 def test_a_call_takes_no_more_than_it_may() -> None:
     async def scenario() -> list[int]:
-        together = Together(work=doubling, most=2)
+        together = GroupCommit(work=doubling, most=2)
         doubling.go_on.release(3)
         return await asyncio.gather(*await ask(together, 1, 2, 3, 4, 5))
 
@@ -63,7 +63,7 @@ def test_a_call_takes_no_more_than_it_may() -> None:
 @pytest.mark.parametrize(("gather_from", "calls"), [(2, [[1, 2], [3, 4]]), (3, [[1, 2], [3], [4]])])
 def test_more_is_waited_for_where_there_were_many_before(gather_from: int, calls: list[list[int]]) -> None:
     async def scenario() -> None:
-        together = Together(work=doubling, gather_seconds=0.2, gather_from=gather_from)
+        together = GroupCommit(work=doubling, gather_seconds=0.2, gather_from=gather_from)
         doubling.go_on.release(4)
         await asyncio.gather(*await ask(together, 1, 2))
         third = await ask(together, 3)
@@ -77,7 +77,7 @@ def test_more_is_waited_for_where_there_were_many_before(gather_from: int, calls
 
 def test_an_error_of_one_is_raised_for_that_one_and_an_error_of_the_call_for_all_who_took_part() -> None:
     async def scenario() -> list[int | BaseException]:
-        together = Together(work=doubling)
+        together = GroupCommit(work=doubling)
         doubling.go_on.release(3)
         one = await asyncio.gather(*await ask(together, 1, 13), return_exceptions=True)
         all_ = await asyncio.gather(*await ask(together, 99, 2), return_exceptions=True)
@@ -90,7 +90,7 @@ def test_an_error_of_one_is_raised_for_that_one_and_an_error_of_the_call_for_all
 
 def test_who_gives_up_waiting_keeps_nobody_from_their_result() -> None:
     async def scenario() -> int:
-        together = Together(work=doubling)
+        together = GroupCommit(work=doubling)
         gives_up, stays = await ask(together, 1, 2)
         await until_called(doubling)
         gives_up.cancel()

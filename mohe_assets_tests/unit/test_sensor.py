@@ -14,7 +14,7 @@ from dagster._core.storage.tags import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.defs.runtime.recovery import collects_places
 from mohe_assets.defs.runtime.region_refresh import busy_keys, mirror_partitions
 from mohe_assets.defs.runtime.run_tags import ALL_DUE, REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, region_name, regions_label
@@ -163,5 +163,5 @@ class TestMirrorPartitions:
         regions = SimpleNamespace(partition_keys=lambda: {key[:5]: key for key in keys})
         with DagsterInstance.ephemeral() as instance:
             monkeypatch.setattr(instance, "get_dynamic_partitions", lambda _name: Counted(keys))
-            mirror_partitions(instance, cast("Platform", SimpleNamespace(regions=regions)))
+            mirror_partitions(instance, cast("App", SimpleNamespace(regions=regions)))
         return times

@@ -27,8 +27,8 @@ def place_catalog(mohe: MoheResource) -> dg.MaterializeResult[None]:
 
     Written in MOHE_CATALOG_DIR, and only if the places have changed.
     """
-    with mohe.open() as platform:
-        catalog = build_catalog(platform.database, platform.settings.catalog_folder, now=dt.datetime.now(dt.UTC))
+    with mohe.open() as app:
+        catalog = build_catalog(app.database, app.settings.catalog_folder, now=dt.datetime.now(dt.UTC))
     return dg.MaterializeResult(metadata=_catalog_metadata(catalog))
 
 
@@ -56,8 +56,8 @@ def collection_report(mohe: MoheResource) -> dg.MaterializeResult[None]:
 
     Shown here, and written beside the catalog as report.md and report.png.
     """
-    with mohe.open() as platform:
-        report = build_report(platform, now=dt.datetime.now(dt.UTC))
+    with mohe.open() as app:
+        report = build_report(app, now=dt.datetime.now(dt.UTC))
     return dg.MaterializeResult(metadata=_report_metadata(report))
 
 

@@ -50,16 +50,16 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
         Goes on where the region's ledger ends. A person who materializes a completed region gets it collected afresh.
         """
         by_person = context.run.tags.get(TRIGGER_TAG) != SENSOR_TRIGGER
-        with cancelled_by_signals(context), mohe.open() as platform:
-            name_run(context.instance, context.run, platform.settings.checkpoint_batch_name, sorted(context.partition_keys))
+        with cancelled_by_signals(context), mohe.open() as app:
+            name_run(context.instance, context.run, app.settings.checkpoint_batch_name, sorted(context.partition_keys))
             # A key outlives its region while runs name it, and its code may be back under another key.
-            living = set(platform.regions.partition_keys().values())
+            living = set(app.regions.partition_keys().values())
             codes = frozenset(code_of_partition_key(key) for key in context.partition_keys if key in living)
             if dead := sorted(set(context.partition_keys) - living):
                 context.log.warning(f"Abolished since they were asked for: {', '.join(dead)}.")
             asked = asked_at(context.instance, context.run) if by_person else None
             request = Request(codes=codes, by_person=by_person, afresh_before=asked)
-            totals = collect(context, platform, request, total=len(codes))
+            totals = collect(context, app, request, total=len(codes))
         context.log.info(f"{totals}")
         # A generator that yields no result: a returned None would be logged as the materialization of every partition
         # of the run, those that the quota did not reach included.

@@ -33,8 +33,8 @@ def sigungu_regions(context: dg.AssetExecutionContext, config: RefreshConfig, mo
     The list is taken over whole or not at all. If the API is down, the list of before stays; if there is none yet, the
     bundled one is taken.
     """
-    with mohe.open() as platform:
-        sync = refresh(context.instance, platform, accept_any_change=config.accept_any_change)
+    with mohe.open() as app:
+        sync = refresh(context.instance, app, accept_any_change=config.accept_any_change)
     if sync.warning:
         context.log.warning(sync.warning)
     return dg.MaterializeResult(metadata=region_sync_metadata(sync))

@@ -66,40 +66,40 @@ def cancelled_by_signals(context: Context) -> Iterator[None]:
         raise
 
 
-def collect(context: Context, platform: Platform, request: Request, *, total: int) -> Totals:
+def collect(context: Context, app: Platform, request: Request, *, total: int) -> Totals:
     """Collects, logging one materialization per region as it completes.
 
     Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success with what was done.
     """
     # A signal may come at any moment, and what it interrupts is not always what ends the run's row.
-    with platform.ended(context.run.run_id):
-        _get_ready(context, platform, request)
-        return _collect(context, platform, request, total)
+    with app.ended(context.run.run_id):
+        _get_ready(context, app, request)
+        return _collect(context, app, request, total)
 
 
-def _get_ready(context: Context, platform: Platform, request: Request) -> None:
-    with platform.alive(context.run.run_id):
-        platform.load_what_collects(refining=request.refine)
+def _get_ready(context: Context, app: Platform, request: Request) -> None:
+    with app.alive(context.run.run_id):
+        app.load_what_collects(refining=request.refine)
         # What Dagster and the libraries have loaded stays: to look through it for garbage would hold all searches up for 50 ms
         # now and then, and the end of the process for 300. What is new is a search's, and gone with it: to look for cycles
         # among it as often as Python does takes a twelfth of the run.
         gc.freeze()
         gc.set_threshold(*SELDOM)
-        recover(context.instance, platform)
+        recover(context.instance, app)
 
 
-def _collect(context: Context, platform: Platform, request: Request, total: int) -> Totals:
+def _collect(context: Context, app: Platform, request: Request, total: int) -> Totals:
     totals = Totals()
-    with platform.collection(context.run.run_id, request, total=total) as run:
+    with app.collection(context.run.run_id, request, total=total) as run:
         with closing(run.batches()) as batches:
             for batch in batches:
                 _report(context, batch)
                 for outcome in batch:
                     totals.add(outcome)
         _account_for_the_rest(context, run)
-        recover(context.instance, platform)
+        recover(context.instance, app)
         if run.failed or isinstance(run.halted, ApiBlocked):
-            _leave_the_rest_unpainted(context, platform, request)
+            _leave_the_rest_unpainted(context, app, request)
         _end(context, run)
     return totals
 
@@ -171,11 +171,11 @@ def _show_as_failed(context: Context, partition_key: str) -> None:
     plan(context.instance, partition_key, run_id=context.run.run_id, job_name=context.job_name, step_key=step_key)
 
 
-def _leave_the_rest_unpainted(context: Context, platform: Platform, request: Request) -> None:
+def _leave_the_rest_unpainted(context: Context, app: Platform, request: Request) -> None:
     """A run that fails paints every region it planned red: those it released or never reached have to be excepted."""
     if not _is_partitioned(context.run):
         return
-    regions = regions_of(platform, request.codes).values()
+    regions = regions_of(app, request.codes).values()
     show_as_untried(context.instance, [one.partition_key for one in regions if one.status == Status.PENDING])
 
 

@@ -43,10 +43,10 @@ REPAIRS_AT_ONCE = 500
 Shown = Mapping[str, AssetPartitionStatus | None]
 
 
-def regions_of(platform: Platform, codes: Collection[str] | None = None) -> dict[str, MirroredRegion]:
+def regions_of(app: Platform, codes: Collection[str] | None = None) -> dict[str, MirroredRegion]:
     """By partition key: the regions of the platform's batch, or those of these codes."""
-    settings = platform.settings
-    return mirrored_regions(platform.database, settings.checkpoint_batch_name, settings.checkpoint_region_type, codes)
+    settings = app.settings
+    return mirrored_regions(app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type, codes)
 
 
 def shown(instance: dg.DagsterInstance) -> Shown:
@@ -76,47 +76,47 @@ def _difference(region: MirroredRegion, seen: AssetPartitionStatus | None) -> st
     return "" if fine else f"{region.status}, but {WORDS[seen]}"
 
 
-def reconcile(instance: dg.DagsterInstance, platform: Platform) -> dict[str, str]:
+def reconcile(instance: dg.DagsterInstance, app: Platform) -> dict[str, str]:
     """Makes Dagster show what the checkpoints say; returns what differed, by partition key."""
-    before = regions_of(platform)
+    before = regions_of(app)
     found = disagreements(before, shown(instance))
     if not found:
         return {}
     # Whatever moved while both were read is looked at again a minute later.
-    now = regions_of(platform)
+    now = regions_of(app)
     still = [before[key] for key in sorted(found) if key in before and now.get(key) == before[key]]
     still = [region for region in still if found[region.partition_key] != UNSAID][:REPAIRS_AT_ONCE]
-    _show_completed(instance, platform, [one for one in still if one.status == Status.COMPLETED])
-    _show_failed(instance, platform, [one for one in still if one.status == Status.FAILED])
+    _show_completed(instance, app, [one for one in still if one.status == Status.COMPLETED])
+    _show_failed(instance, app, [one for one in still if one.status == Status.FAILED])
     show_as_untried(instance, [one.partition_key for one in still if one.status == Status.PENDING])
     return found
 
 
-def _show_completed(instance: dg.DagsterInstance, platform: Platform, regions: Sequence[MirroredRegion]) -> None:
+def _show_completed(instance: dg.DagsterInstance, app: Platform, regions: Sequence[MirroredRegion]) -> None:
     codes = [region.region_code for region in regions]
-    completions = platform.checkpoints.completions(codes, reported_too=True) if codes else []
+    completions = app.checkpoints.completions(codes, reported_too=True) if codes else []
     for completion in completions:
         instance.report_runless_asset_event(materialization(completion))
-    platform.checkpoints.mark_reported(completions)
+    app.checkpoints.mark_reported(completions)
 
 
-def _show_failed(instance: dg.DagsterInstance, platform: Platform, regions: Sequence[MirroredRegion]) -> None:
+def _show_failed(instance: dg.DagsterInstance, app: Platform, regions: Sequence[MirroredRegion]) -> None:
     """Red with its reason again, by the run that failed it if Dagster still has that one as failed."""
     run_ids = {region.run_id for region in regions if region.run_id}
     known = instance.get_runs(filters=dg.RunsFilter(run_ids=sorted(run_ids))) if run_ids else []
     failed = {run.run_id for run in known if run.status is dg.DagsterRunStatus.FAILURE}
     homeless = [region for region in regions if region.run_id not in failed]
-    record = _record_failure(instance, platform, homeless) if homeless else ""
+    record = _record_failure(instance, app, homeless) if homeless else ""
     for region in regions:
         plan(instance, region.partition_key, run_id=region.run_id if region.run_id in failed else record)
         instance.report_runless_asset_event(failure_observation(region, region.error, region.run_id))
 
 
-def _record_failure(instance: dg.DagsterInstance, platform: Platform, regions: Sequence[MirroredRegion]) -> str:
+def _record_failure(instance: dg.DagsterInstance, app: Platform, regions: Sequence[MirroredRegion]) -> str:
     """A failed run for regions whose own was cancelled or forgotten: without one Dagster calls no partition failed."""
     tags = {
         REGIONS_TAG: regions_label([region.partition_key for region in regions]),
-        BATCH_TAG: platform.settings.checkpoint_batch_name,
+        BATCH_TAG: app.settings.checkpoint_batch_name,
         TRIGGER_TAG: RECONCILIATION,
     }
     # Failed from its first moment: it must never count as one that is under way.

@@ -26,13 +26,13 @@ STILLBORN_SECONDS = 60
 AHEAD_OF_MONITORING_SECONDS = 60
 
 
-def recover(instance: dg.DagsterInstance, platform: Platform) -> Burial:
+def recover(instance: dg.DagsterInstance, app: Platform) -> Burial:
     """Takes back the regions of dead runs, ends those runs in Dagster, and reports completions nobody reported."""
-    burial = platform.executions.bury_dead(platform.checkpoints, over=lambda run_ids: _over_in_dagster(instance, run_ids))
+    burial = app.executions.bury_dead(app.checkpoints, over=lambda run_ids: _over_in_dagster(instance, run_ids))
     announce(burial)
-    _end_in_dagster(instance, platform)
-    _end_stillborn(instance, platform)
-    _report_completions(instance, platform)
+    _end_in_dagster(instance, app)
+    _end_stillborn(instance, app)
+    _report_completions(instance, app)
     return burial
 
 
@@ -41,27 +41,27 @@ def _over_in_dagster(instance: dg.DagsterInstance, run_ids: Collection[str]) -> 
     return {run.run_id for run in found if run.is_finished}
 
 
-def _end_in_dagster(instance: dg.DagsterInstance, platform: Platform) -> None:
+def _end_in_dagster(instance: dg.DagsterInstance, app: Platform) -> None:
     """A dead run would keep its queue slot for good: the default launcher does not notice.
 
     Cancelled, not failed: a failed run would paint the regions it never tried red.
     """
-    ended = platform.executions.not_ended_in_dagster()
+    ended = app.executions.not_ended_in_dagster()
     for run_id in ended:
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             instance.report_run_canceled(run, message="The run's process is gone; its regions go on in other runs.")
     if ended:
-        platform.executions.mark_ended_in_dagster(ended)
+        app.executions.mark_ended_in_dagster(ended)
 
 
-def _end_stillborn(instance: dg.DagsterInstance, platform: Platform) -> None:
+def _end_stillborn(instance: dg.DagsterInstance, app: Platform) -> None:
     """Ends runs that died between Dagster's start of them and the first thing they do, which is to make themselves known.
 
     A run that is STARTED has a process. One that is STARTING may wait for a node and an image in a cluster, for as long as
     the instance's `run_monitoring` gives it.
     """
-    begun = STILLBORN_SECONDS + platform.settings.mohe_lease_seconds
+    begun = STILLBORN_SECONDS + app.settings.mohe_lease_seconds
     starting = max(begun, instance.run_monitoring_start_timeout_seconds - AHEAD_OF_MONITORING_SECONDS)
     patience = {dg.DagsterRunStatus.STARTED: begun, dg.DagsterRunStatus.STARTING: starting}
     now = dt.datetime.now(dt.UTC)
@@ -71,7 +71,7 @@ def _end_stillborn(instance: dg.DagsterInstance, platform: Platform) -> None:
         if (now - record.update_timestamp).total_seconds() > patience[record.dagster_run.status]
         and collects_places(record.dagster_run)
     }
-    for run_id in silent.keys() - platform.executions.known(silent.keys()):
+    for run_id in silent.keys() - app.executions.known(silent.keys()):
         instance.report_run_canceled(silent[run_id], message="The run's process died before it began; nothing was lost.")
 
 
@@ -80,11 +80,11 @@ def collects_places(run: dg.DagsterRun) -> bool:
     return run.job_name in {INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES} or PLACES in (run.asset_selection or ())
 
 
-def _report_completions(instance: dg.DagsterInstance, platform: Platform) -> None:
-    completions = platform.checkpoints.completions()[:REPAIRS_AT_ONCE]
+def _report_completions(instance: dg.DagsterInstance, app: Platform) -> None:
+    completions = app.checkpoints.completions()[:REPAIRS_AT_ONCE]
     for one in completions:
         instance.report_runless_asset_event(materialization(one))
         # Whoever reads the log learns of every region there too, whatever became of the run that collected it.
         with about(**region_facts(one)):
             log.warning("%s: %d places, collected by run %s, which ended before it told", one.region_name, one.places, one.run_id)
-    platform.checkpoints.mark_reported(completions)
+    app.checkpoints.mark_reported(completions)

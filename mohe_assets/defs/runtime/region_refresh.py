@@ -20,24 +20,24 @@ from mohe_assets.region_sync import RegionSync
 UNFINISHED_BACKFILLS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
 
 
-def refresh(instance: dg.DagsterInstance, platform: Platform, *, accept_any_change: bool = False) -> RegionSync:
+def refresh(instance: dg.DagsterInstance, app: Platform, *, accept_any_change: bool = False) -> RegionSync:
     """Takes the list over and mirrors its leaves into the partition set. A failed download ends the run with its reason."""
     try:
-        sync = platform.refresh_regions(accept_any_change=accept_any_change)
+        sync = app.refresh_regions(accept_any_change=accept_any_change)
     except ApiError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
-    mirror_partitions(instance, platform)
+    mirror_partitions(instance, app)
     return sync
 
 
-def mirror_partitions(instance: dg.DagsterInstance, platform: Platform) -> None:
+def mirror_partitions(instance: dg.DagsterInstance, app: Platform) -> None:
     """Adds the partition keys Dagster lacks, in the order of codes, and removes those of abolished regions.
 
     A run's range means the keys between its ends in the order in which they were added. New ones come last, so they are in
     no range that exists; one that an unfinished run or backfill may name is removed when that is over, by the sensor.
     """
     name = str(sigungu_partitions.name)
-    wanted = sorted(platform.regions.partition_keys().values())
+    wanted = sorted(app.regions.partition_keys().values())
     known = instance.get_dynamic_partitions(name)
     there = set(known)
     if missing := [key for key in wanted if key not in there]:
