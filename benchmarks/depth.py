@@ -4,7 +4,7 @@ import argparse
 import time
 
 from benchmarks.simulated_stack import UNLIMITED, Stage, stage, write
-from mohe_assets.collection.scheduler import Request
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets_tests.support.processes import read, repeated
 
 
@@ -17,16 +17,20 @@ def main() -> None:
     calls = 25_000 if arguments.long else arguments.calls
     config = UNLIMITED.changed({"warm": True, "seed": arguments.seed})
     with stage(config, MOHE_DAILY_QUOTA=str(calls)) as made:
-        result = {"seed": arguments.seed, **collect(made, Request(), "base plan"), **collect(made, Request(refine=True), "all")}
+        result = {
+            "seed": arguments.seed,
+            **collect(made, ClaimFilter(), "base plan"),
+            **collect(made, ClaimFilter(refine=True), "all"),
+        }
         result["searches answered more than once"] = repeated(made.simulator.stats()["naver"]["answers_per_search"])
         result["regions completed"] = count(made, "SELECT count(*) AS n FROM batch_checkpoint WHERE status = 'COMPLETED'")
     write("depth" if arguments.long else "depth_short", result)
 
 
-def collect(made: Stage, request: Request, name: str) -> dict[str, object]:
+def collect(made: Stage, claim_filter: ClaimFilter, name: str) -> dict[str, object]:
     began = time.monotonic()
     before = count(made, "SELECT coalesce(sum(calls), 0) AS n FROM search_query")
-    with made.app.collection(name, request) as run:
+    with made.app.collection(name, claim_filter) as run:
         for _ in run.outcomes():
             pass
     seconds = time.monotonic() - began

@@ -53,21 +53,21 @@ def greedy(country: Country) -> Asked:
     """Both orders, then the dongs of full keywords where (region, dong) has been paying, drawn towards its region."""
     yield from both_orders(country)
     known: dict[str, set[int]] = {code: set() for code in LEAVES}
-    todo: dict[tuple[str, str], list[str]] = {}
+    task: dict[tuple[str, str], list[str]] = {}
     paid = {code: [5.0, 10.0] for code in LEAVES}  # calls and new places, five imagined calls of two
     for code, name in NAMES.items():
         answers = {keyword: country.ask(f"{name} {keyword}", Sort.ACCURACY) for keyword in country.keywords}
         full = [keyword for keyword, found in answers.items() if found.result_count == 5]
         known[code].update(*(found.ids for found in answers.values()))
         known[code].update(*(country.ask(f"{name} {keyword}", Sort.REVIEWS).ids for keyword in full))
-        todo |= {(code, dong): list(full) for dong in base_dongs()[code] if full}
-    own = {group: [0.0, 0.0] for group in todo}
+        task |= {(code, dong): list(full) for dong in base_dongs()[code] if full}
+    own = {group: [0.0, 0.0] for group in task}
 
     def worth(group: tuple[str, str]) -> float:
         calls, new = paid[group[0]]
         return -(1.5 * new / calls + own[group][1]) / (1.5 + own[group][0])
 
-    heap = [(worth(group), group) for group in todo]
+    heap = [(worth(group), group) for group in task]
     heapq.heapify(heap)
     while heap:
         _, group = heapq.heappop(heap)
@@ -75,13 +75,13 @@ def greedy(country: Country) -> Asked:
             heapq.heappush(heap, (worth(group), group))
             continue
         code, dong = group
-        found = country.ask(f"{NAMES[code]} {dong} {todo[group].pop(0)}", Sort.ACCURACY)
+        found = country.ask(f"{NAMES[code]} {dong} {task[group].pop(0)}", Sort.ACCURACY)
         for counts in (paid[code], own[group]):
             counts[0] += 1
             counts[1] += len(set(found.ids) - known[code])
         known[code].update(found.ids)
         yield found
-        if todo[group]:
+        if task[group]:
             heapq.heappush(heap, (worth(group), group))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from mohe_assets import settings as settings_module
 from mohe_assets.app import Platform
 from mohe_assets.cli.env import environment
-from mohe_assets.collection.scheduler import Request
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.postgres.databases import prepare
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.settings import process_environment
@@ -86,7 +86,7 @@ def stage(config: SimulatorConfig, **changes: str) -> Iterator[Stage]:
 def uninterrupted(**changes: str) -> Collected:
     """What a collection without limits and interruptions brings."""
     with stage(UNLIMITED, **changes) as made:
-        with made.app.collection("reference", Request()) as run:
+        with made.app.collection("reference", ClaimFilter()) as run:
             for _ in run.outcomes():
                 pass
         return Collected.of(made.app.database)

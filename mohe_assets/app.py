@@ -19,9 +19,9 @@ from mohe_assets.collection.cancellation import Stop
 from mohe_assets.collection.heartbeat import alive, ended
 from mohe_assets.collection.place_source import NaverLocalSource
 from mohe_assets.collection.rate_limiter import SharedBudget
-from mohe_assets.collection.region_worker import CachedTallies, Limits, RegionWork
+from mohe_assets.collection.region_worker import CachedTallies, RegionWorker, RunLimits
 from mohe_assets.collection.run import DATABASE_THREADS, CollectionRun
-from mohe_assets.collection.scheduler import Request
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.domain.forecast import Allowance
 from mohe_assets.domain.kst import KST
 from mohe_assets.domain.regions import REGION_TYPES, build_region_list
@@ -249,16 +249,16 @@ class Platform:
         return ended(self.executions, run_id)
 
     @contextmanager
-    def collection(self, run_id: str, request: Request, *, total: int = 0) -> Iterator[CollectionRun]:
+    def collection(self, run_id: str, claim_filter: ClaimFilter, *, total: int = 0) -> Iterator[CollectionRun]:
         """A run ready to be started."""
         self.settings.require_collection_keys()
         with about(batch=self.settings.checkpoint_batch_name, run_id=run_id):
             if warning := classic_ends(dt.datetime.now(KST), self.settings.uses_hub):
                 log.warning("%s", warning)
             note_plan(self.database, self.settings.checkpoint_batch_name, self.settings.checkpoint_region_type, self._any_plan)
-            yield CollectionRun(claim_filter=request, work=self._region_work(run_id), total=total)
+            yield CollectionRun(claim_filter=claim_filter, work=self._region_worker(run_id), total=total)
 
-    def _region_work(self, run_id: str) -> RegionWork:
+    def _region_worker(self, run_id: str) -> RegionWorker:
         stop = Stop()
         budget = SharedBudget(database=self.database, account=self.account, stop=stop)
         client = self._place_client(
@@ -272,9 +272,9 @@ class Platform:
             await client.close()
             await budget.close()
 
-        return RegionWork(
+        return RegionWorker(
             run_id=run_id,
-            limits=Limits(
+            limits=RunLimits(
                 in_flight=self.settings.searches_in_flight,
                 calls_per_region=self.settings.mohe_max_calls_per_region,
                 heartbeat_seconds=self.settings.mohe_heartbeat_seconds,

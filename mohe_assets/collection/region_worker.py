@@ -68,7 +68,7 @@ class RegionOutcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class RunLimits:
     """`in_flight`: searches at a time, which is also the most that a kill can make repeat."""
 
     in_flight: int
@@ -77,7 +77,7 @@ class Limits:
 
 
 @dataclass(kw_only=True, slots=True)
-class Todo:
+class RegionTask:
     """What one region has left. `calls` were spent on it, `most_calls` may be; `error` is the first that was met."""
 
     lease: Lease
@@ -111,13 +111,13 @@ class Todo:
 
 
 @dataclass(kw_only=True)
-class RegionWork:
+class RegionWorker:
     """The work of one run, in one event loop; what blocks is done in threads. `dongs` gives the names of regions' dongs by
     code; `close` ends what the run has opened.
     """
 
     run_id: str
-    limits: Limits
+    limits: RunLimits
     source: PlaceSource
     index: CachedIndex
     dongs: Callable[[Collection[str]], Mapping[str, Sequence[str]]]
@@ -137,56 +137,56 @@ class RegionWork:
             work=lambda done: self.checkpoints.complete(done, also=self._tally), gather_seconds=GATHER_REGIONS_SECONDS
         )
 
-    async def begin(self, leases: Sequence[Lease]) -> list[Todo]:
+    async def begin(self, leases: Sequence[Lease]) -> list[RegionTask]:
         """What these regions have left of their base plans."""
         return await asyncio.to_thread(self._begin, leases)
 
-    def _begin(self, leases: Sequence[Lease]) -> list[Todo]:
+    def _begin(self, leases: Sequence[Lease]) -> list[RegionTask]:
         begun, dongs = self.ledger.begun(leases), self.dongs([lease.region_code for lease in leases])
         found = []
         for lease in leases:
             history, calls = begun[lease.region_code]
-            todo = Todo(
+            task = RegionTask(
                 lease=lease, plan=(), dongs=dongs[lease.region_code], history=history, searches=deque(),
                 calls=calls, most_calls=self.limits.calls_per_region,
             )  # fmt: skip
             try:
-                todo.plan = self.source.plan(lease.region_name)
-                todo.searches.extend(remaining(todo.plan, {(one.query, one.sort) for one in history}))
+                task.plan = self.source.plan(lease.region_name)
+                task.searches.extend(remaining(task.plan, {(one.query, one.sort) for one in history}))
             except Exception as error:  # noqa: BLE001 - raised when the region is finished, as what its searches meet
-                todo.error = error
-            found.append(todo)
+                task.error = error
+            found.append(task)
         return found
 
-    async def search(self, todo: Todo, search: Search) -> None:
+    async def search(self, task: RegionTask, search: Search) -> None:
         """One search of a region, which was counted as under way. What goes wrong is raised when the region is finished."""
         try:
-            calls, answered = await self._search(todo.lease, search)
-            todo.calls += calls
-            todo.history.append(answered)
-            todo.answered = True
+            calls, answered = await self._search(task.lease, search)
+            task.calls += calls
+            task.history.append(answered)
+            task.answered = True
         except Exception as error:  # noqa: BLE001 - as said
-            todo.error = todo.error or error
+            task.error = task.error or error
         finally:
-            todo.under_way -= 1
+            task.under_way -= 1
 
-    async def finish(self, todo: Todo) -> RegionOutcome:
+    async def finish(self, task: RegionTask) -> RegionOutcome:
         """A region that is over. Raises what its searches met: ApiError, LeaseLost, StopRequested."""
-        if todo.error is not None:
-            raise todo.error
-        if todo.searches:
-            reason = f"{todo.calls} calls were spent on it without completing it; MOHE_MAX_CALLS_PER_REGION allows no more."
-            return await self.fail(todo.lease, FailureKind.CALL_BUDGET, reason, final=True)
-        depth = await self._depth(todo.lease, todo.dongs, todo.history)
-        completion = await self._complete(PlanDone(lease=todo.lease, plan=todo.plan, promise=depth.promise()))
-        return RegionOutcome(outcome=Outcome.COMPLETED, lease=todo.lease, completion=completion)
+        if task.error is not None:
+            raise task.error
+        if task.searches:
+            reason = f"{task.calls} calls were spent on it without completing it; MOHE_MAX_CALLS_PER_REGION allows no more."
+            return await self.fail(task.lease, FailureKind.CALL_BUDGET, reason, final=True)
+        depth = await self._depth(task.lease, task.dongs, task.history)
+        completion = await self._complete(PlanDone(lease=task.lease, plan=task.plan, promise=depth.promise()))
+        return RegionOutcome(outcome=Outcome.COMPLETED, lease=task.lease, completion=completion)
 
     async def refine(self, lease: Lease) -> RegionOutcome:
         """A few searches beyond the base plan, as long as they promise more than other regions do. Raises as `finish`."""
-        (todo,) = await self.begin([lease])
-        if todo.error is not None:
-            raise todo.error
-        depth, calls = await self._depth(lease, todo.dongs, todo.history), todo.calls
+        (task,) = await self.begin([lease])
+        if task.error is not None:
+            raise task.error
+        depth, calls = await self._depth(lease, task.dongs, task.history), task.calls
         enough = await asyncio.to_thread(self.refinement.next_promise) * SLICE_ENDS_BELOW
         for _ in range(SLICE_SEARCHES):
             best = depth.best()

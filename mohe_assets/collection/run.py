@@ -20,8 +20,8 @@ import uvloop
 
 from mohe_assets.collection.cancellation import Stop
 from mohe_assets.collection.heartbeat import Pulse
-from mohe_assets.collection.region_worker import Outcome, RegionOutcome, RegionWork
-from mohe_assets.collection.scheduler import Flight, Request, announce
+from mohe_assets.collection.region_worker import Outcome, RegionOutcome, RegionWorker
+from mohe_assets.collection.scheduler import ClaimFilter, SearchScheduler, announce
 from mohe_assets.errors import ApiBlocked, ApiError, StopRequested
 from mohe_assets.store.checkpoints import Checkpoints, Standing
 from mohe_assets.store.executions import Ending, Executions
@@ -44,20 +44,20 @@ class CollectionRun:
     it was frozen for longer than its lease.
     """
 
-    request: Request
-    work: RegionWork
+    claim_filter: ClaimFilter
+    work: RegionWorker
     total: int = 0
     declared_dead: bool = False
     failed: list[RegionOutcome] = field(default_factory=list)
     _outcomes: "queue.SimpleQueue[RegionOutcome | BaseException | None]" = field(default_factory=queue.SimpleQueue)
 
     @cached_property
-    def _flight(self) -> Flight:
-        return Flight(request=self.request, work=self.work, reached=self._outcomes.put)
+    def _scheduler(self) -> SearchScheduler:
+        return SearchScheduler(claim_filter=self.claim_filter, work=self.work, reached=self._outcomes.put)
 
     @property
     def halted(self) -> ApiError | None:
-        return self._flight.halted
+        return self._scheduler.halted
 
     @property
     def run_id(self) -> str:
@@ -86,7 +86,7 @@ class CollectionRun:
         which is REPORT_SECONDS ago or more. Asking for the next batch says that the last is reported.
         """
         # Looked at now, and thereby made: later there are several threads that would each make one.
-        if self._flight.taken:
+        if self._scheduler.taken:
             raise RuntimeError("A collection runs once.")
         began = time.monotonic()
         self.executions.start(self.run_id, total=self.total)
@@ -112,7 +112,7 @@ class CollectionRun:
 
     def not_taken(self) -> list[Standing]:
         """The regions asked for by code that this run did not hold, and how they stand."""
-        return self.checkpoints.standing((self.request.codes or frozenset()) - self._flight.taken)
+        return self.checkpoints.standing((self.claim_filter.codes or frozenset()) - self._scheduler.taken)
 
     def _reported(self) -> Generator[list[RegionOutcome]]:
         over, given_at = False, -math.inf
@@ -155,7 +155,7 @@ class CollectionRun:
         self.stop.set()
         if loop.is_alive():
             loop.join(timeout=STOP_SECONDS)
-        for lease in list(self._flight.held.values()):
+        for lease in list(self._scheduler.held.values()):
             self.checkpoints.release(lease)
 
     def _heard_of(self, at: float) -> None:
@@ -164,12 +164,12 @@ class CollectionRun:
 
     def _beat(self) -> None:
         began = time.monotonic()
-        self.checkpoints.renew(list(self._flight.held.values()))
+        self.checkpoints.renew(list(self._scheduler.held.values()))
         if not self.executions.heartbeat(self.run_id):
             self._abandon(StopRequested(DECLARED_DEAD))
             return
         self._heard_of(began)
-        if self.request.codes is None:
+        if self.claim_filter.codes is None:
             # Whoever takes any region also takes those of runs that die meanwhile, without waiting for its own end.
             announce(self.executions.bury_dead(self.checkpoints))
 
@@ -188,6 +188,6 @@ class CollectionRun:
 
     async def _collect(self) -> None:
         try:
-            await self._flight.work_off(give_up_seconds=STOP_SECONDS - 0.5)
+            await self._scheduler.run(give_up_seconds=STOP_SECONDS - 0.5)
         finally:
             await self.work.close()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 
-from mohe_assets.collection.region_worker import Outcome, RegionOutcome, RegionWork, Todo
+from mohe_assets.collection.region_worker import Outcome, RegionOutcome, RegionTask, RegionWorker
 from mohe_assets.errors import (
     AnswerChanged,
     ApiBlocked,
@@ -41,16 +41,16 @@ INTERRUPTED_FOUND = "중단된 배치 발견 - 자동 재시작합니다"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class ClaimFilter:
     """Which regions a run may take: `codes`, or any without them.
 
-    `by_person` takes FAILED ones before their time, `afresh_before` also those COMPLETED before that moment, with a new round
+    `force_retry` takes FAILED ones before their time, `recollect_completed_before` also those COMPLETED before that moment, with a new round
     of searches. `refine` takes COMPLETED regions and nothing else, for searches beyond their base plan.
     """
 
     codes: frozenset[str] | None = None
-    by_person: bool = False
-    afresh_before: dt.datetime | None = None
+    force_retry: bool = False
+    recollect_completed_before: dt.datetime | None = None
     refine: bool = False
 
 
@@ -71,19 +71,19 @@ def announce(burial: Burial) -> None:
 
 
 @dataclass(kw_only=True)
-class Flight:
+class SearchScheduler:
     """`reached` is told each region's end. `held` are the leases by region code, `taken` all that were held at any time;
     `halted` is why the API gives nothing more, or None.
     """
 
-    request: Request
-    work: RegionWork
+    claim_filter: ClaimFilter
+    work: RegionWorker
     reached: Callable[[RegionOutcome], object]
     held: dict[str, Lease] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     halted: ApiError | None = None
-    _open: list[Todo] = field(default_factory=list)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _open: list[RegionTask] = field(default_factory=list)
+    _running: set[asyncio.Task[None]] = field(default_factory=set)
     _in_flight: int = 0
     _claiming: bool = False
     _not_again: set[str] = field(default_factory=set)
@@ -91,74 +91,74 @@ class Flight:
     _error: Exception | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def work_off(self, *, give_up_seconds: float) -> None:
+    async def run(self, *, give_up_seconds: float) -> None:
         """Until no region is left to take, nothing more may be asked, or a stop is requested: then what is in flight has so many
         seconds. Raises what is no region's own: DatabaseUnavailable, a bug of ours.
         """
         loop = asyncio.get_running_loop()
         with self.work.stop.waking(lambda: loop.call_soon_threadsafe(self._changed.set)):
-            while not self.work.stop.is_set() and self._go_on():
+            while not self.work.stop.is_set() and self._start_ready():
                 await self._changed.wait()
                 self._changed.clear()
-        await self._land(give_up_seconds)
+        await self._drain(give_up_seconds)
         if self._error is not None:
             raise self._error
 
-    async def _land(self, seconds: float) -> None:
+    async def _drain(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         # Once more for what began meanwhile: the last search of a region is followed by its end.
-        while self._tasks and (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait(self._tasks, timeout=left)
-        for task in self._tasks:
+        while self._running and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait(self._running, timeout=left)
+        for task in self._running:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._running:
+            await asyncio.wait(self._running)
 
-    def _go_on(self) -> bool:
+    def _start_ready(self) -> bool:
         """Starts whatever may be started now; false when nothing is under way any more."""
-        while self._free and (todo := next((one for one in self._open if one.has_more), None)) is not None:
-            todo.under_way += 1
-            self._start(self._search(todo, todo.searches.popleft()), in_flight=1)
+        while self._free and (task := next((one for one in self._open if one.has_more), None)) is not None:
+            task.under_way += 1
+            self._start(self._search(task, task.searches.popleft()), in_flight=1)
         if not self._claiming and self.halted is None and (wanted := self._wanted) and time.monotonic() >= self._ask_again_at:
             self._claiming = True
             self._start(self._claim_some(wanted))
-        return bool(self._tasks)
+        return bool(self._running)
 
     @property
     def _wanted(self) -> int:
         """Regions to claim: as many as searches could be made that are not there, or a few before it comes to that."""
-        if self._free or self.request.refine:
+        if self._free or self.claim_filter.refine:
             return self._free
         in_flight = self.work.limits.in_flight
-        left = sum(len(todo.searches) for todo in self._open)
+        left = sum(len(task.searches) for task in self._open)
         return math.ceil(in_flight / AHEAD) if left < in_flight else 0
 
     @property
     def _free(self) -> int:
         most = self.work.limits.in_flight
-        return (min(most, MOST_REFINED) if self.request.refine else most) - self._in_flight
+        return (min(most, MOST_REFINED) if self.claim_filter.refine else most) - self._in_flight
 
     def _halt(self, why: ApiError) -> None:
         """The API gives nothing more: regions that still need it are given back."""
         self.halted = self.halted or why
-        for todo in list(self._open):
-            if todo.searches:
-                todo.error = todo.error or self.halted
-                self._end_if_over(todo)
+        for task in list(self._open):
+            if task.searches:
+                task.error = task.error or self.halted
+                self._end_if_over(task)
 
-    def _end_if_over(self, todo: Todo) -> None:
-        if todo.over and todo in self._open:
-            self._open.remove(todo)
-            self._start(self._end(todo.lease, self.work.finish(todo)))
+    def _end_if_over(self, task: RegionTask) -> None:
+        if task.over and task in self._open:
+            self._open.remove(task)
+            self._start(self._end(task.lease, self.work.finish(task)))
 
     def _start(self, work: Coroutine[object, object, None], *, in_flight: int = 0) -> None:
         self._in_flight += in_flight
         task = asyncio.create_task(work)
-        self._tasks.add(task)
+        self._running.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:
             self._in_flight -= in_flight
-            self._tasks.discard(task)
+            self._running.discard(task)
             self._changed.set()
             if not task.cancelled() and isinstance(error := task.exception(), Exception):
                 self._error = self._error or error
@@ -166,12 +166,12 @@ class Flight:
 
         task.add_done_callback(ended)
 
-    async def _search(self, todo: Todo, search: Search) -> None:
-        with about(**region_facts(todo.lease)):
-            await self.work.search(todo, search)
-        self._end_if_over(todo)
-        if isinstance(todo.error, QuotaExhausted | ApiBlocked):
-            self._halt(todo.error)
+    async def _search(self, task: RegionTask, search: Search) -> None:
+        with about(**region_facts(task.lease)):
+            await self.work.search(task, search)
+        self._end_if_over(task)
+        if isinstance(task.error, QuotaExhausted | ApiBlocked):
+            self._halt(task.error)
 
     async def _end(self, lease: Lease, end: Awaitable[RegionOutcome]) -> None:
         """Takes note of how a region ended, unless that is left to whoever stops the run."""
@@ -182,7 +182,7 @@ class Flight:
             return  # it is released with all that is still held
         # What this run completed is younger than its request, but only if the clocks of both agree.
         if outcome.outcome is not Outcome.REFINED and (
-            outcome.outcome is not Outcome.COMPLETED or self.request.afresh_before is not None
+            outcome.outcome is not Outcome.COMPLETED or self.claim_filter.recollect_completed_before is not None
         ):
             self._not_again.add(lease.region_code)
         self.held.pop(lease.region_code, None)
@@ -203,7 +203,7 @@ class Flight:
             kind = FailureKind.ANSWER_CHANGED if changed else FailureKind.TRANSIENT
             failed = await self.work.fail(lease, kind, str(error))
             # A refinement that failed left its region COMPLETED.
-            return replace(failed, outcome=Outcome.RELEASED) if self.request.refine else failed
+            return replace(failed, outcome=Outcome.RELEASED) if self.claim_filter.refine else failed
         except (DatabaseUnavailable, StopRequested):
             raise
         except Exception as error:
@@ -214,14 +214,14 @@ class Flight:
     async def _claim_some(self, most: int) -> None:
         try:
             found = await asyncio.to_thread(self._claim, most)
-            if not found and self.request.codes is None:
+            if not found and self.claim_filter.codes is None:
                 # Before giving up: what a run that died meanwhile has left behind.
                 burial = await asyncio.to_thread(self.work.executions.bury_dead, self.work.checkpoints)
                 announce(burial)
                 found = await asyncio.to_thread(self._claim, most) if burial.regions else []
             if not found:
                 self._ask_again_at = time.monotonic() + NONE_LEFT_SECONDS
-            elif self.request.refine:
+            elif self.claim_filter.refine:
                 for lease in found:
                     self._start(self._end(lease, self.work.refine(lease)), in_flight=1)
             else:
@@ -229,24 +229,24 @@ class Flight:
         finally:
             self._claiming = False
 
-    def _begin(self, todos: Sequence[Todo]) -> None:
-        self._open += todos
-        for todo in todos:
-            self._end_if_over(todo)
+    def _begin(self, tasks: Sequence[RegionTask]) -> None:
+        self._open += tasks
+        for task in tasks:
+            self._end_if_over(task)
         if self.halted is not None:  # meanwhile
             self._halt(self.halted)
 
     def _claim(self, most: int) -> list[Lease]:
         """A region is tried once in a run: its next attempt belongs to a later one, after its back-off."""
-        request = self.request
+        claim_filter = self.claim_filter
         # What has just ended is given back in the database before it is here: not to be taken in between.
         without = self._not_again.union(self.held)
-        if request.refine:
+        if claim_filter.refine:
             found = self.work.refinement.claim(self.work.run_id, most, without=without)
         else:
             found = self.work.checkpoints.claim(
-                self.work.run_id, limit=most, codes=request.codes, without=without, by_person=request.by_person,
-                afresh_before=request.afresh_before,
+                self.work.run_id, limit=most, codes=claim_filter.codes, without=without, force_retry=claim_filter.force_retry,
+                recollect_completed_before=claim_filter.recollect_completed_before,
             )  # fmt: skip
         # At once, whatever happens next: what is here is released at the end.
         self.held.update({lease.region_code: lease for lease in found})

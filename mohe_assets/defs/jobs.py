@@ -3,7 +3,7 @@
 import dagster as dg
 
 from mohe_assets.app import Platform
-from mohe_assets.collection.scheduler import Request
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.collection import cancelled_by_signals, collect
 from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES
@@ -93,7 +93,7 @@ def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> N
         app.prepare_batch()
         # What earlier runs left looking wrong; after the sensor's own looks there is nothing to do.
         reconcile(context.instance, app)
-        totals = collect(context, app, Request(), total=app.checkpoints.due())
+        totals = collect(context, app, ClaimFilter(), total=app.checkpoints.due())
         reconcile(context.instance, app)
     context.log.info(
         f"{totals.completed} regions completed with {totals.places} places and {totals.calls} calls, {totals.released} released"
@@ -114,7 +114,7 @@ def place_ingestion_batch() -> None:
 def refine_completed_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
     """Searches completed regions deeper, the most promising first, until the day's calls end or none promises more."""
     with cancelled_by_signals(context), mohe.open() as app:
-        totals = collect(context, app, Request(refine=True), total=0)
+        totals = collect(context, app, ClaimFilter(refine=True), total=0)
     context.log.info(f"{totals.refined} slices of regions refined")
 
 

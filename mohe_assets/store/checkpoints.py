@@ -178,20 +178,20 @@ class Checkpoints:
         limit: int = 1,
         codes: Collection[str] | None = None,
         without: Collection[str] = (),
-        by_person: bool = False,
-        afresh_before: dt.datetime | None = None,
+        force_retry: bool = False,
+        recollect_completed_before: dt.datetime | None = None,
     ) -> list[Lease]:
         """Takes up to `limit` due regions for the run, or nothing.
 
-        `by_person` also takes FAILED regions before their time, `afresh_before` also those COMPLETED before that moment, with
+        `force_retry` also takes FAILED regions before their time, `recollect_completed_before` also those COMPLETED before that moment, with
         a new round: what was completed since it was asked for is fresh already.
         """
         values = {
             "run_id": run_id, "any_code": codes is None, "codes": sorted(codes or ()), "without": sorted(without),
-            "by_person": by_person, "afresh_before": afresh_before, "lease_seconds": self.lease_seconds,
+            "force_retry": force_retry, "recollect_completed_before": recollect_completed_before, "lease_seconds": self.lease_seconds,
         }  # fmt: skip
         found: list[dict[str, object]] = []
-        for sql in CLAIM if afresh_before is not None else CLAIM_DUE:
+        for sql in CLAIM if recollect_completed_before is not None else CLAIM_DUE:
             if len(found) < limit:
                 found += self._select(sql, limit=limit - len(found), **values)
         return sorted((Lease(**row) for row in found), key=lambda lease: lease.region_code)  # type: ignore[arg-type]

@@ -50,9 +50,13 @@ RETURNING (xmax = 0) AS seeded
 _FIRST_TRIED = "c.failures, c.region_code"
 _CLAIMABLE = (
     ("c.status = 'PENDING'", _FIRST_TRIED, "SKIP LOCKED"),
-    ("c.status = 'FAILED' AND (:by_person OR c.retry_at <= now())", _FIRST_TRIED, "SKIP LOCKED"),
-    ("c.status = 'COMPLETED' AND c.end_time < CAST(:afresh_before AS timestamptz)", _FIRST_TRIED, "SKIP LOCKED"),
-    ("c.status = 'PROCESSING' AND c.refining AND c.end_time < CAST(:afresh_before AS timestamptz)", "c.region_code", ""),
+    ("c.status = 'FAILED' AND (:force_retry OR c.retry_at <= now())", _FIRST_TRIED, "SKIP LOCKED"),
+    ("c.status = 'COMPLETED' AND c.end_time < CAST(:recollect_completed_before AS timestamptz)", _FIRST_TRIED, "SKIP LOCKED"),
+    (
+        "c.status = 'PROCESSING' AND c.refining AND c.end_time < CAST(:recollect_completed_before AS timestamptz)",
+        "c.region_code",
+        "",
+    ),
 )
 _CLAIM = f"""
 WITH due AS (

@@ -14,7 +14,7 @@ from mohe_assets.app import Platform
 from mohe_assets.cli.env import environment as dagster_environment
 from mohe_assets.collection.cancellation import Stop
 from mohe_assets.collection.rate_limiter import SharedBudget
-from mohe_assets.collection.scheduler import Request
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.definitions import build_defs
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.region_refresh import mirror_partitions
@@ -176,7 +176,7 @@ def collect_elsewhere(app: Platform) -> Collect:
 
     def collect(keys: Sequence[str], run_id: str = "another-run") -> None:
         codes = frozenset(key.partition("_")[0] for key in keys)
-        with app.collection(run_id, Request(codes=codes)) as run:
+        with app.collection(run_id, ClaimFilter(codes=codes)) as run:
             assert len(list(run.outcomes())) == len(keys)
 
     return collect

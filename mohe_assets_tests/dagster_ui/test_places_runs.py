@@ -206,7 +206,7 @@ def _stopped_after(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> N
     [
         (Executions, "start"),  # its row is there, and nothing else yet
         (Executions, "bury_dead"),
-        (Platform, "_region_work"),  # ready to collect
+        (Platform, "_region_worker"),  # ready to collect
         (Pulse, "stop"),  # the first of two: ready
         (Checkpoints, "mark_reported"),
         (CollectionRun, "_ending"),

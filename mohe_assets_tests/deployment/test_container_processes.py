@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mohe_assets.app import Platform
-from mohe_assets.collection.scheduler import INTERRUPTED_FOUND, Request
+from mohe_assets.collection.scheduler import INTERRUPTED_FOUND, ClaimFilter
 from mohe_assets.defs.runtime import code_server
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
@@ -173,7 +173,7 @@ def test_what_was_collected_on_the_embedded_database_is_moved_and_goes_on(
     topology: Topology, app: Platform, process_environment: Callable[..., Environment]
 ) -> None:
     moved = frozenset(row["region_code"] for row in read(app.database, f"{ALL_REGIONS} LIMIT {MOVED}"))
-    with app.collection("before-the-move", Request(codes=moved)) as run:
+    with app.collection("before-the-move", ClaimFilter(codes=moved)) as run:
         assert len(list(run.outcomes())) == MOVED
     command = [str(Path(sys.executable).with_name("mohe")), "db", "dump", "--format=custom", "--no-owner", "--no-privileges"]
     dump = subprocess.run(command, env=process_environment(), capture_output=True, check=False)

@@ -47,7 +47,7 @@ class TestClaiming:
 
     def test_a_region_that_is_held_cannot_be_claimed(self, store: Store) -> None:
         store.claim()
-        assert store.checkpoints.claim("other", codes=["11680"], by_person=True, afresh_before=LATER) == []
+        assert store.checkpoints.claim("other", codes=["11680"], force_retry=True, recollect_completed_before=LATER) == []
 
     def test_many_that_claim_at_once_never_get_the_same_region(self, database: Database) -> None:
         codes = [region.region_code for region in bundled_snapshot().leaves]
@@ -86,7 +86,7 @@ class TestClaiming:
         store.expire()
         store.reclaim()
         store.take_over([code for code in CODES if code != "11680"])
-        assert store.checkpoints.claim("run", codes=["11680"], by_person=True) == []
+        assert store.checkpoints.claim("run", codes=["11680"], force_retry=True) == []
         assert "11680_서울특별시_강남구" not in store.checkpoints.due_keys()
         assert store.checkpoints.due() == len(CODES) - 1
 
@@ -105,9 +105,9 @@ class TestClaiming:
         store.complete(store.claim())
         ended = store.row()["end_time"]
         assert store.checkpoints.claim("run", codes=["11680"]) == []
-        assert store.checkpoints.claim("run", codes=["11680"], by_person=True) == []
-        assert store.checkpoints.claim("run", codes=["11680"], afresh_before=ended) == []
-        lease = store.claim(afresh_before=ended + dt.timedelta(seconds=1))
+        assert store.checkpoints.claim("run", codes=["11680"], force_retry=True) == []
+        assert store.checkpoints.claim("run", codes=["11680"], recollect_completed_before=ended) == []
+        lease = store.claim(recollect_completed_before=ended + dt.timedelta(seconds=1))
         assert (lease.attempt, lease.round) == (2, 2)
         row = store.row()
         assert (row["searches_done"], row["calls_used"], row["processed_count"], row["end_time"]) == (0, 0, 0, None)
@@ -207,7 +207,7 @@ class TestCompleting:
 
     def test_success_forgets_the_failures_before_it(self, store: Store) -> None:
         store.fail(store.claim())
-        store.complete(store.claim(by_person=True))
+        store.complete(store.claim(force_retry=True))
         row = store.row()
         assert (row["failures"], row["error_message"], row["failure_kind"], row["retry_at"]) == (0, None, None, None)
 
@@ -220,7 +220,7 @@ class TestFailing:
         row = store.row()
         assert (row["status"], row["error_message"], row["failure_kind"]) == ("FAILED", "HTTP 500", "transient")
         assert (row["searches_done"], row["processed_count"], row["lease_expires_at"]) == (1, 1, None)
-        again = store.claim(by_person=True)
+        again = store.claim(force_retry=True)
         assert (again.attempt, again.round) == (2, 1)
         assert len(store.done(again)[0]) == 1
 
@@ -244,7 +244,7 @@ class TestFailing:
         store.fail(store.claim())
         assert store.checkpoints.claim("run", codes=["11680"]) == []
         assert store.checkpoints.due() == len(CODES) - 1
-        assert store.claim(by_person=True).attempt == 2
+        assert store.claim(force_retry=True).attempt == 2
 
     def test_the_wait_is_never_longer_than_its_cap(self, store: Store) -> None:
         patient = replace(store.checkpoints, max_attempts=1_000)
@@ -352,7 +352,7 @@ class TestReporting:
     def test_an_old_report_does_not_mark_a_newer_completion(self, store: Store) -> None:
         store.complete(store.claim())
         old = store.checkpoints.completions()
-        store.complete(store.claim(afresh_before=LATER))
+        store.complete(store.claim(recollect_completed_before=LATER))
         store.checkpoints.mark_reported(old)
         assert [one.round for one in store.checkpoints.completions()] == [2]
 

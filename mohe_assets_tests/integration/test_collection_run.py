@@ -20,7 +20,7 @@ from mohe_assets.clients.http import RetryPolicy
 from mohe_assets.collection.place_source import Answer
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome
 from mohe_assets.collection.run import CollectionRun
-from mohe_assets.collection.scheduler import Request
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.simulator.server import Simulator
@@ -81,7 +81,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def started(app: Platform, codes: frozenset[str] | None, run_id: str = "run", **how: Any) -> Iterator[CollectionRun]:
-    with app.collection(run_id, Request(codes=codes, **how), total=len(codes or ())) as run:
+    with app.collection(run_id, ClaimFilter(codes=codes, **how), total=len(codes or ())) as run:
         yield run
 
 
@@ -154,16 +154,16 @@ class TestGoodDay:
 
     def test_a_request_from_a_clock_that_is_ahead_collects_a_region_once(self, few: Platform) -> None:
         ahead = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
-        assert kinds(collect(few, GANGNAM, "run", afresh_before=ahead)[1]) == {Outcome.COMPLETED: 1}
+        assert kinds(collect(few, GANGNAM, "run", recollect_completed_before=ahead)[1]) == {Outcome.COMPLETED: 1}
 
     def test_a_completed_region_is_not_collected_again_unless_it_is_asked_for_afresh(
         self, few: Platform, store: Store, simulator: Simulator
     ) -> None:
         collect(few, GANGNAM)
-        assert collect(few, GANGNAM, "second", by_person=True)[1] == []
+        assert collect(few, GANGNAM, "second", force_retry=True)[1] == []
         assert simulator.stats(brief=True)["naver"]["received"] == 2
         asked_at = store.row("11680")["end_time"] + dt.timedelta(microseconds=1)
-        assert kinds(collect(few, GANGNAM, "third", afresh_before=asked_at)[1]) == {Outcome.COMPLETED: 1}
+        assert kinds(collect(few, GANGNAM, "third", recollect_completed_before=asked_at)[1]) == {Outcome.COMPLETED: 1}
         assert (store.row("11680")["round"], simulator.stats(brief=True)["naver"]["received"]) == (2, 4)
 
     def test_a_region_that_another_run_holds_is_left_to_it(self, few: Platform, store: Store) -> None:
@@ -217,7 +217,7 @@ class TestTogether:
         assert (store.row()["failure_kind"], store.row()["searches_done"]) == ("answer_changed", kept)
         assert 3 <= kept <= 5
         simulator.clear_faults()
-        assert kinds(collect(app, GANGNAM, "again", by_person=True)[1]) == {Outcome.COMPLETED: 1}
+        assert kinds(collect(app, GANGNAM, "again", force_retry=True)[1]) == {Outcome.COMPLETED: 1}
         assert set(answers(simulator).values()) == {1}
 
     def test_they_do_not_spend_more_on_a_region_than_it_may_have(
@@ -272,7 +272,7 @@ class TestBadDays:
 
         simulator.clear_faults()
         assert collect(few, run_id="early")[1] == []
-        assert kinds(collect(few, run_id="asked", by_person=True)[1]) == {Outcome.COMPLETED: 1}
+        assert kinds(collect(few, run_id="asked", force_retry=True)[1]) == {Outcome.COMPLETED: 1}
         assert answers(simulator)["서울특별시 강남구 카페|random"] == 1
 
     def test_an_answer_of_another_shape_fails_the_region_without_being_asked_for_again(
@@ -330,7 +330,7 @@ class TestBadDays:
         assert (row["status"], row["failure_kind"], row["calls_used"], row["retry_at"]) == ("FAILED", "call_budget", 1, None)
         assert "MOHE_MAX_CALLS_PER_REGION" in row["error_message"]
         assert collect(open_platform(), GANGNAM, "later")[1] == []
-        assert kinds(collect(open_platform(), GANGNAM, "asked", by_person=True)[1]) == {Outcome.COMPLETED: 1}
+        assert kinds(collect(open_platform(), GANGNAM, "asked", force_retry=True)[1]) == {Outcome.COMPLETED: 1}
         assert simulator.stats(brief=True)["naver"]["received"] == 2
 
     def test_our_own_bug_sets_its_region_apart_and_ends_the_run_loudly(self, few: Platform, store: Store) -> None:
@@ -407,7 +407,7 @@ class TestInterruptions:
         simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "공원"}])
         collect(open_platform(), GANGNAM)
         simulator.clear_faults()
-        collect(open_platform(MOHE_SEARCH_KEYWORDS="카페,서점"), GANGNAM, "later", by_person=True)
+        collect(open_platform(MOHE_SEARCH_KEYWORDS="카페,서점"), GANGNAM, "later", force_retry=True)
         assert answers(simulator) == {"서울특별시 강남구 카페|random": 1, "서울특별시 강남구 서점|random": 1}
         assert store.row()["status"] == "COMPLETED"
 

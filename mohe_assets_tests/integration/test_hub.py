@@ -12,7 +12,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import Platform
 from mohe_assets.collection.region_worker import RegionOutcome
 from mohe_assets.collection.run import CollectionRun
-from mohe_assets.collection.scheduler import Request
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.domain.forecast import forecast
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
@@ -45,7 +45,7 @@ def open_platform(environment: Environment, database: Database) -> Iterator[Open
 
 
 def collect(app: Platform, run_id: str = "run", **request: Any) -> tuple[list[RegionOutcome], CollectionRun]:
-    with app.collection(run_id, Request(**request)) as run:
+    with app.collection(run_id, ClaimFilter(**request)) as run:
         return list(run.outcomes()), run
 
 

@@ -39,7 +39,7 @@ def test_a_region_that_was_tried_twice_shows_its_last_attempt_and_the_time_of_bo
     assert (failed["lease"], failed["failure_kind"], failed["failures"], failed["attempt"]) == ("free", "transient", 1, 1)
     assert 10 * MINUTES <= failed["attempt_duration"] == failed["working_time"] < 11 * MINUTES
 
-    again = store.claim(by_person=True)
+    again = store.claim(force_retry=True)
     earlier(store, 5)
     store.complete(again)
     store.executions.finish("run", Ending.COMPLETED)

@@ -12,7 +12,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import Platform
 from mohe_assets.collection.region_worker import SLICE_SEARCHES, TALLIES_SEARCHES, CachedTallies, Outcome, RegionOutcome
 from mohe_assets.collection.run import CollectionRun
-from mohe_assets.collection.scheduler import MOST_REFINED, Request
+from mohe_assets.collection.scheduler import MOST_REFINED, ClaimFilter
 from mohe_assets.errors import FailureKind, LeaseLost
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources.naver_local.expected_gain import Tallies
@@ -65,17 +65,17 @@ def store(app: Platform) -> Store:
     return store_of(app)
 
 
-def run(app: Platform, request: Request, run_id: str) -> tuple[CollectionRun, list[RegionOutcome]]:
+def run(app: Platform, request: ClaimFilter, run_id: str) -> tuple[CollectionRun, list[RegionOutcome]]:
     with app.collection(run_id, request) as collection:
         return collection, list(collection.outcomes())
 
 
 def collect(app: Platform, run_id: str = "base") -> None:
-    assert {one.outcome for one in run(app, Request(), run_id)[1]} == {Outcome.COMPLETED}
+    assert {one.outcome for one in run(app, ClaimFilter(), run_id)[1]} == {Outcome.COMPLETED}
 
 
 def refine(app: Platform, run_id: str = "deeper") -> tuple[CollectionRun, list[RegionOutcome]]:
-    return run(app, Request(refine=True), run_id)
+    return run(app, ClaimFilter(refine=True), run_id)
 
 
 def statuses(store: Store) -> Counter[str]:
@@ -116,8 +116,8 @@ def test_however_many_searches_may_be_in_flight_most_regions_are_there_to_choose
     changes = {"MOHE_SEARCH_KEYWORDS": "카페", "MOHE_SEARCHES_IN_FLIGHT": "150", "MOHE_MAX_CALLS_PER_REGION": "4"}
     with Platform.open(settings_module.load({**environment, **changes})) as app:
         collect(app)
-        with app.collection("deeper", Request(refine=True)) as collection:
-            held = [len(collection._flight.held) for _ in collection.outcomes()]
+        with app.collection("deeper", ClaimFilter(refine=True)) as collection:
+            held = [len(collection._scheduler.held) for _ in collection.outcomes()]
     assert len(held) > 256
     assert MOST_REFINED / 2 < max(held) <= MOST_REFINED
 
@@ -222,7 +222,7 @@ class TestInterruptions:
 
     def test_a_stop_gives_back_completed_regions(self, app: Platform, store: Store) -> None:
         collect(app)
-        with app.collection("deeper", Request(refine=True)) as collection:
+        with app.collection("deeper", ClaimFilter(refine=True)) as collection:
             outcomes = collection.outcomes()
             next(outcomes)
             outcomes.close()
@@ -275,9 +275,9 @@ class TestPrecedenceOfPeople:
         app.executions.start("deeper")
         (refining,) = app.refinement.claim("deeper")
         code = refining.region_code
-        assert app.checkpoints.claim("base", codes=[code], by_person=True) == [], "only when asked for afresh"
+        assert app.checkpoints.claim("base", codes=[code], force_retry=True) == [], "only when asked for afresh"
         app.executions.start("person")
-        (afresh,) = app.checkpoints.claim("person", codes=[code], afresh_before=LATER)
+        (afresh,) = app.checkpoints.claim("person", codes=[code], recollect_completed_before=LATER)
         assert (afresh.round, store.row(code)["refining"]) == (2, False)
         with pytest.raises(LeaseLost):
             store.store(refining)

@@ -15,7 +15,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import Platform
 from mohe_assets.collection.place_source import Answer, PlaceSource
 from mohe_assets.collection.region_worker import Outcome
-from mohe_assets.collection.scheduler import Request
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.errors import LeaseLost, RegionListRefused
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources.naver_local.search_plan import Search
@@ -53,7 +53,7 @@ def read(app: Platform, sql: str, **values: Any) -> list[dict[str, Any]]:
 
 
 def collect(app: Platform, codes: list[str] | None, run_id: str) -> dict[str, Outcome]:
-    with app.collection(run_id, Request(codes=frozenset(codes) if codes else None)) as run:
+    with app.collection(run_id, ClaimFilter(codes=frozenset(codes) if codes else None)) as run:
         return {one.lease.region_code: one.outcome for one in run.outcomes()}
 
 
@@ -113,7 +113,7 @@ class TestJuly:
         assert read(app, "SELECT * FROM search_query ORDER BY id") == history, "the ledger is history"
         kept = "SELECT DISTINCT status FROM batch_checkpoint WHERE region_code = ANY(:codes)"
         assert read(app, kept, codes=COLLECTED) == [{"status": "COMPLETED"}]
-        assert app.checkpoints.claim("x", codes=sorted(OLD_OF_JULY), by_person=True) == []
+        assert app.checkpoints.claim("x", codes=sorted(OLD_OF_JULY), force_retry=True) == []
         assert app.checkpoints.progress().total == 256
         assert {key.split("_")[0] for key in app.checkpoints.due_keys()} >= NEW_IN_JULY
 
@@ -155,7 +155,7 @@ class TestJuly:
                 return answer
 
         codes = frozenset({"28110", "28200", "28237", "28140"})
-        with app.collection("run", Request(codes=codes)) as run:
+        with app.collection("run", ClaimFilter(codes=codes)) as run:
             reformed: Any = Reform(run.work.source)
             alone = dataclasses.replace(run.work.limits, in_flight=1)  # nobody has stored another search of it by then
             run.work = dataclasses.replace(run.work, source=reformed, limits=alone)
@@ -176,7 +176,7 @@ class TestJuly:
         held = "UPDATE batch_checkpoint SET status = 'PROCESSING', attempt = 9 WHERE region_code = '28110'"
         app.database.transact(lambda connection: connection.execute(text(held)))
         lease = dataclasses.replace(lease, attempt=9)
-        with app.collection("run", Request(codes=frozenset())) as run:
+        with app.collection("run", ClaimFilter(codes=frozenset())) as run:
             (search, *_) = run.work.source.plan(lease.region_name)
         stored = StoredSearch(search=search, answer={}, result_count=0, calls=1, places=[], set_aside=[])
         ledger = Ledger(checkpoints=app.checkpoints, source="naver-local", run_id="run")
@@ -221,7 +221,7 @@ class TestFebruary:
         city = read(app, "SELECT is_leaf, status FROM region WHERE region_code = '41590'")
         assert city == [{"is_leaf": False, "status": "ACTIVE"}]
         assert successors(app) == {"41590": gu}
-        assert app.checkpoints.claim("x", codes=["41590"], by_person=True) == []
+        assert app.checkpoints.claim("x", codes=["41590"], force_retry=True) == []
         left = astray(app)
         assert all("능동" in one["address"] for one in left), "two gu have a 능동: the address alone does not say which"
         assert len(left) == sync.rehomed.homeless

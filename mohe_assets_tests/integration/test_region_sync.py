@@ -157,7 +157,7 @@ class TestLaterRefreshes:
         assert isinstance(gone["abolished_at"], dt.datetime)
         assert read(app, "SELECT DISTINCT status FROM legal_dong WHERE region_code = '11680'") == [{"status": "ABOLISHED"}]
         assert read(app, checkpoint) == before
-        assert app.checkpoints.claim("run", codes=["11680"], by_person=True) == []
+        assert app.checkpoints.claim("run", codes=["11680"], force_retry=True) == []
         assert "11680" not in app.regions.partition_keys()
         dated = gone["abolished_at"]
         app.refresh_regions()

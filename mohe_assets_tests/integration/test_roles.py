@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import Platform
-from mohe_assets.collection.scheduler import Request
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.errors import NotPermitted
 from mohe_assets.postgres import roles, schema
 from mohe_assets.postgres.databases import prepare
@@ -69,7 +69,7 @@ def test_the_collecting_role_does_all_that_a_collection_a_replay_and_a_reset_nee
         app.refresh_regions()
         listed = read(app.database, "SELECT region_code FROM batch_checkpoint ORDER BY region_code LIMIT 2")
         codes = frozenset(row["region_code"] for row in listed)
-        for request in (Request(codes=codes), Request(codes=codes, refine=True)):
+        for request in (ClaimFilter(codes=codes), ClaimFilter(codes=codes, refine=True)):
             with app.collection(f"run-{request.refine}", request) as run:
                 assert {one.outcome.value for one in run.outcomes()} <= {"completed", "refined"}
         app.follow_the_plan()

@@ -12,7 +12,7 @@ from sqlalchemy.pool import Pool
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import Platform
-from mohe_assets.collection.scheduler import Request
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database, rows
 from mohe_assets_tests.conftest import Environment
@@ -66,7 +66,7 @@ def work_of(environment: Environment, database: Database, simulator: Simulator) 
         changes = {"MOHE_SEARCHES_IN_FLIGHT": str(in_flight), "MOHE_LEASE_SECONDS": "3600", "MOHE_HEARTBEAT_SECONDS": "600"}
         settings = settings_module.load({**environment, "MOHE_SEARCH_KEYWORDS": ",".join(keywords), **changes})
         before = commits()
-        request = Request(codes=frozenset(CODES))
+        request = ClaimFilter(codes=frozenset(CODES))
         with sent_statements() as sent, Platform.open(settings) as app, app.collection("run", request) as run:
             assert len(list(run.outcomes())) == len(CODES)
         found = Counter(next((kind for kind in KINDS if kind in one), "other") for one in sent)

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from mohe_assets import settings as settings_module
 from mohe_assets.app import Platform
 from mohe_assets.cli.env import environment as dagster_environment
-from mohe_assets.collection.scheduler import Request
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.postgres.databases import locate
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.simulator.server import Simulator
@@ -160,7 +160,7 @@ def reference(template: str, postgres: EmbeddedServer, admin: Database, shared_s
     with _copy(admin, template) as name:
         settings = settings_module.load(_variables(shared_simulator, postgres.url(name)))
         with Platform.open(settings) as app:
-            with app.collection("reference", Request()) as run:
+            with app.collection("reference", ClaimFilter()) as run:
                 assert len(list(run.outcomes())) == 256
             yield Collected.of(app.database)
 

@@ -35,8 +35,8 @@ def old(empty_database_url: str) -> Iterator[Database]:
 def old_places(reference: Collected) -> list[dict[str, Any]]:
     """Five that will be found again, two of them without a key and one twice, and one that will not."""
     names = ("naver_place_id", "name", "category", "address", "road_address", "latitude", "longitude")
-    todo = {f"{region}" for region in old_database.codes("PENDING")}
-    known = [dict(zip(names, place, strict=False)) for place in reference.places.values() if place[-1] in todo][:5]
+    task = {f"{region}" for region in old_database.codes("PENDING")}
+    known = [dict(zip(names, place, strict=False)) for place in reference.places.values() if place[-1] in task][:5]
     for n, place in enumerate(known):
         place["naver_place_id"] = f"NAVER-{n}" if n > 1 else None
     gone = known[0] | {"name": "문 닫은 카페", "naver_place_id": "NAVER-gone"}

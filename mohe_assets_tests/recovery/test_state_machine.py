@@ -158,12 +158,12 @@ class Collection(RuleBasedStateMachine):
         self.workers.append(FakeWorker(run_id=run_id, ledger=Ledger(checkpoints=self.checkpoints, source=SOURCE, run_id=run_id)))
 
     @precondition(lambda self: self.awake())
-    @rule(who=ANY, by_person=st.booleans(), afresh=st.booleans(), one=st.none() | st.sampled_from(sorted(REGIONS)))
-    def claim(self, who: int, *, by_person: bool, afresh: bool, one: str | None) -> None:
+    @rule(who=ANY, force_retry=st.booleans(), afresh=st.booleans(), one=st.none() | st.sampled_from(sorted(REGIONS)))
+    def claim(self, who: int, *, force_retry: bool, afresh: bool, one: str | None) -> None:
         worker = self.pick(who)
         codes = None if one is None else {one}
         found = self.checkpoints.claim(
-            worker.run_id, codes=codes, by_person=by_person, afresh_before=FAR_AHEAD if afresh else None
+            worker.run_id, codes=codes, force_retry=force_retry, recollect_completed_before=FAR_AHEAD if afresh else None
         )
         claimable = {
             code
@@ -171,7 +171,7 @@ class Collection(RuleBasedStateMachine):
             if (one is None or code == one)
             and (
                 row.status == "PENDING"
-                or (row.status == "FAILED" and (by_person or row.retry == "due"))
+                or (row.status == "FAILED" and (force_retry or row.retry == "due"))
                 or (row.status == "COMPLETED" and afresh)
                 or (row.refining and afresh)
             )
@@ -231,10 +231,10 @@ class Collection(RuleBasedStateMachine):
         """Refinement begins when none is left, which few examples would reach by themselves."""
         worker = self.pick(who)
         for code in REGIONS:
-            self.claim(self.workers.index(worker), by_person=True, afresh=False, one=code)
+            self.claim(self.workers.index(worker), force_retry=True, afresh=False, one=code)
         if self.runs[worker.run_id].status == "RUNNING":
             while mine := [lease for lease in worker.held if self.holds(worker, lease)]:
-                self.work_off(self.workers.index(worker), worker.held.index(mine[0]))
+                self.run(self.workers.index(worker), worker.held.index(mine[0]))
 
     @precondition(lambda self: self.believers())
     @rule(who=ANY, which=ANY, number=SEARCH)
@@ -277,7 +277,7 @@ class Collection(RuleBasedStateMachine):
 
     @precondition(lambda self: self.believers())
     @rule(who=ANY, which=ANY)
-    def work_off(self, who: int, which: int) -> None:
+    def run(self, who: int, which: int) -> None:
         """What a worker does when nothing interrupts it; without this few examples would get as far."""
         worker, lease = self.pick_lease(who, which)
         for number in range(len(KEYWORDS)):
@@ -373,7 +373,7 @@ class Collection(RuleBasedStateMachine):
         self.bury_the_dead()
         others = [self.workers.index(worker) for worker in self.awake() if worker is not sleeper]
         for lease in sleeper.held:
-            self.claim(others[which % len(others)], by_person=False, afresh=False, one=lease.region_code)
+            self.claim(others[which % len(others)], force_retry=False, afresh=False, one=lease.region_code)
 
     @precondition(lambda self: len(self.awake()) > 1)
     @rule(who=ANY, on_this_machine=st.booleans())

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from mohe_assets.collection.scheduler import Request
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime import column_schemas as tables
@@ -49,7 +49,7 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
 
         Goes on where the region's ledger ends. A person who materializes a completed region gets it collected afresh.
         """
-        by_person = context.run.tags.get(TRIGGER_TAG) != SENSOR_TRIGGER
+        force_retry = context.run.tags.get(TRIGGER_TAG) != SENSOR_TRIGGER
         with cancelled_by_signals(context), mohe.open() as app:
             name_run(context.instance, context.run, app.settings.checkpoint_batch_name, sorted(context.partition_keys))
             # A key outlives its region while runs name it, and its code may be back under another key.
@@ -57,9 +57,9 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
             codes = frozenset(code_of_partition_key(key) for key in context.partition_keys if key in living)
             if dead := sorted(set(context.partition_keys) - living):
                 context.log.warning(f"Abolished since they were asked for: {', '.join(dead)}.")
-            asked = asked_at(context.instance, context.run) if by_person else None
-            request = Request(codes=codes, by_person=by_person, afresh_before=asked)
-            totals = collect(context, app, request, total=len(codes))
+            asked = asked_at(context.instance, context.run) if force_retry else None
+            claim_filter = ClaimFilter(codes=codes, force_retry=force_retry, recollect_completed_before=asked)
+            totals = collect(context, app, claim_filter, total=len(codes))
         context.log.info(f"{totals}")
         # A generator that yields no result: a returned None would be logged as the materialization of every partition
         # of the run, those that the quota did not reach included.

@@ -14,7 +14,7 @@ from dagster._core.utils import make_new_run_id
 from mohe_assets.app import Platform
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome
 from mohe_assets.collection.run import BATCH_OUTCOMES, DECLARED_DEAD, CollectionRun
-from mohe_assets.collection.scheduler import Request, region_facts
+from mohe_assets.collection.scheduler import ClaimFilter, region_facts
 from mohe_assets.defs.runtime.events import failure_observation, materialization
 from mohe_assets.defs.runtime.reconciliation import plan, regions_of, show_as_untried
 from mohe_assets.defs.runtime.recovery import recover
@@ -66,20 +66,20 @@ def cancelled_by_signals(context: Context) -> Iterator[None]:
         raise
 
 
-def collect(context: Context, app: Platform, request: Request, *, total: int) -> Totals:
+def collect(context: Context, app: Platform, claim_filter: ClaimFilter, *, total: int) -> Totals:
     """Collects, logging one materialization per region as it completes.
 
     Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success with what was done.
     """
     # A signal may come at any moment, and what it interrupts is not always what ends the run's row.
     with app.ended(context.run.run_id):
-        _get_ready(context, app, request)
-        return _collect(context, app, request, total)
+        _get_ready(context, app, claim_filter)
+        return _collect(context, app, claim_filter, total)
 
 
-def _get_ready(context: Context, app: Platform, request: Request) -> None:
+def _get_ready(context: Context, app: Platform, claim_filter: ClaimFilter) -> None:
     with app.alive(context.run.run_id):
-        app.load_what_collects(refining=request.refine)
+        app.load_what_collects(refining=claim_filter.refine)
         # What Dagster and the libraries have loaded stays: to look through it for garbage would hold all searches up for 50 ms
         # now and then, and the end of the process for 300. What is new is a search's, and gone with it: to look for cycles
         # among it as often as Python does takes a twelfth of the run.
@@ -88,9 +88,9 @@ def _get_ready(context: Context, app: Platform, request: Request) -> None:
         recover(context.instance, app)
 
 
-def _collect(context: Context, app: Platform, request: Request, total: int) -> Totals:
+def _collect(context: Context, app: Platform, claim_filter: ClaimFilter, total: int) -> Totals:
     totals = Totals()
-    with app.collection(context.run.run_id, request, total=total) as run:
+    with app.collection(context.run.run_id, claim_filter, total=total) as run:
         with closing(run.batches()) as batches:
             for batch in batches:
                 _report(context, batch)
@@ -99,7 +99,7 @@ def _collect(context: Context, app: Platform, request: Request, total: int) -> T
         _account_for_the_rest(context, run)
         recover(context.instance, app)
         if run.failed or isinstance(run.halted, ApiBlocked):
-            _leave_the_rest_unpainted(context, app, request)
+            _leave_the_rest_unpainted(context, app, claim_filter)
         _end(context, run)
     return totals
 
@@ -171,11 +171,11 @@ def _show_as_failed(context: Context, partition_key: str) -> None:
     plan(context.instance, partition_key, run_id=context.run.run_id, job_name=context.job_name, step_key=step_key)
 
 
-def _leave_the_rest_unpainted(context: Context, app: Platform, request: Request) -> None:
+def _leave_the_rest_unpainted(context: Context, app: Platform, claim_filter: ClaimFilter) -> None:
     """A run that fails paints every region it planned red: those it released or never reached have to be excepted."""
     if not _is_partitioned(context.run):
         return
-    regions = regions_of(app, request.codes).values()
+    regions = regions_of(app, claim_filter.codes).values()
     show_as_untried(context.instance, [one.partition_key for one in regions if one.status == Status.PENDING])
 
 
