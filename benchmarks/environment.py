@@ -17,7 +17,7 @@ from benchmarks.programs import cpu_of_tree
 from benchmarks.simulated_stack import UNLIMITED, Stage, stage
 from mohe_assets.app import Platform
 from mohe_assets.cli.env import environment
-from mohe_assets.defs.runtime.region_refresh import mirror_partitions
+from mohe_assets.defs.runtime.region_refresh import sync_partition_keys
 from mohe_assets.postgres.databases import DatabaseUrls
 from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.simulator.server import Simulator
@@ -150,7 +150,7 @@ def ground() -> Iterator[Ground]:
     with stage(UNLIMITED.changed({"warm": True})) as made:
         server = EmbeddedServer(home=made.home)
         with dagster_instance(made.app.settings) as instance, Platform.open(made.app.settings) as app:
-            mirror_partitions(instance, app)
+            sync_partition_keys(instance, app)
         named = made.app.database.transact(
             lambda connection: rows(connection, "SELECT region_code, region_name FROM batch_checkpoint ORDER BY region_code")
         )

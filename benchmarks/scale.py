@@ -17,7 +17,7 @@ from benchmarks.figures import exponent, rounded
 from benchmarks.simulated_stack import UNLIMITED, Stage, stage, write
 from mohe_assets.app import Platform
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.runtime.region_refresh import mirror_partitions
+from mohe_assets.defs.runtime.region_refresh import sync_partition_keys
 from mohe_assets.defs.sensors import pending_region_sensor
 from mohe_assets.publishing.report import build_report
 from mohe_assets.simulator.region_list import base_rows
@@ -114,7 +114,7 @@ def measured(region_type: str, edits: Edits = ()) -> dict[str, float]:
         database = made.app.database
         refresh = seconds_of(made.app.refresh_regions)
         with dagster_instance(made.app.settings) as instance, Platform.open(made.app.settings) as app:
-            mirror = seconds_of(lambda: mirror_partitions(instance, app))
+            mirror = seconds_of(lambda: sync_partition_keys(instance, app))
             database.transact(lambda connection: connection.execute(text(UNDER_WAY)))
             total = app.checkpoints.progress().total
             found = ticks(made, instance)

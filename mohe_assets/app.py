@@ -39,7 +39,7 @@ from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.ledger import Ledger
 from mohe_assets.store.reads.overview import Overview, WorkLeft, read_overview, work_left
-from mohe_assets.store.reads.progress import note_plan
+from mohe_assets.store.reads.progress import record_plan
 from mohe_assets.store.refinement import Refinement
 from mohe_assets.store.region_lifecycle import CachedIndex, Lifecycle
 from mohe_assets.store.regions import Regions
@@ -170,11 +170,11 @@ class Platform:
             anew = self.checkpoints.new_round(also_unfinished=True)
             log.warning("CHECKPOINT_ENABLED is false: no checkpoint is read, %d regions are collected anew.", len(anew))
         else:
-            self.follow_the_plan()
+            self.reopen_regions_with_old_plan()
 
-    def follow_the_plan(self) -> list[str]:
+    def reopen_regions_with_old_plan(self) -> list[str]:
         """Makes regions completed with another list of keywords due again, for what is new in it; returns their codes."""
-        due = self.checkpoints.replan(plan_digest(self._any_plan))
+        due = self.checkpoints.reopen_outdated(plan_digest(self._any_plan))
         if due:
             log.warning("MOHE_SEARCH_KEYWORDS has changed: %d regions are due for the searches that are new.", len(due))
         return due
@@ -255,7 +255,7 @@ class Platform:
         with about(batch=self.settings.checkpoint_batch_name, run_id=run_id):
             if warning := classic_ends(dt.datetime.now(KST), self.settings.uses_hub):
                 log.warning("%s", warning)
-            note_plan(self.database, self.settings.checkpoint_batch_name, self.settings.checkpoint_region_type, self._any_plan)
+            record_plan(self.database, self.settings.checkpoint_batch_name, self.settings.checkpoint_region_type, self._any_plan)
             yield CollectionRun(claim_filter=claim_filter, work=self._region_worker(run_id), total=total)
 
     def _region_worker(self, run_id: str) -> RegionWorker:

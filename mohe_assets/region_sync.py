@@ -38,7 +38,7 @@ class RegionSync:
     warning: str | None
     successions: tuple[Succession, ...]
     rehomed: Rehomed
-    evicted: int
+    revoked: int
 
 
 def sync_regions(
@@ -68,11 +68,11 @@ def sync_regions(
         successions = _successions(before, lifecycle.leaves(connection), changes)
         lifecycle.record(connection, successions, as_of=listed.as_of)
         rehomed = lifecycle.rehome(connection)
-        evicted = lifecycle.evict(connection)
+        revoked = lifecycle.revoke(connection)
         seeded = checkpoints.seed(connection)
         return RegionSync(
             listed=listed, calls=downloaded.calls, changes=changes, seeded=seeded, warning=warning, successions=successions,
-            rehomed=rehomed, evicted=evicted,
+            rehomed=rehomed, revoked=revoked,
         )  # fmt: skip
 
     sync = regions.database.transact(take_over)

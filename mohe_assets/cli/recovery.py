@@ -54,17 +54,17 @@ def release(
         names = app.regions.leaf_names()
         if regions:
             codes = _codes(regions, names)
-            taken = app.checkpoints.take_back(codes)
+            taken = app.checkpoints.force_release(codes)
             typer.echo(_said(taken, names, "taken back"))
             _say_others(codes, taken, app, "not PROCESSING")
             return
         executions = app.executions
         if run:
-            burial = executions.declare_dead(_run(run, executions.running()), app.checkpoints)
+            reaped = executions.declare_dead(_run(run, executions.running()), app.checkpoints)
         else:
-            burial = executions.bury_dead(app.checkpoints)
-        typer.echo(f"{_count(burial.dead_runs, 'run')} declared dead{_list([one[:8] for one in burial.dead_runs])}.")
-        typer.echo(_said(burial.regions, names, "taken back"))
+            reaped = executions.reap_dead_runs(app.checkpoints)
+        typer.echo(f"{_count(reaped.dead_runs, 'run')} declared dead{_list([one[:8] for one in reaped.dead_runs])}.")
+        typer.echo(_said(reaped.regions, names, "taken back"))
         if living := executions.running():
             typer.echo(
                 f"Alive: {', '.join(one[:8] for one in living)}. `mohe release --run RUN` takes back what one of them holds."
@@ -119,6 +119,6 @@ def _list(words: Sequence[str]) -> str:
 def _say_others(asked: Collection[str], done: Collection[str], app: Platform, what: str) -> None:
     """A region that was named and is in another state is left alone, and that is said."""
     if left := sorted(set(asked) - set(done)):
-        standing = {one.region_code: one.status for one in app.checkpoints.standing(left)}
+        standing = {one.region_code: one.status for one in app.checkpoints.statuses(left)}
         stand = ", ".join(f"{code} ({standing.get(code, 'no checkpoint')})" for code in left)
         typer.echo(f"Left alone, being {what}: {stand}.")

@@ -22,7 +22,17 @@ from typing import Any
 
 from mohe_assets.collection.cancellation import Stop
 from mohe_assets.errors import ApiBlocked, ApiError, DatabaseUnavailable, QuotaExhausted, RateLimited, StopRequested
-from mohe_assets.store.api_calls import BLOCK, DROP_PROBE, EXHAUST, FAR_SECONDS, GIVE_BACK, PROVE, SLOW_DOWN, ApiCalls, Slot
+from mohe_assets.store.api_calls import (
+    BLOCK,
+    DROP_PROBE,
+    EXHAUST,
+    FAR_SECONDS,
+    PROVE,
+    RELEASE_RESERVED,
+    SLOW_DOWN,
+    ApiCalls,
+    Slot,
+)
 from mohe_assets.store.api_state import ApiAccount, read_state
 from mohe_assets.store.database import Database
 
@@ -92,7 +102,7 @@ class SharedBudget:
             self._prober = asyncio.current_task() if slot.probe else self._prober
             if await self._wait_for(slot):
                 return
-            await self._give_back([slot])
+            await self._release_reserved([slot])
 
     async def close(self) -> None:
         """Gives back what was reserved ahead, if the database is there. To be called when all Tasks have ended."""
@@ -101,7 +111,7 @@ class SharedBudget:
             await asyncio.wait(self._under_way)
         left = list(self._ahead)
         self._ahead.clear()
-        await self._give_back(left, replace(self.calls, database=replace(self.database, reconnect_seconds=0)))
+        await self._release_reserved(left, replace(self.calls, database=replace(self.database, reconnect_seconds=0)))
 
     async def _next_slot(self) -> Slot:
         """One reserved ahead, or else a new one. Tasks that come meanwhile find theirs."""
@@ -112,7 +122,7 @@ class SharedBudget:
         async with self._asking:
             self._raise_if_closed()
             now = time.monotonic()
-            await self._give_back(self._not_sent_in_time(now))
+            await self._release_reserved(self._not_sent_in_time(now))
             while not self._ahead:
                 await self._ask_for(self._needed_soon(now))
                 if not self._ahead:
@@ -216,11 +226,11 @@ class SharedBudget:
             self._raise_if_shut()
         except (StopRequested, QuotaExhausted, ApiBlocked, asyncio.CancelledError):
             self._prober = None if slot.probe else self._prober
-            await self._give_back([slot])
+            await self._release_reserved([slot])
             raise
         return in_time
 
-    async def _give_back(self, slots: Collection[Slot], calls: ApiCalls | None = None) -> None:
+    async def _release_reserved(self, slots: Collection[Slot], calls: ApiCalls | None = None) -> None:
         """Calls that were not sent. Whoever gives back has a reason to end, or something to do: no failure stands in its way."""
         if slots:
             await self._surely(self._giving_back(slots, calls))
@@ -230,7 +240,7 @@ class SharedBudget:
             if any(slot.probe for slot in slots):
                 await self._note(DROP_PROBE, calls)
             for day, unsent in Counter(slot.day for slot in slots).items():
-                await self._note(GIVE_BACK, calls, day=day, unsent=unsent)
+                await self._note(RELEASE_RESERVED, calls, day=day, unsent=unsent)
         except (DatabaseUnavailable, StopRequested) as error:
             log.warning("%d calls of the day are lost to it: they were reserved and are not given back. %s", len(slots), error)
 

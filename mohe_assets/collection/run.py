@@ -21,9 +21,9 @@ import uvloop
 from mohe_assets.collection.cancellation import Stop
 from mohe_assets.collection.heartbeat import Pulse
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome, RegionWorker
-from mohe_assets.collection.scheduler import ClaimFilter, SearchScheduler, announce
+from mohe_assets.collection.scheduler import ClaimFilter, SearchScheduler, log_reclaimed
 from mohe_assets.errors import ApiBlocked, ApiError, StopRequested
-from mohe_assets.store.checkpoints import Checkpoints, Standing
+from mohe_assets.store.checkpoints import Checkpoints, RegionStatus
 from mohe_assets.store.executions import Ending, Executions
 
 # A graceful stop waits this long for searches in flight; `docker stop` kills after ten seconds.
@@ -110,9 +110,9 @@ class CollectionRun:
             if not self.executions.finish(self.run_id, ending, note):
                 self.declared_dead = True
 
-    def not_taken(self) -> list[Standing]:
+    def not_taken(self) -> list[RegionStatus]:
         """The regions asked for by code that this run did not hold, and how they stand."""
-        return self.checkpoints.standing((self.claim_filter.codes or frozenset()) - self._scheduler.taken)
+        return self.checkpoints.statuses((self.claim_filter.codes or frozenset()) - self._scheduler.taken)
 
     def _reported(self) -> Generator[list[RegionOutcome]]:
         over, given_at = False, -math.inf
@@ -171,7 +171,7 @@ class CollectionRun:
         self._heard_of(began)
         if self.claim_filter.codes is None:
             # Whoever takes any region also takes those of runs that die meanwhile, without waiting for its own end.
-            announce(self.executions.bury_dead(self.checkpoints))
+            log_reclaimed(self.executions.reap_dead_runs(self.checkpoints))
 
     def _abandon(self, error: Exception) -> None:
         self.stop.set()

@@ -26,7 +26,7 @@ from mohe_assets.errors import (
 from mohe_assets.logs import about
 from mohe_assets.sources.naver_local.search_plan import Search
 from mohe_assets.store.checkpoints import Completion, Lease
-from mohe_assets.store.executions import Burial
+from mohe_assets.store.executions import ReapResult
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +64,10 @@ def region_facts(region: Lease | Completion) -> dict[str, object]:
     }
 
 
-def announce(burial: Burial) -> None:
+def log_reclaimed(reaped: ReapResult) -> None:
     """The log line for regions taken back from runs that died."""
-    if burial.dead_runs or burial.regions:
-        log.warning("%s (실행 %s, 지역 %d개)", INTERRUPTED_FOUND, ", ".join(burial.dead_runs) or "-", len(burial.regions))
+    if reaped.dead_runs or reaped.regions:
+        log.warning("%s (실행 %s, 지역 %d개)", INTERRUPTED_FOUND, ", ".join(reaped.dead_runs) or "-", len(reaped.regions))
 
 
 @dataclass(kw_only=True)
@@ -216,9 +216,9 @@ class SearchScheduler:
             found = await asyncio.to_thread(self._claim, most)
             if not found and self.claim_filter.codes is None:
                 # Before giving up: what a run that died meanwhile has left behind.
-                burial = await asyncio.to_thread(self.work.executions.bury_dead, self.work.checkpoints)
-                announce(burial)
-                found = await asyncio.to_thread(self._claim, most) if burial.regions else []
+                reaped = await asyncio.to_thread(self.work.executions.reap_dead_runs, self.work.checkpoints)
+                log_reclaimed(reaped)
+                found = await asyncio.to_thread(self._claim, most) if reaped.regions else []
             if not found:
                 self._ask_again_at = time.monotonic() + NONE_LEFT_SECONDS
             elif self.claim_filter.refine:

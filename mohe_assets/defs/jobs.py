@@ -8,7 +8,7 @@ from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.collection import cancelled_by_signals, collect
 from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES
 from mohe_assets.defs.runtime.reconciliation import reconcile
-from mohe_assets.defs.runtime.region_refresh import mirror_partitions, refresh
+from mohe_assets.defs.runtime.region_refresh import refresh, sync_partition_keys
 from mohe_assets.defs.runtime.run_tags import name_run
 from mohe_assets.errors import ApiError
 
@@ -64,7 +64,7 @@ def refresh_if_due(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
 
 def _refresh_if_due(context: dg.OpExecutionContext, app: Platform) -> None:
     if not app.refresh_is_due():
-        mirror_partitions(context.instance, app)
+        sync_partition_keys(context.instance, app)
     elif app.regions.last_refresh() is None:
         _refresh(context, app)
     else:
@@ -83,7 +83,7 @@ def _refresh_or_go_on(context: dg.OpExecutionContext, app: Platform) -> None:
         app.refresh_regions()
     except ApiError as error:
         context.log.warning(f"The region list could not be refreshed: {error} The list of before stays.")
-    mirror_partitions(context.instance, app)
+    sync_partition_keys(context.instance, app)
 
 
 @dg.op(ins={"start": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))

@@ -13,7 +13,7 @@ from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.events import PLACE_INGESTION_BATCH
 from mohe_assets.defs.runtime.reconciliation import REPAIRS_AT_ONCE, reconcile
 from mohe_assets.defs.runtime.recovery import recover
-from mohe_assets.defs.runtime.region_refresh import busy_keys, mirror_partitions, unfinished_runs
+from mohe_assets.defs.runtime.region_refresh import busy_keys, sync_partition_keys, unfinished_runs
 from mohe_assets.defs.runtime.run_tags import REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, regions_label
 from mohe_assets.domain.kst import KST
 from mohe_assets.store.api_state import read_state
@@ -38,7 +38,7 @@ def pending_region_sensor(context: dg.SensorEvaluationContext, mohe: MoheResourc
     """Asks for contiguous ranges of due regions, a bounded number of runs at a time."""
     with mohe.open() as app:
         recover(context.instance, app)
-        app.follow_the_plan()
+        app.reopen_regions_with_old_plan()
         cursor = _reconcile_now_and_then(context, app)
         unfinished = unfinished_runs(context.instance)
         reason = _reason_to_wait(app, unfinished)
@@ -53,7 +53,7 @@ def _reconcile_now_and_then(context: dg.SensorEvaluationContext, app: Platform) 
     last = dt.datetime.fromisoformat(context.cursor) if context.cursor else None
     if last is not None and now - last < dt.timedelta(seconds=RECONCILE_SECONDS):
         return str(context.cursor)
-    mirror_partitions(context.instance, app)
+    sync_partition_keys(context.instance, app)
     if len(reconcile(context.instance, app)) > REPAIRS_AT_ONCE:
         return str(context.cursor or "")  # the next tick goes on
     return now.isoformat()

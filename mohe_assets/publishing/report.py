@@ -22,7 +22,7 @@ REASON_LENGTH = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class CollectionSnapshot:
     """What the report says. `api` is None while no keys are set."""
 
     at: dt.datetime
@@ -49,30 +49,30 @@ class Report:
     """The report as written; `markdown` has the picture inside of it, the file beside it."""
 
     folder: Path
-    standing: Standing
+    snapshot: CollectionSnapshot
     markdown: str
     picture: bytes
 
 
 def build_report(app: Platform, *, now: dt.datetime) -> Report:
     """Writes report.md and report.png into the catalog's folder. `now` is aware."""
-    standing = read_standing(app, now=now)
+    snapshot = read_snapshot(app, now=now)
     folder = app.settings.catalog_folder
-    picture = draw(standing.regions, standing.timeline, at=now)
+    picture = draw(snapshot.regions, snapshot.timeline, at=now)
     with locked(folder), replacing(folder, (PICTURE, REPORT)) as files:
         files[PICTURE].write(picture)
-        files[REPORT].write(markdown(standing, picture=PICTURE).encode())
+        files[REPORT].write(markdown(snapshot, picture=PICTURE).encode())
     inline = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-    return Report(folder=folder, standing=standing, markdown=markdown(standing, picture=inline), picture=picture)
+    return Report(folder=folder, snapshot=snapshot, markdown=markdown(snapshot, picture=inline), picture=picture)
 
 
-def read_standing(app: Platform, *, now: dt.datetime) -> Standing:
+def read_snapshot(app: Platform, *, now: dt.datetime) -> CollectionSnapshot:
     """Everything the report needs, from the database."""
     settings = app.settings
     scope = (app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
     regions = read_regions(*scope)
     left, state = app.work_left(), app.api_state()
-    return Standing(
+    return CollectionSnapshot(
         at=now,
         regions=regions,
         timeline=read_timeline(*scope),
@@ -82,26 +82,26 @@ def read_standing(app: Platform, *, now: dt.datetime) -> Standing:
     )
 
 
-def markdown(standing: Standing, *, picture: str) -> str:
+def markdown(snapshot: CollectionSnapshot, *, picture: str) -> str:
     """The report; `picture` is what the image links to."""
     parts = [
-        f"# Collection report\n\n{kst(standing.at)}",
-        _summary(standing),
+        f"# Collection report\n\n{kst(snapshot.at)}",
+        _summary(snapshot),
         f"![Regions by status and places; places and calls over time]({picture})",
-        _failures(standing.failed),
-        f"## Provinces\n\n{_provinces(standing.regions)}",
+        _failures(snapshot.failed),
+        f"## Provinces\n\n{_provinces(snapshot.regions)}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(standing: Standing) -> str:
-    counts = ", ".join(f"{standing.count(status):,} {status}" for status in STATUSES)
+def _summary(snapshot: CollectionSnapshot) -> str:
+    counts = ", ".join(f"{snapshot.count(status):,} {status}" for status in STATUSES)
     return "\n".join([
-        f"- **Regions**: {len(standing.regions):,}, of them {counts}",
-        f"- **Places**: {standing.places:,} in these regions, for {standing.calls:,} calls",
-        f"- **API**: {the_apis_day(standing.api, quote=_cell)}",
-        f"- **Base plan of every region**: {what_is_left(standing.left.base_plan)}",
-        f"- **And refinement, at most**: {what_is_left(standing.left.with_refinement)}",
+        f"- **Regions**: {len(snapshot.regions):,}, of them {counts}",
+        f"- **Places**: {snapshot.places:,} in these regions, for {snapshot.calls:,} calls",
+        f"- **API**: {the_apis_day(snapshot.api, quote=_cell)}",
+        f"- **Base plan of every region**: {what_is_left(snapshot.left.base_plan)}",
+        f"- **And refinement, at most**: {what_is_left(snapshot.left.with_refinement)}",
     ])  # fmt: skip
 
 

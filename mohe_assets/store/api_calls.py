@@ -29,7 +29,7 @@ SELECT {", ".join(RESERVED)}
   FROM reserve_calls(%(api)s, %(account)s, %(credentials)s, %(calls_per_second)s, %(daily_quota)s, %(monthly_quota)s,
                      %(probe_seconds)s, %(calls)s)
 """
-GIVE_BACK = """
+RELEASE_RESERVED = """
 UPDATE api_usage SET reserved = greatest(0, reserved - :unsent) WHERE api = :api AND account = :account AND day = :day
 """
 PROVE = """

@@ -46,18 +46,18 @@ from mohe_assets.store.transitions import (
     DUE,
     DUE_KEYS,
     FAIL,
+    FORCE_RELEASE,
     MARK_REPORTED,
     NEW_ROUND,
     PROGRESS,
     RECLAIM,
     RELEASE,
     RENEW,
-    REPLAN,
+    REOPEN_OUTDATED,
     RESET,
     RETRY,
     SEED,
-    STANDING,
-    TAKE_BACK,
+    STATUSES,
 )
 
 RETRY_CAP_SECONDS = 6 * 3600
@@ -114,7 +114,7 @@ class Completion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class RegionStatus:
     """A region's status and its last holder."""
 
     region_code: str
@@ -240,9 +240,9 @@ class Checkpoints:
         """PROCESSING → PENDING for expired leases and for regions of dead runs; returns the region codes."""
         return [row["region_code"] for row in rows(connection, RECLAIM, **self._scope, dead_runs=sorted(dead_runs))]
 
-    def take_back(self, codes: Collection[str]) -> list[str]:
+    def force_release(self, codes: Collection[str]) -> list[str]:
         """PROCESSING → PENDING (a refinement: COMPLETED) because a person asks, whoever holds the regions."""
-        return self._changed(TAKE_BACK, codes=sorted(codes))
+        return self._changed(FORCE_RELEASE, codes=sorted(codes))
 
     def retry(self, codes: Collection[str] | None = None) -> list[str]:
         """FAILED → PENDING because a person asks; all of them without `codes`."""
@@ -255,9 +255,9 @@ class Checkpoints:
     def _changed(self, sql: str, **values: object) -> list[str]:
         return sorted(str(row["region_code"]) for row in self._select(sql, **values))
 
-    def replan(self, digest: str) -> list[str]:
+    def reopen_outdated(self, digest: str) -> list[str]:
         """COMPLETED → PENDING where the base plan was another than that of this digest; the round stays."""
-        return self._changed(REPLAN, plan=digest)
+        return self._changed(REOPEN_OUTDATED, plan=digest)
 
     def completions(self, codes: Collection[str] | None = None, *, reported_too: bool = False) -> list[Completion]:
         """Completed regions, by default those that Dagster was not told of and whose run is over, so that nobody will."""
@@ -294,9 +294,9 @@ class Checkpoints:
         """How far the collection is."""
         return Progress(**self._select(PROGRESS)[0])  # type: ignore[arg-type]
 
-    def standing(self, codes: Collection[str]) -> list[Standing]:
+    def statuses(self, codes: Collection[str]) -> list[RegionStatus]:
         """How these regions stand, by code; a code without a checkpoint is missing from it."""
-        return [Standing(**row) for row in self._select(STANDING, codes=sorted(codes))]  # type: ignore[arg-type]
+        return [RegionStatus(**row) for row in self._select(STATUSES, codes=sorted(codes))]  # type: ignore[arg-type]
 
     def mark_reported(self, completions: Collection[Completion]) -> None:
         """Dagster has the events of these completions."""

@@ -104,7 +104,7 @@ SELECT execution_id, host, process_id, process_started,
 RUNNING = (
     "SELECT execution_id FROM batch_execution_metadata WHERE batch_name = :batch AND status = 'RUNNING' ORDER BY execution_id"
 )
-BURY = """
+REAP = """
 UPDATE batch_execution_metadata e
    SET status = 'INTERRUPTED', end_time = coalesce(heartbeat_at, now()), note = :note,
        calls_used = (SELECT coalesce(sum(q.calls), 0) FROM search_query q WHERE q.run_id = e.execution_id)
@@ -122,7 +122,7 @@ UPDATE batch_execution_metadata SET dagster_ended_at = now() WHERE execution_id 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Burial:
+class ReapResult:
     """What a look for dead runs found: the runs declared dead now, and the regions taken back."""
 
     dead_runs: tuple[str, ...]
@@ -170,26 +170,28 @@ class Executions:
 
         return self.database.transact(work)
 
-    def bury_dead(self, checkpoints: Checkpoints, *, over: Callable[[Collection[str]], Collection[str]] | None = None) -> Burial:
+    def reap_dead_runs(
+        self, checkpoints: Checkpoints, *, over: Callable[[Collection[str]], Collection[str]] | None = None
+    ) -> ReapResult:
         """Declares dead runs INTERRUPTED and takes back their regions, and any region whose lease expired.
 
         Dead is a run whose heartbeat is older than the lease, whose process this host knows to be gone, or of which
         `over`, given the run ids in doubt, returns that they are over.
         """
 
-        def work(connection: Connection) -> Burial:
+        def work(connection: Connection) -> ReapResult:
             suspects = rows(connection, SUSPECTS, batch=self.batch_name, lease_seconds=self.lease_seconds)
             dead = {row["execution_id"] for row in suspects if row["silent"] or _process_gone(row)}
             doubtful = {row["execution_id"] for row in suspects} - dead
             if over is not None and doubtful:
                 dead |= set(over(sorted(doubtful)))
-            return _bury(connection, checkpoints, dead, note="the run stopped without a word")
+            return _reap(connection, checkpoints, dead, note="the run stopped without a word")
 
         return self.database.transact(work)
 
-    def declare_dead(self, run_id: str, checkpoints: Checkpoints) -> Burial:
+    def declare_dead(self, run_id: str, checkpoints: Checkpoints) -> ReapResult:
         """INTERRUPTED because a person says so: if the run lives, it finds itself declared dead and ends."""
-        return self.database.transact(lambda c: _bury(c, checkpoints, {run_id}, note="declared dead by `mohe release`"))
+        return self.database.transact(lambda c: _reap(c, checkpoints, {run_id}, note="declared dead by `mohe release`"))
 
     def running(self) -> list[str]:
         """The runs that are not over, dead or alive."""
@@ -212,11 +214,11 @@ class Executions:
         self.database.transact(lambda c: c.execute(statement(ENDED_IN_DAGSTER), {"ended": sorted(run_ids)}))
 
 
-def _bury(connection: Connection, checkpoints: Checkpoints, dead: Collection[str], *, note: str) -> Burial:
+def _reap(connection: Connection, checkpoints: Checkpoints, dead: Collection[str], *, note: str) -> ReapResult:
     # Checkpoints before executions: the lock order of the whole store.
     regions = checkpoints.reclaim(connection, dead)
-    buried = rows(connection, BURY, dead=sorted(dead), note=note)
-    return Burial(dead_runs=tuple(row["execution_id"] for row in buried), regions=tuple(regions))
+    buried = rows(connection, REAP, dead=sorted(dead), note=note)
+    return ReapResult(dead_runs=tuple(row["execution_id"] for row in buried), regions=tuple(regions))
 
 
 def _process_gone(row: dict[str, object]) -> bool:

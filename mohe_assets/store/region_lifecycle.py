@@ -57,7 +57,7 @@ UPDATE places p SET region_code = moved.code
  WHERE p.id = moved.id AND p.region_code IS DISTINCT FROM moved.code
 """
 # Fenced as a new claim would: whoever collects it finds its lease lost at the next write, and nobody's run is stopped.
-EVICT = """
+REVOKE = """
 WITH gone AS (
     SELECT c.id FROM batch_checkpoint c
      WHERE c.region_type = :type AND c.status = 'PROCESSING'
@@ -129,9 +129,9 @@ class Lifecycle:
             after = page[-1]["naver_place_id"]
         return Rehomed(moved=moved, homeless=homeless)
 
-    def evict(self, connection: Connection) -> int:
+    def revoke(self, connection: Connection) -> int:
         """PROCESSING → PENDING for regions that are collected no more; returns how many leases that ended."""
-        return connection.execute(statement(EVICT), {"type": self.region_type}).rowcount
+        return connection.execute(statement(REVOKE), {"type": self.region_type}).rowcount
 
 
 @dataclass

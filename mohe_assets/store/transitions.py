@@ -164,7 +164,7 @@ RETURNING c.region_code
 """
 
 # A person takes regions back, from a holder that lives or not; a holder finds its lease lost at its next write.
-TAKE_BACK = f"""
+FORCE_RELEASE = f"""
 WITH asked AS (
     SELECT c.id FROM batch_checkpoint c
      WHERE {OURS} AND c.status = 'PROCESSING' AND c.region_code = ANY(CAST(:codes AS text[])) {_IN_ORDER}
@@ -202,7 +202,7 @@ RETURNING c.region_code
 
 # Regions completed with another base plan are due again, in the same round: what their ledger has is not asked again.
 # Those of the batch system have no plan, and are left as they are.
-REPLAN = f"""
+REOPEN_OUTDATED = f"""
 WITH other AS (
     SELECT c.id FROM batch_checkpoint c
      WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining) AND c.plan <> :plan {_IN_ORDER}
@@ -254,7 +254,7 @@ SELECT count(*) AS total, count(*) FILTER (WHERE c.status = 'COMPLETED') AS comp
   FROM batch_checkpoint c WHERE {OURS} AND {COLLECTABLE}
 """
 
-STANDING = f"""
+STATUSES = f"""
 SELECT c.region_code, c.region_name, c.status, coalesce(c.run_id, '') AS run_id FROM batch_checkpoint c
  WHERE {OURS} AND c.region_code = ANY(CAST(:codes AS text[])) ORDER BY c.region_code
 """

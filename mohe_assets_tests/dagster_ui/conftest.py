@@ -17,7 +17,7 @@ from mohe_assets.collection.rate_limiter import SharedBudget
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.definitions import build_defs
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.runtime.region_refresh import mirror_partitions
+from mohe_assets.defs.runtime.region_refresh import sync_partition_keys
 from mohe_assets.errors import ApiError
 from mohe_assets.postgres.databases import locate
 from mohe_assets.postgres.embedded import EmbeddedServer
@@ -115,7 +115,7 @@ def template(
     )
     with dagster_instance(settings) as instance, Platform.open(settings) as app:
         app.refresh_regions()
-        mirror_partitions(instance, app)
+        sync_partition_keys(instance, app)
     return name
 
 

@@ -22,7 +22,7 @@ from mohe_assets.collection.heartbeat import Pulse
 from mohe_assets.collection.run import CollectionRun
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.runtime.events import PLACES
-from mohe_assets.defs.runtime.region_refresh import busy_keys, mirror_partitions
+from mohe_assets.defs.runtime.region_refresh import busy_keys, sync_partition_keys
 from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.checkpoints import Checkpoints
@@ -357,7 +357,7 @@ class TestTheRegions:
         assert done.materialized == (keys[3],)
         assert f"Abolished since they were asked for: {keys[1]}, {keys[2]}." in done.log
         assert {code for code, _ in ledger(database)} == {code(keys[3])}
-        mirror_partitions(instance, app)
+        sync_partition_keys(instance, app)
         assert not {keys[1], keys[2]} & set(self.partitions(instance))
 
     def test_new_keys_come_last_and_are_in_no_range_that_was_asked_for_before(

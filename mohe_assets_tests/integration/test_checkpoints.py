@@ -363,7 +363,7 @@ class TestReporting:
         progress = store.checkpoints.progress()
         assert (progress.total, progress.completed, progress.failed, progress.processing, progress.pending) == (6, 1, 1, 1, 3)
         assert progress.next_retry_at == store.row("11140")["retry_at"]
-        standing = store.checkpoints.standing(["11170", "11110", "99999"])
+        standing = store.checkpoints.statuses(["11170", "11110", "99999"])
         assert [(one.region_code, one.status, one.run_id) for one in standing] == [
             ("11110", "COMPLETED", "run"),
             ("11170", "PROCESSING", "run"),

@@ -98,8 +98,8 @@ class TestDeadRuns:
         store.executions.start("run")
         store.claim()
         fall_silent(store, seconds=59)
-        burial = store.executions.bury_dead(store.checkpoints)
-        assert (burial.dead_runs, burial.regions) == ((), ())
+        reaped = store.executions.reap_dead_runs(store.checkpoints)
+        assert (reaped.dead_runs, reaped.regions) == ((), ())
         assert run_row(store)["status"] == "RUNNING"
 
     def test_a_run_that_was_silent_for_its_lease_is_interrupted_and_loses_its_regions(self, store: Store) -> None:
@@ -110,40 +110,40 @@ class TestDeadRuns:
         fall_silent(store)
         last_heard = run_row(store)["heartbeat_at"]
 
-        burial = store.executions.bury_dead(store.checkpoints)
+        reaped = store.executions.reap_dead_runs(store.checkpoints)
 
-        assert (burial.dead_runs, burial.regions) == (("run",), ("11680",))
+        assert (reaped.dead_runs, reaped.regions) == (("run",), ("11680",))
         row = run_row(store)
         assert (row["status"], row["end_time"], row["calls_used"]) == ("INTERRUPTED", last_heard, 4)
         assert (store.row("11680")["status"], store.row("11110")["status"]) == ("PENDING", "COMPLETED")
-        again = store.executions.bury_dead(store.checkpoints)
+        again = store.executions.reap_dead_runs(store.checkpoints)
         assert (again.dead_runs, again.regions) == ((), ())
 
     def test_a_run_without_any_heartbeat_is_dead(self, store: Store) -> None:
         store.execute("INSERT INTO batch_execution_metadata (batch_name, execution_id)"
                       " VALUES ('place-ingestion-batch', 'old')")  # fmt: skip
-        assert store.executions.bury_dead(store.checkpoints).dead_runs == ("old",)
+        assert store.executions.reap_dead_runs(store.checkpoints).dead_runs == ("old",)
 
     def test_a_process_that_is_gone_is_noticed_at_once_even_as_a_zombie(self, store: Store) -> None:
         store.executions.start("run")
         store.claim()
         with living_process() as (child, process):
             belong_to(store, process)
-            assert store.executions.bury_dead(store.checkpoints).dead_runs == ()
+            assert store.executions.reap_dead_runs(store.checkpoints).dead_runs == ()
             child.kill()
             while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
                 pass
             assert process.gone
         assert process.gone
-        burial = store.executions.bury_dead(store.checkpoints)
-        assert (burial.dead_runs, burial.regions) == (("run",), ("11680",))
+        reaped = store.executions.reap_dead_runs(store.checkpoints)
+        assert (reaped.dead_runs, reaped.regions) == (("run",), ("11680",))
 
     def test_a_process_id_that_another_process_has_now_does_not_keep_a_run_alive(self, store: Store) -> None:
         store.executions.start("run")
         with living_process() as (_, process):
             reused = Process(host=process.host, process_id=process.process_id, process_started=process.process_started - 60)
             belong_to(store, reused)
-            assert store.executions.bury_dead(store.checkpoints).dead_runs == ("run",)
+            assert store.executions.reap_dead_runs(store.checkpoints).dead_runs == ("run",)
 
     @pytest.mark.parametrize(("silent_for", "dead"), [(1.0, ()), (61.0, ("run",))])
     def test_the_process_of_another_host_is_judged_by_its_heartbeat_alone(
@@ -155,7 +155,7 @@ class TestDeadRuns:
         belong_to(store, elsewhere)
         fall_silent(store, silent_for)
         assert elsewhere.gone is False
-        assert store.executions.bury_dead(store.checkpoints).dead_runs == dead
+        assert store.executions.reap_dead_runs(store.checkpoints).dead_runs == dead
 
     def test_what_dagster_knows_to_be_over_is_dead_and_only_doubtful_runs_are_asked_for(self, store: Store) -> None:
         for run_id in ("over", "running", "silent"):
@@ -168,18 +168,18 @@ class TestDeadRuns:
             asked.extend(run_ids)
             return ["over"]
 
-        burial = store.executions.bury_dead(store.checkpoints, over=over)
+        reaped = store.executions.reap_dead_runs(store.checkpoints, over=over)
         assert asked == ["over", "running"]
-        assert (set(burial.dead_runs), burial.regions) == ({"over", "silent"}, ("11680",))
+        assert (set(reaped.dead_runs), reaped.regions) == ({"over", "silent"}, ("11680",))
 
     def test_the_runs_of_another_batch_are_not_ours_to_bury(self, store: Store) -> None:
         store.execute("INSERT INTO batch_execution_metadata (batch_name, execution_id) VALUES ('another', 'theirs')")
-        assert store.executions.bury_dead(store.checkpoints).dead_runs == ()
+        assert store.executions.reap_dead_runs(store.checkpoints).dead_runs == ()
 
     def test_a_buried_run_is_offered_until_it_was_ended_in_dagster(self, store: Store) -> None:
         store.executions.start("run")
         fall_silent(store)
-        store.executions.bury_dead(store.checkpoints)
+        store.executions.reap_dead_runs(store.checkpoints)
         assert store.executions.not_ended_in_dagster() == ["run"]
         store.executions.mark_ended_in_dagster(["run"])
         assert store.executions.not_ended_in_dagster() == []
@@ -193,8 +193,8 @@ class TestDeadRuns:
         fall_silent(store)
         with store.database.engine.connect() as frozen:
             frozen.execute(text("SELECT FROM batch_checkpoint WHERE region_code = '11680' FOR UPDATE"))
-            burial = store.executions.bury_dead(store.checkpoints)
-            assert (burial.dead_runs, burial.regions) == (("run",), ("11110",))
+            reaped = store.executions.reap_dead_runs(store.checkpoints)
+            assert (reaped.dead_runs, reaped.regions) == (("run",), ("11110",))
             frozen.rollback()
         store.execute("UPDATE batch_checkpoint SET lease_expires_at = now() WHERE region_code = '11680'")
-        assert store.executions.bury_dead(store.checkpoints).regions == ("11680",)
+        assert store.executions.reap_dead_runs(store.checkpoints).regions == ("11680",)

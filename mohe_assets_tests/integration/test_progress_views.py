@@ -6,7 +6,7 @@ from mohe_assets.errors import FailureKind
 from mohe_assets.sources.naver_local.search_plan import base_plan
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
-from mohe_assets.store.reads.progress import note_plan
+from mohe_assets.store.reads.progress import record_plan
 from mohe_assets_tests.support.stores import BATCH, CODES, KEYWORDS, TYPE, Store, place
 
 PROGRESS = "SELECT * FROM batch_progress WHERE region_code = '11680'"
@@ -25,7 +25,7 @@ def earlier(store: Store, minutes: int) -> None:
 
 def test_a_region_that_was_tried_twice_shows_its_last_attempt_and_the_time_of_both(database: Database) -> None:
     store = Store.of(database)
-    note_plan(database, BATCH, TYPE, base_plan("", KEYWORDS))
+    record_plan(database, BATCH, TYPE, base_plan("", KEYWORDS))
     store.executions.start("run", total=1)
     lease = store.claim()
     store.store(lease, 0, [place("a"), place("b")])
@@ -68,12 +68,12 @@ def test_a_dead_holders_time_ends_with_its_lease(database: Database) -> None:
 
 def test_totals_are_over_the_regions_that_are_collected_and_progress_is_over_all(database: Database) -> None:
     store = Store.of(database)
-    note_plan(database, BATCH, TYPE, base_plan("", KEYWORDS))
+    record_plan(database, BATCH, TYPE, base_plan("", KEYWORDS))
     store.complete(store.claim())
     store.take_over(CODES[:4])
     rows = store.read("SELECT region_code, is_collected FROM batch_progress ORDER BY 1")
     assert [row["is_collected"] for row in rows] == [True] * 4 + [False] * 2
     totals = store.read("SELECT * FROM batch_totals")[0]
     assert (totals["regions"], totals["completed"], totals["pending"], totals["searches_planned"]) == (4, 1, 3, 8)
-    note_plan(database, BATCH, TYPE, base_plan("", (*KEYWORDS, "서점")))
+    record_plan(database, BATCH, TYPE, base_plan("", (*KEYWORDS, "서점")))
     assert store.read("SELECT searches_planned FROM batch_totals") == [{"searches_planned": 12}]

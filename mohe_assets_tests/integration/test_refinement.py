@@ -199,7 +199,7 @@ class TestGoingDeeper:
 
     def test_regions_of_the_batch_system_which_have_no_ledger_are_left_as_they_are(self, app: Platform, store: Store) -> None:
         store.execute("UPDATE batch_checkpoint SET status = 'COMPLETED', end_time = now()")
-        assert app.follow_the_plan() == []
+        assert app.reopen_regions_with_old_plan() == []
         assert refine(app)[1] == []
         assert searches(store) == []
 
@@ -299,8 +299,8 @@ class TestAChangedKeywordList:
         collect(first)
         before = searches(store)
         more = open_platform(MOHE_SEARCH_KEYWORDS=",".join([*KEYWORDS, "서점"]))
-        assert sorted(more.follow_the_plan()) == sorted(CODES)
-        assert more.follow_the_plan() == [], "once"
+        assert sorted(more.reopen_regions_with_old_plan()) == sorted(CODES)
+        assert more.reopen_regions_with_old_plan() == [], "once"
         assert statuses(store) == {"PENDING": 3}
         collect(more, "with one more")
         assert len(searches(store)) == len(before) + 3
@@ -313,9 +313,9 @@ class TestAChangedKeywordList:
         first = open_platform()
         collect(first)
         calls = simulator.stats(brief=True)["naver"]["received"]
-        assert open_platform(MOHE_SEARCH_KEYWORDS=",".join(reversed(KEYWORDS))).follow_the_plan() == []
+        assert open_platform(MOHE_SEARCH_KEYWORDS=",".join(reversed(KEYWORDS))).reopen_regions_with_old_plan() == []
         fewer = open_platform(MOHE_SEARCH_KEYWORDS=KEYWORDS[0])
-        assert len(fewer.follow_the_plan()) == 3
+        assert len(fewer.reopen_regions_with_old_plan()) == 3
         collect(fewer, "with fewer")
         assert simulator.stats(brief=True)["naver"]["received"] == calls
 

@@ -151,7 +151,7 @@ class TestJuly:
                     self.done = True
                     simulator.configure(region_edits=[])
                     refreshed = await asyncio.to_thread(app.refresh_regions)
-                    assert refreshed.evicted >= 1
+                    assert refreshed.revoked >= 1
                 return answer
 
         codes = frozenset({"28110", "28200", "28237", "28140"})

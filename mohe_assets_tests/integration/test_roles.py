@@ -72,7 +72,7 @@ def test_the_collecting_role_does_all_that_a_collection_a_replay_and_a_reset_nee
         for request in (ClaimFilter(codes=codes), ClaimFilter(codes=codes, refine=True)):
             with app.collection(f"run-{request.refine}", request) as run:
                 assert {one.outcome.value for one in run.outcomes()} <= {"completed", "refined"}
-        app.follow_the_plan()
+        app.reopen_regions_with_old_plan()
         assert app.api_state() is not None
         assert app.replay().searches > 0
         assert sorted(app.checkpoints.new_round()) == sorted(codes)

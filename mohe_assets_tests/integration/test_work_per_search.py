@@ -21,11 +21,11 @@ from mohe_assets_tests.support.stores import CODES, Store
 
 FEW, MANY = ("카페", "공원"), ("카페", "공원", "서점", "요가", "미술관", "영화관", "박물관")
 # The only one there is to store, and the two of the budget, of which how many are sent depends on how fast calls are made.
-STORE, RESERVE, GIVE_BACK = "store_searches(", "reserve_calls(", "SET reserved = greatest"
+STORE, RESERVE, RELEASE_RESERVED = "store_searches(", "reserve_calls(", "SET reserved = greatest"
 # Regions are claimed, completed and told of together or one by one, as it comes: how often is a matter of time.
 CLAIM, COMPLETE, TOLD = "WITH due AS (", "WITH done AS MATERIALIZED (", "SET reported_at = now()"
 WITH_COMPLETE = ("completed_regions = held.completed", "AS held (code, attempt)", "jsonb_array_length(q.set_aside)")
-KINDS = (STORE, RESERVE, GIVE_BACK, CLAIM, COMPLETE, TOLD, *WITH_COMPLETE)
+KINDS = (STORE, RESERVE, RELEASE_RESERVED, CLAIM, COMPLETE, TOLD, *WITH_COMPLETE)
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def test_a_search_takes_one_request_one_statement_to_store_and_at_most_one_to_re
         searches = len(keywords) * len(CODES)
         assert (work["requests"], work[STORE]) == (searches, searches)
         assert work[RESERVE] <= searches
-        assert work[GIVE_BACK] <= work[RESERVE]
+        assert work[RELEASE_RESERVED] <= work[RESERVE]
         assert work[COMPLETE] <= len(CODES)
         per_region = sum(work[kind] for kind in ("other", CLAIM, COMPLETE, TOLD, *WITH_COMPLETE)) / len(CODES)
         assert per_region <= 15
@@ -96,7 +96,7 @@ def test_each_statement_of_a_search_is_a_transaction_and_there_are_no_others(wor
     more = {kind: many[kind] - few[kind] for kind in (*KINDS, "commits")}
     # The counts themselves are read in transactions, and the server's own workers commit now and then.
     of_regions = more[CLAIM] + more[COMPLETE] + more[TOLD]
-    assert more["commits"] <= more[STORE] + more[RESERVE] + more[GIVE_BACK] + of_regions + 6
+    assert more["commits"] <= more[STORE] + more[RESERVE] + more[RELEASE_RESERVED] + of_regions + 6
 
 
 def test_searches_that_are_answered_at_the_same_moment_share_a_statement_and_its_commit(

@@ -84,5 +84,5 @@ def test_what_the_batch_system_completed_is_kept_and_the_rest_is_collected(
     assert [run["status"] for run in executions(old)] == ["COMPLETED", "INTERRUPTED", "COMPLETED"]
     with Platform.open(settings_module.load(process_environment(**here))) as app:
         assert_the_page_agrees(instance, app)
-        assert app.follow_the_plan() == []
+        assert app.reopen_regions_with_old_plan() == []
     assert len(instance.get_materialized_partitions(PLACES)) == 256

@@ -61,7 +61,7 @@ class Row:
         self.done, self.calls, self.places = {}, 0, set()
         self.refining = self.promises = False
 
-    def take_back(self) -> None:
+    def force_release(self) -> None:
         self.status, self.holder, self.expired = "COMPLETED" if self.refining else "PENDING", None, False
         self.attempt += self.refining
         self.refining = False
@@ -312,7 +312,7 @@ class Collection(RuleBasedStateMachine):
         assert self.checkpoints.release(lease) == held
         worker.held.remove(lease)
         if held:
-            self.rows[lease.region_code].take_back()
+            self.rows[lease.region_code].force_release()
 
     @precondition(lambda self: self.awake())
     @rule(who=ANY)
@@ -395,13 +395,13 @@ class Collection(RuleBasedStateMachine):
     def bury_the_dead(self) -> None:
         dead = self.dead_runs()
         regions = {code for code, row in self.rows.items() if row.holder is not None and (row.expired or row.holder in dead)}
-        burial = self.executions.bury_dead(self.checkpoints)
-        assert set(burial.dead_runs) == dead
-        assert set(burial.regions) == regions
+        reaped = self.executions.reap_dead_runs(self.checkpoints)
+        assert set(reaped.dead_runs) == dead
+        assert set(reaped.regions) == regions
         for name in dead:
             self.runs[name].status = "INTERRUPTED"
         for code in regions:
-            self.rows[code].take_back()
+            self.rows[code].force_release()
 
     @precondition(lambda self: any(row.retry == "later" for row in self.rows.values()))
     @rule()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mohe_assets.app import App
 from mohe_assets.defs.runtime.recovery import collects_places
-from mohe_assets.defs.runtime.region_refresh import busy_keys, mirror_partitions
+from mohe_assets.defs.runtime.region_refresh import busy_keys, sync_partition_keys
 from mohe_assets.defs.runtime.run_tags import ALL_DUE, REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, region_name, regions_label
 from mohe_assets.defs.sensors import run_requests
 
@@ -163,5 +163,5 @@ class TestMirrorPartitions:
         regions = SimpleNamespace(partition_keys=lambda: {key[:5]: key for key in keys})
         with DagsterInstance.ephemeral() as instance:
             monkeypatch.setattr(instance, "get_dynamic_partitions", lambda _name: Counted(keys))
-            mirror_partitions(instance, cast("App", SimpleNamespace(regions=regions)))
+            sync_partition_keys(instance, cast("App", SimpleNamespace(regions=regions)))
         return times

@@ -62,15 +62,15 @@ def collection_report(mohe: MoheResource) -> dg.MaterializeResult[None]:
 
 
 def _report_metadata(report: Report) -> dict[str, dg.MetadataValue]:
-    standing = report.standing
+    snapshot = report.snapshot
     return {
         "report": dg.MetadataValue.md(report.markdown),
-        "regions": dg.MetadataValue.int(len(standing.regions)),
-        "completed": dg.MetadataValue.int(standing.count("COMPLETED")),
-        "failed": dg.MetadataValue.int(len(standing.failed)),
-        "places": dg.MetadataValue.int(standing.places),
-        "calls": dg.MetadataValue.int(standing.calls),
-        "calls_left": dg.MetadataValue.int(standing.left.base_plan.calls),
+        "regions": dg.MetadataValue.int(len(snapshot.regions)),
+        "completed": dg.MetadataValue.int(snapshot.count("COMPLETED")),
+        "failed": dg.MetadataValue.int(len(snapshot.failed)),
+        "places": dg.MetadataValue.int(snapshot.places),
+        "calls": dg.MetadataValue.int(snapshot.calls),
+        "calls_left": dg.MetadataValue.int(snapshot.left.base_plan.calls),
         REPORT: dg.MetadataValue.path(report.folder / REPORT),
         PICTURE: dg.MetadataValue.path(report.folder / PICTURE),
     }

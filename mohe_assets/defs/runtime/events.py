@@ -101,7 +101,7 @@ def region_sync_metadata(sync: RegionSync) -> dict[str, dg.MetadataValue]:
         "successions": dg.MetadataValue.int(len(sync.successions)),
         "places_moved": dg.MetadataValue.int(sync.rehomed.moved),
         "places_without_region": dg.MetadataValue.int(sync.rehomed.homeless),
-        "leases_ended": dg.MetadataValue.int(sync.evicted),
+        "leases_ended": dg.MetadataValue.int(sync.revoked),
     }
     if sync.successions:
         found["what_became_of_them"] = dg.MetadataValue.md(succession_table(sync.successions))

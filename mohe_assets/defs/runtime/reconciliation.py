@@ -25,7 +25,7 @@ from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACES, failure_observation, materialization
 from mohe_assets.defs.runtime.run_tags import BATCH_TAG, REGIONS_TAG, TRIGGER_TAG, regions_label
 from mohe_assets.store.checkpoints import Status
-from mohe_assets.store.reads.partitions import MirroredRegion, mirrored_regions
+from mohe_assets.store.reads.partitions import PartitionState, partition_states
 
 RECONCILIATION = "reconciliation"
 WORDS: Mapping[AssetPartitionStatus | None, str] = {
@@ -43,10 +43,10 @@ REPAIRS_AT_ONCE = 500
 Shown = Mapping[str, AssetPartitionStatus | None]
 
 
-def regions_of(app: Platform, codes: Collection[str] | None = None) -> dict[str, MirroredRegion]:
+def regions_of(app: Platform, codes: Collection[str] | None = None) -> dict[str, PartitionState]:
     """By partition key: the regions of the platform's batch, or those of these codes."""
     settings = app.settings
-    return mirrored_regions(app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type, codes)
+    return partition_states(app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type, codes)
 
 
 def shown(instance: dg.DagsterInstance) -> Shown:
@@ -56,14 +56,14 @@ def shown(instance: dg.DagsterInstance) -> Shown:
     return dict.fromkeys(keys) if found is None else found
 
 
-def disagreements(regions: Mapping[str, MirroredRegion], seen: Shown) -> dict[str, str]:
+def disagreements(regions: Mapping[str, PartitionState], seen: Shown) -> dict[str, str]:
     """Partition key → what differs. What a run has under way, or is about to report, is not compared yet."""
     found = {key: _difference(region, seen.get(key)) for key, region in regions.items()}
     found |= {key: f"{WORDS[seen[key]]}, but no region of this batch" for key in seen.keys() - regions.keys() if seen[key]}
     return {key: text for key, text in found.items() if text}
 
 
-def _difference(region: MirroredRegion, seen: AssetPartitionStatus | None) -> str:
+def _difference(region: PartitionState, seen: AssetPartitionStatus | None) -> str:
     if region.unsettled or seen is AssetPartitionStatus.IN_PROGRESS or region.status == Status.PROCESSING:
         return ""
     green, red = seen is AssetPartitionStatus.MATERIALIZED, seen is AssetPartitionStatus.FAILED
@@ -92,7 +92,7 @@ def reconcile(instance: dg.DagsterInstance, app: Platform) -> dict[str, str]:
     return found
 
 
-def _show_completed(instance: dg.DagsterInstance, app: Platform, regions: Sequence[MirroredRegion]) -> None:
+def _show_completed(instance: dg.DagsterInstance, app: Platform, regions: Sequence[PartitionState]) -> None:
     codes = [region.region_code for region in regions]
     completions = app.checkpoints.completions(codes, reported_too=True) if codes else []
     for completion in completions:
@@ -100,7 +100,7 @@ def _show_completed(instance: dg.DagsterInstance, app: Platform, regions: Sequen
     app.checkpoints.mark_reported(completions)
 
 
-def _show_failed(instance: dg.DagsterInstance, app: Platform, regions: Sequence[MirroredRegion]) -> None:
+def _show_failed(instance: dg.DagsterInstance, app: Platform, regions: Sequence[PartitionState]) -> None:
     """Red with its reason again, by the run that failed it if Dagster still has that one as failed."""
     run_ids = {region.run_id for region in regions if region.run_id}
     known = instance.get_runs(filters=dg.RunsFilter(run_ids=sorted(run_ids))) if run_ids else []
@@ -112,7 +112,7 @@ def _show_failed(instance: dg.DagsterInstance, app: Platform, regions: Sequence[
         instance.report_runless_asset_event(failure_observation(region, region.error, region.run_id))
 
 
-def _record_failure(instance: dg.DagsterInstance, app: Platform, regions: Sequence[MirroredRegion]) -> str:
+def _record_failure(instance: dg.DagsterInstance, app: Platform, regions: Sequence[PartitionState]) -> str:
     """A failed run for regions whose own was cancelled or forgotten: without one Dagster calls no partition failed."""
     tags = {
         REGIONS_TAG: regions_label([region.partition_key for region in regions]),

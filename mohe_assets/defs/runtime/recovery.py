@@ -11,29 +11,29 @@ from collections.abc import Collection
 import dagster as dg
 
 from mohe_assets.app import Platform
-from mohe_assets.collection.scheduler import announce, region_facts
+from mohe_assets.collection.scheduler import log_reclaimed, region_facts
 from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACE_INGESTION_BATCH, PLACES, REFINE_PLACES, materialization
 from mohe_assets.defs.runtime.reconciliation import REPAIRS_AT_ONCE
 from mohe_assets.logs import about
-from mohe_assets.store.executions import Burial
+from mohe_assets.store.executions import ReapResult
 
 log = logging.getLogger(__name__)
 
 # Between Dagster's start of a run and its row lie imports and a connection: seconds, a minute on a bad day.
-STILLBORN_SECONDS = 60
+NEVER_STARTED_SECONDS = 60
 # Before Dagster's own monitoring calls a run that does not start failed, which would paint its regions red; it looks every
 # half minute.
 AHEAD_OF_MONITORING_SECONDS = 60
 
 
-def recover(instance: dg.DagsterInstance, app: Platform) -> Burial:
+def recover(instance: dg.DagsterInstance, app: Platform) -> ReapResult:
     """Takes back the regions of dead runs, ends those runs in Dagster, and reports completions nobody reported."""
-    burial = app.executions.bury_dead(app.checkpoints, over=lambda run_ids: _over_in_dagster(instance, run_ids))
-    announce(burial)
+    reaped = app.executions.reap_dead_runs(app.checkpoints, over=lambda run_ids: _over_in_dagster(instance, run_ids))
+    log_reclaimed(reaped)
     _end_in_dagster(instance, app)
-    _end_stillborn(instance, app)
+    _end_never_started(instance, app)
     _report_completions(instance, app)
-    return burial
+    return reaped
 
 
 def _over_in_dagster(instance: dg.DagsterInstance, run_ids: Collection[str]) -> set[str]:
@@ -55,13 +55,13 @@ def _end_in_dagster(instance: dg.DagsterInstance, app: Platform) -> None:
         app.executions.mark_ended_in_dagster(ended)
 
 
-def _end_stillborn(instance: dg.DagsterInstance, app: Platform) -> None:
+def _end_never_started(instance: dg.DagsterInstance, app: Platform) -> None:
     """Ends runs that died between Dagster's start of them and the first thing they do, which is to make themselves known.
 
     A run that is STARTED has a process. One that is STARTING may wait for a node and an image in a cluster, for as long as
     the instance's `run_monitoring` gives it.
     """
-    begun = STILLBORN_SECONDS + app.settings.mohe_lease_seconds
+    begun = NEVER_STARTED_SECONDS + app.settings.mohe_lease_seconds
     starting = max(begun, instance.run_monitoring_start_timeout_seconds - AHEAD_OF_MONITORING_SECONDS)
     patience = {dg.DagsterRunStatus.STARTED: begun, dg.DagsterRunStatus.STARTING: starting}
     now = dt.datetime.now(dt.UTC)

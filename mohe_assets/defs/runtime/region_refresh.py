@@ -26,11 +26,11 @@ def refresh(instance: dg.DagsterInstance, app: Platform, *, accept_any_change: b
         sync = app.refresh_regions(accept_any_change=accept_any_change)
     except ApiError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
-    mirror_partitions(instance, app)
+    sync_partition_keys(instance, app)
     return sync
 
 
-def mirror_partitions(instance: dg.DagsterInstance, app: Platform) -> None:
+def sync_partition_keys(instance: dg.DagsterInstance, app: Platform) -> None:
     """Adds the partition keys Dagster lacks, in the order of codes, and removes those of abolished regions.
 
     A run's range means the keys between its ends in the order in which they were added. New ones come last, so they are in

@@ -21,7 +21,7 @@ SELECT r.partition_key, c.region_code, c.region_name, c.status, c.round, c.attem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MirroredRegion:
+class PartitionState:
     """One active region's checkpoint, as far as a page can show it; `error` is set when it is FAILED."""
 
     partition_key: str
@@ -36,13 +36,13 @@ class MirroredRegion:
     unsettled: bool
 
 
-def mirrored_regions(
+def partition_states(
     database: Database, batch_name: str, region_type: str, codes: Collection[str] | None = None
-) -> dict[str, MirroredRegion]:
+) -> dict[str, PartitionState]:
     """By partition key: all active regions of the batch, or those of these codes."""
 
-    def work(connection: Connection) -> dict[str, MirroredRegion]:
+    def work(connection: Connection) -> dict[str, PartitionState]:
         values = {"batch": batch_name, "type": region_type, "any_code": codes is None, "codes": sorted(codes or ())}
-        return {row["partition_key"]: MirroredRegion(**row) for row in rows(connection, REGIONS, **values)}
+        return {row["partition_key"]: PartitionState(**row) for row in rows(connection, REGIONS, **values)}
 
     return database.transact(work)
