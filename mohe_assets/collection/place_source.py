@@ -38,7 +38,9 @@ class PlaceSource(Protocol):
         """The searches that make a region complete."""
         ...
 
-    def depth(self, region_name: str, dongs: Sequence[str], history: Sequence[Answered], tallies: Tallies) -> RegionPlan:
+    def refinement_plan(
+        self, region_name: str, dongs: Sequence[str], history: Sequence[Answered], tallies: Tallies
+    ) -> RegionPlan:
         """The searches worth making beyond the plan, the most promising first, given what the ledger has of
         the region and, in `tallies`, of the country.
         """
@@ -60,7 +62,9 @@ class NaverLocalSource:
     def plan(self, region_name: str) -> Sequence[Search]:
         return base_plan(region_name, self.keywords)
 
-    def depth(self, region_name: str, dongs: Sequence[str], history: Sequence[Answered], tallies: Tallies) -> RegionPlan:
+    def refinement_plan(
+        self, region_name: str, dongs: Sequence[str], history: Sequence[Answered], tallies: Tallies
+    ) -> RegionPlan:
         return RegionPlan(region_name, dongs, self.keywords, history, tallies=tallies)
 
     async def perform(self, search: Search) -> Answer:

@@ -177,8 +177,10 @@ class RegionWorker:
         if task.searches:
             reason = f"{task.calls} calls were spent on it without completing it; MOHE_MAX_CALLS_PER_REGION allows no more."
             return await self.fail(task.lease, FailureKind.CALL_BUDGET, reason, final=True)
-        depth = await self._depth(task.lease, task.dongs, task.history)
-        completion = await self._complete(PlanDone(lease=task.lease, plan=task.plan, promise=depth.promise()))
+        refinement_plan = await self._refinement_plan(task.lease, task.dongs, task.history)
+        completion = await self._complete(
+            PlanDone(lease=task.lease, plan=task.plan, expected_gain=refinement_plan.expected_gain())
+        )
         return RegionOutcome(outcome=Outcome.COMPLETED, lease=task.lease, completion=completion)
 
     async def refine(self, lease: Lease) -> RegionOutcome:
@@ -186,25 +188,25 @@ class RegionWorker:
         (task,) = await self.begin([lease])
         if task.error is not None:
             raise task.error
-        depth, calls = await self._depth(lease, task.dongs, task.history), task.calls
-        enough = await asyncio.to_thread(self.refinement.next_promise) * SLICE_ENDS_BELOW
+        refinement_plan, calls = await self._refinement_plan(lease, task.dongs, task.history), task.calls
+        enough = await asyncio.to_thread(self.refinement.next_expected_gain) * SLICE_ENDS_BELOW
         for _ in range(SLICE_SEARCHES):
-            best = depth.best()
+            best = refinement_plan.best()
             if best is None or best[1] < enough or calls >= self.limits.calls_per_region:
                 break
             spent, answered = await self._search(lease, best[0])
             self.tallies.searches += 1
             calls += spent
-            depth.learn(answered)
-        completion = await asyncio.to_thread(self._settle, lease, depth.promise())
+            refinement_plan.learn(answered)
+        completion = await asyncio.to_thread(self._settle, lease, refinement_plan.expected_gain())
         return RegionOutcome(outcome=Outcome.REFINED, lease=lease, completion=completion)
 
-    def _settle(self, lease: Lease, promise: float) -> Completion:
-        self.refinement.settle(lease, promise=promise, also=self._tally)
+    def _settle(self, lease: Lease, expected_gain: float) -> Completion:
+        self.refinement.settle(lease, expected_gain=expected_gain, also=self._tally)
         return self.checkpoints.completions([lease.region_code], reported_too=True)[0]
 
-    async def _depth(self, lease: Lease, dongs: Sequence[str], history: Sequence[Answered]) -> RegionPlan:
-        return self.source.depth(lease.region_name, dongs, history, await _current(self.tallies))
+    async def _refinement_plan(self, lease: Lease, dongs: Sequence[str], history: Sequence[Answered]) -> RegionPlan:
+        return self.source.refinement_plan(lease.region_name, dongs, history, await _current(self.tallies))
 
     def _tally(self, connection: Connection) -> None:
         self.executions.tally(connection, self.run_id)

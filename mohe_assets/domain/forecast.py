@@ -40,9 +40,9 @@ class Left:
     with_refinement: Forecast
 
 
-def all_left(base: int, depth: int, allowance: Allowance, *, now: dt.datetime) -> Left:
+def all_left(base: int, refinement: int, allowance: Allowance, *, now: dt.datetime) -> Left:
     """`base` calls are missing from base plans, and refinement may add `depth` at most."""
-    return Left(base_plan=forecast(base, allowance, now=now), with_refinement=forecast(base + depth, allowance, now=now))
+    return Left(base_plan=forecast(base, allowance, now=now), with_refinement=forecast(base + refinement, allowance, now=now))
 
 
 def forecast(calls: int, allowance: Allowance, *, now: dt.datetime) -> Forecast:

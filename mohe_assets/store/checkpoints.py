@@ -89,7 +89,7 @@ class PlanDone:
 
     lease: Lease
     plan: Sequence[Search]
-    promise: float = 0.0
+    expected_gain: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -316,7 +316,7 @@ def _as_done(done: PlanDone) -> dict[str, object]:
     return {
         "code": done.lease.region_code,
         "attempt": done.lease.attempt,
-        "promise": done.promise,
+        "promise": done.expected_gain,
         "plan": plan_digest(done.plan),
         "queries": [search.query for search in done.plan],
         "sorts": [search.sort.value for search in done.plan],

@@ -47,7 +47,7 @@ UPDATE batch_checkpoint c
        failures = 0, promise = :promise, {LEDGER_COUNTERS}
  WHERE {MINE_ALIVE} AND c.refining
 """
-NEXT_PROMISE = f"""
+NEXT_EXPECTED_GAIN = f"""
 SELECT coalesce(max(c.promise), 0) AS promise FROM batch_checkpoint c WHERE {OURS} AND {_REFINABLE}
 """
 OUTLOOK = f"""
@@ -85,17 +85,17 @@ class Refinement:
         values = {"run_id": run_id, "limit": limit, "without": sorted(without), "lease_seconds": self.checkpoints.lease_seconds}
         return [Lease(**row) for row in self._select(CLAIM, **values)]  # type: ignore[arg-type]
 
-    def next_promise(self) -> float:
+    def next_expected_gain(self) -> float:
         """What the most promising region that nobody holds promises."""
-        return float(str(self._select(NEXT_PROMISE)[0]["promise"]))
+        return float(str(self._select(NEXT_EXPECTED_GAIN)[0]["promise"]))
 
-    def settle(self, lease: Lease, *, promise: float, also: Also) -> None:
+    def settle(self, lease: Lease, *, expected_gain: float, also: Also) -> None:
         """PROCESSING → COMPLETED with what the next search promises; 0 ends the refinement. Raises LeaseLost."""
 
         def work(connection: Connection) -> int:
             guard = {"code": lease.region_code, "attempt": lease.attempt}
             mine = {"codes": [lease.region_code], "attempts": [lease.attempt]}
-            done = connection.execute(statement(SETTLE), {**self._scope, **guard, "promise": promise}).rowcount
+            done = connection.execute(statement(SETTLE), {**self._scope, **guard, "promise": expected_gain}).rowcount
             also(connection)
             # After a connection that was lost while committing, its own work is done already.
             return done or len(rows(connection, COMPLETED_BY_THEM, **self._scope, **mine))

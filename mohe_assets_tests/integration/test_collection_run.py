@@ -355,8 +355,8 @@ class Broken:
     def plan(self, region_name: str) -> Any:
         return self.source.plan(region_name)
 
-    def depth(self, *known: Any) -> Any:
-        return self.source.depth(*known)
+    def refinement_plan(self, *known: Any) -> Any:
+        return self.source.refinement_plan(*known)
 
     async def perform(self, search: Search) -> Answer:
         if "강남구" in search.query:

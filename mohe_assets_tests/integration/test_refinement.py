@@ -168,8 +168,10 @@ class TestGoingDeeper:
 
     def test_the_most_promising_region_comes_first(self, app: Platform, store: Store) -> None:
         collect(app)
-        for code, promise in zip(CODES, (1.5, 3.5, 2.5), strict=True):
-            store.execute("UPDATE batch_checkpoint SET promise = :promise WHERE region_code = :code", promise=promise, code=code)
+        for code, expected_gain in zip(CODES, (1.5, 3.5, 2.5), strict=True):
+            store.execute(
+                "UPDATE batch_checkpoint SET promise = :promise WHERE region_code = :code", expected_gain=expected_gain, code=code
+            )
         app.executions.start("deeper")
         claimed = [app.refinement.claim("deeper") for _ in range(4)]
         assert [[one.region_code for one in found] for found in claimed] == [["36110"], ["41135"], ["11680"], []]
@@ -241,7 +243,7 @@ class TestInterruptions:
         after = store.row(lease.region_code)
         assert (after["status"], after["refining"], after["promise"]) == ("COMPLETED", False, before["promise"])
         with pytest.raises(LeaseLost):
-            app.refinement.settle(lease, promise=0, also=lambda _: None)
+            app.refinement.settle(lease, expected_gain=0, also=lambda _: None)
         assert store.row(lease.region_code)["promise"] == before["promise"]
 
     def test_a_failure_leaves_the_region_completed_with_the_reason_and_postpones_it(self, app: Platform, store: Store) -> None:

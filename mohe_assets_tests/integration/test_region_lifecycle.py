@@ -142,8 +142,8 @@ class TestJuly:
             def plan(self, region_name: str) -> list[Search]:
                 return list(self.real.plan(region_name))
 
-            def depth(self, *known: Any) -> Any:
-                return self.real.depth(*known)
+            def refinement_plan(self, *known: Any) -> Any:
+                return self.real.refinement_plan(*known)
 
             async def perform(self, search: Search) -> Answer:
                 answer = await self.real.perform(search)

@@ -219,7 +219,7 @@ class Collection(RuleBasedStateMachine):
         row = self.rows[lease.region_code]
         refines = row.refining
         with self.refused_unless_held(worker, lease, and_also=refines):
-            self.refinement.settle(lease, promise=float(more), also=self.tally(worker))
+            self.refinement.settle(lease, expected_gain=float(more), also=self.tally(worker))
         if self.holds(worker, lease) and refines:
             row.status, row.holder, row.failures, row.refining, row.promises = "COMPLETED", None, 0, False, more
             worker.held.remove(lease)
@@ -266,7 +266,7 @@ class Collection(RuleBasedStateMachine):
         row = self.rows[lease.region_code]
         finished = sum(status != "FAILED" for status in row.done.values()) == len(KEYWORDS)
         with self.refused_unless_held(worker, lease, and_also=finished):
-            done = PlanDone(lease=lease, plan=plan_of(lease), promise=1)
+            done = PlanDone(lease=lease, plan=plan_of(lease), expected_gain=1)
             (completed,) = self.checkpoints.complete([done], also=self.tally(worker))
             if isinstance(completed, Exception):
                 raise completed

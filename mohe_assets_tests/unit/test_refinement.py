@@ -213,7 +213,7 @@ def test_what_a_region_promises_is_what_its_best_search_does(
     while True:
         asked, unasked = (RegionPlan(REGION, DONGS, KEYWORDS, history, tallies=tallies) for _ in range(2))
         best = asked.best()
-        assert unasked.promise() == asked.promise() == (best[1] if best else 0.0)
+        assert unasked.expected_gain() == asked.expected_gain() == (best[1] if best else 0.0)
         if best is None or len(history) > 25:
             return
         history.append(answer(best[0], chaotic(seed)(best[0]), categories=categories))

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-CAP = 5  # places in one answer, at most
+MAX_RESULTS = 5  # places in one answer, at most
 Tallies = Mapping[tuple[Stage, str], tuple[int, int]]
 """(stage, keyword) -> (calls, new places), over all regions; what SELECT … GROUP BY stage, keyword says."""
 
 _STAGES = {stage: at for at, stage in enumerate(Stage)}
-_UNKNOWN_GAIN = CAP / 2  # nothing is known: the middle between nothing and the cap
+_UNKNOWN_GAIN = MAX_RESULTS / 2  # nothing is known: the middle between nothing and the cap
 # How many calls' worth of evidence the more general figure is given against the more special one.
 _STAGE_CALLS, _KEYWORD_CALLS = 5, 10
-_DONG_WEIGHT, _KIND_WEIGHT, _REGION_WEIGHT, _NOVELTY_WEIGHT = 2.0, 4.0, 10.0, 10.0
+_DONG_WEIGHT, _CATEGORY_WEIGHT, _REGION_WEIGHT, _NOVELTY_WEIGHT = 2.0, 4.0, 10.0, 10.0
 
 
 class Factors:
@@ -35,66 +35,66 @@ class Factors:
         self.values = array("d")
         self._weight = weight
         self._seen: list[float] = []
-        self._foreseen: list[float] = []
+        self._expected: list[float] = []
 
     def grow(self, start: float = 1.0) -> int:
         """Adds a factor that believes `start` until evidence comes; returns its index."""
         self._seen.append(self._weight * start)
-        self._foreseen.append(self._weight)
+        self._expected.append(self._weight)
         self.values.append(start)
         return len(self.values) - 1
 
     def learn(self, at: int, seen: float, expected: float) -> None:
         """`expected` is the whole product; the factor's own share is taken out of it."""
         self._seen[at] += seen
-        self._foreseen[at] += expected / self.values[at]
-        self.values[at] = self._seen[at] / self._foreseen[at]
+        self._expected[at] += expected / self.values[at]
+        self.values[at] = self._seen[at] / self._expected[at]
 
 
-class Promise:
+class ExpectedGain:
     """Factors of one region. Candidates are columns of indices, so that thousands are weighed at once."""
 
     def __init__(self, tallies: Tallies | None = None) -> None:
         self._tallies = tallies or {}
-        self._by_stage = {stage: self._usual(stage) for stage in Stage}
-        self.usual = array("d")
-        self.kinds = Factors(_KIND_WEIGHT)
+        self._by_stage = {stage: self._base_rate(stage) for stage in Stage}
+        self.base_rate = array("d")
+        self.search_categories = Factors(_CATEGORY_WEIGHT)
         self.dongs = Factors(_DONG_WEIGHT)
         self._region = Factors(_REGION_WEIGHT)
         self._region.grow()
         self._novelty = Factors(_NOVELTY_WEIGHT)
         for _ in Stage:
-            for new in range(CAP + 1):
+            for new in range(MAX_RESULTS + 1):
                 # An answer that was all known says that its surroundings are known too.
-                self._novelty.grow((1 + new) / (1 + CAP / 2))
-        self._usual_at: dict[tuple[Stage, str], int] = {}
+                self._novelty.grow((1 + new) / (1 + MAX_RESULTS / 2))
+        self._base_rate_at: dict[tuple[Stage, str], int] = {}
 
-    def _usual(self, stage: Stage) -> float:
+    def _base_rate(self, stage: Stage) -> float:
         counts = [count for (of, _), count in self._tallies.items() if of is stage]
         calls, new = sum(each[0] for each in counts), sum(each[1] for each in counts)
         return (_STAGE_CALLS * _UNKNOWN_GAIN + new) / (_STAGE_CALLS + calls)
 
-    def usual_at(self, stage: Stage, keyword: str) -> int:
+    def base_rate_at(self, stage: Stage, keyword: str) -> int:
         """The index of what a stage usually brings for a keyword."""
-        known = self._usual_at.get((stage, keyword))
+        known = self._base_rate_at.get((stage, keyword))
         if known is None:
-            known = self._usual_at[stage, keyword] = len(self.usual)
+            known = self._base_rate_at[stage, keyword] = len(self.base_rate)
             calls, new = self._tallies.get((stage, keyword), (0, 0))
-            self.usual.append((_KEYWORD_CALLS * self._by_stage[stage] + new) / (_KEYWORD_CALLS + calls))
+            self.base_rate.append((_KEYWORD_CALLS * self._by_stage[stage] + new) / (_KEYWORD_CALLS + calls))
         return known
 
     @staticmethod
     def novelty_at(stage: Stage, new_before: int) -> int:
         """The index for how many places of the refined answer were new."""
-        return _STAGES[stage] * (CAP + 1) + min(new_before, CAP)
+        return _STAGES[stage] * (MAX_RESULTS + 1) + min(new_before, MAX_RESULTS)
 
-    def expected(self, usual: int, novelty: int, kind: int, dong: int) -> float:
-        product = self.usual[usual] * self._novelty.values[novelty] * self.kinds.values[kind]
-        return min(CAP, product * self.dongs.values[dong] * self._region.values[0])
+    def expected(self, base_rate: int, novelty: int, search_category: int, dong: int) -> float:
+        product = self.base_rate[base_rate] * self._novelty.values[novelty] * self.search_categories.values[search_category]
+        return min(MAX_RESULTS, product * self.dongs.values[dong] * self._region.values[0])
 
-    def expected_at_first(self, usual: int, novelty: int) -> float:
+    def expected_at_first(self, base_rate: int, novelty: int) -> float:
         """`expected` while no candidate was asked yet."""
-        return min(CAP, self.usual[usual] * self._novelty.values[novelty])
+        return min(MAX_RESULTS, self.base_rate[base_rate] * self._novelty.values[novelty])
 
     def expected_all(
         self, columns: "tuple[array[int], array[int], array[int], array[int]]", is_open: "array[float]"
@@ -102,13 +102,18 @@ class Promise:
         """`expected` of every candidate, 0 where `is_open` is; the four columns are those of its arguments."""
         import numpy as np  # noqa: PLC0415 - a tenth of a second, and half of the commands weigh nothing
 
-        tables = (self.usual, self._novelty.values, self.kinds.values, self.dongs.values)
+        tables = (self.base_rate, self._novelty.values, self.search_categories.values, self.dongs.values)
         product: npt.NDArray[np.float64] = np.full(len(columns[0]), self._region.values[0])
         for table, column in zip(tables, columns, strict=True):
             product *= np.frombuffer(table)[np.frombuffer(column, dtype=np.int32)]
-        return product.clip(max=CAP) * np.frombuffer(is_open)
+        return product.clip(max=MAX_RESULTS) * np.frombuffer(is_open)
 
-    def learn(self, usual: int, novelty: int, kind: int, dong: int, new: int) -> None:
-        expected = self.expected(usual, novelty, kind, dong)
-        for factors, at in ((self.dongs, dong), (self.kinds, kind), (self._novelty, novelty), (self._region, 0)):
+    def learn(self, base_rate: int, novelty: int, search_category: int, dong: int, new: int) -> None:
+        expected = self.expected(base_rate, novelty, search_category, dong)
+        for factors, at in (
+            (self.dongs, dong),
+            (self.search_categories, search_category),
+            (self._novelty, novelty),
+            (self._region, 0),
+        ):
             factors.learn(at, new, expected)

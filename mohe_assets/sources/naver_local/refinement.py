@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mohe_assets.sources.naver_local.expected_gain import CAP, Promise, Tallies
+from mohe_assets.sources.naver_local.expected_gain import MAX_RESULTS, ExpectedGain, Tallies
 from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage
 
 _REGION = ""
@@ -94,14 +94,14 @@ class RegionPlan:
         self.region_name = region_name
         self._keywords = frozenset(keywords)
         self._below = _hierarchy(dong_names)
-        self._promise = Promise(tallies)
+        self._expected_gain = ExpectedGain(tallies)
         self._places: set[int] = set()
         self._asked: set[tuple[str, str]] = set()
         self._counts: dict[_Node, int] = {}
         self._full: dict[str, dict[_Node, int]] = {keyword: {} for keyword in self._keywords}
         self._categories: dict[str, dict[str, None]] = {keyword: {} for keyword in self._keywords}
-        self._kinds = {keyword: _Numbers(self._promise.kinds.grow) for keyword in self._keywords}
-        self._dongs = _Numbers(self._promise.dongs.grow)
+        self._search_categories = {keyword: _Numbers(self._expected_gain.search_categories.grow) for keyword in self._keywords}
+        self._dongs = _Numbers(self._expected_gain.dongs.grow)
         self._candidates: list[tuple[_Node, Sort]] = []
         # By order: each node that is a candidate or was answered, with its number among the candidates if it has one.
         self._at: dict[Sort, dict[_Node, int | None]] = {sort: {} for sort in Sort}
@@ -130,7 +130,7 @@ class RegionPlan:
         """
         self._unfold()
         while self._candidates:
-            expected = self._promise.expected_all(self._columns, self._open)
+            expected = self._expected_gain.expected_all(self._columns, self._open)
             at = int(expected.argmax())
             if expected[at] <= 0:
                 return None
@@ -140,7 +140,7 @@ class RegionPlan:
             self._open[at] = 0
         return None
 
-    def promise(self) -> float:
+    def expected_gain(self) -> float:
         """The new places expected of the best search, 0 when all is exhausted: what `best` says, for less where only the base
         plan was answered.
         """
@@ -148,7 +148,9 @@ class RegionPlan:
             best = self.best()
             return best[1] if best else 0.0
         # Nothing is exhausted yet, and nothing known of categories, dongs and the region.
-        return max((self._promise.expected_at_first(*self._usual_and_novelty(block)) for block in self._pending), default=0.0)
+        return max(
+            (self._expected_gain.expected_at_first(*self._base_rate_and_novelty(block)) for block in self._pending), default=0.0
+        )
 
     def learn(self, answered: Answered) -> int:
         """Takes one answer in; returns how many of its places no earlier search of this region and round had."""
@@ -163,9 +165,9 @@ class RegionPlan:
                 self._unfold()
             self._judge(node, answered.sort, new)
             # A node is exhausted as soon as either order of it came back short.
-            self._counts[node] = min(answered.result_count, self._counts.get(node, CAP))
+            self._counts[node] = min(answered.result_count, self._counts.get(node, MAX_RESULTS))
             self._note_categories(node.keyword, answered.categories)
-            if answered.sort is Sort.ACCURACY and answered.result_count >= CAP:
+            if answered.sort is Sort.ACCURACY and answered.result_count >= MAX_RESULTS:
                 self._refine(node, new)
         return new
 
@@ -185,8 +187,8 @@ class RegionPlan:
         at = self._at[sort].setdefault(node)
         if at is not None:
             self._open[at] = 0
-            usual, novelty, kind, dong = (column[at] for column in self._columns)
-            self._promise.learn(usual, novelty, kind, dong, new)
+            base_rate, novelty, search_category, dong = (column[at] for column in self._columns)
+            self._expected_gain.learn(base_rate, novelty, search_category, dong, new)
 
     def _note_categories(self, keyword: str, categories: Sequence[str]) -> None:
         known = self._categories[keyword]
@@ -216,27 +218,27 @@ class RegionPlan:
             self._make_candidates(block)
         self._pending.clear()
 
-    def _usual_and_novelty(self, block: _Block) -> tuple[int, int]:
+    def _base_rate_and_novelty(self, block: _Block) -> tuple[int, int]:
         stage = block.stage
-        return self._promise.usual_at(stage, block.keyword), self._promise.novelty_at(stage, block.new_before)
+        return self._expected_gain.base_rate_at(stage, block.keyword), self._expected_gain.novelty_at(stage, block.new_before)
 
     def _make_candidates(self, block: _Block) -> None:
         """In bulk: a full keyword of a large region has 250 dongs."""
-        usual, novelty = self._usual_and_novelty(block)
-        known, kinds_here = self._at[block.sort], self._kinds[block.keyword]
+        base_rate, novelty = self._base_rate_and_novelty(block)
+        known, kinds_here = self._at[block.sort], self._search_categories[block.keyword]
         nodes = (_Node(dong, block.keyword, category) for dong in block.dongs for category in block.categories)
         new = [node for node in nodes if node not in known]
         known.update(zip(new, itertools.count(len(self._candidates))))
         self._candidates += zip(new, itertools.repeat(block.sort))
-        usuals, novelties, kinds, dongs = self._columns
-        usuals.extend(array("i", [usual]) * len(new))
+        usuals, novelties, search_categories, dongs = self._columns
+        usuals.extend(array("i", [base_rate]) * len(new))
         novelties.extend(array("i", [novelty]) * len(new))
-        kinds.extend([kinds_here[node.category] for node in new])
+        search_categories.extend([kinds_here[node.category] for node in new])
         dongs.extend([self._dongs[node.dong] for node in new])
         self._open.extend(array("d", [1.0]) * len(new))
 
     def _exhausted(self, node: _Node) -> bool:
-        return any(self._counts.get(wider, CAP) < CAP for wider in _wider(node))
+        return any(self._counts.get(wider, MAX_RESULTS) < MAX_RESULTS for wider in _wider(node))
 
     def _query(self, node: _Node) -> str:
         return " ".join(part for part in (self.region_name, node.dong, node.keyword, node.category) if part)
