@@ -22,7 +22,7 @@ from mohe_assets.collection.rate_limiter import SharedBudget
 from mohe_assets.collection.region_worker import CachedTallies, RegionWorker, RunLimits
 from mohe_assets.collection.run import DATABASE_THREADS, CollectionRun
 from mohe_assets.collection.scheduler import ClaimFilter
-from mohe_assets.domain.forecast import Allowance
+from mohe_assets.domain.forecast import QuotaState
 from mohe_assets.domain.kst import KST
 from mohe_assets.domain.regions import REGION_TYPES, build_region_list
 from mohe_assets.errors import SettingsError
@@ -38,7 +38,7 @@ from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.ledger import Ledger
-from mohe_assets.store.reads.overview import Overview, WorkLeft, read_overview, work_left
+from mohe_assets.store.reads.overview import Overview, RemainingWork, read_overview, remaining_work
 from mohe_assets.store.reads.progress import record_plan
 from mohe_assets.store.refinement import Refinement
 from mohe_assets.store.region_lifecycle import CachedIndex, Lifecycle
@@ -184,10 +184,10 @@ class Platform:
         """The base plan of some region: of the same kind as that of every other."""
         return base_plan("", self.settings.mohe_search_keywords)
 
-    def work_left(self) -> WorkLeft:
+    def remaining_work(self) -> RemainingWork:
         """The calls the collection still takes if nothing fails."""
         settings = self.settings
-        return work_left(
+        return remaining_work(
             self.database,
             settings.checkpoint_batch_name,
             settings.checkpoint_region_type,
@@ -210,12 +210,12 @@ class Platform:
         has_keys = self.settings.naver_client_id is not None or self.settings.uses_hub
         return read_state(self.database, self.account) if has_keys else None
 
-    def allowance(self, state: ApiState | None) -> Allowance:
+    def quota_state(self, state: ApiState | None) -> QuotaState:
         """What the API in this state allows from now on; whole quotas while no keys are set."""
         settings = self.settings
         left = settings.mohe_daily_quota if state is None else state.daily_quota - state.used_today
         month = state.monthly_quota if state else None
-        return Allowance(
+        return QuotaState(
             left_today=0 if state and state.closed_until else max(0, left),
             daily_quota=settings.mohe_daily_quota,
             calls_per_second=settings.calls_per_second,

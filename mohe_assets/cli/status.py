@@ -17,7 +17,7 @@ from rich.table import Table
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import Platform
-from mohe_assets.domain.forecast import Left, all_left
+from mohe_assets.domain.forecast import CollectionForecast, forecast_collection
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.ops.status_text import the_apis_day, what_is_left
@@ -39,7 +39,7 @@ class Status:
     region_type: str
     progress: Progress
     overview: Overview
-    left: Left
+    left: CollectionForecast
     calls_per_second_allowed: float
     api: ApiState | None
     warnings: tuple[str, ...]
@@ -96,7 +96,7 @@ def _watch(app: Platform) -> None:
 
 def _read(app: Platform) -> Status:
     settings, now = app.settings, dt.datetime.now(KST)
-    left, state = app.work_left(), app.api_state()
+    left, state = app.remaining_work(), app.api_state()
     return Status(
         schema_version=1,
         at=now,
@@ -104,7 +104,7 @@ def _read(app: Platform) -> Status:
         region_type=settings.checkpoint_region_type,
         progress=app.checkpoints.progress(),
         overview=app.overview(),
-        left=all_left(left.base, left.depth, app.allowance(state), now=now),
+        left=forecast_collection(left.base, left.depth, app.quota_state(state), now=now),
         calls_per_second_allowed=settings.calls_per_second,
         api=state,
         warnings=tuple(filter(None, [classic_ends(now, settings.uses_hub)])),

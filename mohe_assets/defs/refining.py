@@ -34,14 +34,14 @@ def _reason_to_wait(instance: dg.DagsterInstance, app: Platform) -> str | None:
         return "MOHE_REFINE is false: completed regions are not searched deeper by themselves."
     if not settings.checkpoint_auto_resume:
         return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."
-    outlook = app.refinement.outlook()
-    so_far = f"{outlook.searches:,} searches beyond the base plan so far"
-    if outlook.base_is_due:
+    backlog = app.refinement.backlog()
+    so_far = f"{backlog.searches:,} searches beyond the base plan so far"
+    if backlog.base_is_due:
         return f"Regions wait for their base plan, which has precedence; {so_far}."
     if under_way := len(unfinished_runs(instance)):
         return (
-            f"{under_way} runs are collecting or refining; {so_far}, {outlook.regions + outlook.refining} regions promise more."
+            f"{under_way} runs are collecting or refining; {so_far}, {backlog.regions + backlog.refining} regions promise more."
         )
     if closed := why_closed(app):
         return f"{closed} ({so_far})"
-    return None if outlook.has_work else f"No region promises more than it has given; {so_far}."
+    return None if backlog.has_work else f"No region promises more than it has given; {so_far}."

@@ -10,7 +10,7 @@ NEVER = dt.datetime(9999, 12, 31, tzinfo=KST)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Allowance:
+class QuotaState:
     """What the API allows: calls left today, calls a KST day, calls a second; without `monthly_quota` any number a month.
 
     `left_month` is what is left of this month, today's calls included.
@@ -33,19 +33,21 @@ class Forecast:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Left:
+class CollectionForecast:
     """The calls the collection still takes, and when they are made at the earliest: under rate and quota, without refusals."""
 
     base_plan: Forecast
     with_refinement: Forecast
 
 
-def all_left(base: int, refinement: int, allowance: Allowance, *, now: dt.datetime) -> Left:
+def forecast_collection(base: int, refinement: int, quota_state: QuotaState, *, now: dt.datetime) -> CollectionForecast:
     """`base` calls are missing from base plans, and refinement may add `depth` at most."""
-    return Left(base_plan=forecast(base, allowance, now=now), with_refinement=forecast(base + refinement, allowance, now=now))
+    return CollectionForecast(
+        base_plan=forecast(base, quota_state, now=now), with_refinement=forecast(base + refinement, quota_state, now=now)
+    )
 
 
-def forecast(calls: int, allowance: Allowance, *, now: dt.datetime) -> Forecast:
+def forecast(calls: int, quota_state: QuotaState, *, now: dt.datetime) -> Forecast:
     """The earliest end: at the full rate, from now until today's or the month's calls end, then from the midnight KST on at
     which there are new ones.
 
@@ -54,22 +56,22 @@ def forecast(calls: int, allowance: Allowance, *, now: dt.datetime) -> Forecast:
     if calls <= 0:
         return Forecast(calls=0, days=0, done_at=now)
     midnight = _midnight_after(now)
-    month = _at_most(allowance.left_month)
-    today = min(calls, allowance.left_today, month, int((midnight - now).total_seconds() * allowance.calls_per_second))
+    month = _at_most(quota_state.left_month)
+    today = min(calls, quota_state.left_today, month, int((midnight - now).total_seconds() * quota_state.calls_per_second))
     if today == calls:
-        return Forecast(calls=calls, days=1, done_at=now + _time_for(calls, allowance))
+        return Forecast(calls=calls, days=1, done_at=now + _time_for(calls, quota_state))
     left, days, begin = calls - today, int(today > 0), midnight
-    month = _at_most(allowance.monthly_quota) if begin.day == 1 else month - today
-    per_day = max(1, min(allowance.daily_quota, int(86_400 * allowance.calls_per_second)))
+    month = _at_most(quota_state.monthly_quota) if begin.day == 1 else month - today
+    per_day = max(1, min(quota_state.daily_quota, int(86_400 * quota_state.calls_per_second)))
     while begin.year < NEVER.year:
         next_month = (begin.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
         possible = min(left, month, per_day * (next_month - begin).days)
         if possible == left:
             whole_days, last = divmod(left - 1, per_day)
-            done_at = begin + dt.timedelta(days=whole_days) + _time_for(last + 1, allowance)
+            done_at = begin + dt.timedelta(days=whole_days) + _time_for(last + 1, quota_state)
             return Forecast(calls=calls, days=days + whole_days + 1, done_at=done_at)
         left, days, begin = left - possible, days + -(-possible // per_day), next_month
-        month = _at_most(allowance.monthly_quota)
+        month = _at_most(quota_state.monthly_quota)
     return Forecast(calls=calls, days=days, done_at=NEVER)
 
 
@@ -82,5 +84,5 @@ def _midnight_after(moment: dt.datetime) -> dt.datetime:
     return (local + dt.timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def _time_for(calls: int, allowance: Allowance) -> dt.timedelta:
-    return dt.timedelta(seconds=calls / allowance.calls_per_second)
+def _time_for(calls: int, quota_state: QuotaState) -> dt.timedelta:
+    return dt.timedelta(seconds=calls / quota_state.calls_per_second)

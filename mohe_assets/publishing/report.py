@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mohe_assets.app import Platform
-from mohe_assets.domain.forecast import Left, all_left
+from mohe_assets.domain.forecast import CollectionForecast, forecast_collection
 from mohe_assets.ops.status_text import kst, the_apis_day, what_is_left
 from mohe_assets.publishing.atomic_files import locked, replacing
 from mohe_assets.publishing.report_chart import STATUSES, draw
@@ -30,7 +30,7 @@ class CollectionSnapshot:
     timeline: Sequence[TimelineRow]
     places: int
     api: ApiState | None
-    left: Left
+    left: CollectionForecast
 
     @property
     def failed(self) -> list[RegionRow]:
@@ -71,14 +71,14 @@ def read_snapshot(app: Platform, *, now: dt.datetime) -> CollectionSnapshot:
     settings = app.settings
     scope = (app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
     regions = read_regions(*scope)
-    left, state = app.work_left(), app.api_state()
+    left, state = app.remaining_work(), app.api_state()
     return CollectionSnapshot(
         at=now,
         regions=regions,
         timeline=read_timeline(*scope),
         places=sum(region.places for region in regions),
         api=state,
-        left=all_left(left.base, left.depth, app.allowance(state), now=now),
+        left=forecast_collection(left.base, left.depth, app.quota_state(state), now=now),
     )
 
 

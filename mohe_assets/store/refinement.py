@@ -50,7 +50,7 @@ UPDATE batch_checkpoint c
 NEXT_EXPECTED_GAIN = f"""
 SELECT coalesce(max(c.promise), 0) AS promise FROM batch_checkpoint c WHERE {OURS} AND {_REFINABLE}
 """
-OUTLOOK = f"""
+BACKLOG = f"""
 SELECT count(*) FILTER (WHERE {_REFINABLE}) AS regions, count(*) FILTER (WHERE c.refining) AS refining,
        coalesce(sum(c.refinements), 0)::int AS searches, {_BASE_IS_DUE} AS base_is_due, min(c.retry_at) AS next_retry_at
   FROM batch_checkpoint c WHERE {OURS} AND (c.status = 'COMPLETED' OR c.refining)
@@ -58,7 +58,7 @@ SELECT count(*) FILTER (WHERE {_REFINABLE}) AS regions, count(*) FILTER (WHERE c
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outlook:
+class RefinementBacklog:
     """Whether there is anything to refine: `regions` that promise something, `refining` those held, `searches` made so far."""
 
     regions: int
@@ -103,9 +103,9 @@ class Refinement:
         if not self.checkpoints.database.transact(work):
             raise LeaseLost(f"{lease.region_name} was taken over while attempt {lease.attempt} refined it.")
 
-    def outlook(self) -> Outlook:
+    def backlog(self) -> RefinementBacklog:
         """For the sensor: one statement, however many regions."""
-        return Outlook(**self._select(OUTLOOK)[0])  # type: ignore[arg-type]
+        return RefinementBacklog(**self._select(BACKLOG)[0])  # type: ignore[arg-type]
 
     @property
     def _scope(self) -> dict[str, object]:

@@ -250,7 +250,7 @@ class TestReport:
     def test_it_says_what_the_api_allows_and_when_all_is_done(self, publish: Publish, app: Platform, database: Database) -> None:
         execute(database, "UPDATE batch_checkpoint SET status = 'PENDING', round = round + 1")
         shown = publish()["collection_report"]
-        assert shown["calls_left"] == app.work_left().base > 0
+        assert shown["calls_left"] == app.remaining_work().base > 0
         assert re.search(rf"\*\*API\*\*: {shown['calls']} of 1,000,000 calls used today; open", shown["report"])
         assert re.search(r"Base plan of every region\*\*: 6 calls left on 1 day, done \d{4}-.* KST", shown["report"])
 

@@ -107,7 +107,7 @@ def test_a_used_up_month_closes_until_the_first_of_the_next(
     assert not state.open
     if theirs is None:
         assert (state.closed_until, state.closed_why) == (first, "the month's 5 calls are used")
-        left = hub.allowance(hub.api_state())
+        left = hub.quota_state(hub.api_state())
         assert (left.left_today, left.left_month, left.monthly_quota) == (0, 0, 5)
         assert forecast(7, left, now=LAST_OF_NOVEMBER).done_at.astimezone(KST).month == 1, "five in December, two in January"
 

@@ -164,7 +164,7 @@ class TestGoingDeeper:
         before = searches(store_of(app))
         assert refine(app, "again")[1] == []
         assert searches(store_of(app)) == before
-        assert not app.refinement.outlook().has_work
+        assert not app.refinement.backlog().has_work
 
     def test_the_most_promising_region_comes_first(self, app: Platform, store: Store) -> None:
         collect(app)
@@ -175,7 +175,7 @@ class TestGoingDeeper:
         app.executions.start("deeper")
         claimed = [app.refinement.claim("deeper") for _ in range(4)]
         assert [[one.region_code for one in found] for found in claimed] == [["36110"], ["41135"], ["11680"], []]
-        assert app.refinement.outlook().refining == 3
+        assert app.refinement.backlog().refining == 3
 
     @pytest.mark.parametrize(
         "waits",
@@ -187,10 +187,10 @@ class TestGoingDeeper:
     )
     def test_a_region_that_waits_for_its_base_plan_has_precedence(self, app: Platform, store: Store, waits: str) -> None:
         collect(app)
-        assert app.refinement.outlook().has_work
+        assert app.refinement.backlog().has_work
         store.execute(f"UPDATE batch_checkpoint SET {waits} WHERE region_code = '36110'")
         assert app.refinement.claim("deeper") == []
-        assert not app.refinement.outlook().has_work
+        assert not app.refinement.backlog().has_work
 
     def test_a_failed_region_whose_time_has_not_come_holds_nothing_up(self, app: Platform, store: Store) -> None:
         collect(app)

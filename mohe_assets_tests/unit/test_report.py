@@ -7,7 +7,7 @@ import pytest
 from matplotlib.ft2font import FT2Font
 from pylopdf_fonts_ko import sans_path
 
-from mohe_assets.domain.forecast import Forecast, Left
+from mohe_assets.domain.forecast import CollectionForecast, Forecast
 from mohe_assets.publishing.catalog import COLUMNS
 from mohe_assets.publishing.report import FAILED_SHOWN, CollectionSnapshot, markdown
 from mohe_assets.publishing.report_chart import dots_of, draw, short_name
@@ -26,7 +26,7 @@ def region(code: str = "11680", status: str = "COMPLETED", places: int = 1, reas
 def report(*regions: RegionRow) -> str:
     done = Forecast(calls=0, days=0, done_at=NOW)
     standing = CollectionSnapshot(
-        at=NOW, regions=regions, timeline=(), places=0, api=None, left=Left(base_plan=done, with_refinement=done)
+        at=NOW, regions=regions, timeline=(), places=0, api=None, left=CollectionForecast(base_plan=done, with_refinement=done)
     )
     return markdown(standing, picture="report.png")
 

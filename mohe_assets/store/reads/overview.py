@@ -61,7 +61,7 @@ SELECT r.sido_name, count(*) AS regions, count(*) FILTER (WHERE c.status = 'COMP
 
 # What completed regions have in their ledger does not matter, unless it was for another plan; those of the batch system
 # have no plan and no ledger. The ledger is read for the others alone, and for those that have anything in it.
-WORK_LEFT = """
+REMAINING_WORK = """
 WITH regions AS (
     SELECT c.region_code, c.round, c.calls_used, c.status = 'COMPLETED' AND c.plan IS NULL AS legacy,
            (c.status = 'COMPLETED' OR c.refining) AND coalesce(c.plan, :plan) = :plan AS finished,
@@ -86,7 +86,7 @@ SELECT count(*) AS regions,
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WorkLeft:
+class RemainingWork:
     """Searches the base plan still needs, and the most that refinement may add to it, over `regions` regions."""
 
     regions: int
@@ -171,13 +171,15 @@ def read_overview(database: Database, batch_name: str, region_type: str, *, leas
     return database.transact(work)
 
 
-def work_left(database: Database, batch_name: str, region_type: str, plan: Sequence[Search], calls_per_region: int) -> WorkLeft:
+def remaining_work(
+    database: Database, batch_name: str, region_type: str, plan: Sequence[Search], calls_per_region: int
+) -> RemainingWork:
     """What the plan of any one region, taken for all of them, leaves to do."""
     values = {
         "batch": batch_name, "type": region_type, "keywords": len(plan), "words": [search.keyword for search in plan],
         "plan": plan_digest(plan), "calls_per_region": calls_per_region,
     }  # fmt: skip
-    return WorkLeft(**database.transact(lambda connection: rows(connection, WORK_LEFT, **values))[0])
+    return RemainingWork(**database.transact(lambda connection: rows(connection, REMAINING_WORK, **values))[0])
 
 
 def by_sido(database: Database, batch_name: str, region_type: str) -> list[SidoRow]:
