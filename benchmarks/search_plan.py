@@ -97,7 +97,7 @@ class Claims:
     threads: int
     most: int
     share: float
-    budget: int
+    rate_limiter: int
     with_tallies: bool = True
     with_categories: bool = True
     ledger: dict[str, list[Answered]] = field(default_factory=lambda: {code: [] for code in LEAVES})
@@ -132,7 +132,7 @@ class Claims:
         plan = self._plan(code)
         for done in range(self.most + 1):
             best = plan.best()
-            if best is None or plan.calls >= self.budget:
+            if best is None or plan.calls >= self.rate_limiter:
                 return
             if done == self.most or (done and self.free and best[1] < self.share * -self.free[0][0]):
                 heapq.heappush(self.free, (-best[1], code))
@@ -174,7 +174,12 @@ def compare(made: tuple[str, int], arguments: argparse.Namespace) -> tuple[str, 
     name, seed = made
     country = Country(name=name, seed=seed, keywords=DEFAULT_KEYWORDS)
     ours = partial(
-        Claims, country=country, threads=arguments.threads, most=arguments.slice, share=arguments.share, budget=arguments.budget
+        Claims,
+        country=country,
+        threads=arguments.threads,
+        most=arguments.slice,
+        share=arguments.share,
+        rate_limiter=arguments.rate_limiter,
     )
     plans: dict[str, Callable[[], Asked]] = {
         "twenty pages": partial(twenty_pages, country),

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 
-from mohe_assets.clients.http import CallGate, OpenGate, RetryPolicy
+from mohe_assets.clients.http import LocalRateLimiter, RateLimiter, RetryPolicy
 from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.clients.transport import Timeouts
 from mohe_assets.collection.cancellation import Stop
 from mohe_assets.collection.heartbeat import alive, ended
 from mohe_assets.collection.place_source import NaverLocalSource
-from mohe_assets.collection.rate_limiter import SharedBudget
+from mohe_assets.collection.rate_limiter import SharedRateLimiter
 from mohe_assets.collection.region_worker import CachedTallies, RegionWorker, RunLimits
 from mohe_assets.collection.run import DATABASE_THREADS, CollectionRun
 from mohe_assets.collection.scheduler import ClaimFilter
@@ -260,9 +260,9 @@ class Platform:
 
     def _region_worker(self, run_id: str) -> RegionWorker:
         stop = Stop()
-        budget = SharedBudget(database=self.database, account=self.account, stop=stop)
+        rate_limiter = SharedRateLimiter(database=self.database, account=self.account, stop=stop)
         client = self._place_client(
-            budget, RetryPolicy(sleep=partial(stop.pause, why="Stopped while waiting to try a call again."))
+            rate_limiter, RetryPolicy(sleep=partial(stop.pause, why="Stopped while waiting to try a call again."))
         )
         source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
         checkpoints = self.checkpoints
@@ -270,7 +270,7 @@ class Platform:
 
         async def close() -> None:
             await client.close()
-            await budget.close()
+            await rate_limiter.close()
 
         return RegionWorker(
             run_id=run_id,
@@ -296,22 +296,22 @@ class Platform:
         asyncio.run(self._try_place_keys())
 
     async def _try_place_keys(self) -> None:
-        budget = SharedBudget(database=self.database, account=self.account, stop=Stop())
+        rate_limiter = SharedRateLimiter(database=self.database, account=self.account, stop=Stop())
         try:
-            async with self._place_client(budget, ONE_TRY) as client:
+            async with self._place_client(rate_limiter, ONE_TRY) as client:
                 await client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)
         finally:
-            await budget.close()
+            await rate_limiter.close()
 
-    def _place_client(self, gate: CallGate, retry: RetryPolicy) -> NaverLocalClient:
+    def _place_client(self, rate_limiter: RateLimiter, retry: RetryPolicy) -> NaverLocalClient:
         settings = self.settings
         client_id, client_secret = self._naver_keys()
         return NaverLocalClient(
             base_url=settings.mohe_naver_hub_url if settings.uses_hub else settings.mohe_naver_api_url,
-            dialect=HUB if settings.uses_hub else CLASSIC,
+            api_version=HUB if settings.uses_hub else CLASSIC,
             client_id=client_id,
             client_secret=client_secret,
-            gate=gate,
+            rate_limiter=rate_limiter,
             retry=retry,
             timeouts=Timeouts(
                 connect=min(5.0, settings.mohe_http_timeout_seconds),
@@ -326,6 +326,6 @@ def region_client(settings: Settings, *, retry: RetryPolicy | None = None) -> Re
     return RegionApiClient(
         base_url=settings.mohe_government_api_url,
         service_key=settings.require_government_key(),
-        gate=OpenGate(calls_per_second=REGION_CALLS_PER_SECOND),
+        rate_limiter=LocalRateLimiter(calls_per_second=REGION_CALLS_PER_SECOND),
         retry=retry,
     )

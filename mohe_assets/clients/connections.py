@@ -28,7 +28,7 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from mohe_assets.clients.transport import NoAnswer, Timeouts
+from mohe_assets.clients.transport import NoResponse, Timeouts
 
 MAX_BODY_BYTES = 5_000_000  # a page of 1,000 regions has about 350,000
 MAX_CONNECTIONS = 256  # as many as a run may have searches in flight
@@ -47,9 +47,9 @@ class Connections:
         proxy, context = None, None
         if trust_env:
             # Imported here: it takes five megabytes, and who asks this machine's own simulator has no use for it.
-            from mohe_assets.clients.proxy_settings import surroundings  # noqa: PLC0415 - see above
+            from mohe_assets.clients.proxy_settings import proxy_settings  # noqa: PLC0415 - see above
 
-            proxy, context = surroundings(base_url)
+            proxy, context = proxy_settings(base_url)
         # The keys are in these. They go with each request, because a session's own go to a proxy, too, that opens a tunnel.
         self._headers = dict(headers)
         # Watched by a timer that every piece of an answer starts anew; without it where the whole call ends as early.
@@ -73,7 +73,7 @@ class Connections:
                 return response.status, await _body(response), response.headers.get("Retry-After", "")
         except (ClientError, HttpProcessingError, OSError, zlib.error) as error:
             trouble = _in_our_words(error)
-        raise NoAnswer(trouble)
+        raise NoResponse(trouble)
 
     async def close(self) -> None:
         """Calls in flight fail."""
@@ -148,7 +148,7 @@ def _unpacked(packed: bytes) -> bytes:
 
 def _bound(body: bytearray) -> None:
     if len(body) > MAX_BODY_BYTES:
-        raise NoAnswer(f"the answer exceeds {MAX_BODY_BYTES:,} bytes")
+        raise NoResponse(f"the answer exceeds {MAX_BODY_BYTES:,} bytes")
 
 
 # The first that fits counts.

@@ -13,14 +13,14 @@ from typing import Protocol, Self, TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from mohe_assets.clients.credentials import Credentials
-from mohe_assets.clients.transport import Answer, Timeouts, Transport
+from mohe_assets.clients.transport import Response, Timeouts, Transport
 from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, TransientApiError
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class CallGate(Protocol):
+class RateLimiter(Protocol):
     """Asked before every HTTP call, told how it ended. A reserved call counts, whatever became of it."""
 
     async def reserve(self) -> None:
@@ -36,7 +36,7 @@ class CallGate(Protocol):
         """A transient failure."""
 
 
-class OpenGate:
+class LocalRateLimiter:
     """Lets every call through, at most `calls_per_second` of them if that is given. For one event loop only."""
 
     def __init__(
@@ -94,17 +94,17 @@ class HttpClient:
         api: str,
         base_url: str,
         credentials: Credentials,
-        gate: CallGate,
+        rate_limiter: RateLimiter,
         retry: RetryPolicy,
         timeouts: Timeouts,
     ) -> None:
         self._api = api
         self._credentials = credentials
-        self._gate = gate
+        self._gate = rate_limiter
         self._retry = retry
         self._transport = Transport(api=api, base_url=base_url, credentials=credentials, timeouts=timeouts)
 
-    async def get(self, path: str, params: Mapping[str, str], read: Callable[[Answer], T]) -> tuple[T, int]:
+    async def get(self, path: str, params: Mapping[str, str], read: Callable[[Response], T]) -> tuple[T, int]:
         """Return what `read` makes of the answer, and how many calls it took; the error's `calls` says the same.
 
         `read` raises an ApiError for an answer that is none. A call that never reached the server is counted, too:
@@ -158,7 +158,7 @@ class HttpClient:
             reraise=True,
         )
 
-    async def _attempt(self, path: str, params: Mapping[str, str], read: Callable[[Answer], T], tally: _Tally) -> T:
+    async def _attempt(self, path: str, params: Mapping[str, str], read: Callable[[Response], T], tally: _Tally) -> T:
         await self._gate.reserve()
         tally.calls += 1
         try:
@@ -166,12 +166,12 @@ class HttpClient:
         except ApiError as error:
             error.args = (self._credentials.mask(str(error)),)
             error.calls = tally.calls
-            await self._tell_gate(error)
+            await self._tell_rate_limiter(error)
             raise
         await self._gate.answered()
         return value
 
-    async def _tell_gate(self, error: ApiError) -> None:
+    async def _tell_rate_limiter(self, error: ApiError) -> None:
         match error:
             case RateLimited() | QuotaExhausted() | ApiBlocked():
                 await self._gate.refused(error)

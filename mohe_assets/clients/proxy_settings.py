@@ -8,10 +8,10 @@ import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from yarl import URL
 
-from mohe_assets.clients.transport import NoAnswer
+from mohe_assets.clients.transport import NoResponse
 
 
-def surroundings(base_url: str) -> tuple[URL | None, ssl.SSLContext | None]:
+def proxy_settings(base_url: str) -> tuple[URL | None, ssl.SSLContext | None]:
     """The proxy and the certificates that the environment names for this server, as requests understands it."""
     with requests.Session() as session:
         found = session.merge_environment_settings(base_url, {}, None, None, None)
@@ -25,7 +25,7 @@ def _proxy(configured: str) -> URL:
         if url.scheme in {"http", "https"} and url.host:
             return url
     # It is not shown: there may be a password in it.
-    raise NoAnswer("the proxy that the environment names is not one for HTTP")
+    raise NoResponse("the proxy that the environment names is not one for HTTP")
 
 
 def _tls(verify: object) -> ssl.SSLContext:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mohe_assets.clients.credentials import QueryCredentials
-from mohe_assets.clients.http import CallGate, HttpClient, RetryPolicy
+from mohe_assets.clients.http import HttpClient, RateLimiter, RetryPolicy
 from mohe_assets.clients.region_responses import REGION_API, RegionPage, Row, read_page
-from mohe_assets.clients.transport import Answer, Timeouts
+from mohe_assets.clients.transport import Response, Timeouts
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import AnswerChanged, ApiError
 
@@ -57,7 +57,7 @@ class RegionApiClient:
         *,
         base_url: str,
         service_key: str,
-        gate: CallGate,
+        rate_limiter: RateLimiter,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts = REGION_TIMEOUTS,
         clock: Callable[[], datetime] = lambda: datetime.now(KST),
@@ -67,7 +67,7 @@ class RegionApiClient:
             api=REGION_API,
             base_url=base_url,
             credentials=QueryCredentials("ServiceKey", service_key.strip()),
-            gate=gate,
+            rate_limiter=rate_limiter,
             retry=retry or RetryPolicy(),
             timeouts=timeouts,
         )
@@ -102,7 +102,7 @@ class RegionApiClient:
         params = {"type": "json", "pageNo": str(number), "numOfRows": str(ROWS_PER_PAGE)}
         return await self._http.get(PATH, params, self._read)
 
-    def _read(self, answer: Answer) -> RegionPage:
+    def _read(self, answer: Response) -> RegionPage:
         return read_page(answer, now=self._clock())
 
 

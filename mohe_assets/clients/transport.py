@@ -33,7 +33,7 @@ class Timeouts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Response:
     """What came back, uninterpreted, our keys masked where it echoed them.
 
     `retry_after` is in seconds, bounded, None when the server did not say.
@@ -44,7 +44,7 @@ class Answer:
     retry_after: float | None = None
 
 
-class NoAnswer(Exception):
+class NoResponse(Exception):
     """No whole answer came. The text is in our words, and fit to be shown."""
 
 
@@ -58,12 +58,12 @@ class Transport:
         self._timeouts = timeouts
         self._opened: Connections | None = None
 
-    async def get(self, path: str, params: Mapping[str, str]) -> Answer:
+    async def get(self, path: str, params: Mapping[str, str]) -> Response:
         """Make one call; TransientApiError when no whole answer came."""
         try:
             return await self._exchange(path, params)
-        except (NoAnswer, OSError) as error:
-            trouble = str(error) if isinstance(error, NoAnswer) else type(error).__name__
+        except (NoResponse, OSError) as error:
+            trouble = str(error) if isinstance(error, NoResponse) else type(error).__name__
         # Raised outside of the handler: as __context__ the frames that hold the URL would be printed.
         raise TransientApiError(f"{self._api}: {trouble}", api=self._api)
 
@@ -73,13 +73,13 @@ class Transport:
         if opened is not None:
             await opened.close()
 
-    async def _exchange(self, path: str, params: Mapping[str, str]) -> Answer:
+    async def _exchange(self, path: str, params: Mapping[str, str]) -> Response:
         connections = self._opened or self._open()
         query = urlencode({**params, **self._credentials.parameters})
         status, body, retry_after = await connections.fetch(f"{self._base_url}{path}?{query}")
         if logger.isEnabledFor(logging.DEBUG):
             self._log(path, params, status)
-        return Answer(status=status, body=self._credentials.mask_body(body), retry_after=_seconds(retry_after))
+        return Response(status=status, body=self._credentials.mask_body(body), retry_after=_seconds(retry_after))
 
     def _open(self) -> "Connections":
         # Imported here, because most commands make no call, and it would make their start a tenth of a second longer.

@@ -16,7 +16,7 @@ from mohe_assets.sources.naver_local.search_plan import Search, base_plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class SearchResult:
     """One answered search. `raw` is the body as it came, `calls` what it cost, retries included."""
 
     raw: dict[str, Any]
@@ -46,7 +46,7 @@ class PlaceSource(Protocol):
         """
         ...
 
-    async def perform(self, search: Search) -> Answer:
+    async def perform(self, search: Search) -> SearchResult:
         """Sends the search, with its short retries. Raises ApiError."""
         ...
 
@@ -67,7 +67,9 @@ class NaverLocalSource:
     ) -> RegionPlan:
         return RegionPlan(region_name, dongs, self.keywords, history, tallies=tallies)
 
-    async def perform(self, search: Search) -> Answer:
+    async def perform(self, search: Search) -> SearchResult:
         answer = await self.client.search(search.query, sort=search.sort)
         places, set_aside = parse_items(answer.items)
-        return Answer(raw=answer.raw, result_count=len(answer.items), calls=answer.calls, places=places, set_aside=set_aside)
+        return SearchResult(
+            raw=answer.raw, result_count=len(answer.items), calls=answer.calls, places=places, set_aside=set_aside
+        )

@@ -23,10 +23,10 @@ from typing import Any
 from mohe_assets.collection.cancellation import Stop
 from mohe_assets.errors import ApiBlocked, ApiError, DatabaseUnavailable, QuotaExhausted, RateLimited, StopRequested
 from mohe_assets.store.api_calls import (
+    BINDING_WAIT_SECONDS,
     BLOCK,
     DROP_PROBE,
     EXHAUST,
-    FAR_SECONDS,
     PROVE,
     RELEASE_RESERVED,
     SLOW_DOWN,
@@ -66,7 +66,7 @@ WHY_STOPPED = "Stopped while waiting for a call's turn."
 
 
 @dataclass(kw_only=True, eq=False)
-class SharedBudget:
+class SharedRateLimiter:
     """The gate of one run, whose searches are Tasks of one loop. Implements `mohe_assets.clients.http.CallGate`.
 
     What a Task reserves, the same Task says the end of: `reserve` must not be wrapped in another, as asyncio.wait_for does.
@@ -141,7 +141,7 @@ class SharedBudget:
     def _take(self, now: float) -> Slot:
         slot = self._ahead.popleft()
         self._taken.append(now)
-        self._waited = slot.at > time.monotonic() + FAR_SECONDS
+        self._waited = slot.at > time.monotonic() + BINDING_WAIT_SECONDS
         self._ask_before_it_is_needed(now)
         return slot
 
@@ -249,11 +249,11 @@ class SharedBudget:
 
         While the limit is far, whatever lies between two slots was nobody's: the rate alone says how soon the next may follow.
         """
-        gap = slot.gap if slot.is_far else max(0.0, slot.at - self._last_slot)
+        gap = slot.gap if slot.unthrottled else max(0.0, slot.at - self._last_slot)
         return max(time.monotonic(), self._last_send + gap * (1 - CATCH_UP)) if self._last_slot else time.monotonic()
 
     def _is_too_late(self, slot: Slot, send: float) -> bool:
-        if slot.is_far or slot.probe or send - slot.at <= LATE_SECONDS or self._may_be_late < 1:
+        if slot.unthrottled or slot.probe or send - slot.at <= LATE_SECONDS or self._may_be_late < 1:
             self._may_be_late = min(MOST_LATE, self._may_be_late + LATE_SHARE)
             return False
         self._may_be_late -= 1

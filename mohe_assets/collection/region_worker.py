@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from mohe_assets.collection.cancellation import Stop
 from mohe_assets.collection.group_commit import GroupCommit
-from mohe_assets.collection.place_source import Answer, PlaceSource
+from mohe_assets.collection.place_source import PlaceSource, SearchResult
 from mohe_assets.errors import ApiError, BadQuery, FailureKind
 from mohe_assets.sources.naver_local.expected_gain import Tallies
 from mohe_assets.sources.naver_local.refinement import Answered, RegionPlan
@@ -225,7 +225,7 @@ class RegionWorker:
             raise
         return answer.calls, _answered(search, answer, await self._store(lease, search, answer))
 
-    async def _store(self, lease: Lease, search: Search, answer: Answer) -> tuple[int, ...]:
+    async def _store(self, lease: Lease, search: Search, answer: SearchResult) -> tuple[int, ...]:
         answered_at = dt.datetime.now(dt.UTC)
         while True:
             version, index = await _current(self.index)
@@ -282,7 +282,7 @@ async def _current(cache: _Cache[Cached_co]) -> Cached_co:
     return known if known is not None else await asyncio.to_thread(cache.current)
 
 
-def _answered(search: Search, answer: Answer | None = None, place_ids: Sequence[int] = ()) -> Answered:
+def _answered(search: Search, answer: SearchResult | None = None, place_ids: Sequence[int] = ()) -> Answered:
     """A search as its region's refinement learns from it; one the API refuses has no answer."""
     return Answered(
         query=search.query,

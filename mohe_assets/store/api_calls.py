@@ -21,7 +21,7 @@ HEADROOM = 0.985
 # A probe whose process died is given up after this long; longer than an HTTP call may take.
 PROBE_SECONDS = 30.0
 # A turn that comes later than this is a limit that is not far.
-FAR_SECONDS = 0.01
+BINDING_WAIT_SECONDS = 0.01
 
 RESERVED = ("verdict", "wait_seconds", "until", "why", "probe", "calls", "gap", "day")
 RESERVE = f"""
@@ -66,7 +66,7 @@ class Slot:
     day: dt.date
     probe: bool
     gap: float
-    is_far: bool
+    unthrottled: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +83,9 @@ class ApiCalls:
             case "GO":
                 # From now on: the time spent in the queue for the row's lock lies before the server's reading of the clock.
                 first = time.monotonic() + row["wait_seconds"]
-                gap, is_far = row["gap"], row["wait_seconds"] <= FAR_SECONDS
+                gap, unthrottled = row["gap"], row["wait_seconds"] <= BINDING_WAIT_SECONDS
                 slots = [first + number * gap for number in range(row["calls"])]
-                return [Slot(at=slot, day=row["day"], probe=row["probe"], gap=gap, is_far=is_far) for slot in slots]
+                return [Slot(at=slot, day=row["day"], probe=row["probe"], gap=gap, unthrottled=unthrottled) for slot in slots]
             case "EXHAUSTED":
                 raise self.exhausted(row["until"], row["why"])
             case "BLOCKED":

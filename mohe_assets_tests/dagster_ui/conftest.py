@@ -13,7 +13,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import Platform
 from mohe_assets.cli.env import environment as dagster_environment
 from mohe_assets.collection.cancellation import Stop
-from mohe_assets.collection.rate_limiter import SharedBudget
+from mohe_assets.collection.rate_limiter import SharedRateLimiter
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.definitions import build_defs
 from mohe_assets.defs.resources import MoheResource
@@ -76,10 +76,10 @@ def call_once(app: Platform, refusal: ApiError | None = None) -> None:
     """What the first call of some run leaves in the shared budget: nobody has answered it yet, or it was refused."""
 
     async def call() -> None:
-        gate = SharedBudget(database=app.database, account=app.account, stop=Stop())
-        await gate.reserve()
+        rate_limiter = SharedRateLimiter(database=app.database, account=app.account, stop=Stop())
+        await rate_limiter.reserve()
         if refusal is not None:
-            await gate.refused(refusal)
+            await rate_limiter.refused(refusal)
 
     asyncio.run(call())
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mohe_assets.clients.connections import MAX_BODY_BYTES
-from mohe_assets.clients.http import OpenGate, RetryPolicy
+from mohe_assets.clients.http import LocalRateLimiter, RetryPolicy
 from mohe_assets.clients.transport import Timeouts
 from mohe_assets.errors import (
     ApiBlocked,
@@ -27,7 +27,7 @@ from mohe_assets.errors import (
     StopRequested,
     TransientApiError,
 )
-from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClient, SearchAnswer
+from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClient, SearchResponse
 from mohe_assets.sources.naver_local.search_plan import Sort
 from mohe_assets_tests.integration.test_client_scripted_server import (
     RecordingGate,
@@ -55,14 +55,14 @@ class Bench:
 
     server: ScriptedServer
     client: NaverLocalClient
-    gate: RecordingGate
+    rate_limiter: RecordingGate
     waits: list[float]
     runner: asyncio.Runner
 
-    def search(self) -> SearchAnswer:
+    def search(self) -> SearchResponse:
         return self.runner.run(self.searching())
 
-    def searching(self) -> Coroutine[Any, Any, SearchAnswer]:
+    def searching(self) -> Coroutine[Any, Any, SearchResponse]:
         return self.client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)
 
 
@@ -72,7 +72,7 @@ def bench() -> Iterator[Callable[..., Bench]]:
     runner = asyncio.Runner()
 
     def build(*script: Step, **options: Any) -> Bench:
-        server, gate, waits = ScriptedServer(*script), RecordingGate(), list[float]()
+        server, rate_limiter, waits = ScriptedServer(*script), RecordingGate(), list[float]()
 
         async def note(wait: float) -> None:
             waits.append(wait)
@@ -81,12 +81,12 @@ def bench() -> Iterator[Callable[..., Bench]]:
             "dialect": CLASSIC,
             "client_id": "an-identifier",
             "client_secret": "a-secret",
-            "gate": gate,
+            "gate": rate_limiter,
             "retry": RetryPolicy(sleep=note),
             "timeouts": QUICK,
         }
         client = NaverLocalClient(base_url=server.url, **arguments | options)
-        opened.append(Bench(server=server, client=client, gate=gate, waits=waits, runner=runner))
+        opened.append(Bench(server=server, client=client, rate_limiter=rate_limiter, waits=waits, runner=runner))
         return opened[-1]
 
     with runner:
@@ -128,8 +128,8 @@ def test_a_transient_failure_costs_a_call_and_is_tried_again(trouble: str, bench
     answer = one.search()
     assert time.monotonic() - started < 1.5
     assert (answer.items, answer.calls, len(one.server.requests)) == (({"title": "가게"},), 2, 2)
-    assert one.gate.events == ["reserve", "failed", "reserve", "answered"]
-    assert type(one.gate.errors[0]) is TransientApiError
+    assert one.rate_limiter.events == ["reserve", "failed", "reserve", "answered"]
+    assert type(one.rate_limiter.errors[0]) is TransientApiError
 
 
 def test_an_endless_body_is_given_up(bench: Callable[..., Bench]) -> None:
@@ -155,8 +155,8 @@ def test_failures_are_bounded_and_the_error_tells_what_they_cost(bench: Callable
     with pytest.raises(TransientApiError) as caught:
         one.search()
     assert (caught.value.calls, len(one.server.requests)) == (4, 4)
-    assert one.gate.events == ["reserve", "failed"] * 4
-    assert [error.calls for error in one.gate.errors] == [1, 2, 3, 4]
+    assert one.rate_limiter.events == ["reserve", "failed"] * 4
+    assert [error.calls for error in one.rate_limiter.errors] == [1, 2, 3, 4]
     assert one.waits == sorted(one.waits)
     assert 0.5 <= one.waits[0] <= 1.0
 
@@ -165,7 +165,9 @@ def test_nobody_listening_is_a_transient_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     policy = RetryPolicy(attempts=2, sleep=no_wait)
-    client = NaverLocalClient(base_url=url, dialect=HUB, client_id="x", client_secret="y", gate=OpenGate(), retry=policy)
+    client = NaverLocalClient(
+        base_url=url, api_version=HUB, client_id="x", client_secret="y", rate_limiter=LocalRateLimiter(), retry=policy
+    )
     with pytest.raises(TransientApiError) as caught:
         searched(client, sort=Sort.REVIEWS)
     assert caught.value.calls == 2
@@ -174,8 +176,8 @@ def test_nobody_listening_is_a_transient_failure() -> None:
 def test_rate_refusals_are_waited_out_and_are_no_failures(bench: Callable[..., Bench]) -> None:
     one = bench(*[reply(RATE, 429)] * 6, reset, reset, *[reply(RATE, 429)] * 6, reply(FOUND))
     assert one.search().calls == 15
-    assert one.gate.events.count("refused") == 12
-    assert one.gate.events.count("failed") == 2
+    assert one.rate_limiter.events.count("refused") == 12
+    assert one.rate_limiter.events.count("failed") == 2
     assert min(one.waits[:6]) >= 1.0
 
 
@@ -207,20 +209,20 @@ def test_what_concerns_everybody_is_told_to_the_gate_and_not_tried_again(
     with pytest.raises(kind) as caught:
         one.search()
     assert caught.value.calls == 1
-    assert one.gate.events == ["reserve", "refused"]
-    assert one.gate.errors == [caught.value]
+    assert one.rate_limiter.events == ["reserve", "refused"]
+    assert one.rate_limiter.errors == [caught.value]
 
 
 def test_a_bad_query_is_an_answer(bench: Callable[..., Bench]) -> None:
     one = bench(reply(b'{"errorCode":"SE01","errorMessage":"Incorrect query request"}', 400))
     with pytest.raises(BadQuery):
         one.search()
-    assert one.gate.events == ["reserve", "answered"]
+    assert one.rate_limiter.events == ["reserve", "answered"]
 
 
 def test_a_shut_gate_means_that_nothing_is_sent(bench: Callable[..., Bench]) -> None:
     one = bench(reply(FOUND))
-    one.gate.shut = QuotaExhausted("no calls are left", api="naver-classic")
+    one.rate_limiter.shut = QuotaExhausted("no calls are left", api="naver-classic")
     with pytest.raises(QuotaExhausted) as caught:
         one.search()
     assert (caught.value.calls, one.server.requests) == (0, [])
@@ -256,7 +258,7 @@ def test_the_body_counts_and_not_how_it_is_wrapped(step: Step, bench: Callable[.
 
 
 def test_both_generations_are_asked_in_their_own_way(bench: Callable[..., Bench]) -> None:
-    classic, hub = bench(reply(FOUND)), bench(reply(FOUND), dialect=HUB)
+    classic, hub = bench(reply(FOUND)), bench(reply(FOUND), api_version=HUB)
     classic.search()
     hub.runner.run(hub.client.search("카페 & 식당", sort=Sort.REVIEWS))
     assert classic.server.requests[0].startswith("GET /v1/search/local.json?query=%EC%84%9C%EC%9A%B8")
@@ -293,7 +295,7 @@ def test_an_idle_connection_that_the_server_closed_costs_nothing(step: Step, ben
 def test_a_reset_on_a_reused_connection_costs_a_call(bench: Callable[..., Bench]) -> None:
     one = bench(reply(FOUND), reset, reply(FOUND))
     assert [one.search().calls for _ in range(2)] == [1, 2]
-    assert one.gate.events == ["reserve", "answered", "reserve", "failed", "reserve", "answered"]
+    assert one.rate_limiter.events == ["reserve", "answered", "reserve", "failed", "reserve", "answered"]
 
 
 def test_many_searches_in_flight_share_one_client(bench: Callable[..., Bench]) -> None:
@@ -341,7 +343,7 @@ def test_a_search_that_is_cancelled_closes_its_connection_and_is_no_failure(when
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     one.runner.run(cancel())
-    assert (one.gate.events, one.waits) == (["reserve"], [])
+    assert (one.rate_limiter.events, one.waits) == (["reserve"], [])
     assert one.search().calls == 1
 
 
@@ -355,12 +357,12 @@ def test_a_cancelled_second_try_or_wait_for_one_is_no_failure_either(bench: Call
 
     waiting.runner.run(cancel(waiting))
     trying.runner.run(cancel(trying))
-    assert waiting.gate.events == ["reserve", "failed"]
-    assert trying.gate.events == ["reserve", "failed", "reserve"]
+    assert waiting.rate_limiter.events == ["reserve", "failed"]
+    assert trying.rate_limiter.events == ["reserve", "failed", "reserve"]
 
 
 def test_a_cancelled_wait_for_the_gate_sends_nothing(bench: Callable[..., Bench]) -> None:
-    one = bench(reply(FOUND), gate=OpenGate(calls_per_second=0.01))
+    one = bench(reply(FOUND), rate_limiter=LocalRateLimiter(calls_per_second=0.01))
 
     async def cancel() -> None:
         await one.searching()
@@ -378,9 +380,9 @@ def test_an_open_gate_spaces_calls_evenly() -> None:
         waits.append(wait)
 
     async def reserve() -> None:
-        gate = OpenGate(calls_per_second=10, sleep=note)
+        rate_limiter = LocalRateLimiter(calls_per_second=10, sleep=note)
         for _ in range(4):
-            await gate.reserve()
+            await rate_limiter.reserve()
 
     asyncio.run(reserve())
     assert waits == pytest.approx([0.1, 0.2, 0.3], abs=0.05)
@@ -389,12 +391,14 @@ def test_an_open_gate_spaces_calls_evenly() -> None:
 @pytest.mark.parametrize("url", ["naver.com", "ftp://naver.com", "https://", "https://naver.com/v1", "https://a@b.c"])
 def test_a_base_url_with_more_than_a_host_is_refused_at_once(url: str) -> None:
     with pytest.raises(SettingsError, match="base URL"):
-        NaverLocalClient(base_url=url, dialect=HUB, client_id="x", client_secret="y", gate=OpenGate())
+        NaverLocalClient(base_url=url, api_version=HUB, client_id="x", client_secret="y", rate_limiter=LocalRateLimiter())
 
 
 @pytest.mark.parametrize("secret", ["비밀", "a\nb", "a\u200bb"])
 def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(secret: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        NaverLocalClient(base_url="https://h", dialect=CLASSIC, client_id="x", client_secret=secret, gate=OpenGate())
+        NaverLocalClient(
+            base_url="https://h", api_version=CLASSIC, client_id="x", client_secret=secret, rate_limiter=LocalRateLimiter()
+        )
     assert "NAVER_CLIENT_SECRET" in str(caught.value)
     assert secret not in str(caught.value)

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from mohe_assets.clients.http import OpenGate, RetryPolicy
+from mohe_assets.clients.http import LocalRateLimiter, RetryPolicy
 from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.clients.transport import Timeouts
 from mohe_assets.errors import ApiBlocked, ApiError, TransientApiError
@@ -96,32 +96,34 @@ def assert_hidden(text: str, secrets: tuple[str, ...]) -> None:
 def test_the_service_key_is_sent_but_never_told(
     failure: str, configured: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
-    gate, policy = RecordingGate(), RetryPolicy(attempts=2, sleep=no_wait)
+    rate_limiter, policy = RecordingGate(), RetryPolicy(attempts=2, sleep=no_wait)
     with ScriptedServer(FAILURES[failure]) as server:
-        client = RegionApiClient(base_url=server.url, service_key=configured, gate=gate, retry=policy, timeouts=QUICK)
+        client = RegionApiClient(
+            base_url=server.url, service_key=configured, rate_limiter=rate_limiter, retry=policy, timeouts=QUICK
+        )
         with pytest.raises(ApiError) as caught:
             client.download()
     if configured != ENCODED.lower():
         assert f"ServiceKey={ENCODED} " in server.requests[0]
-    output = told(caught.value) + repr(client) + "".join(map(told, gate.errors)) + everything_logged.text
+    output = told(caught.value) + repr(client) + "".join(map(told, rate_limiter.errors)) + everything_logged.text
     assert_hidden(output, (DECODED, ENCODED, quote(DECODED), "Recognisable"))
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
 
 
-@pytest.mark.parametrize("dialect", [CLASSIC, HUB])
+@pytest.mark.parametrize("api_version", [CLASSIC, HUB])
 @pytest.mark.parametrize("failure", FAILURES)
 def test_the_search_keys_are_sent_but_never_told(
-    failure: str, dialect: object, everything_logged: pytest.LogCaptureFixture
+    failure: str, api_version: object, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     policy = RetryPolicy(attempts=2, sleep=no_wait)
     with ScriptedServer(FAILURES[failure]) as server:
         client = NaverLocalClient(
             base_url=server.url,
-            dialect=HUB if dialect is HUB else CLASSIC,
+            api_version=HUB if api_version is HUB else CLASSIC,
             client_id=SECRETS[0],
             client_secret=SECRETS[1],
-            gate=OpenGate(),
+            rate_limiter=LocalRateLimiter(),
             retry=policy,
             timeouts=QUICK,
         )
@@ -137,7 +139,7 @@ def test_nobody_listening_tells_no_key_either(everything_logged: pytest.LogCaptu
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     policy = RetryPolicy(attempts=2, sleep=no_wait)
-    client = RegionApiClient(base_url=url, service_key=ENCODED, gate=OpenGate(), retry=policy)
+    client = RegionApiClient(base_url=url, service_key=ENCODED, rate_limiter=LocalRateLimiter(), retry=policy)
     with pytest.raises(TransientApiError) as caught:
         client.download()
     assert_hidden(told(caught.value) + everything_logged.text, (DECODED, ENCODED, "Recognisable"))
@@ -145,7 +147,7 @@ def test_nobody_listening_tells_no_key_either(everything_logged: pytest.LogCaptu
 
 def test_the_url_is_still_in_the_debug_log_without_its_key(everything_logged: pytest.LogCaptureFixture) -> None:
     with ScriptedServer(reply(b"Unauthorized", 401)) as server, pytest.raises(ApiBlocked):
-        RegionApiClient(base_url=server.url, service_key=DECODED, gate=OpenGate()).download()
+        RegionApiClient(base_url=server.url, service_key=DECODED, rate_limiter=LocalRateLimiter()).download()
     assert "pageNo=1&numOfRows=1000&ServiceKey=***" in everything_logged.text
 
 
@@ -153,7 +155,7 @@ def test_a_retry_is_one_line_that_says_why(everything_logged: pytest.LogCaptureF
     everything_logged.set_level(logging.INFO)
     policy = RetryPolicy(attempts=2, sleep=no_wait)
     with ScriptedServer(reply(b"", 500)) as server, pytest.raises(TransientApiError):
-        RegionApiClient(base_url=server.url, service_key=DECODED, gate=OpenGate(), retry=policy).download()
+        RegionApiClient(base_url=server.url, service_key=DECODED, rate_limiter=LocalRateLimiter(), retry=policy).download()
     lines = [record.getMessage() for record in everything_logged.records if record.name.startswith("mohe_assets")]
     assert len(lines) == 1
     assert lines[0].startswith("region-api: HTTP 500 with a blank body; next try in ")

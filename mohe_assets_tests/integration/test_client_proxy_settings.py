@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mohe_assets.clients.http import OpenGate, RetryPolicy
+from mohe_assets.clients.http import LocalRateLimiter, RetryPolicy
 from mohe_assets.errors import TransientApiError
 from mohe_assets.sources.naver_local.client import CLASSIC, NaverLocalClient
 from mohe_assets.sources.naver_local.search_plan import Sort
@@ -39,7 +39,12 @@ def proxy() -> Iterator[ScriptedServer]:
 def client(base_url: str) -> NaverLocalClient:
     policy = RetryPolicy(attempts=1)
     return NaverLocalClient(
-        base_url=base_url, dialect=CLASSIC, client_id="an-identifier", client_secret="a-secret", gate=OpenGate(), retry=policy
+        base_url=base_url,
+        api_version=CLASSIC,
+        client_id="an-identifier",
+        client_secret="a-secret",
+        rate_limiter=LocalRateLimiter(),
+        retry=policy,
     )
 
 

@@ -35,18 +35,18 @@ def whole(total: int) -> list[Step]:
     return [page(rows(start, min(start + 1000, total)), total) for start in range(0, total, 1000)]
 
 
-def download(server: ScriptedServer, gate: RecordingGate | None = None) -> RegionListDownload:
+def download(server: ScriptedServer, rate_limiter: RecordingGate | None = None) -> RegionListDownload:
     policy = RetryPolicy(attempts=2, sleep=no_wait)
-    client = RegionApiClient(base_url=server.url, service_key="a-key", gate=gate or RecordingGate(), retry=policy)
+    client = RegionApiClient(base_url=server.url, service_key="a-key", rate_limiter=rate_limiter or RecordingGate(), retry=policy)
     return client.download()
 
 
 def test_every_page_is_fetched_once_and_each_call_asks_the_gate() -> None:
-    gate = RecordingGate()
+    rate_limiter = RecordingGate()
     with ScriptedServer(*whole(2_500)) as server:
-        found = download(server, gate)
+        found = download(server, rate_limiter)
     assert (len(found.rows), found.total_count, found.calls) == (2_500, 2_500, 3)
-    assert gate.events == ["reserve", "answered"] * 3
+    assert rate_limiter.events == ["reserve", "answered"] * 3
     asked = [parse_qs(urlsplit(request.split()[1]).query) for request in server.requests]
     assert [query["pageNo"] for query in asked] == [["1"], ["2"], ["3"]]
     assert all(query["type"] == ["json"] and query["numOfRows"] == ["1000"] for query in asked)

@@ -17,7 +17,7 @@ from mohe_assets import app as platform_module
 from mohe_assets import settings as settings_module
 from mohe_assets.app import Platform
 from mohe_assets.clients.http import RetryPolicy
-from mohe_assets.collection.place_source import Answer
+from mohe_assets.collection.place_source import SearchResult
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome
 from mohe_assets.collection.run import CollectionRun
 from mohe_assets.collection.scheduler import ClaimFilter
@@ -358,10 +358,10 @@ class Broken:
     def refinement_plan(self, *known: Any) -> Any:
         return self.source.refinement_plan(*known)
 
-    async def perform(self, search: Search) -> Answer:
+    async def perform(self, search: Search) -> SearchResult:
         if "강남구" in search.query:
             raise ZeroDivisionError
-        answer: Answer = await self.source.perform(search)
+        answer: SearchResult = await self.source.perform(search)
         return answer
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, text
 
 from mohe_assets.collection import rate_limiter as api_budget
 from mohe_assets.collection.cancellation import Stop
-from mohe_assets.collection.rate_limiter import AGAIN_AT, MOST_AHEAD, RECHECK_SECONDS, SharedBudget
+from mohe_assets.collection.rate_limiter import AGAIN_AT, MOST_AHEAD, RECHECK_SECONDS, SharedRateLimiter
 from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, StopRequested, TransientApiError
 from mohe_assets.store.api_calls import HEADROOM, PROBE_SECONDS, Slot
 from mohe_assets.store.api_state import ApiAccount, ApiState, read_state, unblock
@@ -35,7 +35,7 @@ RATE = RateLimited("too fast", api="naver-local")
 BLOCKED = ApiBlocked("look at NAVER_CLIENT_ID", api="naver-local", variables=("NAVER_CLIENT_ID",))
 TRANSIENT = TransientApiError("HTTP 500", api="naver-local")
 
-NewBudget = Callable[..., SharedBudget]
+NewBudget = Callable[..., SharedRateLimiter]
 Patch = pytest.MonkeyPatch
 T = TypeVar("T")
 
@@ -72,8 +72,8 @@ def noon(database: Database) -> None:
 def new_budget(database: Database) -> NewBudget:
     """Budgets of as many processes as are asked for."""
 
-    def build(account: ApiAccount = ACCOUNT, **changes: Any) -> SharedBudget:
-        return SharedBudget(database=database, account=replace(account, **changes), stop=Stop())
+    def build(account: ApiAccount = ACCOUNT, **changes: Any) -> SharedRateLimiter:
+        return SharedRateLimiter(database=database, account=replace(account, **changes), stop=Stop())
 
     return build
 
@@ -95,16 +95,18 @@ def a_locked_row(database: Database, table: str) -> Iterator[None]:
         yield
 
 
-async def in_processes(searches: int, search: Callable[[SharedBudget], Awaitable[T]], *budgets: SharedBudget) -> list[T]:
+async def in_processes(
+    searches: int, search: Callable[[SharedRateLimiter], Awaitable[T]], *budgets: SharedRateLimiter
+) -> list[T]:
     """What so many searches at once return in each of these processes."""
 
-    async def one_process(budget: SharedBudget) -> list[T]:
-        found = await asyncio.gather(*(search(budget) for _ in range(searches)))
-        await budget.close()
+    async def one_process(rate_limiter: SharedRateLimiter) -> list[T]:
+        found = await asyncio.gather(*(search(rate_limiter) for _ in range(searches)))
+        await rate_limiter.close()
         return found
 
     with ThreadPoolExecutor(len(budgets)) as threads:
-        found = [threads.submit(asyncio.run, one_process(budget)) for budget in budgets]
+        found = [threads.submit(asyncio.run, one_process(rate_limiter)) for rate_limiter in budgets]
         return [one for process in found for one in process.result()]
 
 
@@ -117,9 +119,9 @@ async def soon(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def verdict(budget: SharedBudget) -> str:
+def verdict(rate_limiter: SharedRateLimiter) -> str:
     """What a search asking now would be told, without waiting for its slot."""
-    return str(budget.calls.reserve_row()["verdict"])
+    return str(rate_limiter.calls.reserve_row()["verdict"])
 
 
 def used(database: Database) -> int:
@@ -132,18 +134,20 @@ def next_slot(database: Database) -> float:
     return float(database.transact(lambda connection: rows(connection, sql))[0]["at"])
 
 
-async def far_from_their_turn(database: Database, budget: SharedBudget, *, searches: int) -> tuple[int, list[asyncio.Task[None]]]:
+async def far_from_their_turn(
+    database: Database, rate_limiter: SharedRateLimiter, *, searches: int
+) -> tuple[int, list[asyncio.Task[None]]]:
     """The calls in use before, and so many searches that have reserved theirs and sleep until its slot."""
-    await budget.reserve()
+    await rate_limiter.reserve()
     before = used(database)
-    waiting = [asyncio.create_task(budget.reserve()) for _ in range(searches)]
+    waiting = [asyncio.create_task(rate_limiter.reserve()) for _ in range(searches)]
     await soon(lambda: used(database) == before + searches)
     return before, waiting
 
 
-def spacing(budget: SharedBudget) -> float:
+def spacing(rate_limiter: SharedRateLimiter) -> float:
     """Seconds between the next two slots."""
-    first, second = budget.calls.reserve_row(), budget.calls.reserve_row()
+    first, second = rate_limiter.calls.reserve_row(), rate_limiter.calls.reserve_row()
     return float(second["wait_seconds"] - first["wait_seconds"])
 
 
@@ -162,51 +166,53 @@ class TestRate:
         assert min(gaps) == pytest.approx(1 / (50 * HEADROOM), abs=1e-5)
 
     async def test_time_nobody_used_is_not_saved_up(self, database: Database, open_budget: NewBudget) -> None:
-        budget = open_budget(calls_per_second=10)
-        budget.calls.reserve_row()
+        rate_limiter = open_budget(calls_per_second=10)
+        rate_limiter.calls.reserve_row()
         set_clock(database, NOON + dt.timedelta(minutes=1))
-        assert [budget.calls.reserve_row()["wait_seconds"] for _ in range(2)] == pytest.approx([0, 1 / (10 * HEADROOM)], abs=1e-5)
+        assert [rate_limiter.calls.reserve_row()["wait_seconds"] for _ in range(2)] == pytest.approx(
+            [0, 1 / (10 * HEADROOM)], abs=1e-5
+        )
 
     async def test_a_lone_refusal_costs_half_a_per_cent_and_its_call_counts_for_no_quota(
         self, database: Database, open_budget: NewBudget
     ) -> None:
-        budget = open_budget(calls_per_second=10)
-        await budget.reserve()
-        await budget.refused(RATE)
-        assert spacing(budget) == pytest.approx(1 / (10 * HEADROOM * 0.995), rel=1e-4)
-        state = read_state(database, budget.account)
+        rate_limiter = open_budget(calls_per_second=10)
+        await rate_limiter.reserve()
+        await rate_limiter.refused(RATE)
+        assert spacing(rate_limiter) == pytest.approx(1 / (10 * HEADROOM * 0.995), rel=1e-4)
+        state = read_state(database, rate_limiter.account)
         assert (state.refused_rate, state.used_today, state.open) == (1, used(database) - 1, True)
 
     async def test_refusals_at_the_same_moment_slow_down_once(self, open_budget: NewBudget) -> None:
         budgets = [open_budget(calls_per_second=10) for _ in range(3)]
-        for budget in budgets:
-            await budget.refused(RATE)
+        for rate_limiter in budgets:
+            await rate_limiter.refused(RATE)
         assert spacing(budgets[0]) == pytest.approx(1 / (10 * HEADROOM * 0.995), rel=1e-4)
 
     async def test_refusals_that_go_on_slow_down_more_and_more_but_never_to_a_halt(
         self, database: Database, open_budget: NewBudget
     ) -> None:
-        budget = open_budget(calls_per_second=10)
+        rate_limiter = open_budget(calls_per_second=10)
         seen = []
         for second in range(600):
             set_clock(database, NOON + dt.timedelta(seconds=second))
-            await budget.refused(RATE)
-            seen.append(round(spacing(budget), 6))
+            await rate_limiter.refused(RATE)
+            seen.append(round(spacing(rate_limiter), 6))
         assert seen == sorted(seen)
         assert seen[-1] == pytest.approx(1 / (10 * HEADROOM * 0.02), rel=1e-4)
 
     async def test_the_full_pace_is_back_after_two_quiet_hours(self, database: Database, open_budget: NewBudget) -> None:
-        budget = open_budget(calls_per_second=10)
+        rate_limiter = open_budget(calls_per_second=10)
         for second in range(600):
             set_clock(database, NOON + dt.timedelta(seconds=second))
-            await budget.refused(RATE)
+            await rate_limiter.refused(RATE)
         set_clock(database, NOON + dt.timedelta(hours=6))
-        assert spacing(budget) == pytest.approx(1 / (10 * HEADROOM), rel=1e-4)
+        assert spacing(rate_limiter) == pytest.approx(1 / (10 * HEADROOM), rel=1e-4)
 
     async def test_a_stop_gives_back_the_call_that_was_not_sent(self, database: Database, open_budget: NewBudget) -> None:
-        budget = open_budget(calls_per_second=0.001)
-        before, waiting = await far_from_their_turn(database, budget, searches=3)
-        budget.stop.set()
+        rate_limiter = open_budget(calls_per_second=0.001)
+        before, waiting = await far_from_their_turn(database, rate_limiter, searches=3)
+        rate_limiter.stop.set()
         for one in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(one, StopRequested)
         assert used(database) == before
@@ -214,8 +220,8 @@ class TestRate:
     async def test_a_search_cancelled_while_it_waits_for_its_turn_gives_its_call_back(
         self, database: Database, open_budget: NewBudget
     ) -> None:
-        budget = open_budget(calls_per_second=0.001)
-        before, waiting = await far_from_their_turn(database, budget, searches=2)
+        rate_limiter = open_budget(calls_per_second=0.001)
+        before, waiting = await far_from_their_turn(database, rate_limiter, searches=2)
         waiting[0].cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting[0]
@@ -227,42 +233,42 @@ class TestRate:
     async def test_a_call_is_given_back_even_if_the_search_is_cancelled_again_meanwhile(
         self, database: Database, open_budget: NewBudget
     ) -> None:
-        budget = open_budget(calls_per_second=0.001)
-        before, (waiting,) = await far_from_their_turn(database, budget, searches=1)
+        rate_limiter = open_budget(calls_per_second=0.001)
+        before, (waiting,) = await far_from_their_turn(database, rate_limiter, searches=1)
         with a_locked_row(database, "api_usage"):
             for _ in range(2):
                 waiting.cancel()
                 await asyncio.sleep(0.1)
             assert waiting.cancelled()
-        await budget.close()
+        await rate_limiter.close()
         assert used(database) == before
 
     async def test_a_search_cancelled_while_its_call_is_reserved_leaves_it_to_the_next(
         self, database: Database, open_budget: NewBudget
     ) -> None:
-        budget, before = open_budget(), used(database)
+        rate_limiter, before = open_budget(), used(database)
         with a_locked_row(database, "api_budget"):
-            asking = asyncio.create_task(budget.reserve())
+            asking = asyncio.create_task(rate_limiter.reserve())
             await asyncio.sleep(0.1)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
-        await budget.reserve()
+        await rate_limiter.reserve()
         assert used(database) == before + 1
         with a_locked_row(database, "api_budget"):
-            asking = asyncio.create_task(budget.reserve())
+            asking = asyncio.create_task(rate_limiter.reserve())
             await asyncio.sleep(0.1)
             asking.cancel()
             await asyncio.wait([asking])
-        await budget.close()
+        await rate_limiter.close()
         assert used(database) == before + 1, "without a next one it is given back at the end"
 
     async def test_searches_are_sent_in_the_order_they_asked_spaced_by_the_rate(self, open_budget: NewBudget) -> None:
-        budget, sent = open_budget(calls_per_second=100), []
+        rate_limiter, sent = open_budget(calls_per_second=100), []
         loop = asyncio.get_running_loop()
 
         async def search(number: int) -> None:
-            await budget.reserve()
+            await rate_limiter.reserve()
             sent.append((number, loop.time()))
 
         await asyncio.gather(*(search(number) for number in range(20)))
@@ -274,18 +280,18 @@ class TestRate:
 class TestLate:
     """Searches that come to their slots late, because something held their process up."""
 
-    async def held_up(self, budget: SharedBudget, *, calls: int, seconds: float) -> list[float]:
+    async def held_up(self, rate_limiter: SharedRateLimiter, *, calls: int, seconds: float) -> list[float]:
         """When these calls were sent, in seconds from the first slot; the loop is blocked right after all have their slots."""
         sent = list[float]()
-        await budget.reserve()
+        await rate_limiter.reserve()
         loop, began = asyncio.get_running_loop(), time.monotonic()
 
         async def search() -> None:
-            await budget.reserve()
+            await rate_limiter.reserve()
             sent.append(loop.time() - began)
 
         searches = [asyncio.create_task(search()) for _ in range(calls)]
-        while used(budget.database) < calls + 2:  # noqa: ASYNC110 - it is the database that knows
+        while used(rate_limiter.database) < calls + 2:  # noqa: ASYNC110 - it is the database that knows
             await asyncio.sleep(0.001)
         time.sleep(seconds)  # noqa: ASYNC251 - what is tested: the loop stands still
         await asyncio.gather(*searches)
@@ -304,19 +310,19 @@ class TestLate:
 
     async def test_a_process_that_is_always_late_sends_all_the_same(self, open_budget: NewBudget, monkeypatch: Patch) -> None:
         monkeypatch.setattr(api_budget, "LATE_SECONDS", -math.inf)
-        budget = open_budget(calls_per_second=200)
-        budget._waited = True
+        rate_limiter = open_budget(calls_per_second=200)
+        rate_limiter._waited = True
         for _ in range(40):
-            await budget.reserve()
+            await rate_limiter.reserve()
 
     async def test_while_the_limit_is_far_a_delay_is_not_passed_on(self, open_budget: NewBudget) -> None:
-        budget = open_budget(calls_per_second=10_000)
-        await self.held_up(budget, calls=8, seconds=0.2)
+        rate_limiter = open_budget(calls_per_second=10_000)
+        await self.held_up(rate_limiter, calls=8, seconds=0.2)
         waited = list[float]()
         for _ in range(5):
             await asyncio.sleep(0.02)
             began = time.monotonic()
-            await budget.reserve()
+            await rate_limiter.reserve()
             waited.append(time.monotonic() - began)
         assert sorted(waited)[2] < 0.1, "they would come 0.2 s after their slots, as those before them"
 
@@ -328,12 +334,12 @@ class TestQuota:
         budgets = [open_budget(daily_quota=200) for _ in range(2)]
         granted = Counter[int]()
 
-        async def call_until_refused(budget: SharedBudget) -> QuotaExhausted:
+        async def call_until_refused(rate_limiter: SharedRateLimiter) -> QuotaExhausted:
             try:
                 while True:
-                    await budget.reserve()
-                    granted[id(budget)] += 1
-                    await budget.answered()
+                    await rate_limiter.reserve()
+                    granted[id(rate_limiter)] += 1
+                    await rate_limiter.answered()
             except QuotaExhausted as error:
                 return error
 
@@ -348,22 +354,22 @@ class TestQuota:
     async def test_the_next_day_has_its_own_calls_from_midnight_in_korea(
         self, database: Database, open_budget: NewBudget
     ) -> None:
-        budget = open_budget(daily_quota=1)
-        assert verdict(budget) == "EXHAUSTED"
+        rate_limiter = open_budget(daily_quota=1)
+        assert verdict(rate_limiter) == "EXHAUSTED"
         set_clock(database, MIDNIGHT - dt.timedelta(microseconds=1))
-        assert verdict(budget) == "EXHAUSTED"
+        assert verdict(rate_limiter) == "EXHAUSTED"
         set_clock(database, MIDNIGHT)
-        assert verdict(budget) == "GO"
-        assert verdict(budget) == "EXHAUSTED"
+        assert verdict(rate_limiter) == "GO"
+        assert verdict(rate_limiter) == "EXHAUSTED"
 
     async def test_the_servers_word_closes_the_day_for_everybody(self, database: Database, open_budget: NewBudget) -> None:
         one, other = open_budget(), open_budget()
         await one.reserve()
         await one.refused(quota())
         before = used(database)
-        for budget in (one, other, open_budget()):
+        for rate_limiter in (one, other, open_budget()):
             with pytest.raises(QuotaExhausted, match="used up") as caught:
-                await budget.reserve()
+                await rate_limiter.reserve()
             assert (caught.value.reset_at, caught.value.calls) == (MIDNIGHT, 0)
         assert used(database) == before
         state = read_state(database, ACCOUNT)
@@ -403,32 +409,32 @@ class TestQuota:
             return read_state(database, account)
 
         monkeypatch.setattr(api_budget, "read_state", looking)
-        budget, before = open_budget(calls_per_second=20), used(database)
-        await asyncio.gather(*(budget.reserve() for _ in range(20)))
+        rate_limiter, before = open_budget(calls_per_second=20), used(database)
+        await asyncio.gather(*(rate_limiter.reserve() for _ in range(20)))
         assert used(database) == before + 20
         # They take a second: one looks in each quarter of it, or two, where it takes longer than to the next one's slot.
         assert 1 <= len(looks) <= 2 / RECHECK_SECONDS
 
     async def test_the_hub_has_a_months_quota_besides(self, database: Database) -> None:
         account = ApiAccount.of("naver-hub", "id", "secret", rate=100_000, daily=2, monthly=3)
-        budget = SharedBudget(database=database, account=account, stop=Stop())
+        rate_limiter = SharedRateLimiter(database=database, account=account, stop=Stop())
         seen = []
         for day in (30, 31):
             set_clock(database, NOON.replace(day=day))
-            await budget.reserve()
-            await budget.answered()
-            seen.append(verdict(budget))
+            await rate_limiter.reserve()
+            await rate_limiter.answered()
+            seen.append(verdict(rate_limiter))
         assert seen == ["GO", "EXHAUSTED"]
         with pytest.raises(QuotaExhausted, match="the month's 3 calls") as caught:
-            await budget.reserve()
+            await rate_limiter.reserve()
         assert caught.value.reset_at == dt.datetime(2027, 1, 1, tzinfo=KST)
         set_clock(database, dt.datetime(2027, 1, 1, tzinfo=KST))
-        assert verdict(budget) == "GO"
+        assert verdict(rate_limiter) == "GO"
 
     async def test_accounts_do_not_share_their_calls(self, database: Database, open_budget: NewBudget) -> None:
         assert verdict(open_budget(daily_quota=1)) == "EXHAUSTED"
         another = ApiAccount.of("naver-local", "another id", "secret", rate=100, daily=1, monthly=None)
-        assert verdict(SharedBudget(database=database, account=another, stop=Stop())) == "GO"
+        assert verdict(SharedRateLimiter(database=database, account=another, stop=Stop())) == "GO"
 
 
 class TestReservingAhead:
@@ -439,79 +445,79 @@ class TestReservingAhead:
         monkeypatch.setattr(api_budget, "AHEAD_SECONDS", 3600)
 
     async def test_what_was_not_sent_is_given_back_at_the_end(self, database: Database, open_budget: NewBudget) -> None:
-        budget, before = open_budget(daily_quota=10_000), used(database)
+        rate_limiter, before = open_budget(daily_quota=10_000), used(database)
         for _ in range(20):
-            await budget.reserve()
+            await rate_limiter.reserve()
         ahead = used(database) - before - 20
         assert 0 < ahead < MOST_AHEAD
-        await budget.close()
+        await rate_limiter.close()
         assert used(database) == before + 20
 
     async def test_what_was_not_sent_in_time_is_given_back_and_reserved_anew(
         self, database: Database, open_budget: NewBudget, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        budget, before = open_budget(), used(database)
-        while used(database) == before + len(budget._taken):
-            await budget.reserve()
-        sent = len(budget._taken)
+        rate_limiter, before = open_budget(), used(database)
+        while used(database) == before + len(rate_limiter._taken):
+            await rate_limiter.reserve()
+        sent = len(rate_limiter._taken)
         monkeypatch.setattr(api_budget, "AHEAD_SECONDS", 0)
-        await budget.reserve()
+        await rate_limiter.reserve()
         assert used(database) == before + sent + 1
 
     async def test_it_counts_for_the_day_it_was_reserved_for(self, database: Database, open_budget: NewBudget) -> None:
-        budget = open_budget()
+        rate_limiter = open_budget()
         for _ in range(4):
-            await budget.reserve()
+            await rate_limiter.reserve()
         set_clock(database, MIDNIGHT)
         await open_budget().reserve()
-        await budget.close()
+        await rate_limiter.close()
         found = database.transact(lambda connection: rows(connection, "SELECT day, reserved FROM api_usage ORDER BY day"))
         assert [row["reserved"] for row in found] == [1 + 4, 1]
 
     async def test_a_limit_that_makes_calls_wait_is_shared_out_call_by_call(
         self, database: Database, open_budget: NewBudget
     ) -> None:
-        budget, before = open_budget(calls_per_second=60), used(database)
+        rate_limiter, before = open_budget(calls_per_second=60), used(database)
         for sent in range(1, 9):
-            await budget.reserve()
+            await rate_limiter.reserve()
             # The clock stands still: every call after the first has to wait.
             assert used(database) <= before + sent + 1
-        assert len(budget._ahead) == 0
+        assert len(rate_limiter._ahead) == 0
 
     async def test_a_quota_that_ends_within_what_is_asked_for_is_used_up_to_the_last_call(
         self, database: Database, open_budget: NewBudget
     ) -> None:
-        budget = open_budget(daily_quota=30)
+        rate_limiter = open_budget(daily_quota=30)
         for _ in range(29):
-            await budget.reserve()
+            await rate_limiter.reserve()
         assert used(database) == 30
         with pytest.raises(QuotaExhausted):
-            await budget.reserve()
+            await rate_limiter.reserve()
         assert used(database) == 30
 
     async def test_a_stop_sends_nothing_of_what_was_reserved(self, database: Database, open_budget: NewBudget) -> None:
-        budget, before = open_budget(), used(database)
+        rate_limiter, before = open_budget(), used(database)
         for _ in range(4):
-            await budget.reserve()
-        budget.stop.set()
+            await rate_limiter.reserve()
+        rate_limiter.stop.set()
         with pytest.raises(StopRequested):
-            await budget.reserve()
-        await budget.close()
+            await rate_limiter.reserve()
+        await rate_limiter.close()
         assert used(database) == before + 4
 
     async def test_the_next_calls_are_reserved_before_the_last_ones_are_used_up(
         self, database: Database, open_budget: NewBudget
     ) -> None:
-        budget, before = await warm(open_budget(daily_quota=10_000)), used(database)
+        rate_limiter, before = await warm(open_budget(daily_quota=10_000)), used(database)
         left = int(AGAIN_AT * MOST_AHEAD)
         with a_locked_row(database, "api_budget"):
-            while len(budget._ahead) > left:
-                await budget.reserve()
-            asking = budget._refill
+            while len(rate_limiter._ahead) > left:
+                await rate_limiter.reserve()
+            asking = rate_limiter._refill
             assert asking is not None
             assert not asking.done()
             for _ in range(left):
-                await budget.reserve()  # nobody waits for the database
+                await rate_limiter.reserve()  # nobody waits for the database
             assert used(database) == before
         await asking
         assert used(database) == before + MOST_AHEAD - left
@@ -519,35 +525,35 @@ class TestReservingAhead:
     async def test_no_more_than_that_is_reserved_ahead_however_many_searches_there_are(
         self, database: Database, open_budget: NewBudget
     ) -> None:
-        budget, before = open_budget(daily_quota=10_000), used(database)
+        rate_limiter, before = open_budget(daily_quota=10_000), used(database)
 
         async def search() -> None:
             for _ in range(20):
-                await budget.reserve()
-                assert len(budget._ahead) <= MOST_AHEAD
+                await rate_limiter.reserve()
+                assert len(rate_limiter._ahead) <= MOST_AHEAD
 
         await asyncio.gather(*(search() for _ in range(50)))
         assert before + 1_000 <= used(database) <= before + 1_000 + MOST_AHEAD
-        await budget.close()
+        await rate_limiter.close()
         assert used(database) == before + 1_000
 
     async def test_no_more_is_reserved_ahead_than_the_rate_allows_in_the_time(
         self, open_budget: NewBudget, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(api_budget, "AHEAD_SECONDS", 0.1)
-        budget = open_budget(calls_per_second=100)
-        budget._waited = False
-        budget._taken.extend([time.monotonic()] * 100)
-        assert budget._needed_soon(time.monotonic()) == 10
+        rate_limiter = open_budget(calls_per_second=100)
+        rate_limiter._waited = False
+        rate_limiter._taken.extend([time.monotonic()] * 100)
+        assert rate_limiter._needed_soon(time.monotonic()) == 10
 
     async def test_what_is_being_reserved_at_the_end_is_given_back_too(self, database: Database, open_budget: NewBudget) -> None:
-        budget, before = await warm(open_budget(daily_quota=10_000)), used(database)
-        left = len(budget._ahead)
+        rate_limiter, before = await warm(open_budget(daily_quota=10_000)), used(database)
+        left = len(rate_limiter._ahead)
         with a_locked_row(database, "api_budget"):
-            while budget._refill is None or budget._refill.done():
-                await budget.reserve()
-            sent = left - len(budget._ahead)
-            closing = asyncio.create_task(budget.close())
+            while rate_limiter._refill is None or rate_limiter._refill.done():
+                await rate_limiter.reserve()
+            sent = left - len(rate_limiter._ahead)
+            closing = asyncio.create_task(rate_limiter.close())
             await asyncio.sleep(0.1)
         await closing
         assert used(database) == before - left + sent
@@ -555,37 +561,37 @@ class TestReservingAhead:
     async def test_a_quota_found_used_up_ahead_of_time_is_no_reason_not_to_send_what_is_there(
         self, open_budget: NewBudget
     ) -> None:
-        budget = await warm(open_budget(daily_quota=10_000))
-        left = len(budget._ahead)
+        rate_limiter = await warm(open_budget(daily_quota=10_000))
+        left = len(rate_limiter._ahead)
         await open_budget().refused(quota())
         for _ in range(left):
-            await budget.reserve()
+            await rate_limiter.reserve()
         with pytest.raises(QuotaExhausted):
-            await budget.reserve()
+            await rate_limiter.reserve()
 
     async def test_neither_a_stop_nor_the_end_waits_for_a_database_that_is_gone(self, open_budget: NewBudget) -> None:
-        budget = open_budget()
-        await budget.reserve()
+        rate_limiter = open_budget()
+        await rate_limiter.reserve()
         gone = Database.connect("postgresql://nobody@127.0.0.1:9/nothing")
-        cut_off = SharedBudget(database=gone, account=budget.account, stop=budget.stop)
-        cut_off._ahead.extend([Slot(at=-math.inf, day=NOON.date(), probe=False, gap=0.0, is_far=True)])
+        cut_off = SharedRateLimiter(database=gone, account=rate_limiter.account, stop=rate_limiter.stop)
+        cut_off._ahead.extend([Slot(at=-math.inf, day=NOON.date(), probe=False, gap=0.0, unthrottled=True)])
         async with asyncio.timeout(60):
             asking = asyncio.create_task(cut_off.reserve())
             await asyncio.sleep(0.1)
-            budget.stop.set()
+            rate_limiter.stop.set()
             with pytest.raises(StopRequested):
                 await asking
             await cut_off.close()
         gone.close()
 
 
-async def warm(budget: SharedBudget) -> SharedBudget:
+async def warm(rate_limiter: SharedRateLimiter) -> SharedRateLimiter:
     """One that has as much ahead as it may."""
-    while len(budget._ahead) < MOST_AHEAD - 1:
-        await budget.reserve()
-        if budget._refill is not None:
-            await budget._refill
-    return budget
+    while len(rate_limiter._ahead) < MOST_AHEAD - 1:
+        await rate_limiter.reserve()
+        if rate_limiter._refill is not None:
+            await rate_limiter._refill
+    return rate_limiter
 
 
 class TestProbing:
@@ -687,10 +693,10 @@ class TestBlocking:
     async def test_wrong_credentials_cost_one_call_in_all(self, database: Database, new_budget: NewBudget) -> None:
         budgets = [new_budget(), new_budget()]
 
-        async def call(budget: SharedBudget) -> ApiError | None:
+        async def call(rate_limiter: SharedRateLimiter) -> ApiError | None:
             try:
-                await budget.reserve()
-                await budget.refused(BLOCKED)
+                await rate_limiter.reserve()
+                await rate_limiter.refused(BLOCKED)
             except ApiBlocked as error:
                 return error
             return None
@@ -713,9 +719,9 @@ class TestBlocking:
         assert verdict(changed) == "GO"
 
     async def test_a_person_may_unblock_and_one_call_finds_out(self, database: Database, new_budget: NewBudget) -> None:
-        budget = new_budget()
-        await budget.reserve()
-        await budget.refused(BLOCKED)
+        rate_limiter = new_budget()
+        await rate_limiter.reserve()
+        await rate_limiter.refused(BLOCKED)
         assert unblock(database, "naver-hub") == 0
         assert unblock(database, "naver-local") == 1
         assert unblock(database, "naver-local") == 0
@@ -731,9 +737,9 @@ class TestBlocking:
 
     async def test_neither_id_nor_secret_is_in_the_database(self, database: Database) -> None:
         account = ApiAccount.of("naver-local", "RecognisableId", "RecognisableSecret", rate=10, daily=10, monthly=None)
-        budget = SharedBudget(database=database, account=account, stop=Stop())
-        await budget.reserve()
-        await budget.refused(BLOCKED)
+        rate_limiter = SharedRateLimiter(database=database, account=account, stop=Stop())
+        await rate_limiter.reserve()
+        await rate_limiter.refused(BLOCKED)
         for table in ("api_budget", "api_usage"):
             found = database.transact(lambda c, table=table: rows(c, f"SELECT * FROM {table}"))  # type: ignore[misc]
             assert "Recognisable" not in str(found)

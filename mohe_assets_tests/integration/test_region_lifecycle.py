@@ -13,7 +13,7 @@ from sqlalchemy import text
 from mohe_assets import app as platform_module
 from mohe_assets import settings as settings_module
 from mohe_assets.app import Platform
-from mohe_assets.collection.place_source import Answer, PlaceSource
+from mohe_assets.collection.place_source import PlaceSource, SearchResult
 from mohe_assets.collection.region_worker import Outcome
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.errors import LeaseLost, RegionListRefused
@@ -145,7 +145,7 @@ class TestJuly:
             def refinement_plan(self, *known: Any) -> Any:
                 return self.real.refinement_plan(*known)
 
-            async def perform(self, search: Search) -> Answer:
+            async def perform(self, search: Search) -> SearchResult:
                 answer = await self.real.perform(search)
                 if "인천광역시 중구" in search.query and not self.done:
                     self.done = True

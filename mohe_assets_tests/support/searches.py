@@ -2,14 +2,14 @@
 
 import asyncio
 
-from mohe_assets.sources.naver_local.client import NaverLocalClient, SearchAnswer
+from mohe_assets.sources.naver_local.client import NaverLocalClient, SearchResponse
 from mohe_assets.sources.naver_local.search_plan import Sort
 
 
-def searched(client: NaverLocalClient, query: str = "카페", *, sort: Sort = Sort.ACCURACY) -> SearchAnswer:
+def searched(client: NaverLocalClient, query: str = "카페", *, sort: Sort = Sort.ACCURACY) -> SearchResponse:
     """Closes the client, too: its connections belong to this loop."""
 
-    async def search() -> SearchAnswer:
+    async def search() -> SearchResponse:
         async with client:
             return await client.search(query, sort=sort)
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mohe_assets.clients.response_body import sniff
-from mohe_assets.clients.transport import Answer
+from mohe_assets.clients.transport import Response
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import (
     AnswerChanged,
@@ -16,7 +16,7 @@ from mohe_assets.errors import (
     RateLimited,
     TransientApiError,
 )
-from mohe_assets.sources.naver_local.client import CLASSIC, HUB, Dialect
+from mohe_assets.sources.naver_local.client import CLASSIC, HUB, ApiVersion
 from mohe_assets.sources.naver_local.responses import read_search
 
 NOON = datetime(2026, 11, 3, 12, 0, tzinfo=KST)
@@ -43,20 +43,20 @@ KEY_HUB = {"error": {"errorCode": "200", "message": "Authentication Failed", "de
 KEY_HUB_NUMBER = {"error": {"errorCode": 401, "message": "Unauthorized"}}
 
 
-def read(status: int, body: object, dialect: Dialect = CLASSIC, now: datetime = NOON, **fields: Any) -> dict[str, object]:
+def read(status: int, body: object, api_version: ApiVersion = CLASSIC, now: datetime = NOON, **fields: Any) -> dict[str, object]:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    answer = Answer(status=status, body=raw, **fields)
-    return read_search(answer, api=dialect.api, variables=dialect.variables, now=now)
+    answer = Response(status=status, body=raw, **fields)
+    return read_search(answer, api=api_version.api, variables=api_version.variables, now=now)
 
 
 def fault(code: object, message: str = "Something.") -> dict[str, object]:
     return {"errorMessage": message, "errorCode": code}
 
 
-def error_of(status: int, body: object, dialect: Dialect = CLASSIC, **fields: Any) -> ApiError:
+def error_of(status: int, body: object, api_version: ApiVersion = CLASSIC, **fields: Any) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        read(status, body, dialect, **fields)
-    assert caught.value.api == dialect.api
+        read(status, body, api_version, **fields)
+    assert caught.value.api == api_version.api
     return caught.value
 
 
@@ -112,10 +112,10 @@ def test_an_error_object_with_http_200_is_that_error(body: object, kind: type[Ap
     assert type(error_of(200, body)) is kind
 
 
-@pytest.mark.parametrize("dialect", [CLASSIC, HUB])
+@pytest.mark.parametrize("api_version", [CLASSIC, HUB])
 @pytest.mark.parametrize("body", [QUOTA_CLASSIC, QUOTA_HUB, fault(10), {"error": fault(400, "Quota Exceeded")}])
-def test_a_spent_quota_stops_until_the_next_korean_midnight(body: object, dialect: Dialect) -> None:
-    error = error_of(429, body, dialect)
+def test_a_spent_quota_stops_until_the_next_korean_midnight(body: object, api_version: ApiVersion) -> None:
+    error = error_of(429, body, api_version)
     assert isinstance(error, QuotaExhausted)
     assert error.reset_at == datetime(2026, 11, 4, tzinfo=KST)
 
@@ -127,12 +127,12 @@ def test_a_quota_refusal_soon_after_midnight_means_that_the_reset_is_late() -> N
     assert waits == [timedelta(minutes=10), timedelta(minutes=5), timedelta(hours=23)]
 
 
-@pytest.mark.parametrize("dialect", [CLASSIC, HUB])
+@pytest.mark.parametrize("api_version", [CLASSIC, HUB])
 @pytest.mark.parametrize(
     "body", [RATE_CLASSIC, RATE_HUB, fault(12), fault(420), {"error": RATE_HUB}, {}, [], b"", b"<html>", b"Too many"]
 )
-def test_too_many_calls_a_second_slow_down_for_a_second_at_least(body: object, dialect: Dialect) -> None:
-    error = error_of(429, body, dialect)
+def test_too_many_calls_a_second_slow_down_for_a_second_at_least(body: object, api_version: ApiVersion) -> None:
+    error = error_of(429, body, api_version)
     assert isinstance(error, RateLimited)
     assert error.retry_after == 1.0
 

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Self, cast
 
 from mohe_assets.clients.credentials import HeaderCredentials
-from mohe_assets.clients.http import CallGate, HttpClient, RetryPolicy
-from mohe_assets.clients.transport import Answer, Timeouts
+from mohe_assets.clients.http import HttpClient, RateLimiter, RetryPolicy
+from mohe_assets.clients.transport import Response, Timeouts
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import SettingsError
 from mohe_assets.sources.naver_local.responses import read_search
@@ -17,7 +17,7 @@ DISPLAY = 5  # the most either generation gives; there is no second page
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dialect:
+class ApiVersion:
     """What tells the generations apart. `api` is the short name in errors and in the shared budget."""
 
     api: str
@@ -33,7 +33,7 @@ class Dialect:
         return (self.id_variable, self.secret_variable)
 
 
-CLASSIC = Dialect(
+CLASSIC = ApiVersion(
     api="naver-classic",
     path="/v1/search/local.json",
     id_header="X-Naver-Client-Id",
@@ -41,7 +41,7 @@ CLASSIC = Dialect(
     id_variable="NAVER_CLIENT_ID",
     secret_variable="NAVER_CLIENT_SECRET",  # noqa: S106 - a variable's name
 )
-HUB = Dialect(
+HUB = ApiVersion(
     api="naver-hub",
     path="/search/v1/local",
     id_header="X-NCP-APIGW-API-KEY-ID",
@@ -53,7 +53,7 @@ HUB = Dialect(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchAnswer:
+class SearchResponse:
     """`raw` is the whole body, cleaned only of what jsonb refuses; `items` are its places as they came."""
 
     raw: dict[str, object]
@@ -68,34 +68,34 @@ class NaverLocalClient:
         self,
         *,
         base_url: str,
-        dialect: Dialect,
+        api_version: ApiVersion,
         client_id: str,
         client_secret: str,
-        gate: CallGate,
+        rate_limiter: RateLimiter,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(KST),
     ) -> None:
-        self._dialect = dialect
+        self._dialect = api_version
         self._clock = clock
         headers = {
-            dialect.id_header: _header_value(client_id, dialect.id_variable),
-            dialect.secret_header: _header_value(client_secret, dialect.secret_variable),
+            api_version.id_header: _header_value(client_id, api_version.id_variable),
+            api_version.secret_header: _header_value(client_secret, api_version.secret_variable),
         }
         self._http = HttpClient(
-            api=dialect.api,
+            api=api_version.api,
             base_url=base_url,
             credentials=HeaderCredentials(headers),
-            gate=gate,
+            rate_limiter=rate_limiter,
             retry=retry or RetryPolicy(),
             timeouts=timeouts or Timeouts(),
         )
 
-    async def search(self, query: str, *, sort: Sort) -> SearchAnswer:
+    async def search(self, query: str, *, sort: Sort) -> SearchResponse:
         """Search once. BadQuery means that this query is refused and no other; an empty answer has `items == ()`."""
         params = {"query": query, "display": str(DISPLAY), "start": "1", "sort": sort.value}
         raw, calls = await self._http.get(self._dialect.path, params | dict(self._dialect.extra_params), self._read)
-        return SearchAnswer(raw=raw, items=tuple(cast("list[dict[str, object]]", raw["items"])), calls=calls)
+        return SearchResponse(raw=raw, items=tuple(cast("list[dict[str, object]]", raw["items"])), calls=calls)
 
     async def close(self) -> None:
         await self._http.close()
@@ -106,7 +106,7 @@ class NaverLocalClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _read(self, answer: Answer) -> dict[str, object]:
+    def _read(self, answer: Response) -> dict[str, object]:
         return read_search(answer, api=self._dialect.api, variables=self._dialect.variables, now=self._clock())
 
 

@@ -13,7 +13,7 @@ from mohe_assets.clients.response_body import (
     sniff,
     unreadable,
 )
-from mohe_assets.clients.transport import Answer
+from mohe_assets.clients.transport import Response
 from mohe_assets.errors import AnswerChanged, ApiBlocked, ApiError, BadQuery, QuotaExhausted, TransientApiError
 
 RESET_LATE_BY = timedelta(hours=1)  # the quota comes back between 00:00 and 01:00 KST
@@ -39,7 +39,7 @@ class Fault:
     message: str
 
 
-def read_search(answer: Answer, *, api: str, variables: tuple[str, ...], now: datetime) -> dict[str, object]:
+def read_search(answer: Response, *, api: str, variables: tuple[str, ...], now: datetime) -> dict[str, object]:
     """Return the body of a search, `items` being a list of objects, or raise the ApiError that the answer stands for.
 
     `variables` are the settings to look at when the keys are refused; `now` is aware.
@@ -83,7 +83,7 @@ def _search(tree: dict[str, object], api: str) -> dict[str, object]:
     return tree
 
 
-def _error(answer: Answer, fault: Fault, *, api: str, variables: tuple[str, ...], now: datetime) -> ApiError:
+def _error(answer: Response, fault: Fault, *, api: str, variables: tuple[str, ...], now: datetime) -> ApiError:
     """Status before code: the HUB's "400" and "200" are codes of its own, not HTTP's."""
     sentence = f"{api}: HTTP {answer.status}, code {fault.code or '(none)'} {fault.message}".rstrip()
     if answer.status in SERVER_TROUBLE or fault.code in RETRY_CODES:
