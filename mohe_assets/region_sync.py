@@ -10,7 +10,7 @@ from mohe_assets.domain.regions import REGION_TYPE_SIGUNGU, RegionChanges, Regio
 from mohe_assets.domain.succession import DongSet, Succession, infer, renamed
 from mohe_assets.errors import ApiBlocked, ApiError
 from mohe_assets.store.checkpoints import Checkpoints
-from mohe_assets.store.region_lifecycle import Lifecycle, Rehomed
+from mohe_assets.store.region_lifecycle import Lifecycle, Reassigned
 from mohe_assets.store.regions import Regions
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class RegionSync:
     seeded: int
     warning: str | None
     successions: tuple[Succession, ...]
-    rehomed: Rehomed
+    reassigned: Reassigned
     revoked: int
 
 
@@ -67,12 +67,12 @@ def sync_regions(
         regions.replace(connection, listed, changes, calls=downloaded.calls, note=warning)
         successions = _successions(before, lifecycle.leaves(connection), changes)
         lifecycle.record(connection, successions, as_of=listed.as_of)
-        rehomed = lifecycle.rehome(connection)
+        reassigned = lifecycle.reassign_regions(connection)
         revoked = lifecycle.revoke(connection)
         seeded = checkpoints.seed(connection)
         return RegionSync(
             listed=listed, calls=downloaded.calls, changes=changes, seeded=seeded, warning=warning, successions=successions,
-            rehomed=rehomed, revoked=revoked,
+            reassigned=reassigned, revoked=revoked,
         )  # fmt: skip
 
     sync = regions.database.transact(take_over)

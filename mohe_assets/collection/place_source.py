@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mohe_assets.domain.places import PlaceRecord, SetAside, parse_items
+from mohe_assets.domain.places import PlaceRecord, RejectedItem, parse_items
 from mohe_assets.sources.naver_local.client import NaverLocalClient
 from mohe_assets.sources.naver_local.expected_gain import Tallies
 from mohe_assets.sources.naver_local.refinement import Answered, RegionPlan
@@ -23,7 +23,7 @@ class SearchResult:
     result_count: int
     calls: int
     places: tuple[PlaceRecord, ...]
-    set_aside: tuple[SetAside, ...]
+    set_aside: tuple[RejectedItem, ...]
 
 
 class PlaceSource(Protocol):

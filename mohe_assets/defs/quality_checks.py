@@ -10,7 +10,7 @@ from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.events import PLACES
 from mohe_assets.domain import columns as tables
-from mohe_assets.domain.schema_validation import breaches
+from mohe_assets.domain.schema_validation import rule_violations
 from mohe_assets.store.reads.quality import (
     ATTRIBUTED_AT_LEAST,
     DROP_TO,
@@ -18,8 +18,8 @@ from mohe_assets.store.reads.quality import (
     NEAR_P90S,
     SAME_PLACE_METRES,
     SHOWN_AT_MOST,
-    Offending,
     Quality,
+    Violations,
 )
 
 REGIONS = dg.AssetKey("sigungu_regions")
@@ -27,17 +27,17 @@ ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judgement:
+class CheckOutcome:
     """What a check says. Without `passed` it passes when nothing offends."""
 
-    offending: Offending
+    violations: Violations
     severity: dg.AssetCheckSeverity = WARN
     passed: bool | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def result(self) -> dg.AssetCheckResult:
         """With the exact number of offending rows, and as many of them as a person looks at."""
-        found = self.offending
+        found = self.violations
         shown = f", the first {len(found.shown)} are shown" if len(found.shown) == SHOWN_AT_MOST < found.count else ""
         return dg.AssetCheckResult(
             passed=not found.count if self.passed is None else self.passed,
@@ -47,7 +47,7 @@ class Judgement:
         )
 
 
-def _check(asset: dg.AssetKey, name: str, description: str, judge: Callable[[Quality], Judgement]) -> dg.AssetChecksDefinition:
+def _check(asset: dg.AssetKey, name: str, description: str, judge: Callable[[Quality], CheckOutcome]) -> dg.AssetChecksDefinition:
     # `can_subset` lets a check say nothing: Dagster runs the checks of an asset with it, after every few regions of a backfill,
     # and those of the whole country are for when they are asked for.
     spec = dg.AssetCheckSpec(name, asset=asset, description=description)
@@ -62,42 +62,42 @@ def _check(asset: dg.AssetKey, name: str, description: str, judge: Callable[[Qua
     return check
 
 
-def _attribution(quality: Quality) -> Judgement:
+def _attribution(quality: Quality) -> CheckOutcome:
     places, lost = quality.places(), quality.without_a_region()
     share = 1 - lost.count / places if places else 1.0
-    return Judgement(
-        offending=lost, passed=share >= ATTRIBUTED_AT_LEAST, metadata={"places": places, "attributed_share": round(share, 4)}
+    return CheckOutcome(
+        violations=lost, passed=share >= ATTRIBUTED_AT_LEAST, metadata={"places": places, "attributed_share": round(share, 4)}
     )
 
 
-def _failures(quality: Quality) -> Judgement:
+def _failures(quality: Quality) -> CheckOutcome:
     given_up = quality.given_up()
-    return Judgement(offending=quality.failed(), severity=ERROR if given_up else WARN, metadata={"given_up": given_up})
+    return CheckOutcome(violations=quality.failed(), severity=ERROR if given_up else WARN, metadata={"given_up": given_up})
 
 
-def _conformity(quality: Quality) -> Judgement:
-    found = breaches(tables.PLACES, quality.place_rows(), in_order=("first_seen_at", "last_seen_at"))
-    shown = [asdict(breach) for breach in found[:SHOWN_AT_MOST]]
-    return Judgement(offending=Offending(count=sum(breach.count for breach in found), shown=shown))
+def _schema_violations(quality: Quality) -> CheckOutcome:
+    found = rule_violations(tables.PLACES, quality.place_rows(), in_order=("first_seen_at", "last_seen_at"))
+    shown = [asdict(violation) for violation in found[:SHOWN_AT_MOST]]
+    return CheckOutcome(violations=Violations(count=sum(violation.count for violation in found), shown=shown))
 
 
 places_fit_their_schema = _check(
     PLACES,
     "places_fit_their_schema",
     "Every value of every place is as its column promises; each broken rule is shown with its count and a few values.",
-    _conformity,
+    _schema_violations,
 )
 coordinates_inside_korea = _check(
     PLACES,
     "coordinates_inside_korea",
     "Every place's point is in Korea.",
-    lambda quality: Judgement(offending=quality.outside_korea(), severity=ERROR),
+    lambda quality: CheckOutcome(violations=quality.outside_korea(), severity=ERROR),
 )
 places_near_their_region = _check(
     PLACES,
     "places_near_their_region",
     f"No place is over {NEAR_KM:g} km and over {NEAR_P90S:g} times as far from its region's point as nine in ten of its places.",
-    lambda quality: Judgement(offending=quality.far_from_their_region()),
+    lambda quality: CheckOutcome(violations=quality.far_from_their_region()),
 )
 attribution_rate = _check(
     PLACES,
@@ -109,13 +109,13 @@ no_duplicate_places = _check(
     PLACES,
     "no_duplicate_places",
     f"No two places have one title at one address, or within {SAME_PLACE_METRES:g} m.",
-    lambda quality: Judgement(offending=quality.duplicates()),
+    lambda quality: CheckOutcome(violations=quality.duplicates()),
 )
 no_sudden_drop = _check(
     PLACES,
     "no_sudden_drop",
     f"No region's new round found less than {DROP_TO:.0%} of the places that the same searches found in the round before.",
-    lambda quality: Judgement(offending=quality.drops()),
+    lambda quality: CheckOutcome(violations=quality.drops()),
 )
 nothing_left_failed = _check(
     PLACES,
@@ -127,7 +127,7 @@ collection_is_complete = _check(
     PLACES,
     "collection_is_complete",
     "Every active region is COMPLETED or FAILED, and none is without a checkpoint. A full search may have hidden places.",
-    lambda quality: Judgement(offending=quality.incomplete(), metadata=quality.completeness()),
+    lambda quality: CheckOutcome(violations=quality.incomplete(), metadata=quality.completeness()),
 )
 
 
@@ -138,14 +138,14 @@ def regions_match_the_list(context: dg.AssetCheckExecutionContext, mohe: MoheRes
     """Compares four tellings of one set, of which Dagster's is the fourth."""
     with mohe.open() as app:
         quality = Quality(checkpoints=app.checkpoints)
-        offending, listed = quality.not_as_listed(), quality.listed()
+        violations, listed = quality.not_as_listed(), quality.listed()
         wanted = set(app.regions.partition_keys().values())
     keys = set(context.instance.get_dynamic_partitions(str(sigungu_partitions.name)))
     missing, surplus = sorted(wanted - keys), sorted(keys - wanted)
     partitions = {"partition_keys": len(keys), "without_a_partition": missing[:SHOWN_AT_MOST],
                   "partitions_of_no_region": surplus[:SHOWN_AT_MOST]}  # fmt: skip
-    found = Offending(count=offending.count + len(missing) + len(surplus), shown=offending.shown)
-    return Judgement(offending=found, severity=ERROR, metadata={**listed, **partitions}).result()
+    found = Violations(count=violations.count + len(missing) + len(surplus), shown=violations.shown)
+    return CheckOutcome(violations=found, severity=ERROR, metadata={**listed, **partitions}).result()
 
 
 QUALITY_CHECKS = (

@@ -23,7 +23,7 @@ _TAG = re.compile(r"</?b>", re.IGNORECASE)
 _INTEGER = re.compile(r"-?\d+")
 
 
-class SetAsideReason(StrEnum):
+class RejectionReason(StrEnum):
     """Why an item did not become a place."""
 
     NOT_AN_OBJECT = "not_an_object"
@@ -37,11 +37,11 @@ class SetAsideReason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SetAside:
+class RejectedItem:
     """An item that was not kept: its position in the answer (from 0) and the reason."""
 
     position: int
-    reason: SetAsideReason
+    reason: RejectionReason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,20 +60,20 @@ class PlaceRecord:
 
 
 class _RefusedItem(Exception):
-    def __init__(self, reason: SetAsideReason) -> None:
+    def __init__(self, reason: RejectionReason) -> None:
         super().__init__(reason.value)
         self.reason = reason
 
 
-def parse_items(items: Iterable[object]) -> tuple[tuple[PlaceRecord, ...], tuple[SetAside, ...]]:
+def parse_items(items: Iterable[object]) -> tuple[tuple[PlaceRecord, ...], tuple[RejectedItem, ...]]:
     """Places and set-aside items of one Naver answer. The same place twice in one answer is kept once."""
     places: dict[str, PlaceRecord] = {}
-    aside: list[SetAside] = []
+    aside: list[RejectedItem] = []
     for position, item in enumerate(items):
         try:
             place = _parse_item(item)
         except _RefusedItem as refused:
-            aside.append(SetAside(position=position, reason=refused.reason))
+            aside.append(RejectedItem(position=position, reason=refused.reason))
         else:
             places.setdefault(place.place_key, place)
     return tuple(places.values()), tuple(aside)
@@ -81,17 +81,17 @@ def parse_items(items: Iterable[object]) -> tuple[tuple[PlaceRecord, ...], tuple
 
 def _parse_item(item: object) -> PlaceRecord:
     if not isinstance(item, Mapping):
-        raise _RefusedItem(SetAsideReason.NOT_AN_OBJECT)
+        raise _RefusedItem(RejectionReason.NOT_AN_OBJECT)
     category = _text(item, "category")
     if category == "지명" or category.startswith("지명>"):
-        raise _RefusedItem(SetAsideReason.PLACE_NAME)
+        raise _RefusedItem(RejectionReason.PLACE_NAME)
     name = clean_title(_text(item, "title"))
     if not name:
-        raise _RefusedItem(SetAsideReason.NO_TITLE)
+        raise _RefusedItem(RejectionReason.NO_TITLE)
     address = clean_address(_text(item, "address"))
     road_address = clean_address(_text(item, "roadAddress"))
     if not address and not road_address:
-        raise _RefusedItem(SetAsideReason.NO_ADDRESS)
+        raise _RefusedItem(RejectionReason.NO_ADDRESS)
     longitude, latitude = _coordinates(item)
     return PlaceRecord(
         place_key=place_key(name, latitude, longitude),
@@ -111,7 +111,7 @@ def _text(item: Mapping[str, object], field: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _RefusedItem(SetAsideReason.BAD_TEXT)
+        raise _RefusedItem(RejectionReason.BAD_TEXT)
     return " ".join(value.split())
 
 
@@ -131,13 +131,13 @@ def clean_address(address: str) -> str:
 def _coordinates(item: Mapping[str, object]) -> tuple[Decimal, Decimal]:
     x, y = str(item.get("mapx", "")).strip(), str(item.get("mapy", "")).strip()
     if not (_INTEGER.fullmatch(x) and _INTEGER.fullmatch(y)):
-        raise _RefusedItem(SetAsideReason.BAD_COORDINATES)
+        raise _RefusedItem(RejectionReason.BAD_COORDINATES)
     if min(len(x.lstrip("-")), len(y.lstrip("-"))) < _SHORTEST_WGS84:
-        raise _RefusedItem(SetAsideReason.KATECH)
+        raise _RefusedItem(RejectionReason.KATECH)
     longitude, latitude = Decimal(x) / _SCALE, Decimal(y) / _SCALE
     (south, north), (west, east) = KOREAN_LATITUDES, KOREAN_LONGITUDES
     if not (south < latitude < north and west < longitude < east):
-        raise _RefusedItem(SetAsideReason.OUTSIDE_KOREA)
+        raise _RefusedItem(RejectionReason.OUTSIDE_KOREA)
     return longitude, latitude
 
 

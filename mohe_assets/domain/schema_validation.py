@@ -27,7 +27,7 @@ _DTYPES = {
 
 
 @dataclass(kw_only=True, slots=True)
-class Breach:
+class RuleViolation:
     """A rule that some values of a column break: how many, and a few of them with the ids of their rows."""
 
     column: str
@@ -63,15 +63,15 @@ def _rules(column: Column) -> "list[pa.Check]":
     return rules
 
 
-def breaches(
+def rule_violations(
     columns: Sequence[Column], batches: Iterable[Sequence[Mapping[str, object]]], *, in_order: tuple[str, str]
-) -> list[Breach]:
+) -> list[RuleViolation]:
     """Every rule that is broken, looked for in one batch of rows after the other; rows are known by their `id`."""
     import pandas as pd  # noqa: PLC0415
     from pandera.errors import SchemaErrors  # noqa: PLC0415
 
     wanted = schema(columns, in_order=in_order)
-    found: dict[tuple[str, str], Breach] = {}
+    found: dict[tuple[str, str], RuleViolation] = {}
     for batch in batches:
         frame = pd.DataFrame(batch, columns=[column.name for column in columns])
         frame.index = pd.Index(frame["id"].to_numpy())
@@ -84,10 +84,10 @@ def breaches(
     return sorted(found.values(), key=lambda one: (-one.count, one.column, one.rule))
 
 
-def _add(found: dict[tuple[str, str], Breach], cases: "pd.DataFrame") -> None:
+def _add(found: dict[tuple[str, str], RuleViolation], cases: "pd.DataFrame") -> None:
     for (column, rule), group in cases.groupby(["column", "check"], dropna=False):
-        breach = found.setdefault((str(column), str(rule)), Breach(column=str(column), rule=str(rule)))
-        breach.count += len(group)
+        violation = found.setdefault((str(column), str(rule)), RuleViolation(column=str(column), rule=str(rule)))
+        violation.count += len(group)
         for row_id, value in zip(group["index"], group["failure_case"], strict=True):
-            if len(breach.sample) < SAMPLE:
-                breach.sample.append({"id": str(row_id), "value": str(value)})
+            if len(violation.sample) < SAMPLE:
+                violation.sample.append({"id": str(row_id), "value": str(value)})

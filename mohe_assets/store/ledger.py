@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from mohe_assets.domain.attribution import RegionIndex
-from mohe_assets.domain.places import PlaceRecord, SetAside
+from mohe_assets.domain.places import PlaceRecord, RejectedItem
 from mohe_assets.sources.naver_local.expected_gain import Tallies
 from mohe_assets.sources.naver_local.refinement import Answered
 from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage
@@ -41,7 +41,7 @@ class StoredSearch:
     result_count: int
     calls: int
     places: Sequence[AttributedPlace]
-    set_aside: Sequence[SetAside]
+    set_aside: Sequence[RejectedItem]
     answered_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
 
@@ -90,7 +90,7 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def as_noted(set_aside: Sequence[SetAside]) -> list[dict[str, object]]:
+def as_noted(set_aside: Sequence[RejectedItem]) -> list[dict[str, object]]:
     """As the ledger's column `set_aside` keeps it."""
     return [{"position": one.position, "reason": one.reason.value} for one in set_aside]
 

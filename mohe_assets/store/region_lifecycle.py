@@ -44,14 +44,14 @@ ON CONFLICT (region_type, old_code, old_name, new_code) DO UPDATE
        share_of_new = excluded.share_of_new, as_of = excluded.as_of
 """
 # By key, as the ledger locks them; a page at a time, so that the connection never pauses for long.
-HOMELESS = """
+UNASSIGNED = """
 SELECT id, naver_place_id, address, region_code FROM places p
  WHERE region_type = :type AND naver_place_id > :after
    AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = p.region_type AND r.region_code = p.region_code
                       AND r.status = 'ACTIVE' AND r.is_leaf)
  ORDER BY naver_place_id LIMIT :page FOR UPDATE
 """
-REHOME = """
+REASSIGN = """
 UPDATE places p SET region_code = moved.code
   FROM unnest(CAST(:ids AS bigint[]), CAST(:codes AS text[])) AS moved (id, code)
  WHERE p.id = moved.id AND p.region_code IS DISTINCT FROM moved.code
@@ -75,11 +75,11 @@ PAGE = 2_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rehomed:
+class Reassigned:
     """Places of dead or unknown regions: `moved` have a living one now, `homeless` have none."""
 
     moved: int
-    homeless: int
+    unassigned: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,16 +118,16 @@ class Lifecycle:
             values = {name: getattr(one, name) for name in one.__dataclass_fields__}
             connection.execute(statement(WRITE_SUCCESSION), {**values, "type": self.region_type, "as_of": as_of})
 
-    def rehome(self, connection: Connection) -> Rehomed:
+    def reassign_regions(self, connection: Connection) -> Reassigned:
         """Gives the places of dead and unknown regions the region of their address; NULL where it names none."""
-        index, after, moved, homeless = self._index(connection), "", 0, 0
-        while page := rows(connection, HOMELESS, type=self.region_type, after=after, page=PAGE):
+        index, after, moved, unassigned = self._index(connection), "", 0, 0
+        while page := rows(connection, UNASSIGNED, type=self.region_type, after=after, page=PAGE):
             codes = [index.region_of(row["address"], formerly=row["region_code"]) for row in page]
-            connection.execute(statement(REHOME), {"ids": [row["id"] for row in page], "codes": codes})
+            connection.execute(statement(REASSIGN), {"ids": [row["id"] for row in page], "codes": codes})
             moved += _count(code is not None for code in codes)
-            homeless += _count(code is None for code in codes)
+            unassigned += _count(code is None for code in codes)
             after = page[-1]["naver_place_id"]
-        return Rehomed(moved=moved, homeless=homeless)
+        return Reassigned(moved=moved, unassigned=unassigned)
 
     def revoke(self, connection: Connection) -> int:
         """PROCESSING → PENDING for regions that are collected no more; returns how many leases that ended."""

@@ -10,7 +10,7 @@ from mohe_assets.domain.regions import Region, RegionChanges, RegionList
 from mohe_assets.store.database import Database, rows
 
 # partition_key is kept for a life: Dagster knows the region by it. A leaf that was none begins a new one, see sql/005.
-_REBORN = "(excluded.is_leaf AND NOT (known.is_leaf AND known.status = 'ACTIVE'))"
+_REACTIVATED = "(excluded.is_leaf AND NOT (known.is_leaf AND known.status = 'ACTIVE'))"
 UPSERT_REGIONS = f"""
 INSERT INTO region AS known (region_type, region_code, region_name, sido_name, sigungu_name, parent_code, is_leaf,
                              partition_key, source, as_of, life)
@@ -21,8 +21,8 @@ SELECT :type, r.code, r.name, r.sido, r.sigungu, r.parent, r.leaf, r.key, :sourc
 ON CONFLICT (region_type, region_code) DO UPDATE
    SET region_name = excluded.region_name, sido_name = excluded.sido_name, sigungu_name = excluded.sigungu_name,
        parent_code = excluded.parent_code, is_leaf = excluded.is_leaf, source = excluded.source, as_of = excluded.as_of,
-       life = known.life + CAST({_REBORN} AS integer),
-       partition_key = CASE WHEN NOT {_REBORN} THEN known.partition_key WHEN known.life = 0 THEN excluded.partition_key
+       life = known.life + CAST({_REACTIVATED} AS integer),
+       partition_key = CASE WHEN NOT {_REACTIVATED} THEN known.partition_key WHEN known.life = 0 THEN excluded.partition_key
                             ELSE excluded.partition_key || '_' || (known.life + 1) END,
        status = 'ACTIVE', abolished_at = NULL
 """

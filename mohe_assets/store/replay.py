@@ -12,7 +12,7 @@ from typing import Any
 from psycopg2.extras import Json
 from sqlalchemy import Connection, text
 
-from mohe_assets.domain.places import SetAside
+from mohe_assets.domain.places import RejectedItem
 from mohe_assets.errors import ReplayRefused
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import rows
@@ -118,7 +118,7 @@ class Reading:
     """What an answer says when it is read today."""
 
     places: Sequence[AttributedPlace]
-    set_aside: Sequence[SetAside]
+    set_aside: Sequence[RejectedItem]
     result_count: int
 
 

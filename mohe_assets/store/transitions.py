@@ -21,9 +21,9 @@ COLLECTABLE = """EXISTS (SELECT FROM region r WHERE r.region_type = c.region_typ
                           AND r.status = 'ACTIVE' AND r.is_leaf)"""
 
 # A region in a new life begins a new round; whoever held it in the one before is fenced off.
-_REBORN = "known.life <> excluded.life"
+_REACTIVATED = "known.life <> excluded.life"
 _ANEW = ", ".join(
-    f"{column} = CASE WHEN {_REBORN} THEN {anew} ELSE known.{column} END"
+    f"{column} = CASE WHEN {_REACTIVATED} THEN {anew} ELSE known.{column} END"
     for column, anew in {
         "status": "'PENDING'", "round": "known.round + 1", "attempt": "known.attempt + 1", "lease_expires_at": "NULL",
         "start_time": "NULL", "end_time": "NULL", "processed_count": "0", "searches_done": "0", "calls_used": "0",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mohe_assets.domain.places import SetAside, SetAsideReason
+from mohe_assets.domain.places import RejectedItem, RejectionReason
 from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.errors import DatabaseUnavailable, LeaseLost
 from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage
@@ -52,7 +52,7 @@ def here(*keys: str) -> list[AttributedPlace]:
 class TestStoring:
     def test_a_search_keeps_its_answer_its_cost_and_its_places_in_the_answers_order(self, store: Store) -> None:
         answer = {"items": [{"title": "<b>가</b>"}], "total": 1}
-        aside = [SetAside(position=1, reason=SetAsideReason.KATECH)]
+        aside = [RejectedItem(position=1, reason=RejectionReason.KATECH)]
         store.store(store.claim(), 0, [place("z"), place("a")], answer=answer, calls=2, result_count=3, set_aside=aside)
         (row,) = searches(store)
         ids = {key: known["id"] for key, known in places(store).items()}

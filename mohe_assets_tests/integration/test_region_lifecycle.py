@@ -109,7 +109,7 @@ class TestJuly:
         moved = homes(app)
         assert moved.keys() == known.keys()
         assert all(moved[key] in became.get(code, {code}) for key, code in known.items())
-        assert sync.rehomed.moved == sum(code in OLD_OF_JULY for code in known.values())
+        assert sync.reassigned.moved == sum(code in OLD_OF_JULY for code in known.values())
         assert read(app, "SELECT * FROM search_query ORDER BY id") == history, "the ledger is history"
         kept = "SELECT DISTINCT status FROM batch_checkpoint WHERE region_code = ANY(:codes)"
         assert read(app, kept, codes=COLLECTED) == [{"status": "COMPLETED"}]
@@ -201,7 +201,7 @@ class TestJuly:
                 assert not refresh.done()
                 time.sleep(0.02)
             storing.commit()
-            assert refresh.result().rehomed.moved == 1
+            assert refresh.result().reassigned.moved == 1
         assert homes(app) == {"x": "28155"}
 
 
@@ -224,7 +224,7 @@ class TestFebruary:
         assert app.checkpoints.claim("x", codes=["41590"], force_retry=True) == []
         left = astray(app)
         assert all("능동" in one["address"] for one in left), "two gu have a 능동: the address alone does not say which"
-        assert len(left) == sync.rehomed.homeless
+        assert len(left) == sync.reassigned.unassigned
         assert gu & set(homes(app).values())
         assert set(collect(app, sorted(gu), "new").values()) == {Outcome.COMPLETED}
 

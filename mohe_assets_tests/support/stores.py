@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, text
 
-from mohe_assets.domain.places import PlaceRecord, SetAside
+from mohe_assets.domain.places import PlaceRecord, RejectedItem
 from mohe_assets.domain.regions import RegionList, bundled_snapshot, compare
 from mohe_assets.errors import FailureKind
 from mohe_assets.sources.naver_local.search_plan import Search, base_plan
@@ -98,7 +98,7 @@ class Store:
         ]
         stored = StoredSearch(
             search=search, answer={"items": []}, result_count=len(places), calls=1, places=attributed,
-            set_aside=list[SetAside](), answered_at=ANSWERED,
+            set_aside=list[RejectedItem](), answered_at=ANSWERED,
         )  # fmt: skip
         self.write(Write.done(lease, replace(stored, **changes)))
         return search

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mohe_assets.domain.attribution import RegionIndex
-from mohe_assets.domain.places import PlaceRecord, SetAsideReason, clean_address, clean_title, parse_items, place_key
+from mohe_assets.domain.places import PlaceRecord, RejectionReason, clean_address, clean_title, parse_items, place_key
 from mohe_assets.domain.regions import bundled_snapshot
 
 ITEM = {
@@ -27,7 +27,7 @@ def parsed(**changes: Any) -> PlaceRecord:
     return place
 
 
-def reason(given: object) -> SetAsideReason:
+def reason(given: object) -> RejectionReason:
     places, (aside,) = parse_items([given])
     assert places == ()
     return aside.reason
@@ -52,13 +52,13 @@ class TestTitles:
 
     @pytest.mark.parametrize("title", ["", " ", "<b></b>", "&nbsp;"])
     def test_an_item_without_a_title_is_set_aside(self, title: str) -> None:
-        assert reason(item(title=title)) is SetAsideReason.NO_TITLE
+        assert reason(item(title=title)) is RejectionReason.NO_TITLE
 
 
 class TestCategories:
     @pytest.mark.parametrize("category", ["지명", "지명>산"])
     def test_names_of_mountains_and_villages_are_no_places(self, category: str) -> None:
-        assert reason(item(category=category)) is SetAsideReason.PLACE_NAME
+        assert reason(item(category=category)) is RejectionReason.PLACE_NAME
 
     @pytest.mark.parametrize("category", ["", "카페,디저트", "음식점>카페,디저트>베이커리", "서비스>지명수배"])
     def test_other_categories_are_kept_as_they_are(self, category: str) -> None:
@@ -75,18 +75,18 @@ class TestCoordinates:
 
     @pytest.mark.parametrize(("mapx", "mapy"), [("313277", "552050"), ("0313277", "0552050"), ("1273800123", "552050")])
     def test_katech_coordinates_are_refused_and_never_divided(self, mapx: str, mapy: str) -> None:
-        assert reason(item(mapx=mapx, mapy=mapy)) is SetAsideReason.KATECH
+        assert reason(item(mapx=mapx, mapy=mapy)) is RejectionReason.KATECH
 
     @pytest.mark.parametrize(
         ("mapx", "mapy"),
         [("1396917000", "356895000"), ("1273800123", "-354100456"), ("354100456", "1273800123"), ("1240000000", "354100456")],
     )
     def test_a_point_outside_of_korea_is_refused(self, mapx: str, mapy: str) -> None:
-        assert reason(item(mapx=mapx, mapy=mapy)) is SetAsideReason.OUTSIDE_KOREA
+        assert reason(item(mapx=mapx, mapy=mapy)) is RejectionReason.OUTSIDE_KOREA
 
     @pytest.mark.parametrize("bad", ["", "127.38", "1.27e9", "abc", None, True, [], {}, 127.38])
     def test_what_is_no_whole_number_is_refused(self, bad: object) -> None:
-        assert reason(item(mapx=bad)) is SetAsideReason.BAD_COORDINATES
+        assert reason(item(mapx=bad)) is RejectionReason.BAD_COORDINATES
 
 
 class TestAddresses:
@@ -110,18 +110,18 @@ class TestAddresses:
         assert parsed(address="").address == ITEM["roadAddress"]
 
     def test_an_item_without_any_address_is_set_aside(self) -> None:
-        assert reason(item(address="", roadAddress=" ")) is SetAsideReason.NO_ADDRESS
+        assert reason(item(address="", roadAddress=" ")) is RejectionReason.NO_ADDRESS
 
 
 class TestGarbage:
     @pytest.mark.parametrize("given", [None, "text", 7, [], [ITEM]])
     def test_what_is_no_object_is_set_aside(self, given: object) -> None:
-        assert reason(given) is SetAsideReason.NOT_AN_OBJECT
+        assert reason(given) is RejectionReason.NOT_AN_OBJECT
 
     @pytest.mark.parametrize("field", ["title", "category", "address", "roadAddress", "telephone", "link"])
     def test_a_field_that_is_no_text_is_set_aside(self, field: str) -> None:
-        assert reason(item(**{field: 7})) is SetAsideReason.BAD_TEXT
-        assert reason(item(**{field: {"a": 1}})) is SetAsideReason.BAD_TEXT
+        assert reason(item(**{field: 7})) is RejectionReason.BAD_TEXT
+        assert reason(item(**{field: {"a": 1}})) is RejectionReason.BAD_TEXT
 
     @pytest.mark.parametrize("field", ["category", "roadAddress", "telephone", "link", "description"])
     def test_a_missing_field_is_an_empty_one(self, field: str) -> None:
@@ -130,12 +130,12 @@ class TestGarbage:
         assert len(parse_items([without])[0]) == 1
 
     def test_an_empty_object_is_set_aside(self) -> None:
-        assert reason({}) is SetAsideReason.NO_TITLE
+        assert reason({}) is RejectionReason.NO_TITLE
 
     def test_one_bad_item_costs_no_other_and_is_counted_by_its_position(self) -> None:
         places, aside = parse_items([item(), None, item(title="둘"), item(mapx="313277"), item(title="셋")])
         assert [place.name for place in places] == ["중화요리본가", "둘", "셋"]
-        assert [(one.position, one.reason) for one in aside] == [(1, SetAsideReason.NOT_AN_OBJECT), (3, SetAsideReason.KATECH)]
+        assert [(one.position, one.reason) for one in aside] == [(1, RejectionReason.NOT_AN_OBJECT), (3, RejectionReason.KATECH)]
 
     def test_the_same_place_twice_in_one_answer_is_kept_once(self) -> None:
         places, aside = parse_items([item(), item(title="중화요리 본가")])

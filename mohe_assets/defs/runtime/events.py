@@ -99,8 +99,8 @@ def region_sync_metadata(sync: RegionSync) -> dict[str, dg.MetadataValue]:
     }
     found |= {
         "successions": dg.MetadataValue.int(len(sync.successions)),
-        "places_moved": dg.MetadataValue.int(sync.rehomed.moved),
-        "places_without_region": dg.MetadataValue.int(sync.rehomed.homeless),
+        "places_moved": dg.MetadataValue.int(sync.reassigned.moved),
+        "places_without_region": dg.MetadataValue.int(sync.reassigned.unassigned),
         "leases_ended": dg.MetadataValue.int(sync.revoked),
     }
     if sync.successions:

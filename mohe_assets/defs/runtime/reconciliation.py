@@ -105,8 +105,8 @@ def _show_failed(instance: dg.DagsterInstance, app: Platform, regions: Sequence[
     run_ids = {region.run_id for region in regions if region.run_id}
     known = instance.get_runs(filters=dg.RunsFilter(run_ids=sorted(run_ids))) if run_ids else []
     failed = {run.run_id for run in known if run.status is dg.DagsterRunStatus.FAILURE}
-    homeless = [region for region in regions if region.run_id not in failed]
-    record = _record_failure(instance, app, homeless) if homeless else ""
+    unassigned = [region for region in regions if region.run_id not in failed]
+    record = _record_failure(instance, app, unassigned) if unassigned else ""
     for region in regions:
         plan(instance, region.partition_key, run_id=region.run_id if region.run_id in failed else record)
         instance.report_runless_asset_event(failure_observation(region, region.error, region.run_id))

@@ -152,7 +152,7 @@ SELECT (SELECT count(*) FROM offending) AS count,
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Offending:
+class Violations:
     """How many rows are not as they should be, and SHOWN_AT_MOST of them."""
 
     count: int
@@ -165,12 +165,12 @@ class Quality:
 
     checkpoints: Checkpoints
 
-    def outside_korea(self) -> Offending:
+    def outside_korea(self) -> Violations:
         """Places whose point is none in Korea."""
         bounds = {"south": KOREAN_LATITUDES[0], "north": KOREAN_LATITUDES[1]}
-        return self._offending(OUTSIDE_KOREA, **bounds, west=KOREAN_LONGITUDES[0], east=KOREAN_LONGITUDES[1])
+        return self._violations(OUTSIDE_KOREA, **bounds, west=KOREAN_LONGITUDES[0], east=KOREAN_LONGITUDES[1])
 
-    def far_from_their_region(self) -> Offending:
+    def far_from_their_region(self) -> Violations:
         """Places over NEAR_P90S times as far from their region's point as nine in ten of its places, and over NEAR_KM; or
         over FAR_KM.
         """
@@ -180,11 +180,11 @@ class Quality:
             "latitudes": [latitude for latitude, _ in points.values()],
             "longitudes": [longitude for _, longitude in points.values()],
         }
-        return self._offending(FAR_FROM_THEIR_REGION, **columns, near_km=NEAR_KM, near_p90s=NEAR_P90S, far_km=FAR_KM)
+        return self._violations(FAR_FROM_THEIR_REGION, **columns, near_km=NEAR_KM, near_p90s=NEAR_P90S, far_km=FAR_KM)
 
-    def without_a_region(self) -> Offending:
+    def without_a_region(self) -> Violations:
         """Places whose address names no known region."""
-        return self._offending(WITHOUT_A_REGION)
+        return self._violations(WITHOUT_A_REGION)
 
     def places(self) -> int:
         """How many there are."""
@@ -201,40 +201,40 @@ class Quality:
             yield found
             last = found[-1]["id"]
 
-    def duplicates(self) -> Offending:
+    def duplicates(self) -> Violations:
         """Pairs of places with one title at one address, or within SAME_PLACE_METRES."""
-        return self._offending(DUPLICATES, same_place_metres=SAME_PLACE_METRES)
+        return self._violations(DUPLICATES, same_place_metres=SAME_PLACE_METRES)
 
-    def drops(self) -> Offending:
+    def drops(self) -> Violations:
         """Regions whose finished round found far fewer places than the round before did with the same searches."""
-        return self._offending(DROPS, drop_to=DROP_TO, drop_by=DROP_BY)
+        return self._violations(DROPS, drop_to=DROP_TO, drop_by=DROP_BY)
 
-    def failed(self) -> Offending:
+    def failed(self) -> Violations:
         """Active regions that are FAILED."""
-        return self._offending(FAILED)
+        return self._violations(FAILED)
 
     def given_up(self) -> int:
         """Those of them that only a person tries again."""
-        return self._offending(GIVEN_UP).count
+        return self._violations(GIVEN_UP).count
 
-    def incomplete(self) -> Offending:
+    def incomplete(self) -> Violations:
         """Active regions that are neither COMPLETED nor FAILED, or have no checkpoint at all."""
-        return self._offending(INCOMPLETE)
+        return self._violations(INCOMPLETE)
 
     def completeness(self) -> Mapping[str, Any]:
         """Regions by how they ended, and how many searches of their present rounds were full."""
         return self._one(COMPLETENESS, full_answer=FULL_ANSWER)
 
-    def not_as_listed(self) -> Offending:
+    def not_as_listed(self) -> Violations:
         """Active regions without a checkpoint or not in the last list, and checkpoints of no region."""
-        return self._offending(NOT_AS_LISTED)
+        return self._violations(NOT_AS_LISTED)
 
     def listed(self) -> Mapping[str, Any]:
         """Active regions, their checkpoints, and the last refresh with its numbers."""
         return self._one(LISTED)
 
-    def _offending(self, sql: str, **values: object) -> Offending:
-        return Offending(**self._one(_COUNTED % sql.strip(), **values))
+    def _violations(self, sql: str, **values: object) -> Violations:
+        return Violations(**self._one(_COUNTED % sql.strip(), **values))
 
     def _one(self, sql: str, **values: object) -> dict[str, Any]:
         checkpoints = self.checkpoints
