@@ -116,12 +116,12 @@ def _up(plot: Plot) -> list[str]:
 def _prepare_plain(plot: Plot) -> None:
     from benchmarks.peers.job import TABLE  # noqa: PLC0415 - beside its only use
 
-    plot.database.transact(lambda connection: connection.exec_driver_sql(TABLE))
+    plot.database.transaction(lambda connection: connection.exec_driver_sql(TABLE))
     _backfill(plot, [code for code, _ in plot.regions])
 
 
 def _drop_places(plot: Plot) -> None:
-    plot.database.transact(lambda connection: connection.exec_driver_sql("DROP TABLE places"))
+    plot.database.transaction(lambda connection: connection.exec_driver_sql("DROP TABLE places"))
 
 
 def _backfill(plot: Plot, codes: Sequence[str]) -> None:

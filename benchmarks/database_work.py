@@ -90,10 +90,10 @@ class DatabaseWork:
         self.ground.execute(f"CREATE DATABASE {name} TEMPLATE {OURS} STRATEGY file_copy")
         database = Database.connect(self.ground.server.url(name))
         try:
-            database.transact(lambda connection: connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0")))
+            database.transaction(lambda connection: connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0")))
             for sql, count in ((_PLACES, places), (_LEDGER, searches), (_NEXT_ROUND, 0)):
-                database.transact(lambda connection, sql=sql, count=count: connection.execute(text(sql), {"count": count}))  # type: ignore[misc]
-            database.transact(lambda connection: connection.execute(text("VACUUM ANALYZE")), autocommit=True)
+                database.transaction(lambda connection, sql=sql, count=count: connection.execute(text(sql), {"count": count}))  # type: ignore[misc]
+            database.transaction(lambda connection: connection.execute(text("VACUUM ANALYZE")), autocommit=True)
         finally:
             database.close()
         self.templates[size] = name

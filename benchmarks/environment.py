@@ -15,7 +15,7 @@ from sqlalchemy import text
 from benchmarks.peers.job import Job
 from benchmarks.programs import cpu_of_tree
 from benchmarks.simulated_stack import UNLIMITED, Stage, stage
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.cli.env import environment
 from mohe_assets.defs.runtime.region_refresh import sync_partition_keys
 from mohe_assets.postgres.databases import DatabaseUrls
@@ -44,10 +44,10 @@ class Plot:
 
     def read(self, sql: str, *, dagster: bool = False) -> list[dict[str, Any]]:
         if not dagster:
-            return self.database.transact(lambda connection: rows(connection, sql))
+            return self.database.transaction(lambda connection: rows(connection, sql))
         other = Database.connect(self.urls.dagster)
         try:
-            return other.transact(lambda connection: rows(connection, sql))
+            return other.transaction(lambda connection: rows(connection, sql))
         finally:
             other.close()
 
@@ -82,7 +82,7 @@ class Ground:
 
     def execute(self, *statements: str) -> None:
         for statement in statements:
-            self.admin.transact(lambda connection, sql=statement: connection.execute(text(sql)), autocommit=True)  # type: ignore[misc]
+            self.admin.transaction(lambda connection, sql=statement: connection.execute(text(sql)), autocommit=True)  # type: ignore[misc]
 
     @contextmanager
     def plot(
@@ -111,7 +111,7 @@ class Ground:
         try:
             if template and count < len(self.regions):
                 codes = [code for code, _ in self.some(count)]
-                database.transact(lambda connection: connection.execute(text(KEEP), {"codes": codes}))
+                database.transaction(lambda connection: connection.execute(text(KEEP), {"codes": codes}))
             yield self._plot(folder, database, count, limit, settings or {})
         finally:
             database.close()
@@ -149,9 +149,9 @@ def ground() -> Iterator[Ground]:
     """Made once for all compared runs: the templates take ten seconds."""
     with stage(UNLIMITED.changed({"warm": True})) as made:
         server = EmbeddedServer(home=made.home)
-        with dagster_instance(made.app.settings) as instance, Platform.open(made.app.settings) as app:
+        with dagster_instance(made.app.settings) as instance, App.open(made.app.settings) as app:
             sync_partition_keys(instance, app)
-        named = made.app.database.transact(
+        named = made.app.database.transaction(
             lambda connection: rows(connection, "SELECT region_code, region_name FROM batch_checkpoint ORDER BY region_code")
         )
         made.app.database.close()

@@ -52,7 +52,7 @@ def measure(made: Stage, reference: Collected, moments: random.Random, kills: in
     seconds = time.monotonic() - began
     time.sleep(settings.mohe_lease_seconds)
     answers = made.simulator.stats()["naver"]["answers_per_search"]
-    left = made.app.database.transact(
+    left = made.app.database.transaction(
         lambda connection: connection.exec_driver_sql(
             "SELECT count(*) FROM batch_execution_metadata WHERE status = 'RUNNING'"
         ).scalar_one()

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from benchmarks.figures import exponent, rounded
 from benchmarks.simulated_stack import UNLIMITED, Stage, stage, write
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.region_refresh import sync_partition_keys
 from mohe_assets.defs.sensors import pending_region_sensor
@@ -94,13 +94,13 @@ def status(made: Stage) -> float:
     return median_seconds(lambda: subprocess.run(command, env=dict(made.variables), check=True, capture_output=True), 3)
 
 
-def claims(app: Platform) -> float:
+def claims(app: App) -> float:
     """One region after the other by one run, as its threads do."""
     app.executions.start("bench", total=CLAIMS)
     return median_seconds(lambda: app.checkpoints.claim("bench"), CLAIMS)
 
 
-def report(app: Platform) -> float:
+def report(app: App) -> float:
     now = dt.datetime.now(dt.UTC)
     build_report(app, now=now)  # the first one loads fonts
     return median_seconds(lambda: build_report(app, now=now), 3)
@@ -113,9 +113,9 @@ def measured(region_type: str, edits: Edits = ()) -> dict[str, float]:
     with stage(config, CHECKPOINT_REGION_TYPE=region_type) as made:
         database = made.app.database
         refresh = seconds_of(made.app.refresh_regions)
-        with dagster_instance(made.app.settings) as instance, Platform.open(made.app.settings) as app:
+        with dagster_instance(made.app.settings) as instance, App.open(made.app.settings) as app:
             mirror = seconds_of(lambda: sync_partition_keys(instance, app))
-            database.transact(lambda connection: connection.execute(text(UNDER_WAY)))
+            database.transaction(lambda connection: connection.execute(text(UNDER_WAY)))
             total = app.checkpoints.progress().total
             found = ticks(made, instance)
             found |= {"mohe status, median (s)": status(made), "report, median (s)": report(app)}

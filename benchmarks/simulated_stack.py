@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.cli.env import environment
 from mohe_assets.collection.scheduler import ClaimFilter
-from mohe_assets.postgres.databases import prepare
+from mohe_assets.postgres.databases import ensure_ready
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.settings import process_environment
 from mohe_assets.simulator.config import SimulatorConfig
@@ -34,7 +34,7 @@ class Stage:
     """A simulator with its limits, an empty database that knows the regions, and the workers started on them."""
 
     simulator: Simulator
-    platform: Platform
+    platform: App
     variables: Mapping[str, str]
     home: Path
     workers: list[Worker] = field(default_factory=list)
@@ -67,8 +67,8 @@ def stage(config: SimulatorConfig, **changes: str) -> Iterator[Stage]:
                 **changes,
             }
             settings = settings_module.load(variables)
-            variables |= environment(settings, prepare(settings))
-            with Platform.open(settings) as platform:
+            variables |= environment(settings, ensure_ready(settings))
+            with App.open(settings) as platform:
                 platform.refresh_regions()
                 made = Stage(simulator=simulator, app=platform, variables=variables, home=home)
                 try:

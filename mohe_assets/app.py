@@ -27,7 +27,7 @@ from mohe_assets.domain.kst import KST
 from mohe_assets.domain.regions import REGION_TYPES, build_region_list
 from mohe_assets.errors import SettingsError
 from mohe_assets.logs import about
-from mohe_assets.postgres.databases import locate, require_current
+from mohe_assets.postgres.databases import require_current, resolve_urls
 from mohe_assets.region_sync import Download, RegionSync, sync_regions
 from mohe_assets.replay import replay
 from mohe_assets.settings import Settings, classic_ends
@@ -52,7 +52,7 @@ ONE_TRY = RetryPolicy(attempts=1, rate_attempts=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Platform:
+class App:
     """Settings and an open database, and what is made of them."""
 
     settings: Settings
@@ -63,7 +63,7 @@ class Platform:
     def open(cls, settings: Settings) -> "Iterator[App]":
         """Checks that the database answers and has the current schema. Raises SettingsError, DatabaseUnavailable."""
         with cls.attached(settings) as app:
-            require_current(app.database, settings, locate(settings))
+            require_current(app.database, settings, resolve_urls(settings))
             yield app
 
     @classmethod
@@ -75,7 +75,7 @@ class Platform:
                 f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed are {' and '.join(REGION_TYPES)}."
             )
         # One more each for the heartbeat and the caller.
-        database = Database.connect(locate(settings).data, pool_size=DATABASE_THREADS + 2)
+        database = Database.connect(resolve_urls(settings).data, pool_size=DATABASE_THREADS + 2)
         try:
             yield cls(settings=settings, database=database)
         finally:

@@ -5,7 +5,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parent
 
 
-def shipped(name: str) -> Path:
+def packaged_file(name: str) -> Path:
     """Path of `sql`, `dagster.yaml` or `workspace.yaml`; FileNotFoundError if the installation is incomplete."""
     for root in (_PACKAGE / "shipped_files", _PACKAGE.parent):
         if (root / name).exists():

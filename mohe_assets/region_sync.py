@@ -75,7 +75,7 @@ def sync_regions(
             reassigned=reassigned, revoked=revoked,
         )  # fmt: skip
 
-    sync = regions.database.transact(take_over)
+    sync = regions.database.transaction(take_over)
     if sync.seeded:
         regions.gather_statistics()
     return sync

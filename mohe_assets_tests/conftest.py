@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.settings import Settings
@@ -48,7 +48,7 @@ def admin(postgres: EmbeddedServer) -> Iterator[Database]:
 def migrated_template(postgres: EmbeddedServer, admin: Database) -> str:
     """A migrated database to copy from: a copy takes a tenth of a migration."""
     name = "migrated_template"
-    admin.transact(lambda connection: connection.execute(text(f"CREATE DATABASE {name}")), autocommit=True)
+    admin.transaction(lambda connection: connection.execute(text(f"CREATE DATABASE {name}")), autocommit=True)
     database = Database.connect(postgres.url(name))
     schema.migrate(database)
     database.close()
@@ -60,13 +60,13 @@ def regions_template(migrated_template: str, postgres: EmbeddedServer, admin: Da
     """One that knows the 256 regions as well: taking them over again in each test would be most of its time."""
     name = "regions_template"
     sql = text(f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
-    admin.transact(lambda connection: connection.execute(sql), autocommit=True)
+    admin.transaction(lambda connection: connection.execute(sql), autocommit=True)
     variables = {
         "MOHE_DATABASE_URL": postgres.url(name),
         "MOHE_GOVERNMENT_API_URL": shared_simulator.url,
         "GOVT_API_KEY": SimulatorConfig().government_key,
     }
-    with Platform.open(settings_module.load(variables)) as app:
+    with App.open(settings_module.load(variables)) as app:
         app.refresh_regions()
     return name
 
@@ -79,12 +79,12 @@ def template(migrated_template: str) -> str:
 
 def _new_database(admin: Database, template: str) -> str:
     name = f"test_{uuid.uuid4().hex[:12]}"
-    admin.transact(lambda connection: connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}")), autocommit=True)
+    admin.transaction(lambda connection: connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}")), autocommit=True)
     return name
 
 
 def _drop(admin: Database, name: str) -> None:
-    admin.transact(lambda connection: connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)")), autocommit=True)
+    admin.transaction(lambda connection: connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)")), autocommit=True)
 
 
 @pytest.fixture
@@ -159,9 +159,9 @@ def settings(environment: Environment) -> Settings:
 
 
 @pytest.fixture
-def app(settings: Settings) -> Iterator[Platform]:
+def app(settings: Settings) -> Iterator[App]:
     """A platform that has taken the simulator's 256 regions over."""
-    with Platform.open(settings) as app:
+    with App.open(settings) as app:
         if app.regions.last_refresh() is None:
             app.refresh_regions()
         yield app

@@ -52,7 +52,7 @@ class _Commands(TyperGroup):
         return cast("TyperCommand | TyperGroup", command)
 
 
-app = typer.Typer(
+commands = typer.Typer(
     name="mohe",
     cls=_Commands,
     help="Collects the places of every 시군구 of South Korea, and goes on exactly where it was interrupted.",
@@ -62,7 +62,7 @@ app = typer.Typer(
 )
 
 
-@app.callback()
+@commands.callback()
 def _group() -> None: ...
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     """One sentence and exit status 1 for whatever a person can put right."""
     logs.install(settings.log_format())
     try:
-        app()
+        commands()
     except MoheError as error:
         typer.echo(f"mohe: {error}", err=True)
         sys.exit(1)

@@ -9,19 +9,19 @@ from typing import Annotated
 import typer
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.cli.env import environment, program
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.postgres import roles, schema
-from mohe_assets.postgres.databases import locate, prepare
+from mohe_assets.postgres.databases import ensure_ready, resolve_urls
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.settings import Settings
 from mohe_assets.store.database import Database
 
-app = typer.Typer(help="Start, stop and migrate the database, print its URL, open psql on it.", no_args_is_help=True)
+commands = typer.Typer(help="Start, stop and migrate the database, print its URL, open psql on it.", no_args_is_help=True)
 
 
-@app.command()
+@commands.command()
 def migrate(
     *,
     with_roles: Annotated[
@@ -35,7 +35,7 @@ def migrate(
 ) -> None:
     """Bring our schema and Dagster's to the current revision; safe to run at any time."""
     settings = settings_module.load()
-    urls = prepare(settings)
+    urls = ensure_ready(settings)
     _migrate_dagster(environment(settings, urls))
     database = Database.connect(urls.data)
     try:
@@ -73,61 +73,61 @@ def _make_roles(settings: Settings, database: Database, dagster_url: str) -> Non
         typer.echo(f"Role {role} is there{'' if password else '; it has no password of ours'}.")
 
 
-@app.command()
+@commands.command()
 def start() -> None:
     """Start the embedded PostgreSQL and make sure that both databases and the schema are there."""
-    urls = prepare(settings_module.load())
+    urls = ensure_ready(settings_module.load())
     if urls.embedded is None:
         typer.echo("MOHE_DATABASE_URL names a server of your own; it answers and its schema is current.")
     else:
         typer.echo(f"The embedded PostgreSQL runs in {urls.embedded.data}.")
 
 
-@app.command()
+@commands.command()
 def stop() -> None:
     """Stop the embedded PostgreSQL; collections that run wait for it, and give up after two minutes."""
-    urls = locate(settings_module.load())
+    urls = resolve_urls(settings_module.load())
     if urls.embedded is None:
         raise DatabaseUnavailable("MOHE_DATABASE_URL names a server of your own; mohe does not stop that one.")
     typer.echo("The embedded PostgreSQL is stopped." if urls.embedded.stop() else "The embedded PostgreSQL was not running.")
 
 
-@app.command()
+@commands.command()
 def url(
     *, dagster: Annotated[bool, typer.Option("--dagster", help="The URL of Dagster's own database instead.")] = False
 ) -> None:
     """Print the database's URL, password included, for psql and other tools; starts the embedded server."""
-    urls = prepare(settings_module.load())
+    urls = ensure_ready(settings_module.load())
     typer.echo(urls.dagster if dagster else urls.data)
 
 
-@app.command()
+@commands.command()
 def reset(*, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Delete the collected places, the ledger and the checkpoints; the regions stay and start from nothing."""
     settings = settings_module.load()
-    with Platform.open(settings) as app:
+    with App.open(settings) as commands:
         if not yes:
-            typer.confirm(f"Delete all places, searches and checkpoints in {app.database.where}?", abort=True)
-        seeded = app.checkpoints.reset()
+            typer.confirm(f"Delete all places, searches and checkpoints in {commands.database.where}?", abort=True)
+        seeded = commands.checkpoints.reset()
     typer.echo(f"{seeded} regions are PENDING and start from nothing.")
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def psql(context: typer.Context) -> None:
     """Open psql on the database, with psql's own arguments: mohe db psql -c 'SELECT count(*) FROM places'."""
-    urls = prepare(settings_module.load())
+    urls = ensure_ready(settings_module.load())
     program = shutil.which("psql") or (str(urls.embedded.psql()) if urls.embedded else None)
     if program is None:
         raise DatabaseUnavailable("There is no psql on the PATH; install PostgreSQL's client.")
     os.execv(program, [program, urls.data, *context.args])  # noqa: S606 - psql takes over this process
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def dump(context: typer.Context) -> None:
     """Write the database with pg_dump, with its own arguments: mohe db dump --format=custom > mohe.dump."""
     settings = settings_module.load()
     program = _pg_dump(settings)
-    os.execv(program, [program, prepare(settings).data, *context.args])  # noqa: S606 - pg_dump takes over this process
+    os.execv(program, [program, ensure_ready(settings).data, *context.args])  # noqa: S606 - pg_dump takes over this process
 
 
 def _pg_dump(settings: Settings) -> str:

@@ -15,12 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
-from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, simulated
+from mohe_assets.app import App
+from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, demo_settings
 from mohe_assets.cli.env import environment, program
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.errors import MoheError
-from mohe_assets.postgres.databases import prepare
+from mohe_assets.postgres.databases import ensure_ready
 from mohe_assets.settings import Settings
 from mohe_assets.store.reads.overview import by_sido
 
@@ -38,17 +38,17 @@ def demo(
     if os.environ.get("MOHE_DATABASE_URL"):
         console.print("MOHE_DATABASE_URL is set, but the demo's made-up places go to the embedded database only.")
     console.print("Starting the embedded PostgreSQL and the simulator …")
-    with simulated(calls_per_second=calls_per_second, latency_ms=latency_ms) as variables:
+    with demo_settings(calls_per_second=calls_per_second, latency_ms=latency_ms) as variables:
         settings = settings_module.load(variables)
-        urls = prepare(settings)
-        with Platform.open(settings) as app:
+        urls = ensure_ready(settings)
+        with App.open(settings) as app:
             status = _collect(console, app, settings, {**variables, **environment(settings, urls)})
             if status:
                 raise typer.Exit(status)
             _summary(console, app)
 
 
-def _collect(console: Console, app: Platform, settings: Settings, variables: dict[str, str]) -> int:
+def _collect(console: Console, app: App, settings: Settings, variables: dict[str, str]) -> int:
     """Runs the batch job in a process of its own, as a person would; returns its exit status."""
     log_path = settings.home / "logs" / f"place_ingestion_batch-{time.strftime('%Y%m%d-%H%M%S')}.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
     typer.echo("It has stopped. Run the same command again: it goes on where it was.", err=True)
 
 
-def _show_progress(console: Console, app: Platform, process: subprocess.Popen[bytes], log_path: Path) -> None:
+def _show_progress(console: Console, app: App, process: subprocess.Popen[bytes], log_path: Path) -> None:
     bar = Progress(
         TextColumn("regions"),
         BarColumn(),
@@ -121,7 +121,7 @@ def _show_progress(console: Console, app: Platform, process: subprocess.Popen[by
 class _Meter:
     """Counts come from the database alone, so that they are true after an interruption, too."""
 
-    def __init__(self, app: Platform, bar: Progress, task: TaskID) -> None:
+    def __init__(self, app: App, bar: Progress, task: TaskID) -> None:
         self._platform, self._bar, self._task = app, bar, task
         self._said_at = time.monotonic()
 
@@ -145,7 +145,7 @@ class _Meter:
             )
 
 
-def _summary(console: Console, app: Platform) -> None:
+def _summary(console: Console, app: App) -> None:
     settings = app.settings
     scope = (app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
     overview, provinces = app.overview(), by_sido(*scope)

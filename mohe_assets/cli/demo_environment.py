@@ -15,7 +15,7 @@ _NOT_FOR_DEMO = ("MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL", "NCP_APIGW_AP
 
 
 @contextmanager
-def simulated(*, calls_per_second: int, latency_ms: float) -> Iterator[dict[str, str]]:
+def demo_settings(*, calls_per_second: int, latency_ms: float) -> Iterator[dict[str, str]]:
     """A running simulator, and the environment in which everything uses it and the embedded database."""
     config = SimulatorConfig(warm=True, calls_per_second=calls_per_second, latency_ms=latency_ms)
     with running(config) as simulator:

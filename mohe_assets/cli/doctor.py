@@ -12,7 +12,7 @@ from rich.markup import escape
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment
 from mohe_assets.ops.doctor import Finding, Level, examine
-from mohe_assets.postgres.databases import locate
+from mohe_assets.postgres.databases import resolve_urls
 
 MARKS = {Level.OK: "[green]ok[/]     ", Level.WARNING: "[yellow]warning[/]", Level.ERROR: "[red]error[/]  "}
 # What has to run for regions to be collected without anybody.
@@ -64,7 +64,7 @@ def _daemon() -> Finding:
     from dagster._daemon.controller import get_daemon_statuses  # noqa: PLC0415
 
     settings = settings_module.load()
-    os.environ.update(environment(settings, locate(settings)))
+    os.environ.update(environment(settings, resolve_urls(settings)))
     with DagsterInstance.get() as instance:
         statuses = get_daemon_statuses(
             instance, DAEMONS, heartbeat_interval_seconds=0, heartbeat_tolerance_seconds=SILENT_SECONDS, ignore_errors=True

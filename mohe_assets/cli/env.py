@@ -10,15 +10,15 @@ from pathlib import Path
 import typer
 
 from mohe_assets import settings as settings_module
-from mohe_assets.packaged_files import shipped
-from mohe_assets.postgres.databases import DatabaseUrls, prepare
+from mohe_assets.packaged_files import packaged_file
+from mohe_assets.postgres.databases import DatabaseUrls, ensure_ready
 from mohe_assets.settings import Settings
 
 
 def env() -> None:
     """Print `export` lines for a shell, once the database runs and its schema is current: eval "$(mohe env)"."""
     settings = settings_module.load()
-    variables = environment(settings, prepare(settings))
+    variables = environment(settings, ensure_ready(settings))
     bin_folder = str(Path(sys.executable).parent)
     if shutil.which("dagster") is None:
         variables["PATH"] = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -30,7 +30,7 @@ def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
     """What a Dagster process needs besides the settings a person has set; makes DAGSTER_HOME ready."""
     home = settings.home / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    place(home / "dagster.yaml", shipped("dagster.yaml").read_bytes())
+    place(home / "dagster.yaml", packaged_file("dagster.yaml").read_bytes())
     return {
         "MOHE_HOME": str(settings.home),
         "MOHE_CATALOG_DIR": str(settings.catalog_folder),  # absolute: code servers need not run where the shell is

@@ -8,7 +8,7 @@ import typer
 from prometheus_client import CollectorRegistry, start_http_server
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.errors import MoheError
 from mohe_assets.ops.metrics import CollectionMetrics
 
@@ -24,7 +24,7 @@ def metrics(
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
-    with Platform.attached(settings_module.load()) as app:
+    with App.attached(settings_module.load()) as app:
         registry = CollectorRegistry()
         registry.register(CollectionMetrics(app))
         try:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.domain.forecast import CollectionForecast, QuotaState, forecast_collection
 from mohe_assets.domain.kst import KST
 from mohe_assets.domain.regions import bundled_snapshot
@@ -21,7 +21,7 @@ from mohe_assets.store.reads.overview import RemainingWork
 
 def plan(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False) -> None:
     """Show the calls a collection still takes, and when they are made at the earliest. Sends none."""
-    with Platform.open(settings_module.load()) as app:
+    with App.open(settings_module.load()) as app:
         left = app.remaining_work()
         quota_state = app.quota_state(app.api_state())
         keywords = len(app.settings.mohe_search_keywords)

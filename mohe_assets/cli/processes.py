@@ -16,10 +16,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.cli.env import environment, place, program
 from mohe_assets.errors import MoheError, SettingsError
-from mohe_assets.postgres.databases import ready
+from mohe_assets.postgres.databases import require_ready
 from mohe_assets.settings import Settings
 
 CODE_SERVER_PORT = 4266
@@ -97,7 +97,7 @@ def write_workspace(variables: Mapping[str, str], host: str, port: int) -> Path:
 
 def refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:
     """Refreshes the regions in a run of its own if there is no list yet."""
-    with Platform.open(settings) as app:
+    with App.open(settings) as app:
         if app.regions.last_refresh() is not None:
             return
     typer.echo("There are no regions yet: refreshing them first.")
@@ -114,7 +114,7 @@ def listens(host: str, port: int) -> bool:
 
 
 def _variables(settings: Settings) -> dict[str, str]:
-    return {**os.environ, **environment(settings, ready(settings))}
+    return {**os.environ, **environment(settings, require_ready(settings))}
 
 
 def _address(code_server: str) -> tuple[str, int]:

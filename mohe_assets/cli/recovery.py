@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.errors import SettingsError
 from mohe_assets.store import api_state
 
@@ -17,7 +17,7 @@ SHORTEST_RUN = 4
 
 def retry(regions: Annotated[list[str] | None, typer.Argument(help=f"{REGIONS}; every failed region if none.")] = None) -> None:
     """Make failed regions PENDING again, now and with their count of failures at zero. What they have stored stays."""
-    with Platform.open(settings_module.load()) as app:
+    with App.open(settings_module.load()) as app:
         names = app.regions.leaf_names()
         codes = _codes(regions, names)
         retried = app.checkpoints.retry(codes or None)
@@ -29,7 +29,7 @@ def new_round(
     regions: Annotated[list[str] | None, typer.Argument(help=f"{REGIONS}; every completed region if none.")] = None,
 ) -> None:
     """Make completed regions PENDING again, to be collected anew. Their places stay, and so does the ledger of earlier rounds."""
-    with Platform.open(settings_module.load()) as app:
+    with App.open(settings_module.load()) as app:
         names = app.regions.leaf_names()
         codes = _codes(regions, names)
         anew = app.checkpoints.new_round(codes or None)
@@ -50,7 +50,7 @@ def release(
     """
     if regions and run:
         raise typer.BadParameter("either regions or --run")
-    with Platform.open(settings_module.load()) as app:
+    with App.open(settings_module.load()) as app:
         names = app.regions.leaf_names()
         if regions:
             codes = _codes(regions, names)
@@ -73,7 +73,7 @@ def release(
 
 def unblock() -> None:
     """Let refused credentials be tried again: the next run finds out with one call. Changed ones need no unblocking."""
-    with Platform.open(settings_module.load()) as app:
+    with App.open(settings_module.load()) as app:
         api = app.account.api
         count = api_state.unblock(app.database, api)
     typer.echo(f"{api} is unblocked." if count else f"{api} was not blocked.")
@@ -116,7 +116,7 @@ def _list(words: Sequence[str]) -> str:
     return f": {', '.join(words[:NAMED_AT_MOST])}{more}"
 
 
-def _say_others(asked: Collection[str], done: Collection[str], app: Platform, what: str) -> None:
+def _say_others(asked: Collection[str], done: Collection[str], app: App, what: str) -> None:
     """A region that was named and is in another state is left alone, and that is said."""
     if left := sorted(set(asked) - set(done)):
         standing = {one.region_code: one.status for one in app.checkpoints.statuses(left)}

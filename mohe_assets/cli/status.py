@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.domain.forecast import CollectionForecast, forecast_collection
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import DatabaseUnavailable
@@ -57,7 +57,7 @@ def status(
     """Show regions by status, places, rate, what is left and until when, the API's day, failed regions, and runs."""
     if watch and as_json:
         raise typer.BadParameter("either --watch or --json; a script asks again by itself")
-    with Platform.open(settings_module.load()) as app:
+    with App.open(settings_module.load()) as app:
         if as_json:
             typer.echo(JSON.dump_json(_read(app), indent=2))
         elif watch:
@@ -66,7 +66,7 @@ def status(
             Console().print(_show(_read(app)))
 
 
-def _watch(app: Platform) -> None:
+def _watch(app: App) -> None:
     """A database that is away for a while ends nothing: what was seen last stays, with the reason below."""
     shown: RenderableType = ""
     asked: list[int] = []
@@ -94,7 +94,7 @@ def _watch(app: Platform) -> None:
     Console().print(shown)
 
 
-def _read(app: Platform) -> Status:
+def _read(app: App) -> Status:
     settings, now = app.settings, dt.datetime.now(KST)
     left, state = app.remaining_work(), app.api_state()
     return Status(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mohe_assets import settings as settings_module
-from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, simulated
+from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, demo_settings
 from mohe_assets.cli.env import environment
 from mohe_assets.cli.processes import (
     WEB_PORT,
@@ -19,7 +19,7 @@ from mohe_assets.cli.processes import (
 )
 from mohe_assets.cli.supervisor import Supervisor
 from mohe_assets.errors import SettingsError
-from mohe_assets.postgres.databases import prepare
+from mohe_assets.postgres.databases import ensure_ready
 
 
 def up(
@@ -33,7 +33,7 @@ def up(
     The sensor is on: regions that are due are collected by themselves, unless CHECKPOINT_AUTO_RESUME is false.
     """
     if demo:
-        with simulated(calls_per_second=DEMO_CALLS_PER_SECOND, latency_ms=DEMO_LATENCY_MS) as variables:
+        with demo_settings(calls_per_second=DEMO_CALLS_PER_SECOND, latency_ms=DEMO_LATENCY_MS) as variables:
             raise typer.Exit(_run(variables, host, port))
     raise typer.Exit(_run(dict(os.environ), host, port))
 
@@ -42,7 +42,7 @@ def _run(variables: dict[str, str], host: str, port: int) -> int:
     settings = settings_module.load(variables)
     settings.require_collection_keys()
     _refuse_used_port(host, port)
-    variables |= environment(settings, prepare(settings))
+    variables |= environment(settings, ensure_ready(settings))
     refresh_if_empty(settings, variables)
     code_server_port = _free_port()
     workspace = write_workspace(variables, "127.0.0.1", code_server_port)

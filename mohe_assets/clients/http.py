@@ -112,7 +112,7 @@ class HttpClient:
         """
         tally = _Tally()
         try:
-            value = await self._patiently(lambda: self._attempt(path, params, read, tally))
+            value = await self._with_retry(lambda: self._attempt(path, params, read, tally))
         except ApiError as error:
             error.calls = tally.calls
             raise
@@ -127,7 +127,7 @@ class HttpClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _with_retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
         # The usual case first, by itself: to set up what follows takes as long as to read an answer.
         try:
             return await attempt()

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.collection import cancelled_by_signals, collect
@@ -62,7 +62,7 @@ def refresh_if_due(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
             _refresh_if_due(context, app)
 
 
-def _refresh_if_due(context: dg.OpExecutionContext, app: Platform) -> None:
+def _refresh_if_due(context: dg.OpExecutionContext, app: App) -> None:
     if not app.refresh_is_due():
         sync_partition_keys(context.instance, app)
     elif app.regions.last_refresh() is None:
@@ -71,14 +71,14 @@ def _refresh_if_due(context: dg.OpExecutionContext, app: Platform) -> None:
         _refresh_or_go_on(context, app)
 
 
-def _refresh(context: dg.OpExecutionContext, app: Platform) -> None:
+def _refresh(context: dg.OpExecutionContext, app: App) -> None:
     sync = refresh(context.instance, app)
     if sync.warning:
         context.log.warning(sync.warning)
     context.log.info(f"{len(sync.listed.leaves)} regions as of {sync.listed.as_of} from {sync.listed.source}")
 
 
-def _refresh_or_go_on(context: dg.OpExecutionContext, app: Platform) -> None:
+def _refresh_or_go_on(context: dg.OpExecutionContext, app: App) -> None:
     try:
         app.refresh_regions()
     except ApiError as error:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.events import REFINE_PLACES
 from mohe_assets.defs.runtime.region_refresh import unfinished_runs
@@ -28,7 +28,7 @@ def refinement_sensor(context: dg.SensorEvaluationContext, mohe: MoheResource) -
     return dg.SensorResult(run_requests=[dg.RunRequest()])
 
 
-def _reason_to_wait(instance: dg.DagsterInstance, app: Platform) -> str | None:
+def _reason_to_wait(instance: dg.DagsterInstance, app: App) -> str | None:
     settings = app.settings
     if not settings.mohe_refine:
         return "MOHE_REFINE is false: completed regions are not searched deeper by themselves."

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.errors import DatabaseUnavailable, RegionListRefused, SettingsError
 
 
@@ -19,11 +19,11 @@ class MoheResource(dg.ConfigurableResource["MoheResource"]):
     environment: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
 
     @contextmanager
-    def open(self) -> Iterator[Platform]:
+    def open(self) -> Iterator[App]:
         """A platform; what keeps one from being opened ends the run with that sentence and no traceback of ours."""
         try:
             settings = settings_module.load(self._environ())
-            with Platform.open(settings) as app:
+            with App.open(settings) as app:
                 yield app
         except (SettingsError, DatabaseUnavailable, RegionListRefused) as error:
             raise dg.Failure(description=str(error), allow_retries=False) from None

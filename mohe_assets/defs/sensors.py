@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.defs.jobs import ingest_places
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
@@ -48,7 +48,7 @@ def pending_region_sensor(context: dg.SensorEvaluationContext, mohe: MoheResourc
         return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
-def _reconcile_now_and_then(context: dg.SensorEvaluationContext, app: Platform) -> str:
+def _reconcile_now_and_then(context: dg.SensorEvaluationContext, app: App) -> str:
     now = dt.datetime.now(dt.UTC)
     last = dt.datetime.fromisoformat(context.cursor) if context.cursor else None
     if last is not None and now - last < dt.timedelta(seconds=RECONCILE_SECONDS):
@@ -59,7 +59,7 @@ def _reconcile_now_and_then(context: dg.SensorEvaluationContext, app: Platform) 
     return now.isoformat()
 
 
-def _reason_to_wait(app: Platform, unfinished: Sequence[dg.DagsterRun]) -> str | None:
+def _reason_to_wait(app: App, unfinished: Sequence[dg.DagsterRun]) -> str | None:
     settings = app.settings
     if not settings.checkpoint_auto_resume:
         return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."
@@ -72,7 +72,7 @@ def _reason_to_wait(app: Platform, unfinished: Sequence[dg.DagsterRun]) -> str |
     return None
 
 
-def why_closed(app: Platform) -> str | None:
+def why_closed(app: App) -> str | None:
     """Why no call can be made now and until when, None if one can."""
     state = read_state(app.database, app.account)
     if state.blocked_why is not None:
@@ -82,7 +82,7 @@ def why_closed(app: Platform) -> str | None:
     return None
 
 
-def _requests(instance: dg.DagsterInstance, app: Platform, unfinished: Sequence[dg.DagsterRun]) -> list[dg.RunRequest]:
+def _requests(instance: dg.DagsterInstance, app: App, unfinished: Sequence[dg.DagsterRun]) -> list[dg.RunRequest]:
     settings = app.settings
     keys = instance.get_dynamic_partitions(str(sigungu_partitions.name))
     due = app.checkpoints.due_keys() - busy_keys(keys, unfinished)
@@ -90,7 +90,7 @@ def _requests(instance: dg.DagsterInstance, app: Platform, unfinished: Sequence[
     return list(run_requests(keys, due, settings.mohe_regions_per_run, room, under_way=len(unfinished)))
 
 
-def _why_nothing(app: Platform, reason: str | None, unfinished: int) -> str:
+def _why_nothing(app: App, reason: str | None, unfinished: int) -> str:
     """The reason, and how far the collection is: the tick is what a person looks at who wonders when it goes on."""
     progress = app.checkpoints.progress()
     if not progress.total:

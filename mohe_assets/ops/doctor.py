@@ -17,11 +17,11 @@ from pathlib import Path
 import requests
 from sqlalchemy import Connection, text
 
-from mohe_assets.app import ONE_TRY, Platform, region_client
+from mohe_assets.app import ONE_TRY, App, region_client
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import ApiBlocked, ApiError, DatabaseUnavailable, QuotaExhausted, SettingsError
 from mohe_assets.postgres import schema
-from mohe_assets.postgres.databases import DatabaseUrls, locate
+from mohe_assets.postgres.databases import DatabaseUrls, resolve_urls
 from mohe_assets.settings import Settings, classic_ends, load
 from mohe_assets.store.database import Database
 
@@ -141,7 +141,7 @@ def _count_rows(settings: Settings) -> str:
     return f"accepted by {settings.mohe_government_api_url}; the list has {rows:,} rows"
 
 
-def _place_keys(app: Platform) -> Finding:
+def _place_keys(app: App) -> Finding:
     settings = app.settings
     check = "NCP_APIGW_API_KEY" if settings.uses_hub else "NAVER_CLIENT_ID"
     if not settings.uses_hub and settings.naver_client_id is None:
@@ -171,7 +171,7 @@ def _tried(check: str, call: Callable[[], str]) -> Finding:
 
 
 def _with_database(settings: Settings, *, calls: bool) -> Iterator[Finding]:
-    urls = locate(settings)
+    urls = resolve_urls(settings)
     try:
         if urls.embedded is not None:
             yield _embedded(urls)
@@ -189,7 +189,7 @@ def _with_database(settings: Settings, *, calls: bool) -> Iterator[Finding]:
         return
     if revision.level is Level.ERROR:
         return
-    with Platform.open(settings) as app:
+    with App.open(settings) as app:
         yield _regions(app)
         if calls:
             yield _place_keys(app)
@@ -221,7 +221,7 @@ def _server(database: Database) -> Iterator[Finding]:
         return int(row[0]), str(row[1]), str(row[2])
 
     database.check()
-    major, version, size = database.transact(read)
+    major, version, size = database.transaction(read)
     said = f"{database.where}: PostgreSQL {version}, {size}"
     if major < LEAST_SERVER_VERSION:
         yield _error("database", said, f"PostgreSQL {LEAST_SERVER_VERSION} or newer is needed.")
@@ -243,7 +243,7 @@ def _dagster_database(urls: DatabaseUrls) -> Iterator[Finding]:
 def _clocks(settings: Settings, database: Database) -> Iterator[Finding]:
     """The database's clock decides leases and the day's quota, so it is what the others are compared with."""
     before = dt.datetime.now(dt.UTC)
-    told = database.transact(lambda connection: connection.execute(text("SELECT clock_timestamp()")).scalar_one())
+    told = database.transaction(lambda connection: connection.execute(text("SELECT clock_timestamp()")).scalar_one())
     after = dt.datetime.now(dt.UTC)
     # Within the time the question took nobody can tell.
     ahead = (told - (before + (after - before) / 2)).total_seconds()
@@ -279,7 +279,7 @@ def _schema(database: Database) -> Finding:
     return _ok("schema", f"at revision {schema.head_revision()}, as needed")
 
 
-def _regions(app: Platform) -> Finding:
+def _regions(app: App) -> Finding:
     last, progress = app.regions.last_refresh(), app.checkpoints.progress()
     if last is None:
         return _ok("regions", "none yet; the first run, or `mohe up`, downloads the list")
@@ -291,7 +291,7 @@ def _regions(app: Platform) -> Finding:
     return _ok("regions", said)
 
 
-def _runs(app: Platform) -> Finding:
+def _runs(app: App) -> Finding:
     runs = app.overview().runs
     silent = [run.execution_id[:8] for run in runs if run.life == "silent"]
     alive = sum(run.life == "alive" for run in runs)

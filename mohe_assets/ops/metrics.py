@@ -9,7 +9,7 @@ from dataclasses import replace
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.store.api_state import ApiState
 from mohe_assets.store.reads.monitoring import Monitored, Refusals, Totals, read_monitored, read_refusals
@@ -24,7 +24,7 @@ ENDED = ("COMPLETED", "FAILED", "INTERRUPTED")
 class CollectionMetrics(Collector):
     """Reads the database at each scrape. A database that is down is `mohe_up 0` and nothing else."""
 
-    def __init__(self, app: Platform) -> None:
+    def __init__(self, app: App) -> None:
         self._platform = replace(app, database=replace(app.database, reconnect_seconds=RECONNECT_SECONDS))
         self._up = True
 

@@ -23,7 +23,7 @@ class DatabaseUrls:
     embedded: EmbeddedServer | None
 
 
-def locate(settings: Settings) -> DatabaseUrls:
+def resolve_urls(settings: Settings) -> DatabaseUrls:
     """The databases the settings mean. Nothing is started."""
     embedded = EmbeddedServer(home=settings.home)
     named = settings.mohe_database_url.get_secret_value() if settings.mohe_database_url else None
@@ -53,9 +53,9 @@ def _plain(url: str) -> str:
     return make_url(url).render_as_string(hide_password=False)
 
 
-def prepare(settings: Settings) -> DatabaseUrls:
+def ensure_ready(settings: Settings) -> DatabaseUrls:
     """Makes both databases usable: embedded server running, Dagster's database there, schema current."""
-    urls = locate(settings)
+    urls = resolve_urls(settings)
     if urls.embedded is not None:
         urls.embedded.start()
     else:
@@ -69,9 +69,9 @@ def prepare(settings: Settings) -> DatabaseUrls:
     return urls
 
 
-def ready(settings: Settings) -> DatabaseUrls:
+def require_ready(settings: Settings) -> DatabaseUrls:
     """The databases, checked: for processes that may run many times over, with a role that may not migrate."""
-    urls = locate(settings)
+    urls = resolve_urls(settings)
     database = Database.connect(urls.data)
     try:
         require_current(database, settings, urls)
@@ -89,7 +89,7 @@ def require_current(database: Database, settings: Settings, urls: DatabaseUrls) 
             raise
     else:
         return
-    prepare(settings)
+    ensure_ready(settings)
     schema.require_current(database)
 
 
@@ -115,7 +115,7 @@ def _ensure_database(url: str, *, beside: str) -> None:
         quoted = there.engine.dialect.identifier_preparer.quote(name or "")
         for statement in (f"CREATE DATABASE {quoted}", f"ALTER DATABASE {quoted} SET timezone TO 'UTC'"):
             # UTC, because Dagster writes its runs' times as the session's local ones and reads them as UTC.
-            there.transact(partial(_execute, statement), autocommit=True)
+            there.transaction(partial(_execute, statement), autocommit=True)
     except (ProgrammingError, NotPermitted) as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0].rstrip(".")
         message = (

@@ -6,7 +6,7 @@ from psycopg2 import sql
 from psycopg2.extensions import encrypt_password
 from sqlalchemy import Connection
 
-from mohe_assets.packaged_files import shipped
+from mohe_assets.packaged_files import packaged_file
 from mohe_assets.store.database import Database
 
 COLLECTOR = "mohe_collector"
@@ -15,14 +15,14 @@ READER = "mohe_reader"
 
 def grant(database: Database) -> None:
     """Makes the roles if they are missing, and brings their rights in this database up to date."""
-    statements = (shipped("sql") / "roles.sql").read_text(encoding="utf-8")
+    statements = (packaged_file("sql") / "roles.sql").read_text(encoding="utf-8")
 
     def run(connection: Connection) -> None:
         # The driver's own cursor: a plain SQL file may hold % and : that are no parameters.
         with closing(connection.connection.cursor()) as cursor:
             cursor.execute(statements)
 
-    database.transact(run)
+    database.transaction(run)
 
 
 def set_password(database: Database, role: str, password: str) -> None:
@@ -35,4 +35,4 @@ def set_password(database: Database, role: str, password: str) -> None:
         with closing(connection.connection.cursor()) as cursor:
             cursor.execute(statement)
 
-    database.transact(change)
+    database.transaction(change)

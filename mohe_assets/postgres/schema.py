@@ -47,7 +47,7 @@ def migrate(database: Database) -> str:
             raise
 
     try:
-        database.transact(upgrade)
+        database.transaction(upgrade)
     except (DBAPIError, psycopg2.Error) as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0].rstrip(".")
         message = f"{_as_before(database)}: {reason}."
@@ -69,7 +69,7 @@ def _in_use(database: Database) -> str:
 
 def current_revision(database: Database) -> str | None:
     """The database's revision, None before the first migration."""
-    return database.transact(_revision)
+    return database.transaction(_revision)
 
 
 def _revision(connection: Connection) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.domain.forecast import CollectionForecast, forecast_collection
 from mohe_assets.ops.status_text import kst, the_apis_day, what_is_left
 from mohe_assets.publishing.atomic_files import locked, replacing
@@ -54,7 +54,7 @@ class Report:
     picture: bytes
 
 
-def build_report(app: Platform, *, now: dt.datetime) -> Report:
+def build_report(app: App, *, now: dt.datetime) -> Report:
     """Writes report.md and report.png into the catalog's folder. `now` is aware."""
     snapshot = read_snapshot(app, now=now)
     folder = app.settings.catalog_folder
@@ -66,7 +66,7 @@ def build_report(app: Platform, *, now: dt.datetime) -> Report:
     return Report(folder=folder, snapshot=snapshot, markdown=markdown(snapshot, picture=inline), picture=picture)
 
 
-def read_snapshot(app: Platform, *, now: dt.datetime) -> CollectionSnapshot:
+def read_snapshot(app: App, *, now: dt.datetime) -> CollectionSnapshot:
     """Everything the report needs, from the database."""
     settings = app.settings
     scope = (app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)

@@ -111,7 +111,7 @@ class ApiCalls:
         def work(connection: Connection) -> None:
             connection.execute(statement(sql), {**self.account.key, **values})
 
-        self.database.transact(work, autocommit=True)
+        self.database.transaction(work, autocommit=True)
 
     def exhausted(self, until: dt.datetime | None, why: str) -> QuotaExhausted:
         """Nothing is sent until then; no call was."""

@@ -87,7 +87,7 @@ class ApiState:
 
 def read_state(database: Database, account: ApiAccount) -> ApiState:
     """State for the sensor, the status command and the report; reserves nothing."""
-    row = database.transact(lambda connection: rows(connection, STATE, **account.key))[0]
+    row = database.transaction(lambda connection: rows(connection, STATE, **account.key))[0]
     closed_until, closed_why = row["exhausted_until"], row["exhausted_why"]
     # In the order in which a reservation meets them.
     if closed_until is None and account.monthly_quota is not None and row["used_this_month"] >= account.monthly_quota:
@@ -110,4 +110,4 @@ def read_state(database: Database, account: ApiAccount) -> ApiState:
 
 def unblock(database: Database, api: str) -> int:
     """A person says that the refused credentials work again; returns how many accounts were blocked."""
-    return database.transact(lambda connection: connection.execute(statement(UNBLOCK), {"api": api}).rowcount)
+    return database.transaction(lambda connection: connection.execute(statement(UNBLOCK), {"api": api}).rowcount)

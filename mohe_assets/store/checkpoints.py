@@ -155,13 +155,13 @@ class Checkpoints:
     backoff_seconds: float = 60
 
     def _run(self, sql: str, **values: object) -> int:
-        return self.database.transact(lambda connection: self._count(connection, sql, **values))
+        return self.database.transaction(lambda connection: self._count(connection, sql, **values))
 
     def _count(self, connection: Connection, sql: str, **values: object) -> int:
         return connection.execute(statement(sql), {**self._scope, **values}).rowcount
 
     def _select(self, sql: str, **values: object) -> list[dict[str, object]]:
-        return self.database.transact(lambda connection: rows(connection, sql, **{**self._scope, **values}))
+        return self.database.transaction(lambda connection: rows(connection, sql, **{**self._scope, **values}))
 
     @property
     def _scope(self) -> dict[str, object]:
@@ -216,7 +216,7 @@ class Checkpoints:
             mine = rows(connection, COMPLETED_BY_THEM, **self._scope, **_codes_and_attempts(leases))
             return {one.region_code: one for one in self._completions(connection, [row["region_code"] for row in mine])}
 
-        completed = self.database.transact(work)
+        completed = self.database.transaction(work)
         return [completed.get(lease.region_code) or _not_to_be_completed(lease) for lease in leases]
 
     def fail(self, lease: Lease, *, kind: FailureKind, message: str, final: bool = False, also: Also = _nothing_else) -> bool:
@@ -230,7 +230,7 @@ class Checkpoints:
             also(connection)
             return bool(done)
 
-        return self.database.transact(work)
+        return self.database.transaction(work)
 
     def release(self, lease: Lease) -> bool:
         """PROCESSING → PENDING, nothing went wrong. False: the lease was lost."""
@@ -261,7 +261,7 @@ class Checkpoints:
 
     def completions(self, codes: Collection[str] | None = None, *, reported_too: bool = False) -> list[Completion]:
         """Completed regions, by default those that Dagster was not told of and whose run is over, so that nobody will."""
-        return self.database.transact(lambda c: self._completions(c, codes, reported_too=reported_too))
+        return self.database.transaction(lambda c: self._completions(c, codes, reported_too=reported_too))
 
     def _completions(
         self, connection: Connection, codes: Collection[str] | None, *, reported_too: bool = True
@@ -280,7 +280,7 @@ class Checkpoints:
                 self._count(connection, sql)
             return self.seed(connection)
 
-        return self.database.transact(work)
+        return self.database.transaction(work)
 
     def due_keys(self) -> set[str]:
         """Partition keys of the regions a run would take now without a person's wish."""

@@ -120,7 +120,7 @@ class Database:
         )
         return cls(engine=engine)
 
-    def transact(self, work: Callable[[Connection], _T], *, autocommit: bool = False) -> _T:
+    def transaction(self, work: Callable[[Connection], _T], *, autocommit: bool = False) -> _T:
         """Runs `work` in one transaction, again from its start when the connection is lost.
 
         `autocommit` saves two round trips where `work` is a single statement.
@@ -128,9 +128,9 @@ class Database:
         `work` must be safe to repeat: a connection lost while committing leaves unknown whether it was.
         Raises DatabaseUnavailable after `reconnect_seconds`, NotPermitted at once.
         """
-        return self._patiently(lambda: self._once(work, autocommit=autocommit))
+        return self._with_retry(lambda: self._once(work, autocommit=autocommit))
 
-    def _patiently(self, attempt: Callable[[], _T]) -> _T:
+    def _with_retry(self, attempt: Callable[[], _T]) -> _T:
         try:
             return reconnecting(self.reconnect_seconds, self.sleep)(attempt)
         except (OperationalError, psycopg2.OperationalError, NoConnectionFree) as error:
@@ -168,7 +168,7 @@ class Database:
             # By SQLAlchemy, whose pool finds out here that its other connections are gone as well.
             return self._once(lambda connection: _by_driver(connection, sql, values), autocommit=True)
 
-        return self._patiently(again)
+        return self._with_retry(again)
 
     def _straight(self, sql: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
         try:
@@ -188,7 +188,7 @@ class Database:
 
     def check(self) -> None:
         """Raises DatabaseUnavailable at once if the server cannot be reached."""
-        Database(engine=self.engine, reconnect_seconds=0).transact(lambda connection: connection.execute(text("SELECT 1")))
+        Database(engine=self.engine, reconnect_seconds=0).transaction(lambda connection: connection.execute(text("SELECT 1")))
 
     @property
     def where(self) -> str:

@@ -150,11 +150,11 @@ class Executions:
             connection.execute(statement(START), {"batch": self.batch_name, "run_id": run_id, **values})
             self.tally(connection, run_id, total=total)
 
-        self.database.transact(work)
+        self.database.transaction(work)
 
     def heartbeat(self, run_id: str) -> bool:
         """False when the run was declared dead and has to end."""
-        return bool(self.database.transact(lambda c: c.execute(statement(HEARTBEAT), {"run_id": run_id}).rowcount))
+        return bool(self.database.transaction(lambda c: c.execute(statement(HEARTBEAT), {"run_id": run_id}).rowcount))
 
     def tally(self, connection: Connection, run_id: str, *, total: int = 0) -> None:
         """Derives the run's totals, in the transaction of whatever changed them."""
@@ -168,7 +168,7 @@ class Executions:
             done = connection.execute(statement(FINISH), {"run_id": run_id, "status": ending.value, "note": note})
             return bool(done.rowcount)
 
-        return self.database.transact(work)
+        return self.database.transaction(work)
 
     def reap_dead_runs(
         self, checkpoints: Checkpoints, *, over: Callable[[Collection[str]], Collection[str]] | None = None
@@ -187,31 +187,31 @@ class Executions:
                 dead |= set(over(sorted(doubtful)))
             return _reap(connection, checkpoints, dead, note="the run stopped without a word")
 
-        return self.database.transact(work)
+        return self.database.transaction(work)
 
     def declare_dead(self, run_id: str, checkpoints: Checkpoints) -> ReapResult:
         """INTERRUPTED because a person says so: if the run lives, it finds itself declared dead and ends."""
-        return self.database.transact(lambda c: _reap(c, checkpoints, {run_id}, note="declared dead by `mohe release`"))
+        return self.database.transaction(lambda c: _reap(c, checkpoints, {run_id}, note="declared dead by `mohe release`"))
 
     def running(self) -> list[str]:
         """The runs that are not over, dead or alive."""
-        found = self.database.transact(lambda c: rows(c, RUNNING, batch=self.batch_name))
+        found = self.database.transaction(lambda c: rows(c, RUNNING, batch=self.batch_name))
         return [str(row["execution_id"]) for row in found]
 
     def known(self, run_ids: Collection[str]) -> set[str]:
         """Those of the runs that have a row, whatever its status."""
-        found = self.database.transact(lambda c: rows(c, KNOWN, run_ids=sorted(run_ids)))
+        found = self.database.transaction(lambda c: rows(c, KNOWN, run_ids=sorted(run_ids)))
         return {str(row["execution_id"]) for row in found}
 
     def not_ended_in_dagster(self) -> list[str]:
         """Interrupted runs that Dagster may still believe to be running."""
-        return self.database.transact(
+        return self.database.transaction(
             lambda c: [row["execution_id"] for row in rows(c, NOT_ENDED_IN_DAGSTER, batch=self.batch_name)]
         )
 
     def mark_ended_in_dagster(self, run_ids: Collection[str]) -> None:
         """These runs hold no queue slot any more."""
-        self.database.transact(lambda c: c.execute(statement(ENDED_IN_DAGSTER), {"ended": sorted(run_ids)}))
+        self.database.transaction(lambda c: c.execute(statement(ENDED_IN_DAGSTER), {"ended": sorted(run_ids)}))
 
 
 def _reap(connection: Connection, checkpoints: Checkpoints, dead: Collection[str], *, note: str) -> ReapResult:

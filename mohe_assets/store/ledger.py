@@ -211,7 +211,7 @@ class Ledger:
         return [tuple(place_ids) for (place_ids,) in found]
 
     def _read(self, sql: str, **values: object) -> list[dict[str, Any]]:
-        return self.checkpoints.database.transact(lambda connection: rows(connection, sql, **self._scope, **values))
+        return self.checkpoints.database.transaction(lambda connection: rows(connection, sql, **self._scope, **values))
 
     @property
     def _scope(self) -> dict[str, object]:

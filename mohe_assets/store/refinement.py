@@ -100,7 +100,7 @@ class Refinement:
             # After a connection that was lost while committing, its own work is done already.
             return done or len(rows(connection, COMPLETED_BY_THEM, **self._scope, **mine))
 
-        if not self.checkpoints.database.transact(work):
+        if not self.checkpoints.database.transaction(work):
             raise LeaseLost(f"{lease.region_name} was taken over while attempt {lease.attempt} refined it.")
 
     def backlog(self) -> RefinementBacklog:
@@ -116,4 +116,4 @@ class Refinement:
         }
 
     def _select(self, sql: str, **values: object) -> list[dict[str, object]]:
-        return self.checkpoints.database.transact(lambda connection: rows(connection, sql, **{**self._scope, **values}))
+        return self.checkpoints.database.transaction(lambda connection: rows(connection, sql, **{**self._scope, **values}))

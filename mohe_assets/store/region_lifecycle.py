@@ -91,11 +91,11 @@ class Lifecycle:
 
     def index(self) -> RegionIndex:
         """Reads addresses under the names of now and of before."""
-        return self.database.transact(self._index)
+        return self.database.transaction(self._index)
 
     def version(self) -> int:
         """Grows with every list taken over."""
-        found = self.database.transact(lambda connection: rows(connection, VERSION, type=self.region_type))
+        found = self.database.transaction(lambda connection: rows(connection, VERSION, type=self.region_type))
         return int(found[0]["version"])
 
     def _index(self, connection: Connection) -> RegionIndex:

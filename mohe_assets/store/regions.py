@@ -83,7 +83,7 @@ class Regions:
 
     def active(self) -> list[Region]:
         """All active sigungu, parents included, by code."""
-        found = self.database.transact(lambda connection: rows(connection, REGIONS, type=self.region_type))
+        found = self.database.transaction(lambda connection: rows(connection, REGIONS, type=self.region_type))
         return [Region(**{name: value for name, value in row.items() if name != "partition_key"}) for row in found]
 
     def leaf_names(self) -> dict[str, str]:
@@ -92,7 +92,7 @@ class Regions:
 
     def partition_keys(self, codes: Collection[str] | None = None) -> dict[str, str]:
         """Code → partition key of the active leaves, all of them without `codes`."""
-        found = self.database.transact(lambda connection: rows(connection, REGIONS, type=self.region_type))
+        found = self.database.transaction(lambda connection: rows(connection, REGIONS, type=self.region_type))
         return {
             row["region_code"]: row["partition_key"]
             for row in found
@@ -101,15 +101,15 @@ class Regions:
 
     def dongs(self, codes: Collection[str]) -> dict[str, list[str]]:
         """As `dongs_of`, in a transaction of its own."""
-        return self.database.transact(lambda connection: dongs_of(connection, self.region_type, codes))
+        return self.database.transaction(lambda connection: dongs_of(connection, self.region_type, codes))
 
     def gather_statistics(self) -> None:
         """For the server's planner, after many rows came at once."""
-        self.database.transact(lambda connection: connection.execute(text(GATHER_STATISTICS)))
+        self.database.transaction(lambda connection: connection.execute(text(GATHER_STATISTICS)))
 
     def last_refresh(self, *, due_after_seconds: float = 0) -> Refresh | None:
         """The last accepted reading, None before the first."""
-        found = self.database.transact(
+        found = self.database.transaction(
             lambda connection: rows(connection, LAST_REFRESH, type=self.region_type, seconds=due_after_seconds)
         )
         return Refresh(**found[0]) if found else None

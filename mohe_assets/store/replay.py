@@ -159,7 +159,7 @@ class Replays:
                 self._execute(connection, MERGE)
             return replayed
 
-        return self.checkpoints.database.transact(work)
+        return self.checkpoints.database.transaction(work)
 
     def _stage_all(self, connection: Connection, read: Callable[[StoredAnswer], Reading], answers: str) -> None:
         for page in self._pages(connection, answers):

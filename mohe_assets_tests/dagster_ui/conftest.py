@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.cli.env import environment as dagster_environment
 from mohe_assets.collection.cancellation import Stop
 from mohe_assets.collection.rate_limiter import SharedRateLimiter
@@ -19,7 +19,7 @@ from mohe_assets.definitions import build_defs
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.region_refresh import sync_partition_keys
 from mohe_assets.errors import ApiError
-from mohe_assets.postgres.databases import locate
+from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.settings import Settings
 from mohe_assets.simulator.config import SimulatorConfig
@@ -43,7 +43,7 @@ FewRegions = Callable[[int], list[str]]
 
 
 def execute(database: Database, sql: str, **values: object) -> None:
-    database.transact(lambda connection: connection.execute(text(sql), values))
+    database.transaction(lambda connection: connection.execute(text(sql), values))
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def statements() -> Iterator[list[str]]:
 
 
 def _administer(admin: Database, sql: str) -> None:
-    admin.transact(lambda connection: connection.execute(text(sql)), autocommit=True)
+    admin.transaction(lambda connection: connection.execute(text(sql)), autocommit=True)
 
 
 def keys_of(database: Database, codes: Collection[str] | None = None) -> list[str]:
@@ -72,7 +72,7 @@ def keys_of(database: Database, codes: Collection[str] | None = None) -> list[st
     return [row["partition_key"] for row in read(database, sql, any=codes is None, codes=sorted(codes or ()))]
 
 
-def call_once(app: Platform, refusal: ApiError | None = None) -> None:
+def call_once(app: App, refusal: ApiError | None = None) -> None:
     """What the first call of some run leaves in the shared budget: nobody has answered it yet, or it was refused."""
 
     async def call() -> None:
@@ -113,7 +113,7 @@ def template(
             "GOVT_API_KEY": keys.government_key,
         }
     )
-    with dagster_instance(settings) as instance, Platform.open(settings) as app:
+    with dagster_instance(settings) as instance, App.open(settings) as app:
         app.refresh_regions()
         sync_partition_keys(instance, app)
     return name
@@ -134,13 +134,13 @@ def environment(environment: Environment) -> Environment:
     """The variables of a collection and of Dagster's processes: `mohe env` would print the same."""
     variables = {**environment, **QUICK}
     settings = settings_module.load(variables)
-    return {**variables, **dagster_environment(settings, locate(settings))}
+    return {**variables, **dagster_environment(settings, resolve_urls(settings))}
 
 
 @pytest.fixture
-def app(settings: Settings) -> Iterator[Platform]:
+def app(settings: Settings) -> Iterator[App]:
     """The database knows the regions already."""
-    with Platform.open(settings) as app:
+    with App.open(settings) as app:
         yield app
 
 
@@ -171,7 +171,7 @@ def few(database: Database) -> FewRegions:
 
 
 @pytest.fixture
-def collect_elsewhere(app: Platform) -> Collect:
+def collect_elsewhere(app: App) -> Collect:
     """Collects regions by another run, which Dagster does not know."""
 
     def collect(keys: Sequence[str], run_id: str = "another-run") -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from pyarrow import parquet
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.definitions import build_defs
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.publishing import catalog as catalog_module
@@ -247,7 +247,7 @@ class TestReport:
         assert 20_000 < len(picture) < len(markdown) < 300_000
 
     @pytest.mark.usefixtures("collected")
-    def test_it_says_what_the_api_allows_and_when_all_is_done(self, publish: Publish, app: Platform, database: Database) -> None:
+    def test_it_says_what_the_api_allows_and_when_all_is_done(self, publish: Publish, app: App, database: Database) -> None:
         execute(database, "UPDATE batch_checkpoint SET status = 'PENDING', round = round + 1")
         shown = publish()["collection_report"]
         assert shown["calls_left"] == app.remaining_work().base > 0

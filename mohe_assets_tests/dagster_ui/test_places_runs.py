@@ -17,7 +17,7 @@ from dagster._core.storage.tags import (
     ROOT_RUN_ID_TAG,
 )
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.collection.heartbeat import Pulse
 from mohe_assets.collection.run import CollectionRun
 from mohe_assets.defs.partitions import sigungu_partitions
@@ -174,7 +174,7 @@ class TestACollection:
         assert statuses(database) == {"PENDING": 5}
 
     def test_a_region_held_by_a_live_run_is_left_to_it(
-        self, launcher: Launcher, database: Database, app: Platform, few: FewRegions
+        self, launcher: Launcher, database: Database, app: App, few: FewRegions
     ) -> None:
         keys = few(3)
         app.executions.start("a-live-run")
@@ -206,7 +206,7 @@ def _stopped_after(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> N
     [
         (Executions, "start"),  # its row is there, and nothing else yet
         (Executions, "bury_dead"),
-        (Platform, "_region_worker"),  # ready to collect
+        (App, "_region_worker"),  # ready to collect
         (Pulse, "stop"),  # the first of two: ready
         (Checkpoints, "mark_reported"),
         (CollectionRun, "_ending"),
@@ -290,7 +290,7 @@ class TestWhatIsAskedAgain:
         self,
         launcher: Launcher,
         database: Database,
-        app: Platform,
+        app: App,
         simulator: Simulator,
         few: FewRegions,
         collect_elsewhere: Collect,
@@ -331,7 +331,7 @@ class TestTheRegions:
         assert (shown["leaf_regions"], shown["added"], shown["abolished"], shown["source"]) == (256, 0, 0, "api")
 
     def test_an_abolished_region_loses_its_partition_and_is_not_collected(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, app: Platform, simulator: Simulator
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, app: App, simulator: Simulator
     ) -> None:
         keys = keys_of(database)
         gone = keys[7]
@@ -343,7 +343,7 @@ class TestTheRegions:
         assert row == [{"status": "ABOLISHED"}]
 
     def test_a_key_that_a_queued_run_names_goes_when_that_run_is_over_and_the_run_collects_the_others(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, app: Platform, simulator: Simulator
+        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, app: App, simulator: Simulator
     ) -> None:
         keys = keys_of(database)[:6]
         queued = launcher.create(keys[1], keys[3])
@@ -376,7 +376,7 @@ class TestTheRegions:
         launcher: Launcher,
         instance: dg.DagsterInstance,
         database: Database,
-        app: Platform,
+        app: App,
         simulator: Simulator,
         few: FewRegions,
         collect_elsewhere: Collect,

@@ -6,7 +6,7 @@ from typing import Any, cast
 import dagster as dg
 import pytest
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.definitions import build_defs
 from mohe_assets.defs import quality_checks
 from mohe_assets.defs.quality_checks import QUALITY_CHECKS
@@ -169,7 +169,7 @@ class TestPlaces:
 
 class TestRounds:
     def test_a_region_that_gives_half_of_what_it_gave_is_shown(
-        self, collected: list[str], database: Database, app: Platform, collect_elsewhere: Collect, run: Run
+        self, collected: list[str], database: Database, app: App, collect_elsewhere: Collect, run: Run
     ) -> None:
         assert run(quality_checks.no_sudden_drop).passed
         app.checkpoints.new_round()

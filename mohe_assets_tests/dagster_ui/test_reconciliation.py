@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.defs.runtime.events import PLACES
 from mohe_assets.defs.runtime.reconciliation import disagreements, plan, reconcile, regions_of, shown
 from mohe_assets.defs.runtime.run_tags import BATCH_TAG, REGIONS_TAG, TRIGGER_TAG
@@ -29,7 +29,7 @@ def launcher(instance: dg.DagsterInstance, definitions: dg.Definitions) -> Launc
 
 
 @pytest.fixture
-def differing(instance: dg.DagsterInstance, app: Platform) -> Differing:
+def differing(instance: dg.DagsterInstance, app: App) -> Differing:
     """Partition key → what differs, over all regions."""
     return lambda: disagreements(regions_of(app), shown(instance))
 
@@ -53,7 +53,7 @@ class TestALostEventLog:
         self,
         launcher: Launcher,
         instance: dg.DagsterInstance,
-        app: Platform,
+        app: App,
         simulator: Simulator,
         few: FewRegions,
         differing: Differing,
@@ -78,7 +78,7 @@ class TestALostEventLog:
         assert "503" in str(cast("Any", observed).event_log_entry.asset_observation.metadata["error"].value)
 
     def test_a_failure_whose_run_is_forgotten_is_shown_by_a_run_recorded_for_it_once(
-        self, instance: dg.DagsterInstance, app: Platform, database: Database, few: FewRegions, differing: Differing
+        self, instance: dg.DagsterInstance, app: App, database: Database, few: FewRegions, differing: Differing
     ) -> None:
         keys = few(3)
         for key in keys[:2]:
@@ -102,7 +102,7 @@ class TestAPartitionThatIsRedForNothing:
             plan(instance, key, run_id=run.run_id)
 
     def test_never_tried_it_is_missing_again(
-        self, instance: dg.DagsterInstance, app: Platform, few: FewRegions, differing: Differing
+        self, instance: dg.DagsterInstance, app: App, few: FewRegions, differing: Differing
     ) -> None:
         keys = few(3)
         self.run_that_failed(instance, *keys[:2])
@@ -115,7 +115,7 @@ class TestAPartitionThatIsRedForNothing:
         self,
         launcher: Launcher,
         instance: dg.DagsterInstance,
-        app: Platform,
+        app: App,
         database: Database,
         few: FewRegions,
         differing: Differing,
@@ -157,7 +157,7 @@ class TestAPartitionThatIsRedForNothing:
 
 class TestARowEditedByHand:
     def test_completed_without_a_ledger_it_is_reported_with_what_the_row_says(
-        self, instance: dg.DagsterInstance, app: Platform, database: Database, few: FewRegions, differing: Differing
+        self, instance: dg.DagsterInstance, app: App, database: Database, few: FewRegions, differing: Differing
     ) -> None:
         keys = few(2)
         set_by_hand(database, keys[0], "status = 'COMPLETED', processed_count = 7, reported_at = now()")
@@ -173,7 +173,7 @@ class TestARowEditedByHand:
         self,
         launcher: Launcher,
         instance: dg.DagsterInstance,
-        app: Platform,
+        app: App,
         database: Database,
         few: FewRegions,
         collect_elsewhere: Collect,
@@ -191,7 +191,7 @@ class TestARowEditedByHand:
         assert differing() == {}
 
     def test_failed_though_green_or_completed_though_red_it_changes_its_colour(
-        self, launcher: Launcher, instance: dg.DagsterInstance, app: Platform, database: Database, simulator: Simulator,
+        self, launcher: Launcher, instance: dg.DagsterInstance, app: App, database: Database, simulator: Simulator,
         few: FewRegions, differing: Differing,
     ) -> None:  # fmt: skip
         keys = few(2)
@@ -204,7 +204,7 @@ class TestARowEditedByHand:
         assert differing() == {}
 
     def test_in_refinement_a_green_region_is_fine(
-        self, instance: dg.DagsterInstance, app: Platform, database: Database, few: FewRegions, collect_elsewhere: Collect,
+        self, instance: dg.DagsterInstance, app: App, database: Database, few: FewRegions, collect_elsewhere: Collect,
         differing: Differing,
     ) -> None:  # fmt: skip
         keys = few(1)
@@ -215,7 +215,7 @@ class TestARowEditedByHand:
 
 
 def test_the_check_tells_what_differs_and_passes_once_it_is_repaired(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, app: Platform, database: Database, few: FewRegions
+    instance: dg.DagsterInstance, definitions: dg.Definitions, app: App, database: Database, few: FewRegions
 ) -> None:
     keys = few(3)
     execute(database, f"{FAIL} WHERE region_code = :code", code=code(keys[2]))

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 from dagster._core.utils import make_new_run_id
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.definitions import build_defs
 from mohe_assets.defs.refining import refinement_sensor
 from mohe_assets.defs.resources import MoheResource
@@ -68,7 +68,7 @@ class TestTheSensor:
         assert "1 runs are collecting or refining" in tick.reason()
 
     def test_waits_for_the_quota_and_says_until_when(
-        self, tick: Tick, few: FewRegions, collect_elsewhere: Collect, app: Platform
+        self, tick: Tick, few: FewRegions, collect_elsewhere: Collect, app: App
     ) -> None:
         collect_elsewhere(few(2))
         until = dt.datetime.now(KST).replace(microsecond=0) + dt.timedelta(hours=5)
@@ -93,7 +93,7 @@ class TestTheSensor:
 def test_the_job_searches_deeper_and_the_partitions_stay_green(
     environment: Environment,
     instance: dg.DagsterInstance,
-    app: Platform,
+    app: App,
     database: Database,
     few: FewRegions,
     collect_elsewhere: Collect,

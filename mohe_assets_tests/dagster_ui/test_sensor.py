@@ -15,7 +15,7 @@ from dagster._core.storage.tags import (
 from dagster._core.test_utils import create_run_for_test
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.events import PLACES
@@ -153,7 +153,7 @@ class TestWhatItWaitsFor:
     def test_a_person_when_auto_resume_is_off(self, sensor: Sensor) -> None:
         assert "CHECKPOINT_AUTO_RESUME is false" in sensor.reason(CHECKPOINT_AUTO_RESUME="false")
 
-    def test_the_quota_and_it_says_until_when(self, sensor: Sensor, app: Platform) -> None:
+    def test_the_quota_and_it_says_until_when(self, sensor: Sensor, app: App) -> None:
         until = dt.datetime.now(KST).replace(microsecond=0) + dt.timedelta(hours=5)
         call_once(app, QuotaExhausted("Naver says 010", api=app.account.api, reset_at=until, calls=1))
         reason = sensor.reason()
@@ -162,13 +162,13 @@ class TestWhatItWaitsFor:
 
     def test_the_month_of_the_hub_and_nothing_is_launched_until_it_ends(self, sensor: Sensor) -> None:
         hub = {"NCP_APIGW_API_KEY_ID": "an-id-of-the-hub", "NCP_APIGW_API_KEY": "a-key-of-the-hub", "MOHE_MONTHLY_QUOTA": "1"}
-        with Platform.open(settings_module.load({**sensor.environment, **hub})) as app:
+        with App.open(settings_module.load({**sensor.environment, **hub})) as app:
             call_once(app)
         next_month = (dt.datetime.now(KST).replace(day=1) + dt.timedelta(days=32)).replace(day=1)
         reason = sensor.reason(**hub)
         assert f"Waiting for the quota until {next_month:%Y-%m-%d} 00:00:00 KST: the month's 1 calls are used" in reason
 
-    def test_the_credentials_and_it_names_their_variables(self, sensor: Sensor, app: Platform) -> None:
+    def test_the_credentials_and_it_names_their_variables(self, sensor: Sensor, app: App) -> None:
         why = "NAVER_CLIENT_ID or NAVER_CLIENT_SECRET is refused."
         blocked = ApiBlocked(why, api=app.account.api, variables=("NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET"), calls=1)
         call_once(app, blocked)
@@ -275,7 +275,7 @@ class TestWhatItRepairs:
         assert sensor.asked() == [keys]
 
     def test_a_run_that_died_gives_its_regions_back_and_ends_as_cancelled(
-        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database, app: Platform, few: FewRegions
+        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database, app: App, few: FewRegions
     ) -> None:
         keys = few(4)
         tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[2]}
@@ -291,7 +291,7 @@ class TestWhatItRepairs:
         assert run_status(instance, dead.run_id) is dg.DagsterRunStatus.CANCELED
 
     def test_a_run_that_dagster_knows_to_be_over_gives_its_regions_back_at_once(
-        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database, app: Platform, few: FewRegions
+        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database, app: App, few: FewRegions
     ) -> None:
         keys = few(2)
         over = launched(instance, dg.DagsterRunStatus.FAILURE)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND, ClaimFilter
 from mohe_assets.defs.runtime import code_server
 from mohe_assets.simulator.server import Simulator
@@ -170,7 +170,7 @@ def goes_on(topology: Topology, database: Database, what: str) -> None:
 
 
 def test_what_was_collected_on_the_embedded_database_is_moved_and_goes_on(
-    topology: Topology, app: Platform, process_environment: Callable[..., Environment]
+    topology: Topology, app: App, process_environment: Callable[..., Environment]
 ) -> None:
     moved = frozenset(row["region_code"] for row in read(app.database, f"{ALL_REGIONS} LIMIT {MOVED}"))
     with app.collection("before-the-move", ClaimFilter(codes=moved)) as run:

@@ -22,7 +22,7 @@ from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
 from dagster_k8s.models import k8s_snake_case_dict
 from typer.testing import CliRunner
 
-from mohe_assets.cli import app
+from mohe_assets.cli import commands
 from mohe_assets.settings import Settings
 from mohe_assets.store.database import LOSS_NOTICED
 
@@ -254,7 +254,7 @@ def test_the_commands_exist_and_the_chart_is_dagsters_version(deployment: Values
     (migrate,) = (document for name, document in manifests() if name == "migrate.yaml")
     program, *arguments = migrate["spec"]["template"]["spec"]["containers"][0]["command"]
     assert program == "mohe"
-    shown = CliRunner().invoke(app, [*arguments[:2], "--help"], env={"COLUMNS": "200"})
+    shown = CliRunner().invoke(commands, [*arguments[:2], "--help"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     assert arguments[2] in shown.output
     assert deployment["dagsterApiGrpcArgs"] == ["-m", "mohe_assets.definitions"]

@@ -62,14 +62,14 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     hashed = subprocess.run(["openssl", "passwd", "-6", PERSON[1]], capture_output=True, text=True, check=True).stdout  # noqa: S607
     (folder / "htpasswd").write_text(f"{PERSON[0]}:{hashed}", encoding="utf-8")
     text = CONFIGURATION.read_text(encoding="utf-8")
-    for shipped, here in (
+    for packaged_file, here in (
         ("/etc/nginx/htpasswd", f"{folder}/htpasswd"),
         ("listen 8080", f"listen 127.0.0.1:{front}"),
         ("webserver:3000", f"127.0.0.1:{behind}"),
         ("/tmp/nginx", f"{folder}/nginx"),  # noqa: S108 - the container's
     ):
-        assert shipped in text
-        text = text.replace(shipped, here)
+        assert packaged_file in text
+        text = text.replace(packaged_file, here)
     if os.geteuid() == 0:
         # In the container it is no root; here its worker has to be us, to read the test's folder.
         text = f"user root;\n{text}"

@@ -31,7 +31,7 @@ class TestSeeding:
     def test_seeding_keeps_what_was_collected_and_takes_the_new_name(self, store: Store) -> None:
         store.complete(store.claim())
         store.execute("UPDATE region SET region_name = '서울특별시 새강남구' WHERE region_code = '11680'")
-        assert store.database.transact(store.checkpoints.seed) == 0
+        assert store.database.transaction(store.checkpoints.seed) == 0
         assert (store.row()["region_name"], store.row()["status"]) == ("서울특별시 새강남구", "COMPLETED")
 
 
@@ -371,7 +371,7 @@ class TestReporting:
 
     def test_two_batches_over_the_same_regions_do_not_meet(self, store: Store) -> None:
         other = replace(store.checkpoints, batch_name="another-batch")
-        assert store.database.transact(other.seed) == len(CODES)
+        assert store.database.transaction(other.seed) == len(CODES)
         store.complete(store.claim())
         assert other.progress().completed == 0
         assert len(other.claim("other", codes=["11680"])) == 1

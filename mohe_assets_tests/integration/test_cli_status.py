@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.cli import status
 from mohe_assets.cli.status import JSON
 from mohe_assets.store.api_state import ApiAccount
@@ -114,7 +114,7 @@ def test_more_failures_than_are_shown_are_counted(mohe: Mohe, store: Store) -> N
                                          partition_key, source, as_of)
                      SELECT 'sigungu', 'x' || i, 'x', 'x', 'x', 'x', true, 'x' || i, 'api', '2026-10-08'
                        FROM generate_series(1, 30) i""")  # fmt: skip
-    store.database.transact(store.checkpoints.seed)
+    store.database.transaction(store.checkpoints.seed)
     store.execute("UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'transient' WHERE region_code LIKE 'x%'")
     assert "and 10 more" in mohe("status").out
 
@@ -185,7 +185,7 @@ def test_watching_ends_also_when_python_drops_the_interrupt(
     looks = []
     read = status._read
 
-    def interrupted(app: Platform) -> status.Status:
+    def interrupted(app: App) -> status.Status:
         looks.append(app)
         assert len(looks) == 1, "it goes on"
         with suppress(KeyboardInterrupt):
@@ -196,7 +196,7 @@ def test_watching_ends_also_when_python_drops_the_interrupt(
     monkeypatch.setattr(status, "_read", interrupted)
     monkeypatch.setattr(status, "SECONDS_BETWEEN_LOOKS", 0)
     before = signal.getsignal(signal.SIGINT)
-    with Platform.open(settings_module.load(environment)) as app:
+    with App.open(settings_module.load(environment)) as app:
         status._watch(app)
     assert "0 of 6 completed" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is before

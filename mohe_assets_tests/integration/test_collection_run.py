@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from mohe_assets import app as platform_module
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.clients.http import RetryPolicy
 from mohe_assets.collection.place_source import SearchResult
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome
@@ -35,7 +35,7 @@ CODES = frozenset({"11110", "11140", "11680", "36110", "41111", "50110"})
 GANGNAM = frozenset({"11680"})
 KEYWORDS = ("카페", "공원")
 
-OpenPlatform = Callable[..., Platform]
+OpenPlatform = Callable[..., App]
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def open_platform(environment: Environment, store: Store) -> Iterator[OpenPlatfo
     del store
     opened: list[Any] = []
 
-    def build(**changes: str) -> Platform:
+    def build(**changes: str) -> App:
         variables = {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_SEARCHES_IN_FLIGHT": "3", **changes}
-        opened.append(Platform.open(settings_module.load(variables)))
-        app: Platform = opened[-1].__enter__()
+        opened.append(App.open(settings_module.load(variables)))
+        app: App = opened[-1].__enter__()
         return app
 
     yield build
@@ -67,7 +67,7 @@ def open_platform(environment: Environment, store: Store) -> Iterator[OpenPlatfo
 
 
 @pytest.fixture
-def few(open_platform: OpenPlatform) -> Platform:
+def few(open_platform: OpenPlatform) -> App:
     """A platform that searches for two keywords, three searches at a time."""
     return open_platform()
 
@@ -80,13 +80,13 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def started(app: Platform, codes: frozenset[str] | None, run_id: str = "run", **how: Any) -> Iterator[CollectionRun]:
+def started(app: App, codes: frozenset[str] | None, run_id: str = "run", **how: Any) -> Iterator[CollectionRun]:
     with app.collection(run_id, ClaimFilter(codes=codes, **how), total=len(codes or ())) as run:
         yield run
 
 
 def collect(
-    app: Platform, codes: frozenset[str] | None = CODES, run_id: str = "run", **how: Any
+    app: App, codes: frozenset[str] | None = CODES, run_id: str = "run", **how: Any
 ) -> tuple[CollectionRun, list[RegionOutcome]]:
     with started(app, codes, run_id, **how) as run:
         return run, list(run.outcomes())
@@ -110,7 +110,7 @@ def answers(simulator: Simulator) -> dict[str, int]:
 
 
 class TestGoodDay:
-    def test_a_run_completes_its_regions_with_one_call_a_search(self, few: Platform, store: Store, simulator: Simulator) -> None:
+    def test_a_run_completes_its_regions_with_one_call_a_search(self, few: App, store: Store, simulator: Simulator) -> None:
         run, outcomes = collect(few)
 
         assert kinds(outcomes) == {Outcome.COMPLETED: 6}
@@ -130,7 +130,7 @@ class TestGoodDay:
         assert store.read("SELECT count(*) AS n FROM batch_checkpoint WHERE reported_at IS NOT NULL") == [{"n": 6}]
         assert read_state(few.database, few.account).used_today == 12
 
-    def test_a_completion_tells_what_was_found(self, few: Platform, store: Store) -> None:
+    def test_a_completion_tells_what_was_found(self, few: App, store: Store) -> None:
         _, (outcome,) = collect(few, GANGNAM)
         told, row = outcome.completion, store.row("11680")
         assert told is not None
@@ -138,7 +138,7 @@ class TestGoodDay:
         assert told.places_new == told.places > 0
         assert told.partition_key == "11680_서울특별시_강남구"
 
-    def test_a_stray_is_kept_with_the_region_of_its_address(self, few: Platform, store: Store, simulator: Simulator) -> None:
+    def test_a_stray_is_kept_with_the_region_of_its_address(self, few: App, store: Store, simulator: Simulator) -> None:
         simulator.configure(stray_share=1.0)
         collect(few, GANGNAM)
         assert store.read("SELECT sum(strays)::int AS n FROM search_query")[0]["n"] > 0
@@ -152,12 +152,12 @@ class TestGoodDay:
         _, outcomes = collect(open_platform(MOHE_SEARCH_KEYWORDS="카페"), None)
         assert kinds(outcomes) == {Outcome.COMPLETED: 6}
 
-    def test_a_request_from_a_clock_that_is_ahead_collects_a_region_once(self, few: Platform) -> None:
+    def test_a_request_from_a_clock_that_is_ahead_collects_a_region_once(self, few: App) -> None:
         ahead = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
         assert kinds(collect(few, GANGNAM, "run", recollect_completed_before=ahead)[1]) == {Outcome.COMPLETED: 1}
 
     def test_a_completed_region_is_not_collected_again_unless_it_is_asked_for_afresh(
-        self, few: Platform, store: Store, simulator: Simulator
+        self, few: App, store: Store, simulator: Simulator
     ) -> None:
         collect(few, GANGNAM)
         assert collect(few, GANGNAM, "second", force_retry=True)[1] == []
@@ -166,7 +166,7 @@ class TestGoodDay:
         assert kinds(collect(few, GANGNAM, "third", recollect_completed_before=asked_at)[1]) == {Outcome.COMPLETED: 1}
         assert (store.row("11680")["round"], simulator.stats(brief=True)["naver"]["received"]) == (2, 4)
 
-    def test_a_region_that_another_run_holds_is_left_to_it(self, few: Platform, store: Store) -> None:
+    def test_a_region_that_another_run_holds_is_left_to_it(self, few: App, store: Store) -> None:
         few.executions.start("other")
         store.claim("11680", run_id="other")
         run, outcomes = collect(few)
@@ -231,7 +231,7 @@ class TestTogether:
 
 class TestBadDays:
     def test_a_quota_that_ends_in_the_middle_releases_the_rest_and_they_go_on_afterwards(
-        self, few: Platform, store: Store, simulator: Simulator
+        self, few: App, store: Store, simulator: Simulator
     ) -> None:
         simulator.add_faults([{"api": "naver", "fault": "quota", "from_call": 6}])
         run, outcomes = collect(few)
@@ -256,7 +256,7 @@ class TestBadDays:
         assert store.read("SELECT count(*) AS n FROM search_query WHERE status = 'DONE'") == [{"n": 12}]
 
     def test_a_region_that_fails_does_not_keep_the_others_from_being_collected(
-        self, few: Platform, store: Store, simulator: Simulator
+        self, few: App, store: Store, simulator: Simulator
     ) -> None:
         simulator.add_faults([{"api": "naver", "fault": "system_error", "query_contains": "강남구 공원"}])
         run, outcomes = collect(few)
@@ -283,7 +283,7 @@ class TestBadDays:
         assert (store.row()["status"], store.row()["failure_kind"], store.row()["calls_used"]) == ("FAILED", "answer_changed", 1)
 
     def test_a_query_the_api_refuses_is_skipped_and_its_region_completed(
-        self, few: Platform, store: Store, simulator: Simulator
+        self, few: App, store: Store, simulator: Simulator
     ) -> None:
         simulator.add_faults([{"api": "naver", "fault": "bad_query", "query_contains": "강남구 카페"}])
         assert kinds(collect(few)[1]) == {Outcome.COMPLETED: 6}
@@ -292,7 +292,7 @@ class TestBadDays:
         assert "SE01" in skipped["error_message"]
 
     def test_items_that_are_garbage_are_set_aside_with_their_reasons_and_the_rest_is_stored(
-        self, few: Platform, store: Store, simulator: Simulator
+        self, few: App, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(katech_share=1.0, place_name_share=1.0)
         _, outcomes = collect(few)
@@ -333,7 +333,7 @@ class TestBadDays:
         assert kinds(collect(open_platform(), GANGNAM, "asked", force_retry=True)[1]) == {Outcome.COMPLETED: 1}
         assert simulator.stats(brief=True)["naver"]["received"] == 2
 
-    def test_our_own_bug_sets_its_region_apart_and_ends_the_run_loudly(self, few: Platform, store: Store) -> None:
+    def test_our_own_bug_sets_its_region_apart_and_ends_the_run_loudly(self, few: App, store: Store) -> None:
         with started(few, CODES) as run:
             run.work = dataclasses.replace(run.work, source=Broken(run.work.source))
             with pytest.raises(ZeroDivisionError):
@@ -367,7 +367,7 @@ class Broken:
 
 class TestInterruptions:
     def test_closing_the_iterator_gives_back_what_is_held_and_the_next_run_repeats_no_search(
-        self, few: Platform, store: Store, simulator: Simulator
+        self, few: App, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=150)
         with started(few, CODES) as run, closing(run.outcomes()) as outcomes:
@@ -382,7 +382,7 @@ class TestInterruptions:
         assert len(answers(simulator)) == 12
 
     def test_outcomes_that_come_faster_than_they_are_reported_are_given_together(
-        self, few: Platform, store: Store, simulator: Simulator
+        self, few: App, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=150)
         with started(few, CODES) as run, closing(run.batches()) as batches:
@@ -395,7 +395,7 @@ class TestInterruptions:
         assert {one.lease.region_code for one in first + rest} == CODES
         assert store.read("SELECT count(*) AS n FROM batch_checkpoint WHERE reported_at IS NOT NULL") == [{"n": 6}]
 
-    def test_what_a_caller_did_not_report_is_offered_to_others(self, few: Platform, store: Store) -> None:
+    def test_what_a_caller_did_not_report_is_offered_to_others(self, few: App, store: Store) -> None:
         with started(few, GANGNAM) as run, closing(run.outcomes()) as outcomes:
             next(outcomes)
         assert store.row()["reported_at"] is None
@@ -464,7 +464,7 @@ class TestInterruptions:
 
 class TestBeforeABatch:
     def test_auto_initialization_empties_everything_and_says_so(
-        self, few: Platform, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
+        self, few: App, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
     ) -> None:
         collect(few, GANGNAM)
         open_platform(BATCH_AUTO_INITIALIZATION="true").prepare_batch()
@@ -473,14 +473,14 @@ class TestBeforeABatch:
         assert (store.row()["status"], store.row()["attempt"]) == ("PENDING", 0)
 
     def test_without_checkpoints_every_region_is_collected_anew(
-        self, few: Platform, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
+        self, few: App, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
     ) -> None:
         collect(few, GANGNAM)
         open_platform(CHECKPOINT_ENABLED="false").prepare_batch()
         assert "CHECKPOINT_ENABLED is false" in caplog.text
         assert (store.row()["status"], store.row()["round"]) == ("PENDING", 2)
 
-    def test_by_default_nothing_is_lost(self, few: Platform, store: Store) -> None:
+    def test_by_default_nothing_is_lost(self, few: App, store: Store) -> None:
         collect(few, GANGNAM)
         before = store.everything()
         few.prepare_batch()

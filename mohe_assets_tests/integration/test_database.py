@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from mohe_assets import settings as settings_module
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.postgres.databases import locate
+from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.postgres.embedded import DATA_DATABASE, SUPERUSER, EmbeddedServer
 from mohe_assets.store.database import LOSS_NOTICED, Database, Refusal, rows
 
@@ -31,11 +31,11 @@ def execute(database: Database, sql: str) -> None:
     def work(connection: Connection) -> None:
         connection.execute(text(sql))
 
-    database.transact(work)
+    database.transaction(work)
 
 
 def count(database: Database) -> int:
-    return int(database.transact(lambda connection: rows(connection, "SELECT count(*) AS n FROM written"))[0]["n"])
+    return int(database.transaction(lambda connection: rows(connection, "SELECT count(*) AS n FROM written"))[0]["n"])
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_transaction_whose_connection_is_cut_runs_again_from_its_start(empty: 
             connection.execute(text(END_ME))
         return "done"
 
-    assert empty.transact(work) == "done"
+    assert empty.transaction(work) == "done"
     assert len(tries) == 3
     assert count(empty) == 1
 
@@ -113,7 +113,7 @@ def test_an_error_of_our_own_is_raised_at_once_and_rolls_back(empty: Database, *
         connection.execute(text("SELECT * FROM nowhere"))
 
     with pytest.raises(ProgrammingError):
-        empty.transact(work, autocommit=autocommit)
+        empty.transaction(work, autocommit=autocommit)
     assert len(tries) == 1
     assert count(empty) == int(autocommit)
 
@@ -133,14 +133,14 @@ def test_two_transactions_that_lock_each_other_out_both_get_through(empty_databa
                 both_hold_one.wait()
             connection.execute(text("UPDATE written SET hits = hits + 1 WHERE n = :n"), {"n": second})
 
-        database.transact(work)
+        database.transaction(work)
 
     threads = [threading.Thread(target=lock, args=pair) for pair in ((1, 2), (2, 1))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    found = database.transact(lambda connection: rows(connection, "SELECT hits FROM written"))
+    found = database.transaction(lambda connection: rows(connection, "SELECT hits FROM written"))
     assert [row["hits"] for row in found] == [2, 2]
     database.close()
 
@@ -156,7 +156,7 @@ def test_two_transactions_that_lock_each_other_out_both_get_through(empty_databa
 def test_a_server_that_is_not_there_is_given_up_on_without_showing_the_password(url: str, patience: float) -> None:
     connected = Database.connect(url)
     with pytest.raises(DatabaseUnavailable) as caught:
-        Database(engine=connected.engine, reconnect_seconds=patience).transact(lambda _: None)
+        Database(engine=connected.engine, reconnect_seconds=patience).transaction(lambda _: None)
     sentence = str(caught.value)
     assert "recognisable-secret" not in sentence
     assert "127.0.0.1" in sentence
@@ -169,7 +169,7 @@ def test_a_server_that_is_not_there_is_given_up_on_without_showing_the_password(
 def test_a_statement_that_fails_does_not_show_the_values_it_was_given(empty: Database) -> None:
     execute(empty, "ALTER TABLE written ADD CONSTRAINT small CHECK (n < 10)")
     with pytest.raises(IntegrityError) as caught:
-        empty.transact(lambda c: c.execute(text("INSERT INTO written VALUES (:n)"), {"n": 424_242}))
+        empty.transaction(lambda c: c.execute(text("INSERT INTO written VALUES (:n)"), {"n": 424_242}))
     assert "parameters hidden" in str(caught.value)
 
 
@@ -206,7 +206,7 @@ def test_transactions_wait_for_a_server_that_restarts_or_crashed(own_server: Emb
 
     again = threading.Timer(1.0, own_server.start)
     again.start()
-    database.transact(work)
+    database.transaction(work)
     again.join()
     assert count(database) == 2
     database.close()
@@ -221,7 +221,7 @@ def test_a_vanished_client_is_noticed_by_the_server_too(own_server: EmbeddedServ
     database = Database.connect(f"postgresql://{SUPERUSER}@127.0.0.1:{port}/{DATA_DATABASE}")
     names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
     sql = "SELECT name, setting FROM pg_settings WHERE name = ANY(:names)"
-    found = database.transact(lambda connection: rows(connection, sql, names=list(names)))
+    found = database.transaction(lambda connection: rows(connection, sql, names=list(names)))
     # As the kernel has them, in seconds, times, and milliseconds.
     assert {row["name"]: int(row["setting"]) for row in found} == dict(zip(names, (10, 5, 3, 20_000), strict=True))
     database.close()
@@ -238,7 +238,7 @@ def test_dagsters_connections_notice_loss_as_ours_do_once_and_for_all(
     tmp_path: Path, named: str, dagsters: str, kept: dict[str, str]
 ) -> None:
     def dagster_url(**variables: str) -> str:
-        return locate(settings_module.load({"MOHE_HOME": str(tmp_path), "MOHE_DATABASE_URL": named, **variables})).dagster
+        return resolve_urls(settings_module.load({"MOHE_HOME": str(tmp_path), "MOHE_DATABASE_URL": named, **variables})).dagster
 
     url = dagster_url()
     assert url.partition("?")[0] == dagsters.partition("?")[0]

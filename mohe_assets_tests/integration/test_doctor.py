@@ -141,7 +141,7 @@ def test_an_old_schema_is_an_error_and_is_not_touched(examine: Examine, empty_da
     assert found["schema"]["level"] == "error"
     assert "mohe db migrate" in found["schema"]["advice"]
     empty = Database.connect(empty_database_url)
-    assert empty.transact(lambda c: c.exec_driver_sql("SELECT to_regclass('batch_checkpoint')").scalar()) is None
+    assert empty.transaction(lambda c: c.exec_driver_sql("SELECT to_regclass('batch_checkpoint')").scalar()) is None
     empty.close()
 
 

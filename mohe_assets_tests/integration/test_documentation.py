@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 import typer
 
-from mohe_assets.cli import app
+from mohe_assets.cli import commands
 from mohe_assets.store.database import Database, rows
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ _SHORT = {"character varying": "varchar", "timestamp with time zone": "timestamp
 
 
 def read(database: Database, sql: str) -> list[dict[str, Any]]:
-    return database.transact(lambda connection: rows(connection, sql))
+    return database.transaction(lambda connection: rows(connection, sql))
 
 
 def text_of(name: str) -> str:
@@ -131,7 +131,7 @@ def mohe_commands(name: str) -> Iterator[list[str]]:
 
 def complaint(words: list[str]) -> str:
     """What the command line does not know; empty when it knows all of it. Positional arguments are anybody's."""
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(commands)
     rest = list(words)
     while hasattr(command, "get_command") and rest:
         alternatives = rest.pop(0).split("\\|")

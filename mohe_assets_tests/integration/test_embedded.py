@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.postgres import embedded
-from mohe_assets.postgres.databases import prepare
+from mohe_assets.postgres.databases import ensure_ready
 from mohe_assets.postgres.embedded import DAGSTER_DATABASE, EmbeddedServer
 from mohe_assets.store.database import Database, rows
 
@@ -36,7 +36,7 @@ def modes(*paths: Path) -> dict[Path, int]:
 def ask(server: EmbeddedServer, sql: str, database: str = "mohe") -> object:
     connection = Database.connect(server.url(database))
     try:
-        return next(iter(connection.transact(lambda c: rows(c, sql))[0].values()))
+        return next(iter(connection.transaction(lambda c: rows(c, sql))[0].values()))
     finally:
         connection.close()
 
@@ -120,14 +120,14 @@ def test_a_home_made_under_a_closing_umask_is_found_where_it_was_put(
     settings = settings_module.load({"MOHE_HOME": str(outer / "one" / "two" / "home")})
     before = os.umask(0o077)
     try:
-        urls = prepare(settings)
+        urls = ensure_ready(settings)
     finally:
         os.umask(before)
     assert urls.embedded is not None
     assert urls.embedded.data.is_relative_to(outer / ("state" if closed else "one"))
     assert stat.S_IMODE((outer / "one").stat().st_mode) == (0o700 if closed else 0o755)
-    with Platform.open(settings) as app:
-        assert app.database.transact(lambda c: rows(c, "SELECT 1 AS one")) == [{"one": 1}]
+    with App.open(settings) as app:
+        assert app.database.transaction(lambda c: rows(c, "SELECT 1 AS one")) == [{"one": 1}]
     urls.embedded.stop()
 
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.collection.region_worker import RegionOutcome
 from mohe_assets.collection.run import CollectionRun
 from mohe_assets.collection.scheduler import ClaimFilter
@@ -28,7 +28,7 @@ SEARCHES = len(CODES) * len(KEYWORDS)
 HUB = {"NCP_APIGW_API_KEY_ID": SimulatorConfig().hub_key_id, "NCP_APIGW_API_KEY": SimulatorConfig().hub_key}
 LAST_OF_NOVEMBER = dt.datetime(2026, 11, 30, 12, tzinfo=KST)
 
-OpenPlatform = Callable[..., Platform]
+OpenPlatform = Callable[..., App]
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ def open_platform(environment: Environment, database: Database) -> Iterator[Open
     Store.of(database, codes=CODES)
     with ExitStack() as opened:
 
-        def build(**changes: str) -> Platform:
+        def build(**changes: str) -> App:
             some = {"MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_SEARCHES_IN_FLIGHT": "2"}
-            return opened.enter_context(Platform.open(settings_module.load({**environment, **some, **changes})))
+            return opened.enter_context(App.open(settings_module.load({**environment, **some, **changes})))
 
         yield build
 
 
-def collect(app: Platform, run_id: str = "run", **request: Any) -> tuple[list[RegionOutcome], CollectionRun]:
+def collect(app: App, run_id: str = "run", **request: Any) -> tuple[list[RegionOutcome], CollectionRun]:
     with app.collection(run_id, ClaimFilter(**request)) as run:
         return list(run.outcomes()), run
 
@@ -55,7 +55,7 @@ def set_clocks(database: Database, simulator: Simulator, moment: dt.datetime) ->
     ahead = (moment - dt.datetime.now(KST)).total_seconds()
     clock = f"""CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLATILE
                 AS $$ SELECT clock_timestamp() + make_interval(secs => {ahead}) $$"""
-    database.transact(lambda connection: connection.execute(text(clock)))
+    database.transaction(lambda connection: connection.execute(text(clock)))
 
 
 def answers(simulator: Simulator) -> dict[str, int]:

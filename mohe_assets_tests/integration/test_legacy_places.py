@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 
 from mohe_assets.domain.places import place_key
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.packaged_files import shipped
+from mohe_assets.packaged_files import packaged_file
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.store.database import Database, rows
@@ -41,14 +41,14 @@ def old(empty_database_url: str) -> Iterator[Database]:
 
 
 def read(database: Database, sql: str, **values: Any) -> list[dict[str, Any]]:
-    return database.transact(lambda connection: rows(connection, sql, **values))
+    return database.transaction(lambda connection: rows(connection, sql, **values))
 
 
 def execute(database: Database, sql: str) -> None:
     def work(connection: Connection) -> None:
         connection.exec_driver_sql(sql)
 
-    database.transact(work)
+    database.transaction(work)
 
 
 def kept(database: Database) -> list[dict[str, Any]]:
@@ -103,8 +103,8 @@ def test_psql_takes_the_files_over_it_twice_and_a_migration_finishes_what_they_b
     old: Database, empty_database_url: str, postgres: EmbeddedServer
 ) -> None:
     before = kept(old)
-    old.transact(lambda connection: old_database.add_places(connection, [PLACE]))
-    for file in 2 * sorted(shipped("sql").glob("[0-9]*.sql")):
+    old.transaction(lambda connection: old_database.add_places(connection, [PLACE]))
+    for file in 2 * sorted(packaged_file("sql").glob("[0-9]*.sql")):
         command = [str(postgres.psql()), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(file), empty_database_url]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{file.name}: {done.stderr}"
@@ -153,7 +153,7 @@ def test_tables_that_are_in_use_are_left_alone_and_the_sentence_says_so(old: Dat
 def test_a_place_keeps_its_row_and_gets_our_key_and_the_key_before_is_kept(old: Database) -> None:
     twice = [PLACE, PLACE | {"name": "카페 온도", "naver_place_id": None}]
     nowhere = PLACE | {"latitude": None, "longitude": None, "naver_place_id": None}
-    old.transact(lambda connection: old_database.add_places(connection, [*twice, nowhere]))
+    old.transaction(lambda connection: old_database.add_places(connection, [*twice, nowhere]))
     execute(old, "INSERT INTO bookmarks (place_id) SELECT id FROM places")
     schema.migrate(old)
 
@@ -196,7 +196,7 @@ def test_tables_in_another_schema_are_taken_over_where_they_are(empty_database_u
         assert read(database, "SELECT count(*) AS rows FROM batch.batch_checkpoint") == [{"rows": 256}]
         assert read(public, "SELECT count(*) AS rows FROM public.batch_checkpoint") == [{"rows": 0}]
         with pytest.raises(Exception, match="batch_checkpoint_status_known"):
-            database.transact(lambda connection: connection.execute(text("UPDATE batch_checkpoint SET status = 'DONE'")))
+            database.transaction(lambda connection: connection.execute(text("UPDATE batch_checkpoint SET status = 'DONE'")))
     finally:
         database.close()
         public.close()

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.ops.metrics import CollectionMetrics
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
@@ -43,7 +43,7 @@ def scrape(environment: Environment) -> Scrape:
     """One scrape with the changes given to the environment."""
 
     def once(**changes: str) -> Figures:
-        with Platform.attached(settings_module.load({**environment, **changes})) as app:
+        with App.attached(settings_module.load({**environment, **changes})) as app:
             registry = CollectorRegistry()
             registry.register(CollectionMetrics(app))
             return parsed(generate_latest(registry).decode())

@@ -61,7 +61,7 @@ def test_a_dead_holders_time_ends_with_its_lease(database: Database) -> None:
     store.execute("UPDATE batch_checkpoint SET lease_expires_at = now() - interval '50 minutes' WHERE status = 'PROCESSING'")
     assert store.read(PROGRESS)[0]["lease"] == "expired"
     assert store.read("SELECT leases_expired FROM batch_totals") == [{"leases_expired": 1}]
-    database.transact(lambda connection: store.checkpoints.reclaim(connection, ()))
+    database.transaction(lambda connection: store.checkpoints.reclaim(connection, ()))
     found = store.read(PROGRESS)[0]
     assert (found["status"], round(found["working_time"] / MINUTES)) == ("PENDING", 10)
 

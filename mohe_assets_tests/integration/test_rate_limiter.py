@@ -59,7 +59,7 @@ def set_clock(database: Database, moment: dt.datetime) -> None:
     def work(connection: Connection) -> None:
         connection.execute(text(sql))
 
-    database.transact(work)
+    database.transaction(work)
 
 
 @pytest.fixture(autouse=True)
@@ -126,12 +126,12 @@ def verdict(rate_limiter: SharedRateLimiter) -> str:
 
 def used(database: Database) -> int:
     sql = "SELECT coalesce(sum(reserved), 0)::int AS used FROM api_usage"
-    return int(database.transact(lambda connection: rows(connection, sql))[0]["used"])
+    return int(database.transaction(lambda connection: rows(connection, sql))[0]["used"])
 
 
 def next_slot(database: Database) -> float:
     sql = "SELECT extract(epoch FROM next_slot_at)::float8 AS at FROM api_budget"
-    return float(database.transact(lambda connection: rows(connection, sql))[0]["at"])
+    return float(database.transaction(lambda connection: rows(connection, sql))[0]["at"])
 
 
 async def far_from_their_turn(
@@ -471,7 +471,7 @@ class TestReservingAhead:
         set_clock(database, MIDNIGHT)
         await open_budget().reserve()
         await rate_limiter.close()
-        found = database.transact(lambda connection: rows(connection, "SELECT day, reserved FROM api_usage ORDER BY day"))
+        found = database.transaction(lambda connection: rows(connection, "SELECT day, reserved FROM api_usage ORDER BY day"))
         assert [row["reserved"] for row in found] == [1 + 4, 1]
 
     async def test_a_limit_that_makes_calls_wait_is_shared_out_call_by_call(
@@ -619,7 +619,7 @@ class TestProbing:
         assert await asyncio.gather(*waiting) == [None] * 4
         await other.close()  # what it reserved ahead and did not send goes back to the day
         sql = "SELECT reserved FROM api_usage WHERE day = '2026-12-31'"
-        assert database.transact(lambda c: rows(c, sql)) == [{"reserved": 5}]
+        assert database.transaction(lambda c: rows(c, sql)) == [{"reserved": 5}]
 
     @pytest.mark.parametrize("how", ["transient", "rate", "gave no word"])
     async def test_a_probe_without_a_verdict_lets_another_probe(self, database: Database, next_day: NewBudget, how: str) -> None:
@@ -741,7 +741,7 @@ class TestBlocking:
         await rate_limiter.reserve()
         await rate_limiter.refused(BLOCKED)
         for table in ("api_budget", "api_usage"):
-            found = database.transact(lambda c, table=table: rows(c, f"SELECT * FROM {table}"))  # type: ignore[misc]
+            found = database.transaction(lambda c, table=table: rows(c, f"SELECT * FROM {table}"))  # type: ignore[misc]
             assert "Recognisable" not in str(found)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.collection.region_worker import SLICE_SEARCHES, TALLIES_SEARCHES, CachedTallies, Outcome, RegionOutcome
 from mohe_assets.collection.run import CollectionRun
 from mohe_assets.collection.scheduler import MOST_REFINED, ClaimFilter
@@ -24,7 +24,7 @@ KEYWORDS = ("카페", "음식점", "공원")
 CODES = ("11680", "36110", "41135")
 LATER = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
 
-OpenPlatform = Callable[..., Platform]
+OpenPlatform = Callable[..., App]
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def open_platform(environment: Environment, simulator: Simulator) -> Iterator[Op
     del simulator
     opened: list[Any] = []
 
-    def build(**changes: str) -> Platform:
+    def build(**changes: str) -> App:
         variables = {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_SEARCHES_IN_FLIGHT": "3", **changes}
-        opened.append(Platform.open(settings_module.load(variables)))
-        app: Platform = opened[-1].__enter__()
+        opened.append(App.open(settings_module.load(variables)))
+        app: App = opened[-1].__enter__()
         if len(opened) == 1:
             store_of(app).execute("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=list(CODES))
         return app
@@ -52,29 +52,29 @@ def open_platform(environment: Environment, simulator: Simulator) -> Iterator[Op
 
 
 @pytest.fixture
-def app(open_platform: OpenPlatform) -> Platform:
+def app(open_platform: OpenPlatform) -> App:
     return open_platform()
 
 
-def store_of(app: Platform) -> Store:
+def store_of(app: App) -> Store:
     return Store(database=app.database, checkpoints=app.checkpoints, executions=app.executions)
 
 
 @pytest.fixture
-def store(app: Platform) -> Store:
+def store(app: App) -> Store:
     return store_of(app)
 
 
-def run(app: Platform, request: ClaimFilter, run_id: str) -> tuple[CollectionRun, list[RegionOutcome]]:
+def run(app: App, request: ClaimFilter, run_id: str) -> tuple[CollectionRun, list[RegionOutcome]]:
     with app.collection(run_id, request) as collection:
         return collection, list(collection.outcomes())
 
 
-def collect(app: Platform, run_id: str = "base") -> None:
+def collect(app: App, run_id: str = "base") -> None:
     assert {one.outcome for one in run(app, ClaimFilter(), run_id)[1]} == {Outcome.COMPLETED}
 
 
-def refine(app: Platform, run_id: str = "deeper") -> tuple[CollectionRun, list[RegionOutcome]]:
+def refine(app: App, run_id: str = "deeper") -> tuple[CollectionRun, list[RegionOutcome]]:
     return run(app, ClaimFilter(refine=True), run_id)
 
 
@@ -114,7 +114,7 @@ def test_however_many_searches_may_be_in_flight_most_regions_are_there_to_choose
 ) -> None:
     simulator.configure(latency_ms=20)
     changes = {"MOHE_SEARCH_KEYWORDS": "카페", "MOHE_SEARCHES_IN_FLIGHT": "150", "MOHE_MAX_CALLS_PER_REGION": "4"}
-    with Platform.open(settings_module.load({**environment, **changes})) as app:
+    with App.open(settings_module.load({**environment, **changes})) as app:
         collect(app)
         with app.collection("deeper", ClaimFilter(refine=True)) as collection:
             held = [len(collection._scheduler.held) for _ in collection.outcomes()]
@@ -166,7 +166,7 @@ class TestGoingDeeper:
         assert searches(store_of(app)) == before
         assert not app.refinement.backlog().has_work
 
-    def test_the_most_promising_region_comes_first(self, app: Platform, store: Store) -> None:
+    def test_the_most_promising_region_comes_first(self, app: App, store: Store) -> None:
         collect(app)
         for code, expected_gain in zip(CODES, (1.5, 3.5, 2.5), strict=True):
             store.execute(
@@ -185,21 +185,21 @@ class TestGoingDeeper:
             "status = 'PROCESSING', lease_expires_at = now() + interval '1 minute'",
         ],
     )
-    def test_a_region_that_waits_for_its_base_plan_has_precedence(self, app: Platform, store: Store, waits: str) -> None:
+    def test_a_region_that_waits_for_its_base_plan_has_precedence(self, app: App, store: Store, waits: str) -> None:
         collect(app)
         assert app.refinement.backlog().has_work
         store.execute(f"UPDATE batch_checkpoint SET {waits} WHERE region_code = '36110'")
         assert app.refinement.claim("deeper") == []
         assert not app.refinement.backlog().has_work
 
-    def test_a_failed_region_whose_time_has_not_come_holds_nothing_up(self, app: Platform, store: Store) -> None:
+    def test_a_failed_region_whose_time_has_not_come_holds_nothing_up(self, app: App, store: Store) -> None:
         collect(app)
         store.execute(
             "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now() + interval '1 hour' WHERE region_code = '36110'"
         )
         assert len(app.refinement.claim("deeper")) == 1
 
-    def test_regions_of_the_batch_system_which_have_no_ledger_are_left_as_they_are(self, app: Platform, store: Store) -> None:
+    def test_regions_of_the_batch_system_which_have_no_ledger_are_left_as_they_are(self, app: App, store: Store) -> None:
         store.execute("UPDATE batch_checkpoint SET status = 'COMPLETED', end_time = now()")
         assert app.reopen_regions_with_old_plan() == []
         assert refine(app)[1] == []
@@ -222,7 +222,7 @@ class TestInterruptions:
         assert repeated(simulator.stats()["naver"]["answers_per_search"]) == 0
         assert len(searches(store)) > 12
 
-    def test_a_stop_gives_back_completed_regions(self, app: Platform, store: Store) -> None:
+    def test_a_stop_gives_back_completed_regions(self, app: App, store: Store) -> None:
         collect(app)
         with app.collection("deeper", ClaimFilter(refine=True)) as collection:
             outcomes = collection.outcomes()
@@ -233,7 +233,7 @@ class TestInterruptions:
             {"n": 0}
         ]
 
-    def test_a_refinement_that_died_is_taken_back_and_keeps_its_promise(self, app: Platform, store: Store) -> None:
+    def test_a_refinement_that_died_is_taken_back_and_keeps_its_promise(self, app: App, store: Store) -> None:
         collect(app)
         app.executions.start("dies")
         (lease,) = app.refinement.claim("dies")
@@ -246,7 +246,7 @@ class TestInterruptions:
             app.refinement.settle(lease, expected_gain=0, also=lambda _: None)
         assert store.row(lease.region_code)["promise"] == before["promise"]
 
-    def test_a_failure_leaves_the_region_completed_with_the_reason_and_postpones_it(self, app: Platform, store: Store) -> None:
+    def test_a_failure_leaves_the_region_completed_with_the_reason_and_postpones_it(self, app: App, store: Store) -> None:
         collect(app)
         app.executions.start("deeper")
         (lease,) = app.refinement.claim("deeper")
@@ -272,7 +272,7 @@ class TestInterruptions:
 
 
 class TestPrecedenceOfPeople:
-    def test_a_person_who_wants_a_region_afresh_takes_it_from_its_refinement(self, app: Platform, store: Store) -> None:
+    def test_a_person_who_wants_a_region_afresh_takes_it_from_its_refinement(self, app: App, store: Store) -> None:
         collect(app)
         app.executions.start("deeper")
         (refining,) = app.refinement.claim("deeper")
@@ -284,7 +284,7 @@ class TestPrecedenceOfPeople:
         with pytest.raises(LeaseLost):
             store.store(refining)
 
-    def test_a_new_round_begins_for_regions_under_refinement_too(self, app: Platform, store: Store) -> None:
+    def test_a_new_round_begins_for_regions_under_refinement_too(self, app: App, store: Store) -> None:
         collect(app)
         app.executions.start("deeper")
         (refining,) = app.refinement.claim("deeper")
@@ -322,7 +322,7 @@ class TestAChangedKeywordList:
         assert simulator.stats(brief=True)["naver"]["received"] == calls
 
 
-def test_threads_that_share_a_country_never_refine_one_region_at_once(app: Platform, store: Store) -> None:
+def test_threads_that_share_a_country_never_refine_one_region_at_once(app: App, store: Store) -> None:
     collect(app)
     app.executions.start("deeper")
     claimed: list[str] = []

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from mohe_assets import app as platform_module
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.collection.place_source import PlaceSource, SearchResult
 from mohe_assets.collection.region_worker import Outcome
 from mohe_assets.collection.scheduler import ClaimFilter
@@ -26,7 +26,7 @@ from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.support.reforms import BEFORE_FEBRUARY, BEFORE_JULY, NEW_IN_JULY, OLD_OF_JULY
 
 COLLECTED = ["11110", "28110", "28140", "28260", "29110", "46110"]
-OpenPlatform = Callable[[list[dict[str, Any]]], Platform]
+OpenPlatform = Callable[[list[dict[str, Any]]], App]
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def before(environment: Environment, simulator: Simulator, monkeypatch: pytest.M
     monkeypatch.setattr(platform_module, "REGION_CALLS_PER_SECOND", 10_000.0)
     opened: list[Any] = []
 
-    def build(edits: list[dict[str, Any]]) -> Platform:
+    def build(edits: list[dict[str, Any]]) -> App:
         simulator.configure(region_edits=edits)
         variables = {**environment, "MOHE_SEARCH_KEYWORDS": "카페,음식점,공원", "MOHE_SEARCHES_IN_FLIGHT": "2"}
-        opened.append(Platform.open(settings_module.load(variables)))
-        app: Platform = opened[-1].__enter__()
+        opened.append(App.open(settings_module.load(variables)))
+        app: App = opened[-1].__enter__()
         app.refresh_regions()
         return app
 
@@ -48,22 +48,22 @@ def before(environment: Environment, simulator: Simulator, monkeypatch: pytest.M
         one.__exit__(None, None, None)
 
 
-def read(app: Platform, sql: str, **values: Any) -> list[dict[str, Any]]:
-    return app.database.transact(lambda connection: rows(connection, sql, **values))
+def read(app: App, sql: str, **values: Any) -> list[dict[str, Any]]:
+    return app.database.transaction(lambda connection: rows(connection, sql, **values))
 
 
-def collect(app: Platform, codes: list[str] | None, run_id: str) -> dict[str, Outcome]:
+def collect(app: App, codes: list[str] | None, run_id: str) -> dict[str, Outcome]:
     with app.collection(run_id, ClaimFilter(codes=frozenset(codes) if codes else None)) as run:
         return {one.lease.region_code: one.outcome for one in run.outcomes()}
 
 
-def homes(app: Platform) -> dict[str, str]:
+def homes(app: App) -> dict[str, str]:
     """Place → its region."""
     found = read(app, "SELECT naver_place_id AS key, region_code FROM places")
     return {row["key"]: row["region_code"] for row in found}
 
 
-def astray(app: Platform) -> list[dict[str, Any]]:
+def astray(app: App) -> list[dict[str, Any]]:
     """Places under no active leaf."""
     sql = """SELECT p.address, p.region_code FROM places p LEFT JOIN region r
                  ON (r.region_type, r.region_code, r.status) = (p.region_type, p.region_code, 'ACTIVE') AND r.is_leaf
@@ -71,7 +71,7 @@ def astray(app: Platform) -> list[dict[str, Any]]:
     return read(app, sql)
 
 
-def successors(app: Platform) -> dict[str, set[str]]:
+def successors(app: App) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for row in read(app, "SELECT old_code, new_code FROM region_succession"):
         found.setdefault(row["old_code"], set()).add(row["new_code"])
@@ -174,7 +174,7 @@ class TestJuly:
         app.refresh_regions()
         # As if the claim had been committed right after the refresh.
         held = "UPDATE batch_checkpoint SET status = 'PROCESSING', attempt = 9 WHERE region_code = '28110'"
-        app.database.transact(lambda connection: connection.execute(text(held)))
+        app.database.transaction(lambda connection: connection.execute(text(held)))
         lease = dataclasses.replace(lease, attempt=9)
         with app.collection("run", ClaimFilter(codes=frozenset())) as run:
             (search, *_) = run.work.source.plan(lease.region_name)

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from mohe_assets import app as platform_module
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.clients.http import RetryPolicy
 from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.domain.regions import SNAPSHOT_AS_OF, bundled_snapshot
@@ -37,22 +37,22 @@ def template(regions_template: str) -> str:
 
 
 @pytest.fixture
-def empty(app: Platform) -> Platform:
+def empty(app: App) -> App:
     """A platform that knows no region yet."""
     tables = "region, legal_dong, region_refresh, batch_checkpoint"
-    app.database.transact(lambda connection: connection.execute(text(f"TRUNCATE {tables}")))
+    app.database.transaction(lambda connection: connection.execute(text(f"TRUNCATE {tables}")))
     return app
 
 
-def read(app: Platform, sql: str, **values: Any) -> list[dict[str, Any]]:
-    return app.database.transact(lambda connection: rows(connection, sql, **values))
+def read(app: App, sql: str, **values: Any) -> list[dict[str, Any]]:
+    return app.database.transaction(lambda connection: rows(connection, sql, **values))
 
 
-def region(app: Platform, code: str = "11680") -> dict[str, Any]:
+def region(app: App, code: str = "11680") -> dict[str, Any]:
     return read(app, "SELECT * FROM region WHERE region_code = :code", code=code)[0]
 
 
-def tables(app: Platform) -> list[Any]:
+def tables(app: App) -> list[Any]:
     """Digests of all that a refresh may change."""
     names = ("region", "legal_dong", "batch_checkpoint", "region_refresh")
     digest = "SELECT md5(string_agg(one::text, '|' ORDER BY one::text)) AS digest FROM {} AS one"
@@ -60,7 +60,7 @@ def tables(app: Platform) -> list[Any]:
 
 
 class TestFirstRefresh:
-    def test_the_whole_list_is_taken_over_and_every_leaf_is_pending(self, empty: Platform, simulator: Simulator) -> None:
+    def test_the_whole_list_is_taken_over_and_every_leaf_is_pending(self, empty: App, simulator: Simulator) -> None:
         assert empty.refresh_is_due()
         sync = empty.refresh_regions()
 
@@ -83,7 +83,7 @@ class TestFirstRefresh:
         assert read(empty, known) == [{"n": 256}, {"n": 20_276}], "the planner knows of them at once"
 
     def test_without_an_api_the_bundled_list_is_taken_with_a_warning_and_the_refresh_stays_due(
-        self, empty: Platform, simulator: Simulator, caplog: pytest.LogCaptureFixture
+        self, empty: App, simulator: Simulator, caplog: pytest.LogCaptureFixture
     ) -> None:
         simulator.add_faults(DOWN)
         sync = empty.refresh_regions()
@@ -103,10 +103,10 @@ class TestFirstRefresh:
         assert not empty.refresh_is_due()
 
     def test_a_wrong_key_is_no_reason_for_the_bundled_list(
-        self, empty: Platform, environment: Environment, simulator: Simulator
+        self, empty: App, environment: Environment, simulator: Simulator
     ) -> None:
         del empty
-        with Platform.open(settings_module.load({**environment, "GOVT_API_KEY": "recognisable-wrong-key"})) as app:
+        with App.open(settings_module.load({**environment, "GOVT_API_KEY": "recognisable-wrong-key"})) as app:
             with pytest.raises(ApiBlocked, match="GOVT_API_KEY") as caught:
                 app.refresh_regions()
             assert "recognisable-wrong-key" not in str(caught.value)
@@ -121,7 +121,7 @@ class TestLaterRefreshes:
         ids=["short", "totals disagree", "duplicates"],
     )
     def test_a_list_that_is_not_whole_is_an_error_and_the_old_one_stays(
-        self, app: Platform, simulator: Simulator, changes: dict[str, Any]
+        self, app: App, simulator: Simulator, changes: dict[str, Any]
     ) -> None:
         before = tables(app)
         simulator.configure(**changes)
@@ -129,14 +129,14 @@ class TestLaterRefreshes:
             app.refresh_regions()
         assert tables(app) == before
 
-    def test_an_api_that_is_down_is_an_error_and_the_old_list_stays(self, app: Platform, simulator: Simulator) -> None:
+    def test_an_api_that_is_down_is_an_error_and_the_old_list_stays(self, app: App, simulator: Simulator) -> None:
         before = tables(app)
         simulator.add_faults(DOWN)
         with pytest.raises(ApiError):
             app.refresh_regions()
         assert tables(app) == before
 
-    def test_an_unchanged_list_changes_nothing_but_the_date(self, app: Platform) -> None:
+    def test_an_unchanged_list_changes_nothing_but_the_date(self, app: App) -> None:
         _, *before, _ = tables(app)
         sync = app.refresh_regions()
         assert (sync.seeded, sync.changes.added, sync.changes.abolished, sync.changes.renamed) == (0, (), (), ())
@@ -144,7 +144,7 @@ class TestLaterRefreshes:
         assert after == before
 
     def test_a_region_that_vanished_is_dated_and_kept_and_begins_a_new_life_when_it_comes_back(
-        self, app: Platform, simulator: Simulator
+        self, app: App, simulator: Simulator
     ) -> None:
         key = region(app)["partition_key"]
         checkpoint = "SELECT id, attempt, status FROM batch_checkpoint WHERE region_code = '11680'"
@@ -174,7 +174,7 @@ class TestLaterRefreshes:
         assert (lease.round, lease.partition_key) == (2, back["partition_key"])
 
     def test_a_renamed_region_keeps_its_partition_key_and_its_checkpoint_takes_the_name(
-        self, app: Platform, simulator: Simulator
+        self, app: App, simulator: Simulator
     ) -> None:
         simulator.configure(region_edits=[{"op": "rename", "code": "1168000000", "name": "서울특별시 새강남구"}])
         sync = app.refresh_regions()
@@ -183,7 +183,7 @@ class TestLaterRefreshes:
         assert (renamed["region_name"], renamed["partition_key"]) == ("서울특별시 새강남구", "11680_서울특별시_강남구")
         assert app.checkpoints.claim("run", codes=["11680"])[0].region_name == "서울특별시 새강남구"
 
-    def test_a_city_that_gets_gu_is_left_for_its_gu(self, app: Platform, simulator: Simulator) -> None:
+    def test_a_city_that_gets_gu_is_left_for_its_gu(self, app: App, simulator: Simulator) -> None:
         simulator.configure(region_edits=[{"op": "add", "code": "5011100000", "name": "제주특별자치도 제주시 동구"}])
         sync = app.refresh_regions()
         assert (sync.changes.added, sync.changes.abolished) == (("50111",), ("50110",))
@@ -192,7 +192,7 @@ class TestLaterRefreshes:
         assert app.checkpoints.claim("run", codes=["50110"]) == []
 
     def test_a_list_that_lacks_a_third_of_the_country_is_taken_only_if_a_person_says_so(
-        self, app: Platform, simulator: Simulator
+        self, app: App, simulator: Simulator
     ) -> None:
         before = tables(app)
         simulator.configure(region_edits=[{"op": "drop", "code": f"{sido}00000000"} for sido in (11, 41, 47)])

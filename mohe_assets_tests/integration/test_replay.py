@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from mohe_assets.app import Platform
-from mohe_assets.cli import app
+from mohe_assets.app import App
+from mohe_assets.cli import commands
 from mohe_assets.domain import places as places_module
 from mohe_assets.domain.attribution import RegionIndex
 from mohe_assets.errors import ReplayRefused
@@ -63,7 +63,7 @@ def template(regions_template: str) -> str:
 
 
 @pytest.fixture
-def collected(few: Platform) -> Platform:
+def collected(few: App) -> App:
     """Three regions, collected."""
     _, outcomes = collect(few, THREE)
     assert len(outcomes) == 3
@@ -71,7 +71,7 @@ def collected(few: Platform) -> Platform:
 
 
 class TestReplaying:
-    def test_places_that_were_lost_come_back_as_they_were(self, collected: Platform, store: Store, simulator: Simulator) -> None:
+    def test_places_that_were_lost_come_back_as_they_were(self, collected: App, store: Store, simulator: Simulator) -> None:
         before, calls = snapshot(store), simulator.stats(brief=True)["naver"]["received"]
         searches = store.read("SELECT id, new_places, strays, set_aside, result_count FROM search_query ORDER BY id")
         store.execute("DELETE FROM places")
@@ -85,7 +85,7 @@ class TestReplaying:
         assert store.read(dangling) == [{"n": 0}]
         assert simulator.stats(brief=True)["naver"]["received"] == calls
 
-    def test_a_replay_of_what_is_there_touches_no_row(self, collected: Platform, store: Store) -> None:
+    def test_a_replay_of_what_is_there_touches_no_row(self, collected: App, store: Store) -> None:
         before = everything(store)
         done = collected.replay()
         assert (done.added, done.removed, done.changed, done.searches) == (0, 0, 0, 6)
@@ -93,7 +93,7 @@ class TestReplaying:
 
     @pytest.mark.parametrize("name", CHANGES)
     def test_after_a_change_places_are_those_of_a_fresh_collection(
-        self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch, name: str
+        self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         before = store.read(TIMELESS)
         monkeypatch.setattr(places_module, name, CHANGES[name])
@@ -108,7 +108,7 @@ class TestReplaying:
         assert store.read("SELECT processed_count FROM batch_checkpoint ORDER BY region_code") == counts
 
     def test_a_place_whose_key_is_unchanged_keeps_its_id(
-        self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ids = store.read("SELECT id, naver_place_id FROM places ORDER BY id")
         monkeypatch.setattr(places_module, "clean_address", lambda address: f"대한민국 {address}" if address else "")
@@ -117,9 +117,7 @@ class TestReplaying:
         assert store.read("SELECT id, naver_place_id FROM places ORDER BY id") == ids
         assert store.read("SELECT DISTINCT region_code FROM places") == [{"region_code": None}]
 
-    def test_ledger_and_checkpoints_are_derived_anew(
-        self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_ledger_and_checkpoints_are_derived_anew(self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         before = store.read(DERIVED)
         monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
         collected.replay()
@@ -134,7 +132,7 @@ class TestReplaying:
         ]
 
     def test_a_ledger_longer_than_a_page_is_read_to_its_end(
-        self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = snapshot(store)
         store.execute("DELETE FROM places")
@@ -143,7 +141,7 @@ class TestReplaying:
         assert collected.replay().searches == 6
         assert len(snapshot(store)) == len(before)
 
-    def test_a_search_that_is_stored_while_it_reads_is_read_too(self, collected: Platform, store: Store) -> None:
+    def test_a_search_that_is_stored_while_it_reads_is_read_too(self, collected: App, store: Store) -> None:
         index = RegionIndex(collected.regions.active())
         late = """INSERT INTO search_query (batch_name, region_type, region_code, round, source, query, sort, keyword, stage,
                                             status, attempt, run_id, calls, answer, answered_at)
@@ -168,23 +166,21 @@ class TestReplaying:
 
 
 class TestLeavingAlone:
-    def test_places_that_no_search_found_stay(self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_places_that_no_search_found_stay(self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         store.execute(LEGACY)
         legacy = store.read("SELECT * FROM places WHERE naver_place_id = '1234567'")
         monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
         collected.replay()
         assert store.read("SELECT * FROM places WHERE naver_place_id = '1234567'") == legacy
 
-    def test_a_dry_run_counts_and_changes_nothing(
-        self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_dry_run_counts_and_changes_nothing(self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
         before = everything(store)
         planned = collected.replay(dry_run=True)
         assert everything(store) == before
         assert collected.replay() == planned
 
-    def test_it_refuses_beside_a_run_that_is_alive(self, collected: Platform, store: Store) -> None:
+    def test_it_refuses_beside_a_run_that_is_alive(self, collected: App, store: Store) -> None:
         collected.executions.start("at-work")
         store.execute("DELETE FROM places")
         with pytest.raises(ReplayRefused, match="Run at-work is collecting"):
@@ -194,7 +190,7 @@ class TestLeavingAlone:
         assert store.read("SELECT FROM places") == []
 
     @pytest.mark.parametrize("how", ["silent", "ended"])
-    def test_a_run_that_is_dead_or_over_does_not_hinder_it(self, collected: Platform, store: Store, how: str) -> None:
+    def test_a_run_that_is_dead_or_over_does_not_hinder_it(self, collected: App, store: Store, how: str) -> None:
         collected.executions.start("was-at-work")
         if how == "ended":
             collected.executions.finish("was-at-work", Ending.COMPLETED)
@@ -203,7 +199,7 @@ class TestLeavingAlone:
         assert collected.replay().searches == 6
 
     def test_one_that_breaks_off_leaves_the_old_places(
-        self, collected: Platform, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = everything(store)
         monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
@@ -214,7 +210,7 @@ class TestLeavingAlone:
 
 
 def test_the_command_says_what_it_did_and_what_it_would_do(
-    collected: Platform, store: Store, environment: Environment, monkeypatch: pytest.MonkeyPatch
+    collected: App, store: Store, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del collected
     for name in process_environment():
@@ -224,8 +220,8 @@ def test_the_command_says_what_it_did_and_what_it_would_do(
         monkeypatch.setenv(name, value)
     count = len(snapshot(store))
     store.execute("DELETE FROM places")
-    would = CliRunner().invoke(app, ["replay", "--dry-run"])
+    would = CliRunner().invoke(commands, ["replay", "--dry-run"])
     assert f"6 searches read again, {count} places: {count} would be added, 0 would be removed" in would.output
     assert store.read("SELECT FROM places") == []
-    assert f"{count} added, 0 removed, 0 changed" in CliRunner().invoke(app, ["replay"]).output
+    assert f"{count} added, 0 removed, 0 changed" in CliRunner().invoke(commands, ["replay"]).output
     assert len(snapshot(store)) == count

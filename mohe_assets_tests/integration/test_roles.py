@@ -11,11 +11,11 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.errors import NotPermitted
 from mohe_assets.postgres import roles, schema
-from mohe_assets.postgres.databases import prepare
+from mohe_assets.postgres.databases import ensure_ready
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.test_schema import execute, read
@@ -52,7 +52,7 @@ def may(database: Database, sql: str) -> bool:
             transaction.rollback()
 
     try:
-        database.transact(lambda _: attempt())
+        database.transaction(lambda _: attempt())
     except NotPermitted:
         return False
     return True
@@ -64,8 +64,8 @@ def test_the_collecting_role_does_all_that_a_collection_a_replay_and_a_reset_nee
     connected_as(roles.COLLECTOR)
     few = {"MOHE_SEARCH_KEYWORDS": "카페,공원", "MOHE_MAX_CALLS_PER_REGION": "6"}
     settings = settings_module.load({**environment, **few, "MOHE_DATABASE_URL": url_as(roles.COLLECTOR, database_url)})
-    prepare(settings)  # a current schema needs no right to change it
-    with Platform.open(settings) as app:
+    ensure_ready(settings)  # a current schema needs no right to change it
+    with App.open(settings) as app:
         app.refresh_regions()
         listed = read(app.database, "SELECT region_code FROM batch_checkpoint ORDER BY region_code LIMIT 2")
         codes = frozenset(row["region_code"] for row in listed)
@@ -159,7 +159,7 @@ def test_who_may_not_migrate_is_told_so(connected_as: As, empty_database_url: st
     url = url_as(roles.COLLECTOR, empty_database_url)
     settings = settings_module.load({**environment, "MOHE_DATABASE_URL": url, "MOHE_DAGSTER_DATABASE_URL": url})
     with pytest.raises(NotPermitted, match="permission denied for schema public"):
-        prepare(settings)
+        ensure_ready(settings)
 
 
 def test_the_roles_of_a_database_without_tables_are_refused_with_what_to_do(empty_database_url: str) -> None:

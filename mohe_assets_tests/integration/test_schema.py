@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.packaged_files import shipped
+from mohe_assets.packaged_files import packaged_file
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.store.checkpoints import Status
@@ -80,14 +80,14 @@ def empty_database(empty_database_url: str, connect: Connect) -> Database:
 
 
 def read(database: Database, sql: str, **values: Any) -> list[dict[str, Any]]:
-    return database.transact(lambda connection: rows(connection, sql, **values))
+    return database.transaction(lambda connection: rows(connection, sql, **values))
 
 
 def execute(database: Database, sql: str, **values: Any) -> None:
     def work(connection: Connection) -> None:
         connection.execute(text(sql), values)
 
-    database.transact(work)
+    database.transaction(work)
 
 
 def shape(database: Database) -> dict[str, set[tuple[Any, ...]]]:
@@ -101,7 +101,7 @@ def columns(database: Database, table: str) -> set[str]:
 
 
 def run_files(server: EmbeddedServer, url: str) -> None:
-    for file in sorted(shipped("sql").glob("*.sql")):
+    for file in sorted(packaged_file("sql").glob("*.sql")):
         done = subprocess.run(
             [str(server.psql()), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(file), url],
             capture_output=True,

@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database, rows
@@ -56,9 +56,9 @@ def work_of(environment: Environment, database: Database, simulator: Simulator) 
     def commits() -> int:
         # A connection tells the server's statistics what it did when it ends.
         others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        until(lambda: not database.transact(lambda connection: rows(connection, others)), "the run's connections have ended")
+        until(lambda: not database.transaction(lambda connection: rows(connection, others)), "the run's connections have ended")
         sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
-        return int(database.transact(lambda connection: rows(connection, sql))[0]["xact_commit"])
+        return int(database.transaction(lambda connection: rows(connection, sql))[0]["xact_commit"])
 
     def measure(keywords: tuple[str, ...], *, in_flight: int = 1) -> Counter[str]:
         store.checkpoints.reset()
@@ -67,7 +67,7 @@ def work_of(environment: Environment, database: Database, simulator: Simulator) 
         settings = settings_module.load({**environment, "MOHE_SEARCH_KEYWORDS": ",".join(keywords), **changes})
         before = commits()
         request = ClaimFilter(codes=frozenset(CODES))
-        with sent_statements() as sent, Platform.open(settings) as app, app.collection("run", request) as run:
+        with sent_statements() as sent, App.open(settings) as app, app.collection("run", request) as run:
             assert len(list(run.outcomes())) == len(CODES)
         found = Counter(next((kind for kind in KINDS if kind in one), "other") for one in sent)
         return found + Counter(commits=commits() - before, requests=simulator.stats(brief=True)["naver"]["received"])

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import text
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.cli.env import environment as dagster_environment
 from mohe_assets.collection.scheduler import ClaimFilter
-from mohe_assets.postgres.databases import locate
+from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
@@ -36,7 +36,7 @@ PageAgrees = Callable[[], None]
 
 
 def _execute(admin: Database, sql: str) -> None:
-    admin.transact(lambda connection: connection.execute(text(sql)), autocommit=True)
+    admin.transaction(lambda connection: connection.execute(text(sql)), autocommit=True)
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def _copy(admin: Database, template: str) -> Iterator[str]:
 @contextmanager
 def dagster_instance(settings: settings_module.Settings) -> Iterator[dg.DagsterInstance]:
     """Dagster's instance as the workers see it; its configuration reads the environment while it is opened."""
-    variables = dagster_environment(settings, locate(settings))
+    variables = dagster_environment(settings, resolve_urls(settings))
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -108,7 +108,7 @@ def environment(environment: Environment, dagster_url: str) -> Environment:
     """The variables of a collection in a process of its own: `mohe env` would print the same."""
     variables = {**environment, "MOHE_DAGSTER_DATABASE_URL": dagster_url, **QUICK}
     settings = settings_module.load(variables)
-    return {**variables, **dagster_environment(settings, locate(settings))}
+    return {**variables, **dagster_environment(settings, resolve_urls(settings))}
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def the_page_agrees(settings: settings_module.Settings, instance: dg.DagsterInst
     """Asserts that Dagster's partitions show what the checkpoints say."""
 
     def agrees() -> None:
-        with Platform.open(settings) as app:
+        with App.open(settings) as app:
             assert_the_page_agrees(instance, app)
 
     return agrees
@@ -159,7 +159,7 @@ def reference(template: str, postgres: EmbeddedServer, admin: Database, shared_s
     """What an uninterrupted collection of all regions brings."""
     with _copy(admin, template) as name:
         settings = settings_module.load(_variables(shared_simulator, postgres.url(name)))
-        with Platform.open(settings) as app:
+        with App.open(settings) as app:
             with app.collection("reference", ClaimFilter()) as run:
                 assert len(list(run.outcomes())) == 256
             yield Collected.of(app.database)
@@ -170,7 +170,7 @@ def keep_regions(database: Database, count: int) -> list[str]:
     codes = [row["region_code"] for row in read(database, "SELECT region_code FROM batch_checkpoint ORDER BY region_code")]
     kept = codes[:: len(codes) // count][:count]
     sql = text("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:kept)")
-    database.transact(lambda connection: connection.execute(sql, {"kept": kept}))
+    database.transaction(lambda connection: connection.execute(sql, {"kept": kept}))
     return kept
 
 

@@ -1,7 +1,7 @@
 """The search API hangs, resets, lies or fails for one region only: what can be had is had, the rest is named."""
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
@@ -65,7 +65,7 @@ def test_a_region_that_always_fails_is_given_up_with_its_reason_and_stops_no_oth
     assert given_up["failures"] == 2
     assert [run["status"] for run in executions(database)] == ["FAILED", "FAILED"]
 
-    with Platform.open(settings) as app:
+    with App.open(settings) as app:
         assert app.checkpoints.due() == 0, "it asks for nothing any more"
         assert app.checkpoints.retry() == [codes[3]]
         assert app.checkpoints.due() == 1, "until a person does"

@@ -18,7 +18,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment as dagster_environment
 from mohe_assets.collection.run import DECLARED_DEAD
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
-from mohe_assets.postgres.databases import locate
+from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
@@ -65,7 +65,7 @@ def start_on(process_environment: Callable[..., Environment], tmp_path: Path) ->
             there = make_url(plain[name]).set(host=where.address, port=database, query={})
             plain[name] = there.render_as_string(hide_password=False)
         settings = settings_module.load(plain)
-        environment = {**plain, **dagster_environment(settings, locate(settings))}
+        environment = {**plain, **dagster_environment(settings, resolve_urls(settings))}
         worker = Worker(environment, tmp_path / f"worker-{len(started)}.log", wrapper=where.wrapper)
         started.append(worker)
         return worker

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.cli.env import environment as dagster_environment
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.postgres.databases import locate, prepare
+from mohe_assets.postgres.databases import ensure_ready, resolve_urls
 from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
@@ -59,7 +59,7 @@ def environment(environment: Environment, own_server: EmbeddedServer) -> Environ
         "MOHE_DAGSTER_DATABASE_URL": own_server.url(DAGSTER_DATABASE),
     }
     settings = settings_module.load(variables)
-    return {**variables, **dagster_environment(settings, locate(settings))}
+    return {**variables, **dagster_environment(settings, resolve_urls(settings))}
 
 
 def start_patiently(server: EmbeddedServer) -> None:
@@ -94,8 +94,8 @@ def all_threads_wait_for_answers(simulator: Simulator) -> None:
 def own_database(environment: Environment) -> Iterator[Database]:
     """Ours in that server, with the regions taken over."""
     settings = settings_module.load(environment)
-    prepare(settings)
-    with Platform.open(settings) as app:
+    ensure_ready(settings)
+    with App.open(settings) as app:
         app.refresh_regions()
         yield app.database
 
@@ -148,5 +148,5 @@ def test_a_restart_while_dagster_is_told_of_a_completion_loses_nothing(
     with dagster_instance(settings) as instance:
         assert len(instance.get_materialized_partitions(PLACES)) == 24
         assert not [run for run in instance.get_runs() if not run.is_finished]
-        with Platform.open(settings) as app:
+        with App.open(settings) as app:
             assert_the_page_agrees(instance, app)

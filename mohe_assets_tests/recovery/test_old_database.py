@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from mohe_assets import settings as settings_module
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
@@ -52,7 +52,7 @@ def test_what_the_batch_system_completed_is_kept_and_the_rest_is_collected(
     process_environment: Callable[..., Environment],
     reference: Collected,
 ) -> None:
-    old.transact(lambda connection: old_database.add_places(connection, old_places(reference)))
+    old.transaction(lambda connection: old_database.add_places(connection, old_places(reference)))
     before = read(old, "SELECT id, name, latitude, longitude, naver_place_id FROM places ORDER BY id")
     here = {"MOHE_DATABASE_URL": empty_database_url}
     mohe = str(Path(sys.executable).with_name("mohe"))
@@ -82,7 +82,7 @@ def test_what_the_batch_system_completed_is_kept_and_the_rest_is_collected(
     assert all(row["region_code"] for row in after)
     # The run it left behind is buried, ours has ended.
     assert [run["status"] for run in executions(old)] == ["COMPLETED", "INTERRUPTED", "COMPLETED"]
-    with Platform.open(settings_module.load(process_environment(**here))) as app:
+    with App.open(settings_module.load(process_environment(**here))) as app:
         assert_the_page_agrees(instance, app)
         assert app.reopen_regions_with_old_plan() == []
     assert len(instance.get_materialized_partitions(PLACES)) == 256

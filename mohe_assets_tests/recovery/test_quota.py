@@ -25,7 +25,7 @@ def set_noon(database: Database, simulator: Simulator | None, *, days_ahead: int
     ahead = (noon - now).total_seconds()
     sql = f"""CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLATILE
               AS $$ SELECT clock_timestamp() + make_interval(secs => {ahead}) $$"""
-    database.transact(lambda connection: connection.execute(text(sql)))
+    database.transaction(lambda connection: connection.execute(text(sql)))
     if simulator is not None:
         simulator.set_clock(noon.isoformat())
 

@@ -142,7 +142,7 @@ class Collection(RuleBasedStateMachine):
     def begin(self) -> None:
         for table in ("places", "search_query", "batch_checkpoint", "batch_execution_metadata"):
             self.execute(f"DELETE FROM {table}")
-        self.database.transact(self.checkpoints.seed)
+        self.database.transaction(self.checkpoints.seed)
         self.start_worker()
         self.start_worker()
 
@@ -570,7 +570,7 @@ class Collection(RuleBasedStateMachine):
         return read(self.database, sql)
 
     def execute(self, sql: str, **values: object) -> None:
-        self.database.transact(lambda connection: connection.execute(text(sql), values))
+        self.database.transaction(lambda connection: connection.execute(text(sql), values))
 
 
 def test_no_interleaving_of_workers_loses_repeats_or_strands_a_region(database: Database) -> None:
@@ -578,10 +578,10 @@ def test_no_interleaving_of_workers_loses_repeats_or_strands_a_region(database: 
                                  partition_key, source, as_of)
              VALUES (:type, :code, :name, 'x', 'x', '00', true, :code, 'api', '2026-11-23')"""
     regions = [{"type": TYPE, "code": code, "name": name} for code, name in REGIONS.items()]
-    database.transact(lambda connection: connection.execute(text("DELETE FROM batch_checkpoint")))
-    database.transact(lambda connection: connection.execute(text("DELETE FROM legal_dong")))
-    database.transact(lambda connection: connection.execute(text("DELETE FROM region")))
-    database.transact(lambda connection: connection.execute(text(sql), regions))
+    database.transaction(lambda connection: connection.execute(text("DELETE FROM batch_checkpoint")))
+    database.transaction(lambda connection: connection.execute(text("DELETE FROM legal_dong")))
+    database.transaction(lambda connection: connection.execute(text("DELETE FROM region")))
+    database.transaction(lambda connection: connection.execute(text(sql), regions))
     machine = type("Machine", (Collection,), {"database": database})
     bounded = settings(
         derandomize=True, database=None, deadline=None, max_examples=50, stateful_step_count=40,

@@ -91,4 +91,4 @@ def codes(status: str) -> list[str]:
 
 def in_database(database: Database, **options: bool) -> None:
     """`make`, committed."""
-    database.transact(lambda connection: make(connection, **options))
+    database.transaction(lambda connection: make(connection, **options))

@@ -17,7 +17,7 @@ import psycopg2
 from dagster._cli import main as dagster_command
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.defs.runtime.reconciliation import disagreements, reconcile, regions_of, shown
 from mohe_assets.defs.runtime.recovery import recover
 from mohe_assets.store.checkpoints import Status
@@ -148,7 +148,7 @@ def _run_job(environment: dict[str, str], log: str) -> None:
 
 
 def read(database: Database, sql: str, **values: Any) -> list[dict[str, Any]]:
-    return database.transact(lambda connection: rows(connection, sql, **values))
+    return database.transaction(lambda connection: rows(connection, sql, **values))
 
 
 def statuses(database: Database) -> dict[str, int]:
@@ -197,7 +197,7 @@ def run_status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus
     return cast("dg.DagsterRun", instance.get_run_by_id(run_id)).status
 
 
-def assert_the_page_agrees(instance: dg.DagsterInstance, app: Platform) -> None:
+def assert_the_page_agrees(instance: dg.DagsterInstance, app: App) -> None:
     """After one look of the sensor, which does nothing if there is nothing to repair, Dagster shows what the checkpoints say."""
     recover(instance, app)
     reconcile(instance, app)

@@ -67,16 +67,16 @@ class Store:
             regions.replace(connection, listed, changes, calls=1, note=None)
             return self.checkpoints.seed(connection)
 
-        return self.database.transact(work)
+        return self.database.transaction(work)
 
     def read(self, sql: str, **values: Any) -> list[dict[str, Any]]:
-        return self.database.transact(lambda connection: rows(connection, sql, **values))
+        return self.database.transaction(lambda connection: rows(connection, sql, **values))
 
     def execute(self, sql: str, **values: Any) -> None:
         def work(connection: Connection) -> None:
             connection.execute(text(sql), values)
 
-        self.database.transact(work)
+        self.database.transaction(work)
 
     def row(self, code: str = "11680") -> dict[str, Any]:
         return self.read("SELECT * FROM batch_checkpoint WHERE region_code = :code", code=code)[0]
@@ -138,7 +138,7 @@ class Store:
         self.execute("UPDATE batch_checkpoint SET lease_expires_at = now() - interval '1 second' WHERE status = 'PROCESSING'")
 
     def reclaim(self, *dead_runs: str) -> list[str]:
-        return self.database.transact(lambda connection: self.checkpoints.reclaim(connection, dead_runs))
+        return self.database.transaction(lambda connection: self.checkpoints.reclaim(connection, dead_runs))
 
     def everything(self) -> list[Any]:
         """All that a stale worker might have changed."""

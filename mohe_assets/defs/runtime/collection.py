@@ -11,7 +11,7 @@ from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 from dagster._core.utils import make_new_run_id
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome
 from mohe_assets.collection.run import BATCH_OUTCOMES, DECLARED_DEAD, CollectionRun
 from mohe_assets.collection.scheduler import ClaimFilter, region_facts
@@ -66,7 +66,7 @@ def cancelled_by_signals(context: Context) -> Iterator[None]:
         raise
 
 
-def collect(context: Context, app: Platform, claim_filter: ClaimFilter, *, total: int) -> Totals:
+def collect(context: Context, app: App, claim_filter: ClaimFilter, *, total: int) -> Totals:
     """Collects, logging one materialization per region as it completes.
 
     Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success with what was done.
@@ -77,7 +77,7 @@ def collect(context: Context, app: Platform, claim_filter: ClaimFilter, *, total
         return _collect(context, app, claim_filter, total)
 
 
-def _get_ready(context: Context, app: Platform, claim_filter: ClaimFilter) -> None:
+def _get_ready(context: Context, app: App, claim_filter: ClaimFilter) -> None:
     with app.alive(context.run.run_id):
         app.load_what_collects(refining=claim_filter.refine)
         # What Dagster and the libraries have loaded stays: to look through it for garbage would hold all searches up for 50 ms
@@ -88,7 +88,7 @@ def _get_ready(context: Context, app: Platform, claim_filter: ClaimFilter) -> No
         recover(context.instance, app)
 
 
-def _collect(context: Context, app: Platform, claim_filter: ClaimFilter, total: int) -> Totals:
+def _collect(context: Context, app: App, claim_filter: ClaimFilter, total: int) -> Totals:
     totals = Totals()
     with app.collection(context.run.run_id, claim_filter, total=total) as run:
         with closing(run.batches()) as batches:
@@ -171,7 +171,7 @@ def _show_as_failed(context: Context, partition_key: str) -> None:
     plan(context.instance, partition_key, run_id=context.run.run_id, job_name=context.job_name, step_key=step_key)
 
 
-def _leave_the_rest_unpainted(context: Context, app: Platform, claim_filter: ClaimFilter) -> None:
+def _leave_the_rest_unpainted(context: Context, app: App, claim_filter: ClaimFilter) -> None:
     """A run that fails paints every region it planned red: those it released or never reached have to be excepted."""
     if not _is_partitioned(context.run):
         return

@@ -20,7 +20,7 @@ from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from dagster._core.utils import make_new_run_id
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACES, failure_observation, materialization
 from mohe_assets.defs.runtime.run_tags import BATCH_TAG, REGIONS_TAG, TRIGGER_TAG, regions_label
@@ -43,7 +43,7 @@ REPAIRS_AT_ONCE = 500
 Shown = Mapping[str, AssetPartitionStatus | None]
 
 
-def regions_of(app: Platform, codes: Collection[str] | None = None) -> dict[str, PartitionState]:
+def regions_of(app: App, codes: Collection[str] | None = None) -> dict[str, PartitionState]:
     """By partition key: the regions of the platform's batch, or those of these codes."""
     settings = app.settings
     return partition_states(app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type, codes)
@@ -76,7 +76,7 @@ def _difference(region: PartitionState, seen: AssetPartitionStatus | None) -> st
     return "" if fine else f"{region.status}, but {WORDS[seen]}"
 
 
-def reconcile(instance: dg.DagsterInstance, app: Platform) -> dict[str, str]:
+def reconcile(instance: dg.DagsterInstance, app: App) -> dict[str, str]:
     """Makes Dagster show what the checkpoints say; returns what differed, by partition key."""
     before = regions_of(app)
     found = disagreements(before, shown(instance))
@@ -92,7 +92,7 @@ def reconcile(instance: dg.DagsterInstance, app: Platform) -> dict[str, str]:
     return found
 
 
-def _show_completed(instance: dg.DagsterInstance, app: Platform, regions: Sequence[PartitionState]) -> None:
+def _show_completed(instance: dg.DagsterInstance, app: App, regions: Sequence[PartitionState]) -> None:
     codes = [region.region_code for region in regions]
     completions = app.checkpoints.completions(codes, reported_too=True) if codes else []
     for completion in completions:
@@ -100,7 +100,7 @@ def _show_completed(instance: dg.DagsterInstance, app: Platform, regions: Sequen
     app.checkpoints.mark_reported(completions)
 
 
-def _show_failed(instance: dg.DagsterInstance, app: Platform, regions: Sequence[PartitionState]) -> None:
+def _show_failed(instance: dg.DagsterInstance, app: App, regions: Sequence[PartitionState]) -> None:
     """Red with its reason again, by the run that failed it if Dagster still has that one as failed."""
     run_ids = {region.run_id for region in regions if region.run_id}
     known = instance.get_runs(filters=dg.RunsFilter(run_ids=sorted(run_ids))) if run_ids else []
@@ -112,7 +112,7 @@ def _show_failed(instance: dg.DagsterInstance, app: Platform, regions: Sequence[
         instance.report_runless_asset_event(failure_observation(region, region.error, region.run_id))
 
 
-def _record_failure(instance: dg.DagsterInstance, app: Platform, regions: Sequence[PartitionState]) -> str:
+def _record_failure(instance: dg.DagsterInstance, app: App, regions: Sequence[PartitionState]) -> str:
     """A failed run for regions whose own was cancelled or forgotten: without one Dagster calls no partition failed."""
     tags = {
         REGIONS_TAG: regions_label([region.partition_key for region in regions]),

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 import dagster as dg
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.collection.scheduler import log_reclaimed, region_facts
 from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACE_INGESTION_BATCH, PLACES, REFINE_PLACES, materialization
 from mohe_assets.defs.runtime.reconciliation import REPAIRS_AT_ONCE
@@ -26,7 +26,7 @@ NEVER_STARTED_SECONDS = 60
 AHEAD_OF_MONITORING_SECONDS = 60
 
 
-def recover(instance: dg.DagsterInstance, app: Platform) -> ReapResult:
+def recover(instance: dg.DagsterInstance, app: App) -> ReapResult:
     """Takes back the regions of dead runs, ends those runs in Dagster, and reports completions nobody reported."""
     reaped = app.executions.reap_dead_runs(app.checkpoints, over=lambda run_ids: _over_in_dagster(instance, run_ids))
     log_reclaimed(reaped)
@@ -41,7 +41,7 @@ def _over_in_dagster(instance: dg.DagsterInstance, run_ids: Collection[str]) -> 
     return {run.run_id for run in found if run.is_finished}
 
 
-def _end_in_dagster(instance: dg.DagsterInstance, app: Platform) -> None:
+def _end_in_dagster(instance: dg.DagsterInstance, app: App) -> None:
     """A dead run would keep its queue slot for good: the default launcher does not notice.
 
     Cancelled, not failed: a failed run would paint the regions it never tried red.
@@ -55,7 +55,7 @@ def _end_in_dagster(instance: dg.DagsterInstance, app: Platform) -> None:
         app.executions.mark_ended_in_dagster(ended)
 
 
-def _end_never_started(instance: dg.DagsterInstance, app: Platform) -> None:
+def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
     """Ends runs that died between Dagster's start of them and the first thing they do, which is to make themselves known.
 
     A run that is STARTED has a process. One that is STARTING may wait for a node and an image in a cluster, for as long as
@@ -80,7 +80,7 @@ def collects_places(run: dg.DagsterRun) -> bool:
     return run.job_name in {INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES} or PLACES in (run.asset_selection or ())
 
 
-def _report_completions(instance: dg.DagsterInstance, app: Platform) -> None:
+def _report_completions(instance: dg.DagsterInstance, app: App) -> None:
     completions = app.checkpoints.completions()[:REPAIRS_AT_ONCE]
     for one in completions:
         instance.report_runless_asset_event(materialization(one))

@@ -11,7 +11,7 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
 )
 
-from mohe_assets.app import Platform
+from mohe_assets.app import App
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.runtime.recovery import collects_places
 from mohe_assets.errors import ApiError
@@ -20,7 +20,7 @@ from mohe_assets.region_sync import RegionSync
 UNFINISHED_BACKFILLS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
 
 
-def refresh(instance: dg.DagsterInstance, app: Platform, *, accept_any_change: bool = False) -> RegionSync:
+def refresh(instance: dg.DagsterInstance, app: App, *, accept_any_change: bool = False) -> RegionSync:
     """Takes the list over and mirrors its leaves into the partition set. A failed download ends the run with its reason."""
     try:
         sync = app.refresh_regions(accept_any_change=accept_any_change)
@@ -30,7 +30,7 @@ def refresh(instance: dg.DagsterInstance, app: Platform, *, accept_any_change: b
     return sync
 
 
-def sync_partition_keys(instance: dg.DagsterInstance, app: Platform) -> None:
+def sync_partition_keys(instance: dg.DagsterInstance, app: App) -> None:
     """Adds the partition keys Dagster lacks, in the order of codes, and removes those of abolished regions.
 
     A run's range means the keys between its ends in the order in which they were added. New ones come last, so they are in

@@ -108,7 +108,7 @@ def read_monitored(database: Database, batch_name: str, region_type: str, *, lea
         )
 
     try:
-        return database.transact(work)
+        return database.transaction(work)
     except ProgrammingError:
         message = f"The database {database.where} lacks tables or views of ours: run `mohe db migrate`."
     raise DatabaseUnavailable(message)
@@ -116,5 +116,5 @@ def read_monitored(database: Database, batch_name: str, region_type: str, *, lea
 
 def read_refusals(database: Database, api: str, account: str) -> Refusals:
     """Of one account; nothing refused while it has made no call."""
-    found = database.transact(lambda connection: rows(connection, REFUSALS, api=api, account=account))
+    found = database.transaction(lambda connection: rows(connection, REFUSALS, api=api, account=account))
     return Refusals(**{name: found[0][name] for name in Refusals.__dataclass_fields__}) if found else Refusals()

@@ -168,7 +168,7 @@ def read_overview(database: Database, batch_name: str, region_type: str, *, leas
             runs=tuple(RunRow(**row) for row in rows(connection, RUNS, batch=batch_name, lease_seconds=lease_seconds)),
         )
 
-    return database.transact(work)
+    return database.transaction(work)
 
 
 def remaining_work(
@@ -179,10 +179,10 @@ def remaining_work(
         "batch": batch_name, "type": region_type, "keywords": len(plan), "words": [search.keyword for search in plan],
         "plan": plan_digest(plan), "calls_per_region": calls_per_region,
     }  # fmt: skip
-    return RemainingWork(**database.transact(lambda connection: rows(connection, REMAINING_WORK, **values))[0])
+    return RemainingWork(**database.transaction(lambda connection: rows(connection, REMAINING_WORK, **values))[0])
 
 
 def by_sido(database: Database, batch_name: str, region_type: str) -> list[SidoRow]:
     """Provinces by number of places."""
     scope = {"batch": batch_name, "type": region_type}
-    return [SidoRow(**row) for row in database.transact(lambda connection: rows(connection, BY_SIDO, **scope))]
+    return [SidoRow(**row) for row in database.transaction(lambda connection: rows(connection, BY_SIDO, **scope))]

@@ -45,4 +45,4 @@ def partition_states(
         values = {"batch": batch_name, "type": region_type, "any_code": codes is None, "codes": sorted(codes or ())}
         return {row["partition_key"]: PartitionState(**row) for row in rows(connection, REGIONS, **values)}
 
-    return database.transact(work)
+    return database.transaction(work)

@@ -47,7 +47,7 @@ class PlacesDigest:
 
 def read_digest(database: Database) -> PlacesDigest:
     """One pass over the places; a million take about a second."""
-    return database.transact(_digest)
+    return database.transaction(_digest)
 
 
 def read_places(database: Database, consume: Callable[[PlacesDigest, Batches], _T]) -> _T:
@@ -61,7 +61,7 @@ def read_places(database: Database, consume: Callable[[PlacesDigest, Batches], _
         connection.execute(text(PATIENCE))
         return consume(_digest(connection), _batches(connection))
 
-    return database.transact(work)
+    return database.transaction(work)
 
 
 def _digest(connection: Connection) -> PlacesDigest:

@@ -195,7 +195,7 @@ class Quality:
         last = 0
         while True:
             values = {"type": self.checkpoints.region_type, "limit": PLACES_AT_ONCE, "last": last}
-            found = self.checkpoints.database.transact(partial(_places_after, values))
+            found = self.checkpoints.database.transaction(partial(_places_after, values))
             if not found:
                 return
             yield found
@@ -239,7 +239,7 @@ class Quality:
     def _one(self, sql: str, **values: object) -> dict[str, Any]:
         checkpoints = self.checkpoints
         scope = {"batch": checkpoints.batch_name, "type": checkpoints.region_type}
-        return checkpoints.database.transact(lambda connection: rows(connection, sql, **scope, **values)[0])
+        return checkpoints.database.transaction(lambda connection: rows(connection, sql, **scope, **values)[0])
 
 
 def _places_after(values: Mapping[str, object], connection: Connection) -> list[dict[str, Any]]:
