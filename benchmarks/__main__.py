@@ -1,4 +1,5 @@
-"""All measurements, one after the other, within half an hour; what fails is said at the end, and is the exit status.
+"""All measurements, one after the other, within half an hour; what fails is said at the end, and is
+the exit status.
 
 The short ones come first, so that the side by side has all the time that is left.
 """
@@ -24,7 +25,9 @@ ENDING_SECONDS = 60
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """`seconds` is its budget: it is ended after that, and has then failed. A few times what it takes on two idle cores."""
+    """`seconds` is its budget: it is ended after that, and has then failed. A few times what it
+    takes on two idle cores.
+    """
 
     module: str
     seconds: float
@@ -43,7 +46,9 @@ SECTIONS = (
 def run(module: str, *arguments: str, seconds: float | None) -> str:
     """How it ended, in a few words."""
     began = time.monotonic()
-    with subprocess.Popen([sys.executable, "-m", f"benchmarks.{module}", *arguments], start_new_session=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", f"benchmarks.{module}", *arguments], start_new_session=True
+    ) as process:
         try:
             status = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -75,7 +80,11 @@ def side_by_side(deadline: float, *, long: bool, quick: bool) -> Sequence[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--long", action="store_true", help="the long forms, and no limit on time")
-    parser.add_argument("--quick", action="store_true", help="the side by side alone, with a few regions: does the harness work?")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="the side by side alone, with a few regions: does the harness work?",
+    )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for everything")
     arguments = parser.parse_args()
     console, began = Console(), time.monotonic()
@@ -84,7 +93,9 @@ def main() -> None:
     for section in () if arguments.quick else SECTIONS:
         console.rule(section.module)
         long_form = ["--long"] if arguments.long and section.has_long_form else []
-        ended[section.module] = run(section.module, *long_form, seconds=None if arguments.long else section.seconds)
+        ended[section.module] = run(
+            section.module, *long_form, seconds=None if arguments.long else section.seconds
+        )
     console.rule("side by side")
     options = side_by_side(began + arguments.seconds, long=arguments.long, quick=arguments.quick)
     ended["side by side"] = run("side_by_side", *options, seconds=None)

@@ -30,7 +30,9 @@ PATIENCE = 240.0
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A contestant in a scenario. Fewer regions than all where all would take minutes; what is stated is a rate."""
+    """A contestant in a scenario. Fewer regions than all where all would take minutes; what is
+    stated is a rate.
+    """
 
     who: Contestant
     regions: int = ALL
@@ -45,7 +47,10 @@ class Scenario:
 
     def reduced(self, most: int) -> "Scenario":
         """The same for checking that the harness works."""
-        return replace(self, entries=[replace(entry, regions=min(entry.regions, most)) for entry in self.entries])
+        return replace(
+            self,
+            entries=[replace(entry, regions=min(entry.regions, most)) for entry in self.entries],
+        )
 
 
 ZERO = Scenario(
@@ -88,8 +93,9 @@ SCENARIOS = (ZERO, DISTANT, LIMIT_50, LIMIT_10)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One run. Rates count from the first answer: `calls_per_second` to the end of the program, when all is stored,
-    `share_of_limit` to the last answer. CPU and memory: see Program. `failure` says why there are no figures.
+    """One run. Rates count from the first answer: `calls_per_second` to the end of the program,
+    when all is stored, `share_of_limit` to the last answer. CPU and memory: see Program. `failure`
+    says why there are no figures.
     """
 
     searches: int
@@ -131,11 +137,14 @@ class Comparison:
             with placed(self.ground, scenario, entry) as plot:
                 return measured(self.ground, scenario, entry, plot)
         except (ProgramFailed, SQLAlchemyError, Error) as error:
-            return Run(searches=entry.regions * len(self.ground.keywords), failure=str(error)[-900:])
+            return Run(
+                searches=entry.regions * len(self.ground.keywords), failure=str(error)[-900:]
+            )
 
     def as_json(self) -> dict[str, Any]:
         return {
-            scenario: {name: summary(runs) for name, runs in contestants.items()} for scenario, contestants in self.runs.items()
+            scenario: {name: summary(runs) for name, runs in contestants.items()}
+            for scenario, contestants in self.runs.items()
         }
 
 
@@ -156,7 +165,9 @@ def measured(ground: Ground, scenario: Scenario, entry: Entry, plot: Plot) -> Ru
     return Run(
         searches=searches,
         calls_per_second=seen["answered"] / (program.ended - first),
-        share_of_limit=share_of_limit(seen["answered"], first, last, scenario.limit) if scenario.limit else None,
+        share_of_limit=share_of_limit(seen["answered"], first, last, scenario.limit)
+        if scenario.limit
+        else None,
         refused_share=seen["refused_rate"] / seen["received"],
         repeated=repeated(answers),
         missing=searches - len(answers),
@@ -179,12 +190,16 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         "missing": max(run.missing for run in runs),
         "places": sorted({run.places for run in runs if run.places is not None}),
         **{name: spread.as_json() for name, spread in spreads.items() if spread is not None},
-        "runs": [{key: value for key, value in asdict(run).items() if value is not None} for run in runs],
+        "runs": [
+            {key: value for key, value in asdict(run).items() if value is not None} for run in runs
+        ],
     }
 
 
 @contextlib.contextmanager
-def placed(ground: Ground, scenario: Scenario, entry: Entry, *, template: str = "") -> Iterator[Plot]:
+def placed(
+    ground: Ground, scenario: Scenario, entry: Entry, *, template: str = ""
+) -> Iterator[Plot]:
     """A plot as this entry needs it."""
     who = entry.who
     settings = dict(who.settings)

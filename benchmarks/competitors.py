@@ -1,4 +1,6 @@
-"""Who is compared: how each is started, when it is done, how it goes on after a kill, and what it promises."""
+"""Who is compared: how each is started, when it is done, how it goes on after a kill, and what it
+promises.
+"""
 
 import subprocess
 import sys
@@ -35,10 +37,11 @@ _SUCCEEDED = "SELECT count(DISTINCT partition) AS n FROM runs WHERE status = 'SU
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """`begin` starts it on a plot, and starts it again after a kill; `done` is None for what ends by itself.
+    """`begin` starts it on a plot, and starts it again after a kill; `done` is None for what ends
+    by itself.
 
-    `variables` are its environment, `settings` go into its job file; `with_limit` gives both for a limit in calls a second,
-    for those that can be told one.
+    `variables` are its environment, `settings` go into its job file; `with_limit` gives both for a
+    limit in calls a second, for those that can be told one.
     """
 
     name: str
@@ -87,7 +90,9 @@ def _run(plot: Plot, *command: str) -> None:
         check=False,
     )
     if done.returncode:
-        raise ProgramFailed(f"{' '.join(command[:4])} ended with status {done.returncode}: {(done.stdout + done.stderr)[-800:]}")
+        raise ProgramFailed(
+            f"{' '.join(command[:4])} ended with status {done.returncode}: {(done.stdout + done.stderr)[-800:]}"
+        )
 
 
 def _all_completed(plot: Plot) -> bool:
@@ -99,11 +104,17 @@ def _all_succeeded(plot: Plot) -> bool:
 
 
 def _below(text: str) -> Callable[[psutil.Process], bool]:
-    """Processes that a code server started: its runs, which have small ones of their own that copy what they print."""
+    """Processes that a code server started: its runs, which have small ones of their own that copy
+    what they print.
+    """
 
     def is_run(process: psutil.Process) -> bool:
         parent = process.parent()
-        return parent is not None and text in " ".join(parent.cmdline()) and text not in " ".join(process.cmdline())
+        return (
+            parent is not None
+            and text in " ".join(parent.cmdline())
+            and text not in " ".join(process.cmdline())
+        )
 
     return is_run
 
@@ -125,13 +136,30 @@ def _drop_places(plot: Plot) -> None:
 
 
 def _backfill(plot: Plot, codes: Sequence[str]) -> None:
-    _run(plot, *_program("dagster", "job", "backfill", *PLAIN, "-j", "collect", "--partitions", ",".join(codes), "--noprompt"))
+    _run(
+        plot,
+        *_program(
+            "dagster",
+            "job",
+            "backfill",
+            *PLAIN,
+            "-j",
+            "collect",
+            "--partitions",
+            ",".join(codes),
+            "--noprompt",
+        ),
+    )
 
 
 def _backfill_what_is_missing(plot: Plot) -> None:
-    """As a person does in the UI: the runs that died are marked cancelled, and the partitions they had are launched again."""
+    """As a person does in the UI: the runs that died are marked cancelled, and the partitions they
+    had are launched again.
+    """
     _run(plot, sys.executable, "-m", "benchmarks.peers.plain_dagster")
-    sql = "SELECT partition FROM runs WHERE status IN ('SUCCESS', 'QUEUED') AND partition IS NOT NULL"
+    sql = (
+        "SELECT partition FROM runs WHERE status IN ('SUCCESS', 'QUEUED') AND partition IS NOT NULL"
+    )
     known = {row["partition"] for row in plot.read(sql, dagster=True)}
     if missing := [code for code, _ in plot.regions if code not in known]:
         _backfill(plot, missing)
@@ -140,7 +168,9 @@ def _backfill_what_is_missing(plot: Plot) -> None:
 BATCH = Contestant(
     name="mohe-assets, batch job",
     guarantee="a search is stored all or nothing; a kill repeats the searches in flight",
-    command=lambda _plot: _program("dagster", "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch"),
+    command=lambda _plot: _program(
+        "dagster", "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch"
+    ),
     ours=True,
 )
 SENSOR = Contestant(
@@ -157,7 +187,9 @@ DLT = Contestant(
     command=_module("dlt_pipeline"),
 )
 _THREADS = {"EXTRACT__WORKERS": "48", "EXTRACT__MAX_PARALLEL_ITEMS": "96"}
-DLT_TUNED = Contestant(name="dlt, 48 workers", guarantee=DLT.guarantee, command=DLT.command, variables=_THREADS)
+DLT_TUNED = Contestant(
+    name="dlt, 48 workers", guarantee=DLT.guarantee, command=DLT.command, variables=_THREADS
+)
 DLT_PIECES = Contestant(
     name="dlt, 48 workers, in 8 runs",
     guarantee="a load is all or nothing; a kill repeats one of the runs",

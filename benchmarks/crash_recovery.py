@@ -1,4 +1,6 @@
-"""Kill -9 at half of the searches, then the same command again: what is repeated, what is lost, how long until it goes on."""
+"""Kill -9 at half of the searches, then the same command again: what is repeated, what is lost, how
+long until it goes on.
+"""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +30,10 @@ REGIONS = 48
 KILLED = Scenario(
     name="killed at half",
     latency_ms=10,
-    entries=[Entry(who=one, regions=REGIONS) for one in (CEILING, BATCH, DLT_TUNED, DLT_PIECES, SCRAPY, SEQUENTIAL)],
+    entries=[
+        Entry(who=one, regions=REGIONS)
+        for one in (CEILING, BATCH, DLT_TUNED, DLT_PIECES, SCRAPY, SEQUENTIAL)
+    ],
 )
 # These take most of a minute each; two rounds of them are what half an hour has no room for.
 KILLED_ONCE = Scenario(
@@ -41,8 +46,8 @@ MEASURED = ("repeated", "lost", "seconds_to_next_call", "seconds_to_next_new_cal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Killed:
-    """`repeated` answers beyond the first of a search; `lost` searches that were never answered although the second run
-    said that it was done. Seconds count from the start of the second run.
+    """`repeated` answers beyond the first of a search; `lost` searches that were never answered
+    although the second run said that it was done. Seconds count from the start of the second run.
     """
 
     searches: int
@@ -80,7 +85,9 @@ class Killing:
         began = time.monotonic()
         program = who.begin(plot, again=True)
         try:
-            call, new = self._first_calls(program, before["received"], len(before["answers_per_search"]))
+            call, new = self._first_calls(
+                program, before["received"], len(before["answers_per_search"])
+            )
             program.wait(now_and_then(who, plot), seconds=PATIENCE)
         finally:
             program.kill()
@@ -97,15 +104,21 @@ class Killing:
 
     def _until_half(self, program: Program, searches: int) -> None:
         def half() -> bool:
-            return bool(self.ground.simulator.stats(brief=True)["naver"]["received"] >= searches / 2)
+            return bool(
+                self.ground.simulator.stats(brief=True)["naver"]["received"] >= searches / 2
+            )
 
         try:
             program.wait(half, seconds=PATIENCE)
         finally:
             program.kill()
 
-    def _first_calls(self, program: Program, received: int, distinct: int) -> tuple[float | None, float | None]:
-        """Moments of the first call and of the first that asks something new; None if it ended without one."""
+    def _first_calls(
+        self, program: Program, received: int, distinct: int
+    ) -> tuple[float | None, float | None]:
+        """Moments of the first call and of the first that asks something new; None if it ended
+        without one.
+        """
         call = None
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
@@ -128,5 +141,7 @@ def summary(runs: Sequence[Killed]) -> dict[str, Any]:
         "failures": [run.failure for run in runs if run.failure],
         "places": sorted({run.places for run in runs if run.places is not None}),
         **{name: spread.as_json() for name, spread in spreads.items() if spread is not None},
-        "runs": [{key: value for key, value in asdict(run).items() if value is not None} for run in runs],
+        "runs": [
+            {key: value for key, value in asdict(run).items() if value is not None} for run in runs
+        ],
     }

@@ -1,6 +1,8 @@
-"""What the database does for a search: statements and commits, and whether a million places make it slower.
+"""What the database does for a search: statements and commits, and whether a million places make it
+slower.
 
-The embedded server has no pg_stat_statements; it logs every statement of the run's database instead, in a run that is not timed.
+The embedded server has no pg_stat_statements; it logs every statement of the run's database
+instead, in a run that is not timed.
 """
 
 import re
@@ -19,14 +21,18 @@ from benchmarks.programs import ProgramFailed
 from mohe_assets.store.database import Database
 
 COUNTED = Scenario(
-    name="counted", entries=[Entry(who=one, regions=128) for one in (CEILING, BATCH, DLT_TUNED, SCRAPY, SEQUENTIAL)]
+    name="counted",
+    entries=[
+        Entry(who=one, regions=128) for one in (CEILING, BATCH, DLT_TUNED, SCRAPY, SEQUENTIAL)
+    ],
 )
 SIZED = Scenario(name="sized", entries=[Entry(who=BATCH)])
 SIZES = {"10,000 places": (10_000, 1_000), "1,000,000 places": (1_000_000, 100_000)}
 _STATEMENT = re.compile(rb"LOG:  (?:statement|execute [^:]*): ")
 _COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 
-# As earlier rounds leave it: places of all regions, and a ledger whose rows have answers of the usual size.
+# As earlier rounds leave it: places of all regions, and a ledger whose rows have answers of the
+# usual size.
 _PLACES = """
 INSERT INTO places (name, category, address, latitude, longitude, naver_place_id, region_code)
 SELECT 'place ' || n, '음식점>카페', r.region_name || ' ' || n, 33 + random() * 5, 125 + random() * 6, md5(n::text), r.region_code
@@ -81,7 +87,10 @@ class DatabaseWork:
             with log.open("rb") as lines:
                 lines.seek(at)
                 statements = len(_STATEMENT.findall(lines.read()))
-        return {"statements_per_search": rounded(statements / searches, 3), "commits_per_search": rounded(commits / searches, 3)}
+        return {
+            "statements_per_search": rounded(statements / searches, 3),
+            "commits_per_search": rounded(commits / searches, 3),
+        }
 
     def prepare(self, size: str) -> None:
         """A database of that size, to copy from."""
@@ -90,10 +99,20 @@ class DatabaseWork:
         self.ground.execute(f"CREATE DATABASE {name} TEMPLATE {OURS} STRATEGY file_copy")
         database = Database.connect(self.ground.server.url(name))
         try:
-            database.transaction(lambda connection: connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0")))
+            database.transaction(
+                lambda connection: connection.execute(
+                    text("SET LOCAL idle_in_transaction_session_timeout = 0")
+                )
+            )
             for sql, count in ((_PLACES, places), (_LEDGER, searches), (_NEXT_ROUND, 0)):
-                database.transaction(lambda connection, sql=sql, count=count: connection.execute(text(sql), {"count": count}))  # type: ignore[misc]
-            database.transaction(lambda connection: connection.execute(text("VACUUM ANALYZE")), autocommit=True)
+                database.transaction(
+                    lambda connection, sql=sql, count=count: connection.execute(
+                        text(sql), {"count": count}
+                    )
+                )  # type: ignore[misc]
+            database.transaction(
+                lambda connection: connection.execute(text("VACUUM ANALYZE")), autocommit=True
+            )
         finally:
             database.close()
         self.templates[size] = name
@@ -111,7 +130,10 @@ class DatabaseWork:
         return run
 
     def as_json(self) -> dict[str, Any]:
-        return {"counts": self.counts, "sizes": {size: _with_milliseconds(runs) for size, runs in self.sized.items()}}
+        return {
+            "counts": self.counts,
+            "sizes": {size: _with_milliseconds(runs) for size, runs in self.sized.items()},
+        }
 
 
 def _with_milliseconds(runs: Sequence[Run]) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""A whole collection into PostgreSQL: the base plan, then refinement until the day's calls end; places, and what a row means."""
+"""A whole collection into PostgreSQL: the base plan, then refinement until the day's calls end;
+places, and what a row means.
+"""
 
 import argparse
 import time
@@ -10,7 +12,9 @@ from mohe_assets_tests.support.processes import read, repeated
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=6_000, help="the day's quota; 25000, the real one, with --long")
+    parser.add_argument(
+        "--calls", type=int, default=6_000, help="the day's quota; 25000, the real one, with --long"
+    )
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--seed", type=int, default=1, help="which made-up country")
     arguments = parser.parse_args()
@@ -22,8 +26,12 @@ def main() -> None:
             **collect(made, ClaimFilter(), "base plan"),
             **collect(made, ClaimFilter(refine=True), "all"),
         }
-        result["searches answered more than once"] = repeated(made.simulator.stats()["naver"]["answers_per_search"])
-        result["regions completed"] = count(made, "SELECT count(*) AS n FROM batch_checkpoint WHERE status = 'COMPLETED'")
+        result["searches answered more than once"] = repeated(
+            made.simulator.stats()["naver"]["answers_per_search"]
+        )
+        result["regions completed"] = count(
+            made, "SELECT count(*) AS n FROM batch_checkpoint WHERE status = 'COMPLETED'"
+        )
     write("depth" if arguments.long else "depth_short", result)
 
 

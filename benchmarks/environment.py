@@ -1,4 +1,6 @@
-"""What every compared run stands on: one server, one simulator, and per run databases, a folder and a job of its own."""
+"""What every compared run stands on: one server, one simulator, and per run databases, a folder and
+a job of its own.
+"""
 
 import os
 import shutil
@@ -26,14 +28,17 @@ from mohe_assets_tests.recovery.conftest import dagster_instance
 
 REPOSITORY = Path(__file__).parent.parent
 PATH = "/v1/search/local.json"
-# Names of databases to copy: ours migrated and with all regions, Dagster's with tables and partition keys, and nothing.
+# Names of databases to copy: ours migrated and with all regions, Dagster's with tables and
+# partition keys, and nothing.
 OURS, DAGSTER, EMPTY = "bench_ours", "bench_dagster", "template0"
 KEEP = "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)"
 
 
 @dataclass(kw_only=True)
 class Plot:
-    """One run's own: `database` and `dagster` are URLs; `environment` is complete for our commands and for the peers'."""
+    """One run's own: `database` and `dagster` are URLs; `environment` is complete for our commands
+    and for the peers'.
+    """
 
     folder: Path
     database: Database
@@ -78,11 +83,15 @@ class Ground:
 
     def server_cpu(self) -> float:
         """CPU seconds of the database server so far."""
-        return cpu_of_tree(int((self.server.data / "postmaster.pid").read_text(encoding="ascii").split()[0]))
+        return cpu_of_tree(
+            int((self.server.data / "postmaster.pid").read_text(encoding="ascii").split()[0])
+        )
 
     def execute(self, *statements: str) -> None:
         for statement in statements:
-            self.admin.transaction(lambda connection, sql=statement: connection.execute(text(sql)), autocommit=True)  # type: ignore[misc]
+            self.admin.transaction(
+                lambda connection, sql=statement: connection.execute(text(sql)), autocommit=True
+            )  # type: ignore[misc]
 
     @contextmanager
     def plot(
@@ -98,7 +107,8 @@ class Ground:
         self.simulator.configure(latency_ms=latency_ms, calls_per_second=limit)
         self.simulator.reset()
         name = f"run_{uuid.uuid4().hex[:8]}"
-        # A million places are copied as files; what is small takes less through the log, without a checkpoint of the server.
+        # A million places are copied as files; what is small takes less through the log, without a
+        # checkpoint of the server.
         strategy = "wal_log" if template in {"", OURS} else "file_copy"
         self.execute(
             f"CREATE DATABASE {name} TEMPLATE {template or EMPTY} STRATEGY {strategy}",
@@ -111,16 +121,29 @@ class Ground:
         try:
             if template and count < len(self.regions):
                 codes = [code for code, _ in self.some(count)]
-                database.transaction(lambda connection: connection.execute(text(KEEP), {"codes": codes}))
+                database.transaction(
+                    lambda connection: connection.execute(text(KEEP), {"codes": codes})
+                )
             yield self._plot(folder, database, count, limit, settings or {})
         finally:
             database.close()
-            self.execute(f"DROP DATABASE {name} WITH (FORCE)", f"DROP DATABASE {name}_dagster WITH (FORCE)")
+            self.execute(
+                f"DROP DATABASE {name} WITH (FORCE)", f"DROP DATABASE {name}_dagster WITH (FORCE)"
+            )
             shutil.rmtree(folder)
 
-    def _plot(self, folder: Path, database: Database, count: int, limit: int | None, settings: Mapping[str, Any]) -> Plot:
+    def _plot(
+        self,
+        folder: Path,
+        database: Database,
+        count: int,
+        limit: int | None,
+        settings: Mapping[str, Any],
+    ) -> Plot:
         name = folder.name
-        urls = DatabaseUrls(data=self.server.url(name), dagster=self.server.url(f"{name}_dagster"), embedded=None)
+        urls = DatabaseUrls(
+            data=self.server.url(name), dagster=self.server.url(f"{name}_dagster"), embedded=None
+        )
         home = self.made.app.settings.model_copy(update={"mohe_home": folder})
         made = {
             **self.made.variables,
@@ -134,14 +157,24 @@ class Ground:
         keys = self.made.variables
         job = Job(
             url=self.simulator.url + PATH,
-            headers={"X-Naver-Client-Id": keys["NAVER_CLIENT_ID"], "X-Naver-Client-Secret": keys["NAVER_CLIENT_SECRET"]},
+            headers={
+                "X-Naver-Client-Id": keys["NAVER_CLIENT_ID"],
+                "X-Naver-Client-Secret": keys["NAVER_CLIENT_SECRET"],
+            },
             database_url=urls.data,
             regions=self.some(count),
             keywords=self.keywords,
             settings=settings,
         )
         job.write(folder / "job.json")
-        return Plot(folder=folder, database=database, urls=urls, environment=made, regions=job.regions, job=job)
+        return Plot(
+            folder=folder,
+            database=database,
+            urls=urls,
+            environment=made,
+            regions=job.regions,
+            job=job,
+        )
 
 
 @contextmanager
@@ -152,12 +185,20 @@ def ground() -> Iterator[Ground]:
         with dagster_instance(made.app.settings) as instance, App.open(made.app.settings) as app:
             sync_partition_keys(instance, app)
         named = made.app.database.transaction(
-            lambda connection: rows(connection, "SELECT region_code, region_name FROM batch_checkpoint ORDER BY region_code")
+            lambda connection: rows(
+                connection,
+                "SELECT region_code, region_name FROM batch_checkpoint ORDER BY region_code",
+            )
         )
         made.app.database.close()
-        found = Ground(made=made, server=server, regions=tuple((row["region_code"], row["region_name"]) for row in named))
+        found = Ground(
+            made=made,
+            server=server,
+            regions=tuple((row["region_code"], row["region_name"]) for row in named),
+        )
         found.execute(
-            f"CREATE DATABASE {OURS} TEMPLATE {DATA_DATABASE}", f"CREATE DATABASE {DAGSTER} TEMPLATE {DAGSTER_DATABASE}"
+            f"CREATE DATABASE {OURS} TEMPLATE {DATA_DATABASE}",
+            f"CREATE DATABASE {DAGSTER} TEMPLATE {DAGSTER_DATABASE}",
         )
         try:
             yield found

@@ -20,14 +20,23 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Self | None:
-        """None when nothing was measured: a run that failed has no figure, and must not count as zero."""
+        """None when nothing was measured: a run that failed has no figure, and must not count as
+        zero.
+        """
         found = [value for value in values if value is not None]
         if not found:
             return None
-        return cls(median=statistics.median(found), least=min(found), most=max(found), runs=len(found))
+        return cls(
+            median=statistics.median(found), least=min(found), most=max(found), runs=len(found)
+        )
 
     def as_json(self) -> dict[str, float | int]:
-        return {"median": rounded(self.median), "min": rounded(self.least), "max": rounded(self.most), "runs": self.runs}
+        return {
+            "median": rounded(self.median),
+            "min": rounded(self.least),
+            "max": rounded(self.most),
+            "runs": self.runs,
+        }
 
 
 def rounded(value: float, digits: int = 4) -> float:
@@ -63,13 +72,21 @@ def percent(spread: Spread | None) -> str:
 
 
 def share_of_limit(answered: int, first: float, last: float, limit: float) -> float | None:
-    """How much of a limit was used between the first call and the last; both ends are calls, so one interval less than calls."""
+    """How much of a limit was used between the first call and the last; both ends are calls, so one
+    interval less than calls.
+    """
     return (answered - 1) / (last - first) / limit if answered > 1 and last > first else None
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float | None:
-    """K of `value = a · size^k`, by least squares on the logarithms; 1 is linear, 0 does not grow. None below two sizes."""
-    points = [(math.log(size), math.log(value)) for size, value in zip(sizes, values, strict=True) if size > 0 and value > 0]
+    """K of `value = a · size^k`, by least squares on the logarithms; 1 is linear, 0 does not grow.
+    None below two sizes.
+    """
+    points = [
+        (math.log(size), math.log(value))
+        for size, value in zip(sizes, values, strict=True)
+        if size > 0 and value > 0
+    ]
     if len({x for x, _ in points}) < 2:
         return None
     return statistics.linear_regression(*zip(*points, strict=True)).slope
@@ -84,4 +101,6 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """Markdown; the first column is text, the others are figures."""
     aligned = ["---", *("---:" for _ in head[1:])]
     rows = [head, aligned, *lines]
-    return "\n".join(f"| {' | '.join(part.replace('|', chr(92) + '|') for part in row)} |" for row in rows)
+    return "\n".join(
+        f"| {' | '.join(part.replace('|', chr(92) + '|') for part in row)} |" for row in rows
+    )

@@ -1,4 +1,6 @@
-"""A program under measurement: started in a group of its own, sampled while it runs, killed with all that it started."""
+"""A program under measurement: started in a group of its own, sampled while it runs, killed with
+all that it started.
+"""
 
 import contextlib
 import os
@@ -21,9 +23,11 @@ class ProgramFailed(Exception):
 
 @dataclass(kw_only=True)
 class Program:
-    """`worker` tells the processes that do the work from those around them; the program itself does it if it is not given.
+    """`worker` tells the processes that do the work from those around them; the program itself does
+    it if it is not given.
 
-    CPU seconds are those of the program and all its descendants; memory is resident, shared pages counted in each process.
+    CPU seconds are those of the program and all its descendants; memory is resident, shared pages
+    counted in each process.
     """
 
     command: Sequence[str]
@@ -63,13 +67,19 @@ class Program:
         self.cpu_seconds = usage.ru_utime + usage.ru_stime
         return True
 
-    def wait(self, done: Callable[[], bool] | None = None, *, seconds: float, every: float = 0.02) -> None:
-        """Until `done`, or until it ends by itself, which has to be a success. Raises ProgramFailed."""
+    def wait(
+        self, done: Callable[[], bool] | None = None, *, seconds: float, every: float = 0.02
+    ) -> None:
+        """Until `done`, or until it ends by itself, which has to be a success. Raises
+        ProgramFailed.
+        """
         deadline = time.monotonic() + seconds
         while True:
             if self.finished():
                 if done is not None and not done():
-                    raise ProgramFailed(f"ended early with status {self.status}: {self.output[-800:]}")
+                    raise ProgramFailed(
+                        f"ended early with status {self.status}: {self.output[-800:]}"
+                    )
                 if self.status:
                     raise ProgramFailed(f"status {self.status}: {self.output[-800:]}")
                 return
@@ -116,7 +126,11 @@ class Program:
             with contextlib.suppress(psutil.Error):
                 resident = process.memory_info().rss / MIB
                 total += resident
-                if process.pid == self._process.pid if self.worker is None else self.worker(process):
+                if (
+                    process.pid == self._process.pid
+                    if self.worker is None
+                    else self.worker(process)
+                ):
                     self.worker_mib = max(self.worker_mib, resident)
         self.total_mib = max(self.total_mib, total)
         self._sampled = time.monotonic()

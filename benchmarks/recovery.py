@@ -1,4 +1,6 @@
-"""A national collection that is killed ten times: what it repeats, loses and leaves behind, and how fast it goes on."""
+"""A national collection that is killed ten times: what it repeats, loses and leaves behind, and how
+fast it goes on.
+"""
 
 import argparse
 import random
@@ -25,17 +27,31 @@ def main() -> None:
     changes = {"MOHE_SEARCH_KEYWORDS": arguments.keywords} if arguments.keywords else {}
     reference = uninterrupted(**changes)
     changes |= {"MOHE_LEASE_SECONDS": str(arguments.lease_seconds), "MOHE_HEARTBEAT_SECONDS": "1"}
-    config = SimulatorConfig(warm=True, calls_per_second=arguments.rate, latency_ms=arguments.latency_ms, daily_quota=None)
+    config = SimulatorConfig(
+        warm=True,
+        calls_per_second=arguments.rate,
+        latency_ms=arguments.latency_ms,
+        daily_quota=None,
+    )
     with stage(config, **changes) as made:
         result = measure(made, reference, random.Random(arguments.seed), arguments.kills)
     write(
         "recovery" if arguments.long else "recovery_short",
-        {"calls per second": arguments.rate, "latency (ms)": arguments.latency_ms, "seed": arguments.seed, **result},
+        {
+            "calls per second": arguments.rate,
+            "latency (ms)": arguments.latency_ms,
+            "seed": arguments.seed,
+            **result,
+        },
     )
 
 
-def measure(made: Stage, reference: Collected, moments: random.Random, kills: int) -> dict[str, object]:
-    """Kills at random calls, each time starting again by hand; then what is left, one lease after the end."""
+def measure(
+    made: Stage, reference: Collected, moments: random.Random, kills: int
+) -> dict[str, object]:
+    """Kills at random calls, each time starting again by hand; then what is left, one lease after
+    the end.
+    """
     settings, database = made.app.settings, made.app.database
     searches = len(reference.searches)
     began = time.monotonic()
@@ -67,8 +83,12 @@ def measure(made: Stage, reference: Collected, moments: random.Random, kills: in
         "answers beyond the first": repeated(answers),
         "searches in flight": settings.searches_in_flight,
         "places": len(reference.places),
-        "places identical to an uninterrupted collection": "yes" if Collected.of(database) == reference else "no",
-        "seconds from kill -9 to the next call, median": round(statistics.median(idle), 2) if idle else None,
+        "places identical to an uninterrupted collection": "yes"
+        if Collected.of(database) == reference
+        else "no",
+        "seconds from kill -9 to the next call, median": round(statistics.median(idle), 2)
+        if idle
+        else None,
         "seconds from kill -9 to the next call, longest": round(max(idle), 2) if idle else None,
         "left PROCESSING one lease after the end": statuses(database).get("PROCESSING", 0),
         "left RUNNING one lease after the end": left,

@@ -79,11 +79,15 @@ def _scenario(name: str, found: Found) -> list[str]:
 
 def _ratios(found: Found) -> str:
     """The rate against everybody else's, of one run of the whole."""
-    rates = {who: spread.median for who in found if (spread := _spread(found[who], "calls_per_second"))}
+    rates = {
+        who: spread.median for who in found if (spread := _spread(found[who], "calls_per_second"))
+    }
     ours = BATCH.name
     if ours not in rates or len(rates) == 1:
         return ""
-    others = ", ".join(f"{number(rates[ours] / rates[who])} of {who}" for who in _present(rates) if who != ours)
+    others = ", ".join(
+        f"{number(rates[ours] / rates[who])} of {who}" for who in _present(rates) if who != ours
+    )
     return f"Calls per second of {ours}: {others} (1 is as many)."
 
 
@@ -114,10 +118,19 @@ def _database(found: Found) -> list[str]:
     parts = []
     if counts := found["counts"]:
         lines = [
-            [who, *(number(counts[who].get(column)) for column in ("statements_per_search", "commits_per_search"))]
+            [
+                who,
+                *(
+                    number(counts[who].get(column))
+                    for column in ("statements_per_search", "commits_per_search")
+                ),
+            ]
             for who in _present(counts)
         ]
-        parts += ["## Statements and commits per search", table(["", "statements", "commits"], lines)]
+        parts += [
+            "## Statements and commits per search",
+            table(["", "statements", "commits"], lines),
+        ]
     if sizes := found["sizes"]:
         head = ["the batch job in a database of", "ms per search", "calls/s", "worker MiB", "runs"]
         lines = []
@@ -138,30 +151,47 @@ def _notes(result: Found) -> list[str]:
     notes = []
     for name, found in groups:
         for who, one in found.items():
-            notes += [f"- {name}: {who} failed: {_last_line(failure)}" for failure in one["failures"]]
+            notes += [
+                f"- {name}: {who} failed: {_last_line(failure)}" for failure in one["failures"]
+            ]
             if one.get("missing"):
-                notes.append(f"- {name}: {who} ended without {one['missing']} of {one['searches']} searches.")
+                notes.append(
+                    f"- {name}: {who} ended without {one['missing']} of {one['searches']} searches."
+                )
             if one.get("repeated") and isinstance(one["repeated"], int):
-                notes.append(f"- {name}: {who} repeated {one['repeated']} answers without being interrupted.")
+                notes.append(
+                    f"- {name}: {who} repeated {one['repeated']} answers without being interrupted."
+                )
     notes += [
         f"- statements: {who} failed: {_last_line(one['failure'])}"
         for who, one in result["database"]["counts"].items()
         if "failure" in one
     ]
-    notes += [f"- left out {times} times for want of time: {name}" for name, times in result["left_out"].items()]
+    notes += [
+        f"- left out {times} times for want of time: {name}"
+        for name, times in result["left_out"].items()
+    ]
     return ["## What failed or was left out", "\n".join(notes)] if notes else []
 
 
 def draw(result: Found, path: Path) -> None:
-    """Calls per second by scenario without a limit; bars from the median, lines from the least to the most."""
+    """Calls per second by scenario without a limit; bars from the median, lines from the least to
+    the most.
+    """
     scenarios = {
-        name: found for name, found in result["scenarios"].items() if not any("share_of_limit" in one for one in found.values())
+        name: found
+        for name, found in result["scenarios"].items()
+        if not any("share_of_limit" in one for one in found.values())
     }
     figure = Figure(figsize=(5.5 * max(1, len(scenarios)), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for at, (name, found) in enumerate(scenarios.items(), start=1):
         axes = figure.add_subplot(1, len(scenarios), at)
-        rates = [(who, spread) for who in _present(found)[::-1] if (spread := _spread(found[who], "calls_per_second"))]
+        rates = [
+            (who, spread)
+            for who in _present(found)[::-1]
+            if (spread := _spread(found[who], "calls_per_second"))
+        ]
         medians = [spread.median for _, spread in rates]
         errors = [[s.median - s.least for _, s in rates], [s.most - s.median for _, s in rates]]
         colours = ["#2b6cb0" if who.startswith("mohe") else "#a0aec0" for who, _ in rates]

@@ -1,4 +1,6 @@
-"""256, 2,560 and 20,000 regions: refresh, a tick of the sensor, a claim, `mohe status`, the report, the asset's page."""
+"""256, 2,560 and 20,000 regions: refresh, a tick of the sensor, a claim, `mohe status`, the report,
+the asset's page.
+"""
 
 import argparse
 import datetime as dt
@@ -28,8 +30,8 @@ from mohe_assets_tests.support.ui import STATUSES, Up
 TICKS = 5
 CLAIMS = 20
 MIDDLE = 2_560
-# As a collection under way has them: some completed, some failed, the events of all of them lost. Few, because each
-# event that is logged anew takes ten milliseconds.
+# As a collection under way has them: some completed, some failed, the events of all of them lost.
+# Few, because each event that is logged anew takes ten milliseconds.
 UNDER_WAY = """
 UPDATE batch_checkpoint SET run_id = '', end_time = now(), attempt = 1,
        status = CASE WHEN id % 50 = 0 THEN 'COMPLETED' WHEN id % 100 = 1 THEN 'FAILED' ELSE 'PENDING' END
@@ -52,7 +54,12 @@ def ticks(made: Stage, instance: dg.DagsterInstance) -> dict[str, float]:
 
     def tick(cursor: str | None = None) -> str:
         context = dg.build_sensor_context(instance=instance, cursor=cursor)
-        return str(pending_region_sensor(context, mohe=MoheResource(environment=dict(made.variables))).cursor or "")
+        return str(
+            pending_region_sensor(
+                context, mohe=MoheResource(environment=dict(made.variables))
+            ).cursor
+            or ""
+        )
 
     def paint() -> list[float]:
         """What UNDER_WAY set without Dagster is repaired, some hundred regions a tick."""
@@ -91,7 +98,10 @@ def page(made: Stage) -> float:
 def status(made: Stage) -> float:
     """The command as a shell runs it, its imports included."""
     command = [str(Path(sys.executable).with_name("mohe")), "status", "--json"]
-    return median_seconds(lambda: subprocess.run(command, env=dict(made.variables), check=True, capture_output=True), 3)
+    return median_seconds(
+        lambda: subprocess.run(command, env=dict(made.variables), check=True, capture_output=True),
+        3,
+    )
 
 
 def claims(app: App) -> float:
@@ -127,14 +137,21 @@ def measured(region_type: str, edits: Edits = ()) -> dict[str, float]:
             **found,
             "partition statuses for the asset's page, median (s)": page(made),
         }
-        print(", ".join(f"{label}: {rounded(value, 3):g}" for label, value in found.items()), flush=True)
+        print(
+            ", ".join(f"{label}: {rounded(value, 3):g}" for label, value in found.items()),
+            flush=True,
+        )
         return found
 
 
 def fewer(regions: int) -> Edits:
     """Edits that leave about so many dongs: provinces that would be too much are dropped whole."""
     rows = base_rows()
-    sizes = {row.code: sum(other.code[:2] == row.code[:2] for other in rows) for row in rows if row.code.endswith("00000000")}
+    sizes = {
+        row.code: sum(other.code[:2] == row.code[:2] for other in rows)
+        for row in rows
+        if row.code.endswith("00000000")
+    }
     kept, edits = 0, []
     for province, size in sizes.items():
         if kept + size > regions * 1.1:

@@ -1,4 +1,6 @@
-"""How many distinct places the search plans bring for as many calls, in countries made in three different ways."""
+"""How many distinct places the search plans bring for as many calls, in countries made in three
+different ways.
+"""
 
 import argparse
 import heapq
@@ -43,23 +45,36 @@ def twenty_pages(country: Country) -> Asked:
 
 def blind(country: Country) -> Asked:
     yield from base(country)
-    texts = [f"{NAMES[code]} {dong} {word}" for code in LEAVES for dong in base_dongs()[code] for word in country.keywords]
+    texts = [
+        f"{NAMES[code]} {dong} {word}"
+        for code in LEAVES
+        for dong in base_dongs()[code]
+        for word in country.keywords
+    ]
     random.Random(country.seed).shuffle(texts)
     for query in texts:
         yield country.ask(query, Sort.ACCURACY)
 
 
 def greedy(country: Country) -> Asked:
-    """Both orders, then the dongs of full keywords where (region, dong) has been paying, drawn towards its region."""
+    """Both orders, then the dongs of full keywords where (region, dong) has been paying, drawn
+    towards its region.
+    """
     yield from both_orders(country)
     known: dict[str, set[int]] = {code: set() for code in LEAVES}
     task: dict[tuple[str, str], list[str]] = {}
-    paid = {code: [5.0, 10.0] for code in LEAVES}  # calls and new places, five imagined calls of two
+    paid = {
+        code: [5.0, 10.0] for code in LEAVES
+    }  # calls and new places, five imagined calls of two
     for code, name in NAMES.items():
-        answers = {keyword: country.ask(f"{name} {keyword}", Sort.ACCURACY) for keyword in country.keywords}
+        answers = {
+            keyword: country.ask(f"{name} {keyword}", Sort.ACCURACY) for keyword in country.keywords
+        }
         full = [keyword for keyword, found in answers.items() if found.result_count == 5]
         known[code].update(*(found.ids for found in answers.values()))
-        known[code].update(*(country.ask(f"{name} {keyword}", Sort.REVIEWS).ids for keyword in full))
+        known[code].update(
+            *(country.ask(f"{name} {keyword}", Sort.REVIEWS).ids for keyword in full)
+        )
         task |= {(code, dong): list(full) for dong in base_dongs()[code] if full}
     own = {group: [0.0, 0.0] for group in task}
 
@@ -87,10 +102,12 @@ def greedy(country: Country) -> Asked:
 
 @dataclass(kw_only=True)
 class Claims:
-    """The protocol of the workers: claim the region that promises most, do a slice of it, give it back.
+    """The protocol of the workers: claim the region that promises most, do a slice of it, give it
+    back.
 
-    A claim rebuilds the plan from the ledger, as after a crash. A slice ends after `most` searches, or when the next is
-    expected to bring less than `share` of what the best region nobody holds promises.
+    A claim rebuilds the plan from the ledger, as after a crash. A slice ends after `most` searches,
+    or when the next is expected to bring less than `share` of what the best region nobody holds
+    promises.
     """
 
     country: Country
@@ -119,12 +136,20 @@ class Claims:
                     found = next(workers[at], None)
                 if found is not None:
                     yield found
-            if not self.free:  # all is exhausted, but for what the other workers hold: a handful of searches
+            if (
+                not self.free
+            ):  # all is exhausted, but for what the other workers hold: a handful of searches
                 return
 
     def _plan(self, code: str) -> RegionPlan:
         tallies = dict(self.tallies) if self.with_tallies else None
-        return RegionPlan(NAMES[code], base_dongs()[code], self.country.keywords, self.ledger[code], tallies=tallies)
+        return RegionPlan(
+            NAMES[code],
+            base_dongs()[code],
+            self.country.keywords,
+            self.ledger[code],
+            tallies=tallies,
+        )
 
     def _slice(self) -> Asked:
         _, code = heapq.heappop(self.free)
@@ -134,7 +159,9 @@ class Claims:
             best = plan.best()
             if best is None or plan.calls >= self.rate_limiter:
                 return
-            if done == self.most or (done and self.free and best[1] < self.share * -self.free[0][0]):
+            if done == self.most or (
+                done and self.free and best[1] < self.share * -self.free[0][0]
+            ):
                 heapq.heappush(self.free, (-best[1], code))
                 return
             found, answered = self._perform(code, best[0])
@@ -170,7 +197,9 @@ def measure(country: Country, asked: Asked) -> dict[str, dict[str, float]]:
     return result
 
 
-def compare(made: tuple[str, int], arguments: argparse.Namespace) -> tuple[str, Mapping[str, object]]:
+def compare(
+    made: tuple[str, int], arguments: argparse.Namespace
+) -> tuple[str, Mapping[str, object]]:
     name, seed = made
     country = Country(name=name, seed=seed, keywords=DEFAULT_KEYWORDS)
     ours = partial(
@@ -226,14 +255,28 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="three countries with two seeds")
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--slice", type=int, default=20, help="most searches a claim")
-    parser.add_argument("--share", type=float, default=0.5, help="of the best promise elsewhere, below which a slice ends")
-    parser.add_argument("--budget", type=int, default=1_000, help="most searches a region, base included")
-    parser.add_argument("--parts", action="store_true", help="also ours without categories, and without nationwide counts")
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        help="of the best promise elsewhere, below which a slice ends",
+    )
+    parser.add_argument(
+        "--budget", type=int, default=1_000, help="most searches a region, base included"
+    )
+    parser.add_argument(
+        "--parts",
+        action="store_true",
+        help="also ours without categories, and without nationwide counts",
+    )
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     if arguments.long:
         arguments.worlds, arguments.seeds = "simulator,steep,even", "1,2"
-    countries = [(world, int(seed)) for seed, world in product(arguments.seeds.split(","), arguments.worlds.split(","))]
+    countries = [
+        (world, int(seed))
+        for seed, world in product(arguments.seeds.split(","), arguments.worlds.split(","))
+    ]
     protocol = {name: getattr(arguments, name) for name in ("threads", "slice", "share", "budget")}
     results: dict[str, Mapping[str, object]] = {}
     with ProcessPoolExecutor(arguments.processes) as pool:
@@ -241,7 +284,9 @@ def main() -> None:
             results[label] = result
             show(label, result)
     print()
-    write("search_plan" if arguments.long else "search_plan_short", {"protocol": protocol, **results})
+    write(
+        "search_plan" if arguments.long else "search_plan_short", {"protocol": protocol, **results}
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The countries the search plans are compared in: the simulator's own, and two made differently on purpose."""
+"""The countries the search plans are compared in: the simulator's own, and two made differently on
+purpose.
+"""
 
 import json
 import math
@@ -20,13 +22,18 @@ LEAVES = tuple(base for base, district in base_sigungu().items() if district.is_
 
 
 class Steep(Universe):
-    """Few huge districts, three in four places in one dong or two, few kinds, and one order of fame for every query and sort."""
+    """Few huge districts, three in four places in one dong or two, few kinds, and one order of fame
+    for every query and sort.
+    """
 
     stray_share = 0.3
     kind_power, dong_power = 1.6, 2.0
 
     def size(self, base: str) -> int:
-        return min(12_000, int(200 * math.exp(random.Random(f"{self.seed}:steep:{base}").gauss(0, 1.3))) + 3)
+        return min(
+            12_000,
+            int(200 * math.exp(random.Random(f"{self.seed}:steep:{base}").gauss(0, 1.3))) + 3,
+        )
 
     def fame(self, rng: random.Random) -> tuple[float, int]:
         fame = (1 - rng.random()) ** -2
@@ -34,7 +41,9 @@ class Steep(Universe):
 
     def places(self, base: str) -> list[Place]:
         if base not in self._districts:
-            self._districts[base] = list(self._made(base, random.Random(f"{self.seed}:made:{base}")))
+            self._districts[base] = list(
+                self._made(base, random.Random(f"{self.seed}:made:{base}"))
+            )
         return self._districts[base]
 
     def _made(self, base: str, rng: random.Random) -> Iterator[Place]:
@@ -43,9 +52,13 @@ class Steep(Universe):
         homes = [at for at, name in enumerate(names) if name not in parents]
         rng.shuffle(homes)
         weights = [1 / (rank + 1) ** self.dong_power for rank in range(len(homes))]
-        kinds = rng.choices(KINDS, [kind.weight**self.kind_power for kind in KINDS], k=self.size(base))
+        kinds = rng.choices(
+            KINDS, [kind.weight**self.kind_power for kind in KINDS], k=self.size(base)
+        )
         district = base_sigungu()[base]
-        for number, (kind, dong) in enumerate(zip(kinds, rng.choices(homes, weights, k=len(kinds)), strict=True)):
+        for number, (kind, dong) in enumerate(
+            zip(kinds, rng.choices(homes, weights, k=len(kinds)), strict=True)
+        ):
             accuracy, reviews = self.fame(rng)
             yield Place(
                 base=base, number=number, title=f"{rng.choice(FIRST)}{rng.choice(SECOND)} {rng.choice(kind.nouns)} {number}",
@@ -79,7 +92,9 @@ class Found:
 
 @dataclass(kw_only=True)
 class Country:
-    """A world asked in process. `wanted` are the true places that a keyword means, `true` all of them."""
+    """A world asked in process. `wanted` are the true places that a keyword means, `true` all of
+    them.
+    """
 
     name: str
     seed: int

@@ -1,4 +1,6 @@
-"""The same job by everybody: rounds in which each has its turn, for as long as there is time, then table and picture."""
+"""The same job by everybody: rounds in which each has its turn, for as long as there is time, then
+table and picture.
+"""
 
 import argparse
 import datetime as dt
@@ -32,7 +34,9 @@ QUICK_SCENARIOS = (ZERO, LIMIT_50)
 
 @dataclass(kw_only=True)
 class Turn:
-    """One thing to measure. `rounds` of None: in every round. `taken` seconds the last time, a guess before the first."""
+    """One thing to measure. `rounds` of None: in every round. `taken` seconds the last time, a
+    guess before the first.
+    """
 
     name: str
     play: Callable[[], object]
@@ -42,7 +46,9 @@ class Turn:
 
 @dataclass(kw_only=True)
 class Schedule:
-    """Rounds of turns until the time is up; a turn that would not fit any more is left out, and counted."""
+    """Rounds of turns until the time is up; a turn that would not fit any more is left out, and
+    counted.
+    """
 
     turns: Sequence[Turn]
     rounds: int
@@ -51,7 +57,12 @@ class Schedule:
 
     def run(self, console: Console) -> None:
         total = sum(min(self.rounds, turn.rounds or self.rounds) for turn in self.turns)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("", total=total)
             for turn in self._order():
@@ -94,20 +105,31 @@ def said(found: object) -> str:
 
 def turns_of(made: Ground, *, quick: bool) -> tuple[list[Turn], Callable[[], dict[str, Any]]]:
     """All turns, and the function that gives what they found."""
-    comparison, killing, work = Comparison(ground=made), Killing(ground=made), DatabaseWork(ground=made)
+    comparison, killing, work = (
+        Comparison(ground=made),
+        Killing(ground=made),
+        DatabaseWork(ground=made),
+    )
 
     def reduced(scenario: Scenario) -> Scenario:
         return scenario.reduced(QUICK_REGIONS) if quick else scenario
 
     turns = [
-        Turn(name=f"{scenario.name}: {entry.who.name}", play=partial(comparison.play, scenario, entry))
+        Turn(
+            name=f"{scenario.name}: {entry.who.name}",
+            play=partial(comparison.play, scenario, entry),
+        )
         for scenario in map(reduced, QUICK_SCENARIOS if quick else SCENARIOS)
         for entry in scenario.entries
     ]
     for scenario, rounds in ((KILLED, None), *(() if quick else ((KILLED_ONCE, 1),))):
         made_small = reduced(scenario)
         turns += [
-            Turn(name=f"{scenario.name}: {entry.who.name}", play=partial(killing.play, made_small, entry), rounds=rounds)
+            Turn(
+                name=f"{scenario.name}: {entry.who.name}",
+                play=partial(killing.play, made_small, entry),
+                rounds=rounds,
+            )
             for entry in made_small.entries
         ]
     turns += [
@@ -115,7 +137,10 @@ def turns_of(made: Ground, *, quick: bool) -> tuple[list[Turn], Callable[[], dic
         for entry in reduced(COUNTED).entries
     ]
     sized = reduced(SIZED).entries[0]
-    turns += [Turn(name=f"{size}: {sized.who.name}", play=partial(work.size, size, sized)) for size in SIZES]
+    turns += [
+        Turn(name=f"{size}: {sized.who.name}", play=partial(work.size, size, sized))
+        for size in SIZES
+    ]
     return turns, lambda: {
         "scenarios": comparison.as_json(),
         "killed": killing.as_json(),
@@ -154,14 +179,31 @@ def _cpuinfo() -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1_300, help="after which no further turn is begun; 0: no limit")
-    parser.add_argument("--quick", action="store_true", help="a few regions, one round, results not kept: does the harness work?")
-    parser.add_argument("--only", action="append", help="turns whose name contains this; may be given several times")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1_300,
+        help="after which no further turn is begun; 0: no limit",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few regions, one round, results not kept: does the harness work?",
+    )
+    parser.add_argument(
+        "--only", action="append", help="turns whose name contains this; may be given several times"
+    )
     arguments = parser.parse_args()
     before = {"measured": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC", "machine": machine()}
-    versions = {"Python": platform.python_version(), "PostgreSQL": "18", **{name: version(name) for name in PACKAGES}}
+    versions = {
+        "Python": platform.python_version(),
+        "PostgreSQL": "18",
+        **{name: version(name) for name in PACKAGES},
+    }
     console = Console(width=None if os.isatty(1) else 140)
-    console.print(", ".join(f"{name} {number_}" for name, number_ in versions.items()), highlight=False)
+    console.print(
+        ", ".join(f"{name} {number_}" for name, number_ in versions.items()), highlight=False
+    )
     with _stopwatch() as elapsed, ground() as made:
         turns, found = turns_of(made, quick=arguments.quick)
         if arguments.only:
@@ -172,10 +214,18 @@ def main() -> None:
             deadline=time.monotonic() + arguments.seconds if arguments.seconds else float("inf"),
         )
         schedule.run(console)
-        result = {**before, "versions": versions, "seconds": round(elapsed()), "left_out": schedule.left_out, **found()}
+        result = {
+            **before,
+            "versions": versions,
+            "seconds": round(elapsed()),
+            "left_out": schedule.left_out,
+            **found(),
+        }
     folder = RESULTS / "tmp" if arguments.quick or arguments.only else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "peers.json").write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (folder / "peers.json").write_text(
+        json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
     print(write_report(result, folder))
 
 

@@ -1,4 +1,6 @@
-"""What the measurements of recovery and rate stand on: a database server of their own, a simulator, and workers."""
+"""What the measurements of recovery and rate stand on: a database server of their own, a simulator,
+and workers.
+"""
 
 import datetime as dt
 import json
@@ -31,7 +33,9 @@ UNLIMITED = SimulatorConfig(calls_per_second=None, daily_quota=None, region_call
 
 @dataclass(kw_only=True)
 class Stage:
-    """A simulator with its limits, an empty database that knows the regions, and the workers started on them."""
+    """A simulator with its limits, an empty database that knows the regions, and the workers
+    started on them.
+    """
 
     simulator: Simulator
     platform: App
@@ -47,13 +51,19 @@ class Stage:
 
 @contextmanager
 def stage(config: SimulatorConfig, **changes: str) -> Iterator[Stage]:
-    """Everything is made for the time of one measurement and taken away afterwards, workers included, after SIGTERM too."""
+    """Everything is made for the time of one measurement and taken away afterwards, workers
+    included, after SIGTERM too.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     home = Path(tempfile.mkdtemp(prefix="mohe-bench-"))
     home.chmod(0o755)
     try:
         with running(config) as simulator:
-            variables = {name: value for name, value in process_environment().items() if not name.startswith(OURS)}
+            variables = {
+                name: value
+                for name, value in process_environment().items()
+                if not name.startswith(OURS)
+            }
             variables |= {
                 "MOHE_HOME": str(home),
                 "MOHE_GOVERNMENT_API_URL": simulator.url,
@@ -99,7 +109,9 @@ def write(name: str, result: Mapping[str, object]) -> None:
         "measured": f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}",
         **result,
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+    )
     width = max(map(len, result))
     for label, value in result.items():
         print(f"{label:<{width}}  {value}")

@@ -29,23 +29,36 @@ def main() -> None:
     with stage(UNLIMITED.changed({"warm": True})) as made:
         variables = dict(made.variables)
         commands = {
-            "import of mohe_assets.definitions (s)": [sys.executable, "-c", "import mohe_assets.definitions"],
+            "import of mohe_assets.definitions (s)": [
+                sys.executable,
+                "-c",
+                "import mohe_assets.definitions",
+            ],
             "import of dagster alone (s)": [sys.executable, "-c", "import dagster"],
             "mohe status (s)": [str(Path(sys.executable).with_name("mohe")), "status"],
         }
-        batch = [str(Path(sys.executable).with_name("dagster")), "job", "execute", "-m", "mohe_assets.definitions"]
+        batch = [
+            str(Path(sys.executable).with_name("dagster")),
+            "job",
+            "execute",
+            "-m",
+            "mohe_assets.definitions",
+        ]
         batch += ["-j", "place_ingestion_batch"]
         keep_regions(made.app.database, 1)
         found: dict[str, list[float]] = {}
         for _ in range(runs + 1):
             for label, command in commands.items():
-                found.setdefault(label, []).append(seconds_of(lambda command=command: run(command, variables)))  # type: ignore[misc]
+                found.setdefault(label, []).append(
+                    seconds_of(lambda command=command: run(command, variables))
+                )  # type: ignore[misc]
             made.app.checkpoints.new_round()
             label = f"a run of one region, {len(DEFAULT_KEYWORDS)} searches (s)"
             found.setdefault(label, []).append(seconds_of(lambda: run(batch, variables)))
             if statuses(made.app.database) != {"COMPLETED": 1}:
                 raise RuntimeError("the run of one region did not complete it")
-    # The first turn fills the caches of the system and writes Dagster's tables; it is not a start as the others are.
+    # The first turn fills the caches of the system and writes Dagster's tables; it is not a start
+    # as the others are.
     spreads = {label: Spread.of(values[1:]) for label, values in found.items()}
     write(
         "startup",

@@ -1,6 +1,7 @@
 """Puts the parts together from the settings, for the command line and for Dagster alike.
 
-Nothing is opened when imported. `Platform.open()` is where a missing server, an old schema or a missing key is noticed.
+Nothing is opened when imported. `Platform.open()` is where a missing server, an old schema or a
+missing key is noticed.
 """
 
 import asyncio
@@ -61,7 +62,9 @@ class App:
     @classmethod
     @contextmanager
     def open(cls, settings: Settings) -> "Iterator[App]":
-        """Checks that the database answers and has the current schema. Raises SettingsError, DatabaseUnavailable."""
+        """Checks that the database answers and has the current schema. Raises SettingsError,
+        DatabaseUnavailable.
+        """
         with cls.attached(settings) as app:
             require_current(app.database, settings, resolve_urls(settings))
             yield app
@@ -69,7 +72,9 @@ class App:
     @classmethod
     @contextmanager
     def attached(cls, settings: Settings) -> "Iterator[App]":
-        """Without a look at the database: for what has to be there while it is not. Raises SettingsError."""
+        """Without a look at the database: for what has to be there while it is not. Raises
+        SettingsError.
+        """
         if settings.checkpoint_region_type not in REGION_TYPES:
             raise SettingsError(
                 f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed are {' and '.join(REGION_TYPES)}."
@@ -103,7 +108,9 @@ class App:
 
     @property
     def refinement(self) -> Refinement:
-        return Refinement(checkpoints=self.checkpoints, calls_per_region=self.settings.mohe_max_calls_per_region)
+        return Refinement(
+            checkpoints=self.checkpoints, calls_per_region=self.settings.mohe_max_calls_per_region
+        )
 
     @property
     def regions(self) -> Regions:
@@ -131,9 +138,15 @@ class App:
         settings = self.settings
         settings.require_place_keys()
         if settings.ncp_apigw_api_key_id is not None and settings.ncp_apigw_api_key is not None:
-            return settings.ncp_apigw_api_key_id.get_secret_value(), settings.ncp_apigw_api_key.get_secret_value()
+            return (
+                settings.ncp_apigw_api_key_id.get_secret_value(),
+                settings.ncp_apigw_api_key.get_secret_value(),
+            )
         if settings.naver_client_id is not None and settings.naver_client_secret is not None:
-            return settings.naver_client_id.get_secret_value(), settings.naver_client_secret.get_secret_value()
+            return (
+                settings.naver_client_id.get_secret_value(),
+                settings.naver_client_secret.get_secret_value(),
+            )
         raise AssertionError("require_place_keys lets nobody through without a pair of keys")
 
     def refresh_regions(self, *, accept_any_change: bool = False) -> RegionSync:
@@ -147,8 +160,12 @@ class App:
         )
 
     def refresh_is_due(self) -> bool:
-        """No list yet, a list that came from the snapshot, or one older than MOHE_REGION_REFRESH_DAYS."""
-        last = self.regions.last_refresh(due_after_seconds=self.settings.mohe_region_refresh_days * 86_400)
+        """No list yet, a list that came from the snapshot, or one older than
+        MOHE_REGION_REFRESH_DAYS.
+        """
+        last = self.regions.last_refresh(
+            due_after_seconds=self.settings.mohe_region_refresh_days * 86_400
+        )
         return last is None or last.old or last.source != "api"
 
     def _download_regions(self) -> Download:
@@ -160,7 +177,9 @@ class App:
         return Download(listed=listed, calls=download.calls)
 
     def prepare_batch(self) -> None:
-        """What the settings ask for before a batch: everything emptied, or everything collected anew. Says so loudly."""
+        """What the settings ask for before a batch: everything emptied, or everything collected
+        anew. Says so loudly.
+        """
         settings = self.settings
         if settings.batch_auto_initialization:
             emptied = self.checkpoints.reset()
@@ -168,15 +187,23 @@ class App:
                         "%d regions start from nothing.", settings.checkpoint_batch_name, emptied)  # fmt: skip
         elif not settings.checkpoint_enabled:
             anew = self.checkpoints.new_round(also_unfinished=True)
-            log.warning("CHECKPOINT_ENABLED is false: no checkpoint is read, %d regions are collected anew.", len(anew))
+            log.warning(
+                "CHECKPOINT_ENABLED is false: no checkpoint is read, %d regions are collected anew.",
+                len(anew),
+            )
         else:
             self.reopen_regions_with_old_plan()
 
     def reopen_regions_with_old_plan(self) -> list[str]:
-        """Makes regions completed with another list of keywords due again, for what is new in it; returns their codes."""
+        """Makes regions completed with another list of keywords due again, for what is new in it;
+        returns their codes.
+        """
         due = self.checkpoints.reopen_outdated(plan_digest(self._any_plan))
         if due:
-            log.warning("MOHE_SEARCH_KEYWORDS has changed: %d regions are due for the searches that are new.", len(due))
+            log.warning(
+                "MOHE_SEARCH_KEYWORDS has changed: %d regions are due for the searches that are new.",
+                len(due),
+            )
         return due
 
     @property
@@ -219,18 +246,24 @@ class App:
             left_today=0 if state and state.closed_until else max(0, left),
             daily_quota=settings.mohe_daily_quota,
             calls_per_second=settings.calls_per_second,
-            left_month=max(0, month - state.used_this_month) if state and month is not None else None,
+            left_month=max(0, month - state.used_this_month)
+            if state and month is not None
+            else None,
             monthly_quota=month,
         )
 
     def replay(self, *, dry_run: bool = False) -> Replayed:
-        """Rebuilds places from the ledger's answers, or counts what that would change. Raises ReplayRefused."""
+        """Rebuilds places from the ledger's answers, or counts what that would change. Raises
+        ReplayRefused.
+        """
         replays = Replays(checkpoints=self.checkpoints, source=NaverLocalSource.name)
         return replay(replays, self.lifecycle.index(), dry_run=dry_run)
 
     @staticmethod
     def load_what_collects(*, refining: bool = False) -> None:
-        """What most commands do without: in the middle of a collection all searches would wait for it to be loaded."""
+        """What most commands do without: in the middle of a collection all searches would wait for
+        it to be loaded.
+        """
         import_module("mohe_assets.clients.connections")
         if refining:
             import_module("numpy")
@@ -249,20 +282,32 @@ class App:
         return ended(self.executions, run_id)
 
     @contextmanager
-    def collection(self, run_id: str, claim_filter: ClaimFilter, *, total: int = 0) -> Iterator[CollectionRun]:
+    def collection(
+        self, run_id: str, claim_filter: ClaimFilter, *, total: int = 0
+    ) -> Iterator[CollectionRun]:
         """A run ready to be started."""
         self.settings.require_collection_keys()
         with about(batch=self.settings.checkpoint_batch_name, run_id=run_id):
             if warning := classic_ends(dt.datetime.now(KST), self.settings.uses_hub):
                 log.warning("%s", warning)
-            record_plan(self.database, self.settings.checkpoint_batch_name, self.settings.checkpoint_region_type, self._any_plan)
-            yield CollectionRun(claim_filter=claim_filter, work=self._region_worker(run_id), total=total)
+            record_plan(
+                self.database,
+                self.settings.checkpoint_batch_name,
+                self.settings.checkpoint_region_type,
+                self._any_plan,
+            )
+            yield CollectionRun(
+                claim_filter=claim_filter, work=self._region_worker(run_id), total=total
+            )
 
     def _region_worker(self, run_id: str) -> RegionWorker:
         stop = Stop()
         rate_limiter = SharedRateLimiter(database=self.database, account=self.account, stop=stop)
         client = self._place_client(
-            rate_limiter, RetryPolicy(sleep=partial(stop.pause, why="Stopped while waiting to try a call again."))
+            rate_limiter,
+            RetryPolicy(
+                sleep=partial(stop.pause, why="Stopped while waiting to try a call again.")
+            ),
         )
         source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
         checkpoints = self.checkpoints
@@ -292,7 +337,9 @@ class App:
         )
 
     def try_place_keys(self) -> None:
-        """One call, reserved like every other. Raises the ApiError that answered it, which the shared budget then knows, too."""
+        """One call, reserved like every other. Raises the ApiError that answered it, which the
+        shared budget then knows, too.
+        """
         asyncio.run(self._try_place_keys())
 
     async def _try_place_keys(self) -> None:
@@ -307,7 +354,9 @@ class App:
         settings = self.settings
         client_id, client_secret = self._naver_keys()
         return NaverLocalClient(
-            base_url=settings.mohe_naver_hub_url if settings.uses_hub else settings.mohe_naver_api_url,
+            base_url=settings.mohe_naver_hub_url
+            if settings.uses_hub
+            else settings.mohe_naver_api_url,
             api_version=HUB if settings.uses_hub else CLASSIC,
             client_id=client_id,
             client_secret=client_secret,

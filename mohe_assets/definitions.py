@@ -27,9 +27,21 @@ from mohe_assets.errors import SettingsError
 def build_defs(*, resource_overrides: dict[str, object] | None = None) -> dg.Definitions:
     """Everything, with resources replaced for tests."""
     return dg.Definitions(
-        assets=[sigungu_regions, build_places(regions_per_run=_regions_per_run()), place_catalog, collection_report],
+        assets=[
+            sigungu_regions,
+            build_places(regions_per_run=_regions_per_run()),
+            place_catalog,
+            collection_report,
+        ],
         asset_checks=[checkpoints_match_partitions, *QUALITY_CHECKS],
-        jobs=[refresh_regions, ingest_places, place_ingestion_batch, refine_places, publish_catalog, new_round],
+        jobs=[
+            refresh_regions,
+            ingest_places,
+            place_ingestion_batch,
+            refine_places,
+            publish_catalog,
+            new_round,
+        ],
         sensors=[pending_region_sensor, refinement_sensor],
         schedules=[weekly_region_refresh, daily_catalog, monthly_new_round],
         resources={"mohe": MoheResource(), **(resource_overrides or {})},
@@ -38,7 +50,9 @@ def build_defs(*, resource_overrides: dict[str, object] | None = None) -> dg.Def
 
 
 def _regions_per_run() -> int:
-    """MOHE_REGIONS_PER_RUN, which shapes backfills; loading must not fail for a bad setting: the first run says it."""
+    """MOHE_REGIONS_PER_RUN, which shapes backfills; loading must not fail for a bad setting: the
+    first run says it.
+    """
     try:
         return settings.load().mohe_regions_per_run
     except SettingsError:

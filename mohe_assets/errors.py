@@ -49,7 +49,9 @@ class NotPermitted(DatabaseUnavailable):
 
 
 class ApiError(MoheError):
-    """An API did not give what was asked for. `api` is its short name, `calls` how many calls were sent for it."""
+    """An API did not give what was asked for. `api` is its short name, `calls` how many calls were
+    sent for it.
+    """
 
     def __init__(self, message: str, *, api: str, calls: int = 1) -> None:
         super().__init__(message)
@@ -58,7 +60,9 @@ class ApiError(MoheError):
 
 
 class TransientApiError(ApiError):
-    """5xx, time-out, reset, blank or HTML body: worth another try, not before `retry_after` seconds."""
+    """5xx, time-out, reset, blank or HTML body: worth another try, not before `retry_after`
+    seconds.
+    """
 
     def __init__(self, message: str, *, api: str, retry_after: float = 0.0, calls: int = 1) -> None:
         super().__init__(message, api=api, calls=calls)
@@ -73,9 +77,13 @@ class RateLimited(TransientApiError):
 
 
 class QuotaExhausted(ApiError):
-    """No calls are left. `reset_at` is aware, or None when only the server knows (then the next KST midnight holds)."""
+    """No calls are left. `reset_at` is aware, or None when only the server knows (then the next KST
+    midnight holds).
+    """
 
-    def __init__(self, message: str, *, api: str, reset_at: datetime | None = None, calls: int = 1) -> None:
+    def __init__(
+        self, message: str, *, api: str, reset_at: datetime | None = None, calls: int = 1
+    ) -> None:
         super().__init__(message, api=api, calls=calls)
         self.reset_at = reset_at
 
@@ -83,7 +91,9 @@ class QuotaExhausted(ApiError):
 class ApiBlocked(ApiError):
     """The API refuses these credentials. `variables` names the settings to look at."""
 
-    def __init__(self, message: str, *, api: str, variables: tuple[str, ...], calls: int = 1) -> None:
+    def __init__(
+        self, message: str, *, api: str, variables: tuple[str, ...], calls: int = 1
+    ) -> None:
         super().__init__(message, api=api, calls=calls)
         self.variables = variables
 

@@ -1,7 +1,7 @@
 """How log lines look: as text or as JSON, each with the batch, run, region and attempt it is about.
 
-The facts are bound by whoever knows them, with `about`, and are added to every line of the thread meanwhile. No key can be
-among them: messages hold none (errors.py), and nothing else is added.
+The facts are bound by whoever knows them, with `about`, and are added to every line of the thread
+meanwhile. No key can be among them: messages hold none (errors.py), and nothing else is added.
 """
 
 import logging
@@ -27,7 +27,9 @@ _facts: ContextVar[Facts] = ContextVar("facts", default={})  # noqa: B039 - neve
 
 @contextmanager
 def about(**facts: object) -> Iterator[None]:
-    """Every line logged inside, in this thread, carries these facts. Threads started inside need a copy of the context."""
+    """Every line logged inside, in this thread, carries these facts. Threads started inside need a
+    copy of the context.
+    """
     token = _facts.set({**_facts.get(), **facts})
     try:
         yield
@@ -36,7 +38,9 @@ def about(**facts: object) -> Iterator[None]:
 
 
 def install(log_format: str) -> None:
-    """Sends our warnings to this process's stderr. For processes in which Dagster does not do it; again replaces the first."""
+    """Sends our warnings to this process's stderr. For processes in which Dagster does not do it;
+    again replaces the first.
+    """
     logger = logging.getLogger(LOGGER)
     for handler in [one for one in logger.handlers if isinstance(one, StderrHandler)]:
         logger.removeHandler(handler)
@@ -61,7 +65,9 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a record of another library says besides its text. Text leaves `hidden` facts out: its message has them."""
+    """What a record of another library says besides its text. Text leaves `hidden` facts out: its
+    message has them.
+    """
 
     message: Callable[[logging.LogRecord], str] = logging.LogRecord.getMessage
     facts: Callable[[logging.LogRecord], Facts] = lambda _record: {}
@@ -108,6 +114,10 @@ class _TextFormatter(logging.Formatter):
         line = super().formatMessage(record)
         facts = {**_facts.get(), **self._reading.facts(record)}
         ordered = [name for name in FACTS if name in facts]
-        shown = [name for name in (*ordered, *sorted(facts.keys() - set(ordered))) if name not in self._reading.hidden]
+        shown = [
+            name
+            for name in (*ordered, *sorted(facts.keys() - set(ordered)))
+            if name not in self._reading.hidden
+        ]
         text = " ".join(f"{name}={facts[name]}" for name in shown)
         return f"{line} [{text}]" if text else line

@@ -1,4 +1,6 @@
-"""The first use case: take the government's region list over. Knows neither HTTP nor SQL nor Dagster."""
+"""The first use case: take the government's region list over. Knows neither HTTP nor SQL nor
+Dagster.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -6,7 +8,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from mohe_assets.domain.regions import REGION_TYPE_SIGUNGU, RegionChanges, RegionList, bundled_snapshot, compare
+from mohe_assets.domain.regions import (
+    REGION_TYPE_SIGUNGU,
+    RegionChanges,
+    RegionList,
+    bundled_snapshot,
+    compare,
+)
 from mohe_assets.domain.succession import DongSet, Succession, infer, renamed
 from mohe_assets.errors import ApiBlocked, ApiError
 from mohe_assets.store.checkpoints import Checkpoints
@@ -26,7 +34,8 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegionSync:
-    """What a refresh did. `seeded` checkpoints are new; `warning` says why the API's own list was not taken, or is None.
+    """What a refresh did. `seeded` checkpoints are new; `warning` says why the API's own list was
+    not taken, or is None.
 
     `evicted` leases were held by runs on regions that are no more.
     """
@@ -48,11 +57,12 @@ def sync_regions(
     checkpoints: Checkpoints,
     accept_any_change: bool = False,
 ) -> RegionSync:
-    """Downloads the list, takes it over in one transaction with what follows for places and checkpoints.
+    """Downloads the list, takes it over in one transaction with what follows for places and
+    checkpoints.
 
-    When the API is down and no list is known yet, the bundled snapshot is taken, and `warning` says so; with a list known,
-    that one stays and the error is raised. Raises ApiBlocked for a wrong key (a snapshot would hide it), and
-    RegionListRefused for a change that is not to be believed.
+    When the API is down and no list is known yet, the bundled snapshot is taken, and `warning` says
+    so; with a list known, that one stays and the error is raised. Raises ApiBlocked for a wrong key
+    (a snapshot would hide it), and RegionListRefused for a change that is not to be believed.
     """
     downloaded, warning = _download(download, regions)
     listed = downloaded.listed
@@ -85,7 +95,11 @@ def _download(download: Callable[[], Download], regions: Regions) -> tuple[Downl
     try:
         return download(), None
     except ApiError as error:
-        if isinstance(error, ApiBlocked) or regions.region_type != REGION_TYPE_SIGUNGU or regions.leaf_names():
+        if (
+            isinstance(error, ApiBlocked)
+            or regions.region_type != REGION_TYPE_SIGUNGU
+            or regions.leaf_names()
+        ):
             raise
         downloaded = Download(listed=bundled_snapshot(), calls=error.calls)
         warning = f"{error} The bundled list of {downloaded.listed.as_of} is used until a refresh succeeds."
@@ -93,7 +107,9 @@ def _download(download: Callable[[], Download], regions: Regions) -> tuple[Downl
         return downloaded, warning
 
 
-def _successions(before: Sequence[DongSet], after: Sequence[DongSet], changes: RegionChanges) -> tuple[Succession, ...]:
+def _successions(
+    before: Sequence[DongSet], after: Sequence[DongSet], changes: RegionChanges
+) -> tuple[Succession, ...]:
     """What became of the abolished regions, and of the names that changed."""
     gone, new = set(changes.abolished), set(changes.added)
     inferred = infer(
@@ -101,5 +117,7 @@ def _successions(before: Sequence[DongSet], after: Sequence[DongSet], changes: R
         [leaf for leaf in after if leaf.region_code in new],
         (name for leaf in after for name in leaf.dongs),
     )
-    old_names, new_names = ({leaf.region_code: leaf.region_name for leaf in leaves} for leaves in (before, after))
+    old_names, new_names = (
+        {leaf.region_code: leaf.region_name for leaf in leaves} for leaves in (before, after)
+    )
     return (*inferred, *renamed(old_names, new_names, changes.renamed))

@@ -33,9 +33,10 @@ MAX_KEYWORD_LENGTH = 50
 LOG_FORMATS = ("text", "json")
 CLASSIC_ENDS_AT = dt.datetime(2027, 7, 1, tzinfo=KST)  # 2027-06-30 24:00
 CLASSIC_WARNS_FROM = dt.datetime(2027, 1, 1, tzinfo=KST)
-# Unless MOHE_SEARCHES_IN_FLIGHT says otherwise: as many as the rate asks for if each search takes a tenth of a second,
-# which is twice what the APIs need, between these bounds. The lower one serves both APIs' own limits; the upper is what a
-# kill may make repeat, and more than a process can make use of.
+# Unless MOHE_SEARCHES_IN_FLIGHT says otherwise: as many as the rate asks for if each search takes a
+# tenth of a second, which is twice what the APIs need, between these bounds. The lower one serves
+# both APIs' own limits; the upper is what a kill may make repeat, and more than a process can make
+# use of.
 SEARCH_SECONDS = 0.1
 FEWEST_IN_FLIGHT, MOST_IN_FLIGHT = 8, 224
 
@@ -101,7 +102,13 @@ class Settings(BaseSettings):
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
 
-    @field_validator("checkpoint_enabled", "checkpoint_auto_resume", "batch_auto_initialization", "mohe_refine", mode="before")
+    @field_validator(
+        "checkpoint_enabled",
+        "checkpoint_auto_resume",
+        "batch_auto_initialization",
+        "mohe_refine",
+        mode="before",
+    )
     @classmethod
     def _flag(cls, value: object) -> object:
         text = str(value).strip().lower()
@@ -130,11 +137,16 @@ class Settings(BaseSettings):
     def _base_url(cls, value: str) -> str:
         try:
             parts = urlsplit(value)
-            usable = parts.scheme in ("http", "https") and bool(_HOST.fullmatch(parts.netloc)) and parts.port != 0
+            usable = (
+                parts.scheme in ("http", "https")
+                and bool(_HOST.fullmatch(parts.netloc))
+                and parts.port != 0
+            )
         except ValueError:
             usable = False
         if not usable or parts.path not in ("", "/") or parts.query or parts.fragment:
-            # The value is not repeated: whoever puts more into it may have put a key or a password there.
+            # The value is not repeated: whoever puts more into it may have put a key or a password
+            # there.
             raise ValueError("has to be http(s)://host[:port] and nothing more")
         return f"{parts.scheme}://{parts.netloc}"
 
@@ -153,7 +165,13 @@ class Settings(BaseSettings):
             raise ValueError("has to be postgresql://user:password@host:port/database")
         return SecretStr(url.set(drivername="postgresql").render_as_string(hide_password=False))
 
-    @field_validator("govt_api_key", "naver_client_id", "naver_client_secret", "ncp_apigw_api_key_id", "ncp_apigw_api_key")
+    @field_validator(
+        "govt_api_key",
+        "naver_client_id",
+        "naver_client_secret",
+        "ncp_apigw_api_key_id",
+        "ncp_apigw_api_key",
+    )
     @classmethod
     def _key(cls, value: SecretStr | None) -> SecretStr | None:
         text = "" if value is None else value.get_secret_value()
@@ -192,7 +210,9 @@ class Settings(BaseSettings):
             given = [name for name in (one, other) if getattr(self, name) is not None]
             if len(given) == 1:
                 missing = other if given == [one] else one
-                raise ValueError(f"{given[0].upper()} is set but {missing.upper()} is not; set both or neither")
+                raise ValueError(
+                    f"{given[0].upper()} is set but {missing.upper()} is not; set both or neither"
+                )
         if self.mohe_heartbeat_seconds * 2 > self.mohe_lease_seconds:
             raise ValueError(
                 f"MOHE_HEARTBEAT_SECONDS is {self.mohe_heartbeat_seconds:g}; it may be at most half of "
@@ -217,7 +237,9 @@ class Settings(BaseSettings):
         """Searches that one run has in flight at most."""
         if self.mohe_searches_in_flight is not None:
             return self.mohe_searches_in_flight
-        return min(MOST_IN_FLIGHT, max(FEWEST_IN_FLIGHT, math.ceil(self.calls_per_second * SEARCH_SECONDS)))
+        return min(
+            MOST_IN_FLIGHT, max(FEWEST_IN_FLIGHT, math.ceil(self.calls_per_second * SEARCH_SECONDS))
+        )
 
     @property
     def home(self) -> Path:
@@ -253,7 +275,8 @@ class Settings(BaseSettings):
 
 
 def classic_ends(now: dt.datetime, uses_hub: bool) -> str | None:
-    """What a user of the classic search API has to be told in its last half year and afterwards; None before, and on the HUB.
+    """What a user of the classic search API has to be told in its last half year and afterwards;
+    None before, and on the HUB.
 
     `now` is aware.
     """
@@ -271,8 +294,15 @@ def process_environment() -> Mapping[str, str]:
 
 
 def log_format(environ: Mapping[str, str] | None = None) -> str:
-    """MOHE_LOG_FORMAT alone: a process that has to say that another setting is bad needs it before `load`."""
-    value = (process_environment() if environ is None else environ).get("MOHE_LOG_FORMAT", "").strip().lower()
+    """MOHE_LOG_FORMAT alone: a process that has to say that another setting is bad needs it before
+    `load`.
+    """
+    value = (
+        (process_environment() if environ is None else environ)
+        .get("MOHE_LOG_FORMAT", "")
+        .strip()
+        .lower()
+    )
     return value if value in LOG_FORMATS else LOG_FORMATS[0]
 
 
@@ -302,6 +332,8 @@ def _sentence(error: ValidationError) -> str:
     bounds = {"greater_than": "gt", "less_than_equal": "le", "greater_than_equal": "ge"}
     if first["type"] in bounds:
         word = {"gt": "greater than", "le": "at most", "ge": "at least"}[bounds[first["type"]]]
-        return f"{name} is {first['input']}; it has to be {word} {context[bounds[first['type']]]:g}."
+        return (
+            f"{name} is {first['input']}; it has to be {word} {context[bounds[first['type']]]:g}."
+        )
     kind = "a whole number" if first["type"].startswith("int") else "a number"
     return f"{name} is {first['input']!r}; it has to be {kind}."

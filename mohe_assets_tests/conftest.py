@@ -1,4 +1,6 @@
-"""What the tests stand on: a real PostgreSQL, the simulator on a socket, and settings that name both."""
+"""What the tests stand on: a real PostgreSQL, the simulator on a socket, and settings that name
+both.
+"""
 
 import os
 import shutil
@@ -48,7 +50,9 @@ def admin(postgres: EmbeddedServer) -> Iterator[Database]:
 def migrated_template(postgres: EmbeddedServer, admin: Database) -> str:
     """A migrated database to copy from: a copy takes a tenth of a migration."""
     name = "migrated_template"
-    admin.transaction(lambda connection: connection.execute(text(f"CREATE DATABASE {name}")), autocommit=True)
+    admin.transaction(
+        lambda connection: connection.execute(text(f"CREATE DATABASE {name}")), autocommit=True
+    )
     database = Database.connect(postgres.url(name))
     schema.migrate(database)
     database.close()
@@ -56,8 +60,12 @@ def migrated_template(postgres: EmbeddedServer, admin: Database) -> str:
 
 
 @pytest.fixture(scope="session")
-def regions_template(migrated_template: str, postgres: EmbeddedServer, admin: Database, shared_simulator: Simulator) -> str:
-    """One that knows the 256 regions as well: taking them over again in each test would be most of its time."""
+def regions_template(
+    migrated_template: str, postgres: EmbeddedServer, admin: Database, shared_simulator: Simulator
+) -> str:
+    """One that knows the 256 regions as well: taking them over again in each test would be most of
+    its time.
+    """
     name = "regions_template"
     sql = text(f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
     admin.transaction(lambda connection: connection.execute(sql), autocommit=True)
@@ -73,18 +81,26 @@ def regions_template(migrated_template: str, postgres: EmbeddedServer, admin: Da
 
 @pytest.fixture(scope="session")
 def template(migrated_template: str) -> str:
-    """What `database_url` is a copy of; a folder or module that needs the regions takes `regions_template` instead."""
+    """What `database_url` is a copy of; a folder or module that needs the regions takes
+    `regions_template` instead.
+    """
     return migrated_template
 
 
 def _new_database(admin: Database, template: str) -> str:
     name = f"test_{uuid.uuid4().hex[:12]}"
-    admin.transaction(lambda connection: connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}")), autocommit=True)
+    admin.transaction(
+        lambda connection: connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}")),
+        autocommit=True,
+    )
     return name
 
 
 def _drop(admin: Database, name: str) -> None:
-    admin.transaction(lambda connection: connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)")), autocommit=True)
+    admin.transaction(
+        lambda connection: connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)")),
+        autocommit=True,
+    )
 
 
 @pytest.fixture
@@ -114,13 +130,17 @@ def database(database_url: str) -> Iterator[Database]:
 @pytest.fixture(scope="session")
 def shared_simulator() -> Iterator[Simulator]:
     """One simulator process for the session; tests take it through `simulator`."""
-    with running(SimulatorConfig(calls_per_second=None, daily_quota=None, region_calls_per_second=None)) as simulator:
+    with running(
+        SimulatorConfig(calls_per_second=None, daily_quota=None, region_calls_per_second=None)
+    ) as simulator:
         yield simulator
 
 
 @pytest.fixture
 def simulator(shared_simulator: Simulator) -> Iterator[Simulator]:
-    """A simulator without limits, faults or memory; a test may configure it, and the next one gets it as new."""
+    """A simulator without limits, faults or memory; a test may configure it, and the next one gets
+    it as new.
+    """
     shared_simulator.reset()
     yield shared_simulator
     shared_simulator.configure(**_unlimited())
@@ -169,7 +189,9 @@ def app(settings: Settings) -> Iterator[App]:
 
 @pytest.fixture
 def process_environment(environment: Environment) -> Callable[..., Environment]:
-    """The environment of a process of its own: ours without any of the project's variables, then the test's."""
+    """The environment of a process of its own: ours without any of the project's variables, then
+    the test's.
+    """
     ours = ("MOHE_", "GOVT_", "NAVER_", "NCP_", "CHECKPOINT_", "BATCH_", "DAGSTER_")
     plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 

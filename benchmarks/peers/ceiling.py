@@ -1,4 +1,6 @@
-"""What the machine gives at most: calls as fast as they go, and COPY into a table without an index. Nothing is resumed."""
+"""What the machine gives at most: calls as fast as they go, and COPY into a table without an index.
+Nothing is resumed.
+"""
 
 import asyncio
 import itertools
@@ -17,7 +19,9 @@ TABLE = """CREATE TABLE places (naver_place_id text, name text, category text, a
     latitude numeric(10,8), longitude numeric(11,8), phone text, website_url text, region_code text)"""
 
 
-async def call(session: aiohttp.ClientSession, job: Job, searches: Iterator[tuple[str, str]], found: list[Any]) -> None:
+async def call(
+    session: aiohttp.ClientSession, job: Job, searches: Iterator[tuple[str, str]], found: list[Any]
+) -> None:
     for code, query in searches:
         async with session.get(job.url, params=job.params(query)) as response:
             response.raise_for_status()

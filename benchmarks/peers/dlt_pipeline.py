@@ -1,7 +1,8 @@
 """dlt: a resource of searches, a transformer that asks them in threads, merged by the place's key.
 
-Resumes as its documentation says for lists of requested entities: the regions done are in the resource's state, which dlt
-commits with the data of a run. `regions_per_run` loads in several runs, as its page on backfilling in chunks does.
+Resumes as its documentation says for lists of requested entities: the regions done are in the
+resource's state, which dlt commits with the data of a run. `regions_per_run` loads in several runs,
+as its page on backfilling in chunks does.
 """
 
 import os
@@ -33,7 +34,10 @@ def local_search(job: Job) -> Any:  # noqa: ANN401 - what the decorator makes of
         data_from=searches,
         write_disposition="merge",
         primary_key="naver_place_id",
-        columns={name: {"data_type": "decimal", "precision": digits, "scale": 8} for name, digits in DECIMALS.items()},
+        columns={
+            name: {"data_type": "decimal", "precision": digits, "scale": 8}
+            for name, digits in DECIMALS.items()
+        },
     )
     def places(asked: list[tuple[str, str]]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
         @dlt.defer
@@ -48,8 +52,12 @@ def local_search(job: Job) -> Any:  # noqa: ANN401 - what the decorator makes of
 
 
 def credentials(url: str) -> str:
-    """Dlt insists on a host and a password; libpq goes by the socket's folder in the query, and trust asks for no password."""
-    return make_url(url).set(host="localhost", password="none").render_as_string(hide_password=False)  # noqa: S106 - as said
+    """Dlt insists on a host and a password; libpq goes by the socket's folder in the query, and
+    trust asks for no password.
+    """
+    return (
+        make_url(url).set(host="localhost", password="none").render_as_string(hide_password=False)
+    )  # noqa: S106 - as said
 
 
 def main() -> None:

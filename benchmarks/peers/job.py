@@ -1,6 +1,8 @@
-"""What is the same for every peer: the searches, what an answer means, and the table its places end in.
+"""What is the same for every peer: the searches, what an answer means, and the table its places end
+in.
 
-The identity of a place and what is set aside are the project's own (`mohe_assets.domain.places`), so that all collect the same rows.
+The identity of a place and what is set aside are the project's own (`mohe_assets.domain.places`),
+so that all collect the same rows.
 """
 
 import json
@@ -36,7 +38,9 @@ DISPLAY = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a peer is given, as a file. `settings` are those of the scenario, by the peer's own names."""
+    """What a peer is given, as a file. `settings` are those of the scenario, by the peer's own
+    names.
+    """
 
     url: str
     headers: Mapping[str, str]
@@ -47,7 +51,9 @@ class Job:
 
     @classmethod
     def given(cls) -> Self:
-        """The file that the environment names: Dagster and Scrapy load a peer in processes of their own."""
+        """The file that the environment names: Dagster and Scrapy load a peer in processes of their
+        own.
+        """
         made = json.loads(Path(os.environ["PEER_JOB"]).read_text(encoding="utf-8"))
         made["regions"] = tuple((code, name) for code, name in made["regions"])
         return cls(**made)

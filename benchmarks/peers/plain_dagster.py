@@ -1,4 +1,6 @@
-"""Dagster without this project: a partition a region, a run a partition, launched as a backfill into the run queue."""
+"""Dagster without this project: a partition a region, a run a partition, launched as a backfill
+into the run queue.
+"""
 
 from typing import Any
 
@@ -15,7 +17,9 @@ NAMES = dict(JOB.regions)
 
 @dg.asset(partitions_def=dg.StaticPartitionsDefinition(list(NAMES)))
 def places(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """The places of one region, in one transaction. Resumes by partition: what is materialized is not run again."""
+    """The places of one region, in one transaction. Resumes by partition: what is materialized is
+    not run again.
+    """
     code = context.partition_key
     found: dict[str, tuple[Any, ...]] = {}
     with requests.Session() as session:
@@ -34,7 +38,9 @@ defs = dg.Definitions(assets=[places], jobs=[collect])
 
 
 def main() -> None:
-    """What a person does in the UI after a crash: runs that nobody executes any more are marked as cancelled."""
+    """What a person does in the UI after a crash: runs that nobody executes any more are marked as
+    cancelled.
+    """
     with dg.DagsterInstance.get() as instance:
         dead = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
         for run in instance.get_runs(dg.RunsFilter(statuses=dead)):

@@ -32,7 +32,8 @@ class Upserts:
         await self.pool.close()
 
     async def process_item(self, item: dict[str, Any]) -> dict[str, Any]:
-        # In the order of their keys: two transactions with the same places would wait for each other.
+        # In the order of their keys: two transactions with the same places would wait for each
+        # other.
         async with self.pool.acquire() as connection:
             await connection.executemany(UPSERT, sorted(item["places"]))
         return item
@@ -59,7 +60,9 @@ class LocalSearch(scrapy.Spider):
     async def start(self) -> AsyncIterator[scrapy.Request]:
         job = Job.given()
         for code, query in job.searches():
-            yield scrapy.Request(job.address(query), headers=dict(job.headers), cb_kwargs={"code": code})
+            yield scrapy.Request(
+                job.address(query), headers=dict(job.headers), cb_kwargs={"code": code}
+            )
 
     def parse(self, response: Response, code: str) -> Iterator[dict[str, Any]]:
         assert isinstance(response, TextResponse)  # noqa: S101 - JSON is text

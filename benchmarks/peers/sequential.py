@@ -1,4 +1,6 @@
-"""One search after the other with requests, each stored and ticked off in one transaction. Resumes by what is ticked off."""
+"""One search after the other with requests, each stored and ticked off in one transaction. Resumes
+by what is ticked off.
+"""
 
 import psycopg2
 import requests

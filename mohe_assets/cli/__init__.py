@@ -1,4 +1,6 @@
-"""The command `mohe`. A module per command; each reads the settings, calls plain functions, and prints."""
+"""The command `mohe`. A module per command; each reads the settings, calls plain functions, and
+prints.
+"""
 
 import sys
 from importlib import import_module
@@ -33,7 +35,9 @@ COMMANDS = {
 
 
 class _Commands(TyperGroup):
-    """Imports a command when it is asked for: `mohe status` needs no web server, and answers in half the time."""
+    """Imports a command when it is asked for: `mohe status` needs no web server, and answers in
+    half the time.
+    """
 
     def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002 - Typer's signature
         return list(COMMANDS)

@@ -18,7 +18,10 @@ from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.settings import Settings
 from mohe_assets.store.database import Database
 
-commands = typer.Typer(help="Start, stop and migrate the database, print its URL, open psql on it.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Start, stop and migrate the database, print its URL, open psql on it.",
+    no_args_is_help=True,
+)
 
 
 @commands.command()
@@ -50,7 +53,12 @@ def _migrate_dagster(variables: Mapping[str, str]) -> None:
     """Makes Dagster's tables, too, so that nobody who comes later needs the right to."""
     command = [program("dagster"), "instance", "migrate"]
     done = subprocess.run(  # noqa: S603 - our own command
-        command, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     if done.returncode:
         typer.echo(done.stdout, err=True)
@@ -78,43 +86,65 @@ def start() -> None:
     """Start the embedded PostgreSQL and make sure that both databases and the schema are there."""
     urls = ensure_ready(settings_module.load())
     if urls.embedded is None:
-        typer.echo("MOHE_DATABASE_URL names a server of your own; it answers and its schema is current.")
+        typer.echo(
+            "MOHE_DATABASE_URL names a server of your own; it answers and its schema is current."
+        )
     else:
         typer.echo(f"The embedded PostgreSQL runs in {urls.embedded.data}.")
 
 
 @commands.command()
 def stop() -> None:
-    """Stop the embedded PostgreSQL; collections that run wait for it, and give up after two minutes."""
+    """Stop the embedded PostgreSQL; collections that run wait for it, and give up after two
+    minutes.
+    """
     urls = resolve_urls(settings_module.load())
     if urls.embedded is None:
-        raise DatabaseUnavailable("MOHE_DATABASE_URL names a server of your own; mohe does not stop that one.")
-    typer.echo("The embedded PostgreSQL is stopped." if urls.embedded.stop() else "The embedded PostgreSQL was not running.")
+        raise DatabaseUnavailable(
+            "MOHE_DATABASE_URL names a server of your own; mohe does not stop that one."
+        )
+    typer.echo(
+        "The embedded PostgreSQL is stopped."
+        if urls.embedded.stop()
+        else "The embedded PostgreSQL was not running."
+    )
 
 
 @commands.command()
 def url(
-    *, dagster: Annotated[bool, typer.Option("--dagster", help="The URL of Dagster's own database instead.")] = False
+    *,
+    dagster: Annotated[
+        bool, typer.Option("--dagster", help="The URL of Dagster's own database instead.")
+    ] = False,
 ) -> None:
-    """Print the database's URL, password included, for psql and other tools; starts the embedded server."""
+    """Print the database's URL, password included, for psql and other tools; starts the embedded
+    server.
+    """
     urls = ensure_ready(settings_module.load())
     typer.echo(urls.dagster if dagster else urls.data)
 
 
 @commands.command()
 def reset(*, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Delete the collected places, the ledger and the checkpoints; the regions stay and start from nothing."""
+    """Delete the collected places, the ledger and the checkpoints; the regions stay and start from
+    nothing.
+    """
     settings = settings_module.load()
     with App.open(settings) as commands:
         if not yes:
-            typer.confirm(f"Delete all places, searches and checkpoints in {commands.database.where}?", abort=True)
+            typer.confirm(
+                f"Delete all places, searches and checkpoints in {commands.database.where}?",
+                abort=True,
+            )
         seeded = commands.checkpoints.reset()
     typer.echo(f"{seeded} regions are PENDING and start from nothing.")
 
 
 @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def psql(context: typer.Context) -> None:
-    """Open psql on the database, with psql's own arguments: mohe db psql -c 'SELECT count(*) FROM places'."""
+    """Open psql on the database, with psql's own arguments: mohe db psql -c 'SELECT count(*) FROM
+    places'.
+    """
     urls = ensure_ready(settings_module.load())
     program = shutil.which("psql") or (str(urls.embedded.psql()) if urls.embedded else None)
     if program is None:
@@ -124,14 +154,18 @@ def psql(context: typer.Context) -> None:
 
 @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def dump(context: typer.Context) -> None:
-    """Write the database with pg_dump, with its own arguments: mohe db dump --format=custom > mohe.dump."""
+    """Write the database with pg_dump, with its own arguments: mohe db dump --format=custom >
+    mohe.dump.
+    """
     settings = settings_module.load()
     program = _pg_dump(settings)
     os.execv(program, [program, ensure_ready(settings).data, *context.args])  # noqa: S606 - pg_dump takes over this process
 
 
 def _pg_dump(settings: Settings) -> str:
-    """The embedded server's, whatever the server: pg_dump reads older servers than itself, and refuses newer ones."""
+    """The embedded server's, whatever the server: pg_dump reads older servers than itself, and
+    refuses newer ones.
+    """
     try:
         return str(EmbeddedServer(home=settings.home).pg_dump())
     except DatabaseUnavailable:

@@ -1,4 +1,6 @@
-"""`mohe demo`: the whole collection against the simulator, on the embedded database, with a progress bar."""
+"""`mohe demo`: the whole collection against the simulator, on the embedded database, with a
+progress bar.
+"""
 
 import os
 import signal
@@ -30,13 +32,21 @@ _STOP_SECONDS = 15.0
 
 def demo(
     *,
-    calls_per_second: Annotated[int, typer.Option(min=1, max=1000, help="The simulated API's limit.")] = DEMO_CALLS_PER_SECOND,
-    latency_ms: Annotated[float, typer.Option(min=0, max=5000, help="The simulated API's latency.")] = DEMO_LATENCY_MS,
+    calls_per_second: Annotated[
+        int, typer.Option(min=1, max=1000, help="The simulated API's limit.")
+    ] = DEMO_CALLS_PER_SECOND,
+    latency_ms: Annotated[
+        float, typer.Option(min=0, max=5000, help="The simulated API's latency.")
+    ] = DEMO_LATENCY_MS,
 ) -> None:
-    """Collect all 256 regions from the simulator into the embedded PostgreSQL; run it again to go on after an interruption."""
+    """Collect all 256 regions from the simulator into the embedded PostgreSQL; run it again to go
+    on after an interruption.
+    """
     console = Console(highlight=False)
     if os.environ.get("MOHE_DATABASE_URL"):
-        console.print("MOHE_DATABASE_URL is set, but the demo's made-up places go to the embedded database only.")
+        console.print(
+            "MOHE_DATABASE_URL is set, but the demo's made-up places go to the embedded database only."
+        )
     console.print("Starting the embedded PostgreSQL and the simulator …")
     with demo_settings(calls_per_second=calls_per_second, latency_ms=latency_ms) as variables:
         settings = settings_module.load(variables)
@@ -50,29 +60,51 @@ def demo(
 
 def _collect(console: Console, app: App, settings: Settings, variables: dict[str, str]) -> int:
     """Runs the batch job in a process of its own, as a person would; returns its exit status."""
-    log_path = settings.home / "logs" / f"place_ingestion_batch-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    log_path = (
+        settings.home / "logs" / f"place_ingestion_batch-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    )
     log_path.parent.mkdir(parents=True, exist_ok=True)
     dagster = program("dagster")
-    command = [dagster, "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch"]
+    command = [
+        dagster,
+        "job",
+        "execute",
+        "-m",
+        "mohe_assets.definitions",
+        "-j",
+        "place_ingestion_batch",
+    ]
     console.print(f"Running place_ingestion_batch; its log is {log_path}")
-    with log_path.open("w+", encoding="utf-8", errors="replace") as log, _batch(command, variables, log) as process:
+    with (
+        log_path.open("w+", encoding="utf-8", errors="replace") as log,
+        _batch(command, variables, log) as process,
+    ):
         _show_progress(console, app, process, log_path)
     if process.returncode:
         tail = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
         console.print("\n".join(tail), markup=False)
-        console.print(f"The batch ended with status {process.returncode}; its whole log is {log_path}")
+        console.print(
+            f"The batch ended with status {process.returncode}; its whole log is {log_path}"
+        )
     return process.returncode
 
 
 @contextmanager
-def _batch(command: list[str], variables: dict[str, str], log: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The batch's process. It is told to stop, and waited for, when we are: it releases its regions then."""
+def _batch(
+    command: list[str], variables: dict[str, str], log: IO[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The batch's process. It is told to stop, and waited for, when we are: it releases its regions
+    then.
+    """
     previous = signal.signal(signal.SIGTERM, _interrupt)
     process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
     try:
         yield process
     except KeyboardInterrupt:
-        typer.echo("\nInterrupted: the batch finishes its searches in flight and releases its regions …", err=True)
+        typer.echo(
+            "\nInterrupted: the batch finishes its searches in flight and releases its regions …",
+            err=True,
+        )
         process.send_signal(signal.SIGTERM)
         _wait(process)
         raise typer.Exit(130) from None
@@ -91,11 +123,15 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(timeout=_STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        raise MoheError("The batch did not stop in time and is killed; its regions are taken back at the next start.") from None
+        raise MoheError(
+            "The batch did not stop in time and is killed; its regions are taken back at the next start."
+        ) from None
     typer.echo("It has stopped. Run the same command again: it goes on where it was.", err=True)
 
 
-def _show_progress(console: Console, app: App, process: subprocess.Popen[bytes], log_path: Path) -> None:
+def _show_progress(
+    console: Console, app: App, process: subprocess.Popen[bytes], log_path: Path
+) -> None:
     bar = Progress(
         TextColumn("regions"),
         BarColumn(),
@@ -111,7 +147,9 @@ def _show_progress(console: Console, app: App, process: subprocess.Popen[bytes],
             ended = process.poll() is not None
             for line in log:
                 if INTERRUPTED_FOUND in line:
-                    bar.console.print(line[line.index(INTERRUPTED_FOUND) :].rstrip(), markup=False, soft_wrap=True)
+                    bar.console.print(
+                        line[line.index(INTERRUPTED_FOUND) :].rstrip(), markup=False, soft_wrap=True
+                    )
             meter.update()
             if ended:
                 return
@@ -149,14 +187,18 @@ def _summary(console: Console, app: App) -> None:
     settings = app.settings
     scope = (app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
     overview, provinces = app.overview(), by_sido(*scope)
-    table = Table("province", "regions completed", "places", title="Collected", title_justify="left")
+    table = Table(
+        "province", "regions completed", "places", title="Collected", title_justify="left"
+    )
     for row in provinces:
         table.add_row(row.sido_name, f"{row.completed} of {row.regions}", f"{row.places:,}")
     table.add_section()
     done, total = sum(row.completed for row in provinces), sum(row.regions for row in provinces)
     table.add_row("all", f"{done} of {total}", f"{overview.places:,}")
     console.print(table)
-    console.print(f"{overview.searches:,} searches are in the ledger, with {overview.calls:,} calls. The places are made up.")
+    console.print(
+        f"{overview.searches:,} searches are in the ledger, with {overview.calls:,} calls. The places are made up."
+    )
     console.print(_NEXT.format(mohe=_as_typed("mohe")), markup=False, soft_wrap=True)
 
 

@@ -10,13 +10,21 @@ from mohe_assets.simulator.server import running
 DEMO_CALLS_PER_SECOND = 50
 DEMO_LATENCY_MS = 30.0
 
-# Not a person's own: the demo must not fill a database of theirs with made-up places, nor use their keys.
-_NOT_FOR_DEMO = ("MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL", "NCP_APIGW_API_KEY_ID", "NCP_APIGW_API_KEY")
+# Not a person's own: the demo must not fill a database of theirs with made-up places, nor use their
+# keys.
+_NOT_FOR_DEMO = (
+    "MOHE_DATABASE_URL",
+    "MOHE_DAGSTER_DATABASE_URL",
+    "NCP_APIGW_API_KEY_ID",
+    "NCP_APIGW_API_KEY",
+)
 
 
 @contextmanager
 def demo_settings(*, calls_per_second: int, latency_ms: float) -> Iterator[dict[str, str]]:
-    """A running simulator, and the environment in which everything uses it and the embedded database."""
+    """A running simulator, and the environment in which everything uses it and the embedded
+    database.
+    """
     config = SimulatorConfig(warm=True, calls_per_second=calls_per_second, latency_ms=latency_ms)
     with running(config) as simulator:
         variables = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_DEMO}

@@ -14,25 +14,38 @@ from mohe_assets.cli.env import environment
 from mohe_assets.ops.doctor import Finding, Level, examine
 from mohe_assets.postgres.databases import resolve_urls
 
-MARKS = {Level.OK: "[green]ok[/]     ", Level.WARNING: "[yellow]warning[/]", Level.ERROR: "[red]error[/]  "}
+MARKS = {
+    Level.OK: "[green]ok[/]     ",
+    Level.WARNING: "[yellow]warning[/]",
+    Level.ERROR: "[red]error[/]  ",
+}
 # What has to run for regions to be collected without anybody.
 DAEMONS = ("SENSOR", "QUEUED_RUN_COORDINATOR")
 PENDING_REGION_SENSOR = "pending_region_sensor"
-# A daemon says every half minute that it lives. Dagster itself believes it for half an hour after the last time.
+# A daemon says every half minute that it lives. Dagster itself believes it for half an hour after
+# the last time.
 SILENT_SECONDS = 120
 
 
 def doctor(
     *,
-    calls: Annotated[bool, typer.Option(help="Send one call with each key; both are counted as every call is.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON list of findings, for scripts.")] = False,
+    calls: Annotated[
+        bool, typer.Option(help="Send one call with each key; both are counted as every call is.")
+    ] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON list of findings, for scripts.")
+    ] = False,
 ) -> None:
-    """Check settings, folders, keys (one call each), databases, schema, clocks, runs and daemon. Exit status 1 on any error."""
+    """Check settings, folders, keys (one call each), databases, schema, clocks, runs and daemon.
+    Exit status 1 on any error.
+    """
     found, console = list[Finding](), Console(soft_wrap=True)
     for finding in _examine(calls=calls):
         found.append(finding)
         if not as_json:
-            console.print(f"{MARKS[finding.level]} {finding.check}: {escape(finding.found)}", highlight=False)
+            console.print(
+                f"{MARKS[finding.level]} {finding.check}: {escape(finding.found)}", highlight=False
+            )
             if finding.advice:
                 console.print(f"        → {escape(finding.advice)}", highlight=False)
     if as_json:
@@ -44,21 +57,28 @@ def doctor(
 
 
 def _sum_up(found: list[Finding]) -> None:
-    errors, warnings = (sum(finding.level is level for finding in found) for level in (Level.ERROR, Level.WARNING))
+    errors, warnings = (
+        sum(finding.level is level for finding in found) for level in (Level.ERROR, Level.WARNING)
+    )
     typer.echo(f"{len(found)} checks: {errors} errors, {warnings} warnings.")
 
 
 def _examine(*, calls: bool) -> Iterator[Finding]:
     usable = True
     for finding in examine(os.environ, calls=calls):
-        usable = usable and not (finding.level is Level.ERROR and finding.check in ("settings", "database", "Dagster's database"))
+        usable = usable and not (
+            finding.level is Level.ERROR
+            and finding.check in ("settings", "database", "Dagster's database")
+        )
         yield finding
     if usable:
         yield _daemon()
 
 
 def _daemon() -> Finding:
-    """Whether anything launches runs by itself. Dagster is imported here: it takes longer than all the rest."""
+    """Whether anything launches runs by itself. Dagster is imported here: it takes longer than all
+    the rest.
+    """
     from dagster import DagsterInstance  # noqa: PLC0415
     from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType  # noqa: PLC0415
     from dagster._daemon.controller import get_daemon_statuses  # noqa: PLC0415
@@ -67,9 +87,16 @@ def _daemon() -> Finding:
     os.environ.update(environment(settings, resolve_urls(settings)))
     with DagsterInstance.get() as instance:
         statuses = get_daemon_statuses(
-            instance, DAEMONS, heartbeat_interval_seconds=0, heartbeat_tolerance_seconds=SILENT_SECONDS, ignore_errors=True
+            instance,
+            DAEMONS,
+            heartbeat_interval_seconds=0,
+            heartbeat_tolerance_seconds=SILENT_SECONDS,
+            ignore_errors=True,
         )
-        sensors = {state.name: state.status for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)}
+        sensors = {
+            state.name: state.status
+            for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        }
     dead = [name for name in DAEMONS if not statuses[name].healthy]
     if not settings.checkpoint_auto_resume:
         return Finding(check="daemon", level=Level.WARNING, found="CHECKPOINT_AUTO_RESUME is false: the sensor launches nothing.",

@@ -16,7 +16,9 @@ from mohe_assets.settings import Settings
 
 
 def env() -> None:
-    """Print `export` lines for a shell, once the database runs and its schema is current: eval "$(mohe env)"."""
+    """Print `export` lines for a shell, once the database runs and its schema is current: eval
+    "$(mohe env)".
+    """
     settings = settings_module.load()
     variables = environment(settings, ensure_ready(settings))
     bin_folder = str(Path(sys.executable).parent)
@@ -33,7 +35,9 @@ def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
     place(home / "dagster.yaml", packaged_file("dagster.yaml").read_bytes())
     return {
         "MOHE_HOME": str(settings.home),
-        "MOHE_CATALOG_DIR": str(settings.catalog_folder),  # absolute: code servers need not run where the shell is
+        "MOHE_CATALOG_DIR": str(
+            settings.catalog_folder
+        ),  # absolute: code servers need not run where the shell is
         "MOHE_DATABASE_URL": urls.data,
         "MOHE_DAGSTER_DATABASE_URL": urls.dagster,
         "DAGSTER_HOME": str(home),
@@ -46,8 +50,12 @@ def program(name: str) -> str:
 
 
 def place(path: Path, content: bytes) -> None:
-    """Writes a file that other processes may be reading or writing at this moment: containers share DAGSTER_HOME."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as draft:
+    """Writes a file that other processes may be reading or writing at this moment: containers share
+    DAGSTER_HOME.
+    """
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as draft:
         draft.write(content)
     Path(draft.name).chmod(0o644)
     Path(draft.name).replace(path)

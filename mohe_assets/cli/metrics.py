@@ -17,10 +17,14 @@ METRICS_PORT = 9464
 
 def metrics(
     *,
-    host: Annotated[str, typer.Option(help="Address to serve on; the page has no login of its own.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to serve on; the page has no login of its own.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = METRICS_PORT,
 ) -> None:
-    """Serve /metrics until interrupted; the database is read at each scrape. docs/metrics.md describes the figures."""
+    """Serve /metrics until interrupted; the database is read at each scrape. docs/metrics.md
+    describes the figures.
+    """
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())

@@ -19,7 +19,10 @@ from mohe_assets.settings import classic_ends
 from mohe_assets.store.reads.overview import RemainingWork
 
 
-def plan(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False) -> None:
+def plan(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
+) -> None:
     """Show the calls a collection still takes, and when they are made at the earliest. Sends none."""
     with App.open(settings_module.load()) as app:
         left = app.remaining_work()
@@ -33,7 +36,12 @@ def plan(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON objec
     found = forecast_collection(left.base, left.depth, quota_state, now=now)
     warning = classic_ends(now, app.settings.uses_hub)
     if as_json:
-        shown = {"regions": left.regions, "keywords": keywords, "allowance": asdict(quota_state), "base": asdict(found.base_plan)}
+        shown = {
+            "regions": left.regions,
+            "keywords": keywords,
+            "allowance": asdict(quota_state),
+            "base": asdict(found.base_plan),
+        }
         shown |= {"with_refinement": asdict(found.with_refinement), "warning": warning}
         typer.echo(json.dumps(shown, default=str, indent=2))
         return
@@ -44,14 +52,21 @@ def plan(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON objec
         typer.echo("MOHE_REFINE is false: refinement begins only when somebody runs refine_places.")
 
 
-def _table(left: RemainingWork, keywords: int, quota_state: QuotaState, found: CollectionForecast) -> Table:
+def _table(
+    left: RemainingWork, keywords: int, quota_state: QuotaState, found: CollectionForecast
+) -> Table:
     title = (
         f"{left.regions} regions × {keywords} keywords; {quota_state.left_today:,} of {quota_state.daily_quota:,} calls left today, "
         f"{quota_state.calls_per_second:g} a second"
     )
     if quota_state.monthly_quota is not None:
         title += f"; {quota_state.left_month:,} of {quota_state.monthly_quota:,} left this month"
-    table = Table("", "calls left", "days", "done at the earliest", title=title, title_justify="left")
-    for name, until in (("base plan of every region", found.base_plan), ("and refinement, at most", found.with_refinement)):
+    table = Table(
+        "", "calls left", "days", "done at the earliest", title=title, title_justify="left"
+    )
+    for name, until in (
+        ("base plan of every region", found.base_plan),
+        ("and refinement, at most", found.with_refinement),
+    ):
         table.add_row(name, f"{until.calls:,}", str(until.days), done_when(until))
     return table

@@ -1,6 +1,8 @@
-"""`mohe code-server`, `mohe daemon` and `mohe webserver`: Dagster's processes, each alone, for containers and several machines.
+"""`mohe code-server`, `mohe daemon` and `mohe webserver`: Dagster's processes, each alone, for
+containers and several machines.
 
-Each takes over the process it was started as, and so its signals. A server of a person's own is never migrated by them.
+Each takes over the process it was started as, and so its signals. A server of a person's own is
+never migrated by them.
 """
 
 import contextlib
@@ -33,11 +35,17 @@ Host = Annotated[str, typer.Option(help="Address to serve on.")]
 
 def code_server(
     *,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve Dagster's gRPC on.")] = CODE_SERVER_PORT,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port to serve Dagster's gRPC on.")
+    ] = CODE_SERVER_PORT,
     host: Host = "127.0.0.1",
-    refresh: Annotated[bool, typer.Option("--refresh", help="Refresh the regions first if there are none.")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Refresh the regions first if there are none.")
+    ] = False,
 ) -> None:
-    """Run Dagster's code server alone, the process in which runs execute; SIGTERM lets its runs release their regions."""
+    """Run Dagster's code server alone, the process in which runs execute; SIGTERM lets its runs
+    release their regions.
+    """
     settings = settings_module.load()
     if refresh:
         settings.require_collection_keys()
@@ -48,7 +56,9 @@ def code_server(
 
 
 def daemon(*, code_server: CodeServer = f"127.0.0.1:{CODE_SERVER_PORT}") -> None:
-    """Run Dagster's daemon alone: the sensors, the queue and backfills. It launches runs in the code server."""
+    """Run Dagster's daemon alone: the sensors, the queue and backfills. It launches runs in the
+    code server.
+    """
     host, port = _address(code_server)
     variables = _variables(settings_module.load())
     workspace = write_workspace(variables, host, port)
@@ -59,7 +69,9 @@ def daemon(*, code_server: CodeServer = f"127.0.0.1:{CODE_SERVER_PORT}") -> None
 def webserver(
     *,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = WEB_PORT,
-    host: Annotated[str, typer.Option(help="Address of the page, which has no login of its own.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address of the page, which has no login of its own.")
+    ] = "127.0.0.1",
     code_server: CodeServer = f"127.0.0.1:{CODE_SERVER_PORT}",
 ) -> None:
     """Run Dagster's web server alone."""
@@ -71,7 +83,16 @@ def webserver(
 
 
 def code_server_command(host: str, port: int) -> list[str]:
-    return [sys.executable, "-m", "mohe_assets.defs.runtime.code_server", "-h", host, "-p", str(port), *_log_format()]
+    return [
+        sys.executable,
+        "-m",
+        "mohe_assets.defs.runtime.code_server",
+        "-h",
+        host,
+        "-p",
+        str(port),
+        *_log_format(),
+    ]
 
 
 def daemon_command(workspace: Path) -> list[str]:
@@ -79,16 +100,29 @@ def daemon_command(workspace: Path) -> list[str]:
 
 
 def webserver_command(workspace: Path, host: str, port: int) -> list[str]:
-    return [program("dagster-webserver"), "-w", str(workspace), "-h", host, "-p", str(port), *_log_format()]
+    return [
+        program("dagster-webserver"),
+        "-w",
+        str(workspace),
+        "-h",
+        host,
+        "-p",
+        str(port),
+        *_log_format(),
+    ]
 
 
 def _log_format() -> list[str]:
-    """For the lines that Dagster's processes have of themselves; text is their default, with colours."""
+    """For the lines that Dagster's processes have of themselves; text is their default, with
+    colours.
+    """
     return ["--log-format", "json"] if settings_module.log_format() == "json" else []
 
 
 def write_workspace(variables: Mapping[str, str], host: str, port: int) -> Path:
-    """Where Dagster's processes find the code server. The location's name is part of what Dagster knows a sensor by."""
+    """Where Dagster's processes find the code server. The location's name is part of what Dagster
+    knows a sensor by.
+    """
     path = Path(variables["DAGSTER_HOME"]) / "workspace.yaml"
     text = f"load_from:\n  - grpc_server:\n      host: {host}\n      port: {port}\n      location_name: mohe_assets\n"
     place(path, text.encode())
@@ -101,7 +135,15 @@ def refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:
         if app.regions.last_refresh() is not None:
             return
     typer.echo("There are no regions yet: refreshing them first.")
-    command = [program("dagster"), "job", "execute", "-m", "mohe_assets.definitions", "-j", "refresh_regions"]
+    command = [
+        program("dagster"),
+        "job",
+        "execute",
+        "-m",
+        "mohe_assets.definitions",
+        "-j",
+        "refresh_regions",
+    ]
     if subprocess.run(command, env=dict(variables), check=False).returncode:  # noqa: S603 - our own command
         raise MoheError("The regions could not be refreshed; the reason is above.")
 
@@ -125,7 +167,8 @@ def _address(code_server: str) -> tuple[str, int]:
 
 
 def _wait_for(host: str, port: int) -> None:
-    """Dagster meets a code server that does not listen yet with a traceback, and its page does not look again by itself.
+    """Dagster meets a code server that does not listen yet with a traceback, and its page does not
+    look again by itself.
 
     Not for ever: a page that says what is missing is better than none.
     """

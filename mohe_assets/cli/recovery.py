@@ -1,4 +1,6 @@
-"""What a person asks for besides: `mohe retry`, `new-round`, `release` and `unblock`. Each says what it did."""
+"""What a person asks for besides: `mohe retry`, `new-round`, `release` and `unblock`. Each says
+what it did.
+"""
 
 from collections.abc import Collection, Sequence
 from typing import Annotated
@@ -15,8 +17,14 @@ NAMED_AT_MOST = 20
 SHORTEST_RUN = 4
 
 
-def retry(regions: Annotated[list[str] | None, typer.Argument(help=f"{REGIONS}; every failed region if none.")] = None) -> None:
-    """Make failed regions PENDING again, now and with their count of failures at zero. What they have stored stays."""
+def retry(
+    regions: Annotated[
+        list[str] | None, typer.Argument(help=f"{REGIONS}; every failed region if none.")
+    ] = None,
+) -> None:
+    """Make failed regions PENDING again, now and with their count of failures at zero. What they
+    have stored stays.
+    """
     with App.open(settings_module.load()) as app:
         names = app.regions.leaf_names()
         codes = _codes(regions, names)
@@ -26,9 +34,13 @@ def retry(regions: Annotated[list[str] | None, typer.Argument(help=f"{REGIONS}; 
 
 
 def new_round(
-    regions: Annotated[list[str] | None, typer.Argument(help=f"{REGIONS}; every completed region if none.")] = None,
+    regions: Annotated[
+        list[str] | None, typer.Argument(help=f"{REGIONS}; every completed region if none.")
+    ] = None,
 ) -> None:
-    """Make completed regions PENDING again, to be collected anew. Their places stay, and so does the ledger of earlier rounds."""
+    """Make completed regions PENDING again, to be collected anew. Their places stay, and so does
+    the ledger of earlier rounds.
+    """
     with App.open(settings_module.load()) as app:
         names = app.regions.leaf_names()
         codes = _codes(regions, names)
@@ -39,14 +51,20 @@ def new_round(
 
 
 def release(
-    regions: Annotated[list[str] | None, typer.Argument(help=f"{REGIONS}; held by whatever run.")] = None,
+    regions: Annotated[
+        list[str] | None, typer.Argument(help=f"{REGIONS}; held by whatever run.")
+    ] = None,
     *,
-    run: Annotated[str | None, typer.Option(help="Declare this run dead; the first letters of its id will do.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Declare this run dead; the first letters of its id will do.")
+    ] = None,
 ) -> None:
-    """Take back regions that runs hold: those of dead runs without waiting for anybody to notice, or the named ones.
+    """Take back regions that runs hold: those of dead runs without waiting for anybody to notice,
+    or the named ones.
 
-    A run that is alive all the same finds out at its next write, stores nothing more for them, and goes on with others; one
-    that was declared dead ends. The regions are due again, those that were being refined are COMPLETED as before.
+    A run that is alive all the same finds out at its next write, stores nothing more for them, and
+    goes on with others; one that was declared dead ends. The regions are due again, those that were
+    being refined are COMPLETED as before.
     """
     if regions and run:
         raise typer.BadParameter("either regions or --run")
@@ -63,7 +81,9 @@ def release(
             reaped = executions.declare_dead(_run(run, executions.running()), app.checkpoints)
         else:
             reaped = executions.reap_dead_runs(app.checkpoints)
-        typer.echo(f"{_count(reaped.dead_runs, 'run')} declared dead{_list([one[:8] for one in reaped.dead_runs])}.")
+        typer.echo(
+            f"{_count(reaped.dead_runs, 'run')} declared dead{_list([one[:8] for one in reaped.dead_runs])}."
+        )
         typer.echo(_said(reaped.regions, names, "taken back"))
         if living := executions.running():
             typer.echo(
@@ -72,7 +92,9 @@ def release(
 
 
 def unblock() -> None:
-    """Let refused credentials be tried again: the next run finds out with one call. Changed ones need no unblocking."""
+    """Let refused credentials be tried again: the next run finds out with one call. Changed ones
+    need no unblocking.
+    """
     with App.open(settings_module.load()) as app:
         api = app.account.api
         count = api_state.unblock(app.database, api)
@@ -89,7 +111,9 @@ def _code(word: str, names: dict[str, str]) -> str:
         return code
     found = [code for code, name in names.items() if word.replace("_", " ") == name]
     if not found:
-        raise SettingsError(f"There is no region {word!r}; give a code such as 11680, a partition key or a full name.")
+        raise SettingsError(
+            f"There is no region {word!r}; give a code such as 11680, a partition key or a full name."
+        )
     return found[0]
 
 
@@ -97,7 +121,9 @@ def _run(beginning: str, running: Sequence[str]) -> str:
     found = [run for run in running if run.startswith(beginning)]
     if len(beginning) < SHORTEST_RUN or len(found) != 1:
         known = ", ".join(one[:8] for one in running) or "none"
-        raise SettingsError(f"{beginning!r} is not the beginning of one running run's id; running are: {known}.")
+        raise SettingsError(
+            f"{beginning!r} is not the beginning of one running run's id; running are: {known}."
+        )
     return found[0]
 
 

@@ -9,9 +9,14 @@ from mohe_assets.app import App
 
 
 def replay(
-    *, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change; change nothing.")] = False
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would change; change nothing.")
+    ] = False,
 ) -> None:
-    """Rebuild places from the answers in the ledger. Sends no call; all or nothing; not beside a run."""
+    """Rebuild places from the answers in the ledger. Sends no call; all or nothing; not beside a
+    run.
+    """
     with App.open(settings_module.load()) as app:
         done = app.replay(dry_run=dry_run)
     would = "would be " if dry_run else ""

@@ -11,21 +11,41 @@ from mohe_assets.simulator.server import LISTENING, serve
 def simulate(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8900,
-    calls_per_second: Annotated[int, typer.Option(min=0, help="Place searches a second; 0: no limit.")] = 10,
-    daily_quota: Annotated[int, typer.Option(min=0, help="Place searches a KST day; 0: no limit.")] = 25_000,
-    monthly_quota: Annotated[int, typer.Option(min=0, help="API HUB searches a month; 0: no limit.")] = 775_000,
-    region_calls_per_second: Annotated[int, typer.Option(min=0, help="Region calls a second; 0: no limit.")] = 30,
-    region_quota: Annotated[int, typer.Option(min=0, help="Region calls a KST day; 0: no limit.")] = 10_000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8900,
+    calls_per_second: Annotated[
+        int, typer.Option(min=0, help="Place searches a second; 0: no limit.")
+    ] = 10,
+    daily_quota: Annotated[
+        int, typer.Option(min=0, help="Place searches a KST day; 0: no limit.")
+    ] = 25_000,
+    monthly_quota: Annotated[
+        int, typer.Option(min=0, help="API HUB searches a month; 0: no limit.")
+    ] = 775_000,
+    region_calls_per_second: Annotated[
+        int, typer.Option(min=0, help="Region calls a second; 0: no limit.")
+    ] = 30,
+    region_quota: Annotated[
+        int, typer.Option(min=0, help="Region calls a KST day; 0: no limit.")
+    ] = 10_000,
     latency_ms: Annotated[float, typer.Option(min=0, help="Milliseconds before every answer.")] = 0,
-    latency_jitter_ms: Annotated[float, typer.Option(min=0, help="Up to so many milliseconds more.")] = 0,
-    seed: Annotated[int, typer.Option(help="Which made-up country; the same places for the same number.")] = 1,
-    round_number: Annotated[int, typer.Option("--round", min=0, help="Its day: ranking and addresses drift.")] = 0,
+    latency_jitter_ms: Annotated[
+        float, typer.Option(min=0, help="Up to so many milliseconds more.")
+    ] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Which made-up country; the same places for the same number.")
+    ] = 1,
+    round_number: Annotated[
+        int, typer.Option("--round", min=0, help="Its day: ranking and addresses drift.")
+    ] = 0,
 ) -> None:
-    """Run both APIs on this machine: the region list and the place search, with their limits and their faults.
+    """Run both APIs on this machine: the region list and the place search, with their limits and
+    their faults.
 
-    The places are made up. Prints its address and the variables to export, and runs until it is interrupted.
-    POST /_control/faults, /_control/clock and /_control/config script bad days, GET /_control/stats says what happened.
+    The places are made up. Prints its address and the variables to export, and runs until it is
+    interrupted. POST /_control/faults, /_control/clock and /_control/config script bad days, GET
+    /_control/stats says what happened.
     """
     try:
         config = SimulatorConfig(
@@ -47,9 +67,13 @@ def simulate(
 
 def _serve(config: SimulatorConfig, host: str, port: int) -> None:
     try:
-        serve(config, host, port, announce=lambda url: print(_announcement(config, url), flush=True))  # noqa: T201
+        serve(
+            config, host, port, announce=lambda url: print(_announcement(config, url), flush=True)
+        )  # noqa: T201
     except OSError as error:
-        typer.echo(f"The simulator cannot listen on {host} port {port}: {_reason(error)}.", err=True)
+        typer.echo(
+            f"The simulator cannot listen on {host} port {port}: {_reason(error)}.", err=True
+        )
         raise typer.Exit(1) from error
 
 

@@ -31,7 +31,9 @@ SECONDS_BETWEEN_LOOKS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Everything the command shows. `api` is null while no keys are set; `warnings` are sentences for a person."""
+    """Everything the command shows. `api` is null while no keys are set; `warnings` are sentences
+    for a person.
+    """
 
     schema_version: Literal[1]
     at: dt.datetime
@@ -51,10 +53,17 @@ JSON = TypeAdapter(Status)
 
 def status(
     *,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it, every two seconds, until Ctrl-C.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts; docs/status.md describes it.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep showing it, every two seconds, until Ctrl-C.")
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="One JSON object, for scripts; docs/status.md describes it."),
+    ] = False,
 ) -> None:
-    """Show regions by status, places, rate, what is left and until when, the API's day, failed regions, and runs."""
+    """Show regions by status, places, rate, what is left and until when, the API's day, failed
+    regions, and runs.
+    """
     if watch and as_json:
         raise typer.BadParameter("either --watch or --json; a script asks again by itself")
     with App.open(settings_module.load()) as app:
@@ -67,12 +76,15 @@ def status(
 
 
 def _watch(app: App) -> None:
-    """A database that is away for a while ends nothing: what was seen last stays, with the reason below."""
+    """A database that is away for a while ends nothing: what was seen last stays, with the reason
+    below.
+    """
     shown: RenderableType = ""
     asked: list[int] = []
 
     def end(number: int, _: FrameType | None) -> None:
-        # Python drops an exception that is raised while it clears something away, so it is remembered, too.
+        # Python drops an exception that is raised while it clears something away, so it is
+        # remembered, too.
         asked.append(number)
         raise KeyboardInterrupt
 
@@ -114,11 +126,15 @@ def _read(app: App) -> Status:
 def _show(found: Status) -> Group:
     progress, overview = found.progress, found.overview
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("", ProgressBar(total=max(1, progress.total), completed=progress.completed, width=60))
+    table.add_row(
+        "", ProgressBar(total=max(1, progress.total), completed=progress.completed, width=60)
+    )
     table.add_row("regions", f"{progress.completed:,} of {progress.total:,} completed, {progress.processing:,} in progress, "
                              f"{progress.pending:,} pending, {progress.failed:,} failed")  # fmt: skip
     table.add_row("places", f"{overview.places:,}")
-    table.add_row("searches", f"{overview.searches:,} stored, {overview.calls:,} calls, in this round")
+    table.add_row(
+        "searches", f"{overview.searches:,} stored, {overview.calls:,} calls, in this round"
+    )
     table.add_row("rate", _rate(found))
     if progress.total:
         table.add_row("base plan", what_is_left(found.left.base_plan))
@@ -127,7 +143,10 @@ def _show(found: Status) -> Group:
         table.add_row("", "no regions yet: the first run, or `mohe up`, downloads their list")
     table.add_row("API", the_apis_day(found.api, quote=escape))
     table.add_row("runs", _lives(overview.runs))
-    parts: list[RenderableType] = [table, *(f"[yellow]{escape(warning)}[/]" for warning in found.warnings)]
+    parts: list[RenderableType] = [
+        table,
+        *(f"[yellow]{escape(warning)}[/]" for warning in found.warnings),
+    ]
     if overview.failures:
         parts.append(_failures(overview, progress))
     if overview.runs:
@@ -149,19 +168,29 @@ def _rate(found: Status) -> str:
 def _lives(runs: tuple[RunRow, ...]) -> str:
     alive, silent = (sum(run.life == life for run in runs) for life in ("alive", "silent"))
     if silent:
-        return (
-            f"{alive} alive, {silent} not heard of within the lease: taken back by the next run or tick, or now by `mohe release`"
-        )
+        return f"{alive} alive, {silent} not heard of within the lease: taken back by the next run or tick, or now by `mohe release`"
     return f"{alive} alive" if alive else "none is alive; `mohe up` or a batch goes on"
 
 
 def _failures(overview: Overview, progress: Progress) -> Table:
     rest = progress.failed - len(overview.failures)
     caption = f"and {rest:,} more, in batch_checkpoint where status is FAILED" if rest > 0 else None
-    table = Table("failed region", "kind", "failures", "next try", "reason", caption=caption, caption_justify="left")
+    table = Table(
+        "failed region",
+        "kind",
+        "failures",
+        "next try",
+        "reason",
+        caption=caption,
+        caption_justify="left",
+    )
     for one in overview.failures:
-        when = _moment(one.retry_at) if one.retry_at else f"when asked: mohe retry {one.region_code}"
-        table.add_row(one.region_name, one.failure_kind, str(one.failures), when, escape(one.error_message))
+        when = (
+            _moment(one.retry_at) if one.retry_at else f"when asked: mohe retry {one.region_code}"
+        )
+        table.add_row(
+            one.region_name, one.failure_kind, str(one.failures), when, escape(one.error_message)
+        )
     return table
 
 
@@ -171,8 +200,13 @@ def _runs(runs: tuple[RunRow, ...]) -> Table:
         done = f"{run.completed_regions} of {run.total_regions}" + (
             f", {run.failed_regions} failed" if run.failed_regions else ""
         )
-        heard, started = run.life if run.life != "ended" else "", f"{run.start_time.astimezone(KST):%m-%d %H:%M}"
-        table.add_row(run.execution_id[:8], run.status, heard, started, done, escape(run.note or ""))
+        heard, started = (
+            run.life if run.life != "ended" else "",
+            f"{run.start_time.astimezone(KST):%m-%d %H:%M}",
+        )
+        table.add_row(
+            run.execution_id[:8], run.status, heard, started, done, escape(run.note or "")
+        )
     return table
 
 

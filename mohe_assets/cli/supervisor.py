@@ -1,4 +1,6 @@
-"""Runs a few processes together: the first is what the others need. Starts again what dies, and stops them all."""
+"""Runs a few processes together: the first is what the others need. Starts again what dies, and
+stops them all.
+"""
 
 import contextlib
 import ctypes
@@ -31,8 +33,9 @@ _PR_SET_PDEATHSIG = 1
 class Supervisor:
     """`commands` by name, started in their order and stopped together.
 
-    The others are started once the first takes connections at `first_listens`, if that is given: Dagster's daemon meets a
-    code server that does not listen yet with a traceback, and looks again a minute later.
+    The others are started once the first takes connections at `first_listens`, if that is given:
+    Dagster's daemon meets a code server that does not listen yet with a traceback, and looks again
+    a minute later.
     """
 
     commands: Mapping[str, Sequence[str]]
@@ -86,10 +89,11 @@ class Supervisor:
         self._start(name)
 
     def _end(self) -> None:
-        """The others before the first, so that nothing is launched into a code server that is stopping.
+        """The others before the first, so that nothing is launched into a code server that is
+        stopping.
 
-        Each is told once: a second signal would interrupt the cleaning up of the first. What a process has below it is its
-        own to tell.
+        Each is told once: a second signal would interrupt the cleaning up of the first. What a
+        process has below it is its own to tell.
         """
         if not self._running:
             return
@@ -123,9 +127,11 @@ def _family(process_id: int) -> list[psutil.Process]:
 
 
 def _as_child() -> None:
-    """In the child, before its program: end with the parent, and take signals as if started by hand.
+    """In the child, before its program: end with the parent, and take signals as if started by
+    hand.
 
-    A shell starts background jobs with SIGINT ignored, and Dagster would then ignore SIGTERM with it.
+    A shell starts background jobs with SIGINT ignored, and Dagster would then ignore SIGTERM with
+    it.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

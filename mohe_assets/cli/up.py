@@ -25,15 +25,24 @@ from mohe_assets.postgres.databases import ensure_ready
 def up(
     *,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web server.")] = WEB_PORT,
-    host: Annotated[str, typer.Option(help="Address of the web server; the UI has no login of its own.")] = "127.0.0.1",
-    demo: Annotated[bool, typer.Option("--demo", help="With the simulator for the APIs, on the embedded database.")] = False,
+    host: Annotated[
+        str, typer.Option(help="Address of the web server; the UI has no login of its own.")
+    ] = "127.0.0.1",
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="With the simulator for the APIs, on the embedded database."),
+    ] = False,
 ) -> None:
-    """Run the web server, the daemon and the code server until interrupted; refreshes the regions first if there are none.
+    """Run the web server, the daemon and the code server until interrupted; refreshes the regions
+    first if there are none.
 
-    The sensor is on: regions that are due are collected by themselves, unless CHECKPOINT_AUTO_RESUME is false.
+    The sensor is on: regions that are due are collected by themselves, unless
+    CHECKPOINT_AUTO_RESUME is false.
     """
     if demo:
-        with demo_settings(calls_per_second=DEMO_CALLS_PER_SECOND, latency_ms=DEMO_LATENCY_MS) as variables:
+        with demo_settings(
+            calls_per_second=DEMO_CALLS_PER_SECOND, latency_ms=DEMO_LATENCY_MS
+        ) as variables:
             raise typer.Exit(_run(variables, host, port))
     raise typer.Exit(_run(dict(os.environ), host, port))
 

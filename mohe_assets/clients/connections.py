@@ -1,4 +1,6 @@
-"""Connections to one API, by aiohttp: the only module that knows the library. Imported by the first call that is made."""
+"""Connections to one API, by aiohttp: the only module that knows the library. Imported by the first
+call that is made.
+"""
 
 import asyncio
 import select
@@ -39,24 +41,32 @@ GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 class Connections:
     """A pool of connections for the event loop it is made in; many tasks may share one.
 
-    The environment's proxies and certificates are used if `trust_env` says so, once for all calls: aiohttp would look for
-    them anew with each call, in a thread, and would take keys for the API's host out of a netrc.
+    The environment's proxies and certificates are used if `trust_env` says so, once for all calls:
+    aiohttp would look for them anew with each call, in a thread, and would take keys for the API's
+    host out of a netrc.
     """
 
-    def __init__(self, *, base_url: str, headers: Mapping[str, str], timeouts: Timeouts, trust_env: bool) -> None:
+    def __init__(
+        self, *, base_url: str, headers: Mapping[str, str], timeouts: Timeouts, trust_env: bool
+    ) -> None:
         proxy, context = None, None
         if trust_env:
-            # Imported here: it takes five megabytes, and who asks this machine's own simulator has no use for it.
+            # Imported here: it takes five megabytes, and who asks this machine's own simulator has
+            # no use for it.
             from mohe_assets.clients.proxy_settings import proxy_settings  # noqa: PLC0415 - see above
 
             proxy, context = proxy_settings(base_url)
-        # The keys are in these. They go with each request, because a session's own go to a proxy, too, that opens a tunnel.
+        # The keys are in these. They go with each request, because a session's own go to a proxy,
+        # too, that opens a tunnel.
         self._headers = dict(headers)
-        # Watched by a timer that every piece of an answer starts anew; without it where the whole call ends as early.
+        # Watched by a timer that every piece of an answer starts anew; without it where the whole
+        # call ends as early.
         silence = timeouts.read if timeouts.read < timeouts.total else None
         self._session = ClientSession(
             connector=_Connector(limit=MAX_CONNECTIONS, ssl=context or True),
-            timeout=ClientTimeout(total=timeouts.total, sock_connect=timeouts.connect, sock_read=silence),
+            timeout=ClientTimeout(
+                total=timeouts.total, sock_connect=timeouts.connect, sock_read=silence
+            ),
             headers={"User-Agent": headers["User-Agent"]},
             proxy=proxy,
             cookie_jar=DummyCookieJar(),
@@ -69,8 +79,14 @@ class Connections:
     async def fetch(self, url: str) -> tuple[int, bytes, str]:
         """Status, unpacked body and Retry-After of one GET; NoAnswer when no whole answer came."""
         try:
-            async with self._session.get(URL(url, encoded=True), headers=self._headers, allow_redirects=False) as response:
-                return response.status, await _body(response), response.headers.get("Retry-After", "")
+            async with self._session.get(
+                URL(url, encoded=True), headers=self._headers, allow_redirects=False
+            ) as response:
+                return (
+                    response.status,
+                    await _body(response),
+                    response.headers.get("Retry-After", ""),
+                )
         except (ClientError, HttpProcessingError, OSError, zlib.error) as error:
             trouble = _in_our_words(error)
         raise NoResponse(trouble)
@@ -82,13 +98,18 @@ class Connections:
 
 class _Connector(TCPConnector):
     # aiohttp's own signature.
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:  # noqa: ASYNC109
-        """Never a kept connection that the server has closed, be it so recently that the loop has not noticed yet."""
+    async def connect(
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> Connection:  # noqa: ASYNC109
+        """Never a kept connection that the server has closed, be it so recently that the loop has
+        not noticed yet.
+        """
         connection = await super().connect(req, traces, timeout)
         if not _has_news(connection):
             return connection
         try:
-            # The loop looks at its sockets, and then tells the connection. What is read from a new one may be TLS' own.
+            # The loop looks at its sockets, and then tells the connection. What is read from a new
+            # one may be TLS' own.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         except BaseException:
@@ -114,7 +135,9 @@ class _Broken(ClientError):
 
 
 async def _once(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
-    """Keeps aiohttp from sending a request a second time where a kept connection breaks: nobody would count that call."""
+    """Keeps aiohttp from sending a request a second time where a kept connection breaks: nobody
+    would count that call.
+    """
     try:
         return await send(request)
     except ClientConnectorError:
@@ -167,5 +190,9 @@ _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
 
 
 def _in_our_words(error: Exception) -> str:
-    """A sentence that owes nothing to the library's text, which carries the URL and with it the key."""
-    return next((words for kind, words in _TROUBLES if isinstance(error, kind)), type(error).__name__)
+    """A sentence that owes nothing to the library's text, which carries the URL and with it the
+    key.
+    """
+    return next(
+        (words for kind, words in _TROUBLES if isinstance(error, kind)), type(error).__name__
+    )

@@ -1,6 +1,7 @@
 """The one owner of short retries: every call asks the gate first, and tells it how it ended.
 
-What an answer means is the business of the function that reads it; hours are the business of the checkpoint.
+What an answer means is the business of the function that reads it; hours are the business of the
+checkpoint.
 """
 
 import asyncio
@@ -10,7 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, Self, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 from mohe_assets.clients.credentials import Credentials
 from mohe_assets.clients.transport import Response, Timeouts, Transport
@@ -21,10 +29,14 @@ logger = logging.getLogger(__name__)
 
 
 class RateLimiter(Protocol):
-    """Asked before every HTTP call, told how it ended. A reserved call counts, whatever became of it."""
+    """Asked before every HTTP call, told how it ended. A reserved call counts, whatever became of
+    it.
+    """
 
     async def reserve(self) -> None:
-        """Wait until a call may be sent; raises QuotaExhausted, ApiBlocked or StopRequested instead."""
+        """Wait until a call may be sent; raises QuotaExhausted, ApiBlocked or StopRequested
+        instead.
+        """
 
     async def answered(self) -> None:
         """A proper answer came, be it that this query or this answer cannot be used."""
@@ -37,10 +49,15 @@ class RateLimiter(Protocol):
 
 
 class LocalRateLimiter:
-    """Lets every call through, at most `calls_per_second` of them if that is given. For one event loop only."""
+    """Lets every call through, at most `calls_per_second` of them if that is given. For one event
+    loop only.
+    """
 
     def __init__(
-        self, *, calls_per_second: float | None = None, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self,
+        *,
+        calls_per_second: float | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._interval = 1 / calls_per_second if calls_per_second else 0.0
         self._sleep = sleep
@@ -67,8 +84,9 @@ class LocalRateLimiter:
 class RetryPolicy:
     """Bounds of the short retries, waits in seconds.
 
-    A rate refusal is no failure: it says that the service is well and we are too fast, so it has a bound of its own and
-    the failures are not counted together with it. `sleep` may raise StopRequested.
+    A rate refusal is no failure: it says that the service is well and we are too fast, so it has a
+    bound of its own and the failures are not counted together with it. `sleep` may raise
+    StopRequested.
     """
 
     attempts: int = 4
@@ -77,7 +95,9 @@ class RetryPolicy:
     jitter: float = 0.5
     rate_attempts: int = 20
     rate_first_wait: float = 1.0
-    sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep, repr=False, compare=False)
+    sleep: Callable[[float], Awaitable[None]] = field(
+        default=asyncio.sleep, repr=False, compare=False
+    )
 
 
 @dataclass
@@ -86,7 +106,9 @@ class _Tally:
 
 
 class HttpClient:
-    """GET requests to one API, with its keys, its gate and its retries. Many tasks of one event loop may share one."""
+    """GET requests to one API, with its keys, its gate and its retries. Many tasks of one event
+    loop may share one.
+    """
 
     def __init__(
         self,
@@ -102,13 +124,18 @@ class HttpClient:
         self._credentials = credentials
         self._gate = rate_limiter
         self._retry = retry
-        self._transport = Transport(api=api, base_url=base_url, credentials=credentials, timeouts=timeouts)
+        self._transport = Transport(
+            api=api, base_url=base_url, credentials=credentials, timeouts=timeouts
+        )
 
-    async def get(self, path: str, params: Mapping[str, str], read: Callable[[Response], T]) -> tuple[T, int]:
-        """Return what `read` makes of the answer, and how many calls it took; the error's `calls` says the same.
+    async def get(
+        self, path: str, params: Mapping[str, str], read: Callable[[Response], T]
+    ) -> tuple[T, int]:
+        """Return what `read` makes of the answer, and how many calls it took; the error's `calls`
+        says the same.
 
-        `read` raises an ApiError for an answer that is none. A call that never reached the server is counted, too:
-        nobody can tell whether it did.
+        `read` raises an ApiError for an answer that is none. A call that never reached the server
+        is counted, too: nobody can tell whether it did.
         """
         tally = _Tally()
         try:
@@ -128,7 +155,8 @@ class HttpClient:
         await self.close()
 
     async def _with_retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        # The usual case first, by itself: to set up what follows takes as long as to read an answer.
+        # The usual case first, by itself: to set up what follows takes as long as to read an
+        # answer.
         try:
             return await attempt()
         except TransientApiError as error:
@@ -147,8 +175,12 @@ class HttpClient:
         failing = self._retrying(_is_failure, policy.attempts, policy.first_wait)
         return await failing(at_their_pace)
 
-    def _retrying(self, worth_it: Callable[[BaseException], bool], attempts: int, first_wait: float) -> AsyncRetrying:
-        growing = wait_exponential(multiplier=first_wait, max=self._retry.max_wait) + wait_random(0, self._retry.jitter)
+    def _retrying(
+        self, worth_it: Callable[[BaseException], bool], attempts: int, first_wait: float
+    ) -> AsyncRetrying:
+        growing = wait_exponential(multiplier=first_wait, max=self._retry.max_wait) + wait_random(
+            0, self._retry.jitter
+        )
         return AsyncRetrying(
             retry=retry_if_exception(worth_it),
             stop=stop_after_attempt(attempts),
@@ -158,7 +190,9 @@ class HttpClient:
             reraise=True,
         )
 
-    async def _attempt(self, path: str, params: Mapping[str, str], read: Callable[[Response], T], tally: _Tally) -> T:
+    async def _attempt(
+        self, path: str, params: Mapping[str, str], read: Callable[[Response], T], tally: _Tally
+    ) -> T:
         await self._gate.reserve()
         tally.calls += 1
         try:

@@ -17,8 +17,12 @@ from mohe_assets.errors import AnswerChanged, ApiError
 
 PATH = "/1741000/StanReginCd/getStanReginCdList"
 ROWS_PER_PAGE = 1_000  # the API's own maximum
-MAX_PAGES = 100  # five times today's list; a mistaken totalCount must not cost the day's 10,000 calls
-REGION_TIMEOUTS = Timeouts(connect=5.0, read=15.0, total=40.0)  # a page of 1,000 rows can take its time
+MAX_PAGES = (
+    100  # five times today's list; a mistaken totalCount must not cost the day's 10,000 calls
+)
+REGION_TIMEOUTS = Timeouts(
+    connect=5.0, read=15.0, total=40.0
+)  # a page of 1,000 rows can take its time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,9 @@ class RawRegionRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RegionListDownload:
-    """A complete list: `len(rows) == total_count`, codes unique. `calls` counts all calls sent for it."""
+    """A complete list: `len(rows) == total_count`, codes unique. `calls` counts all calls sent for
+    it.
+    """
 
     rows: tuple[RawRegionRow, ...]
     total_count: int
@@ -49,7 +55,8 @@ class RegionListDownload:
 class RegionApiClient:
     """The ministry's list of legal district codes (StanReginCd on data.go.kr).
 
-    Its methods block until all is done, each with an event loop and connections of its own: not for use inside of a loop.
+    Its methods block until all is done, each with an event loop and connections of its own: not for
+    use inside of a loop.
     """
 
     def __init__(
@@ -73,9 +80,11 @@ class RegionApiClient:
         )
 
     def download(self) -> RegionListDownload:
-        """Fetch every page and accept the list only whole; any doubt is an ApiError, never a shorter list.
+        """Fetch every page and accept the list only whole; any doubt is an ApiError, never a
+        shorter list.
 
-        The list can change between two pages: pages that do not fit together are all fetched once more.
+        The list can change between two pages: pages that do not fit together are all fetched once
+        more.
         """
         return asyncio.run(self._download())
 
@@ -90,12 +99,18 @@ class RegionApiClient:
                 return first.result()
             second = _Download(self._page, calls=first.calls)
             if doubt := await second.run():
-                raise AnswerChanged(f"{REGION_API}: twice no whole list: {doubt}", api=REGION_API, calls=second.calls)
+                raise AnswerChanged(
+                    f"{REGION_API}: twice no whole list: {doubt}",
+                    api=REGION_API,
+                    calls=second.calls,
+                )
             return second.result()
 
     async def _count_rows(self) -> int:
         async with self._http:
-            page, _ = await self._http.get(PATH, {"type": "json", "pageNo": "1", "numOfRows": "1"}, self._read)
+            page, _ = await self._http.get(
+                PATH, {"type": "json", "pageNo": "1", "numOfRows": "1"}, self._read
+            )
         return page.total_count
 
     async def _page(self, number: int) -> tuple[RegionPage, int]:
@@ -109,28 +124,36 @@ class RegionApiClient:
 class _Download:
     """One pass over all pages."""
 
-    def __init__(self, fetch: Callable[[int], Awaitable[tuple[RegionPage, int]]], *, calls: int = 0) -> None:
+    def __init__(
+        self, fetch: Callable[[int], Awaitable[tuple[RegionPage, int]]], *, calls: int = 0
+    ) -> None:
         self._fetch = fetch
         self.calls = calls
         self._totals: list[int] = []
         self._rows: list[RawRegionRow] = []
 
     async def run(self) -> str:
-        """Fetch all pages; the answer is what speaks against the list as a whole, "" when nothing does."""
+        """Fetch all pages; the answer is what speaks against the list as a whole, "" when nothing
+        does.
+        """
         pages = await self._first_page()
         for number in range(2, pages + 1):
             await self._take(number)
         return self._doubt()
 
     def result(self) -> RegionListDownload:
-        return RegionListDownload(rows=tuple(self._rows), total_count=self._totals[0], calls=self.calls)
+        return RegionListDownload(
+            rows=tuple(self._rows), total_count=self._totals[0], calls=self.calls
+        )
 
     async def _first_page(self) -> int:
         await self._take(1)
         pages = math.ceil(self._totals[0] / ROWS_PER_PAGE)
         if not 1 <= pages <= MAX_PAGES:
             raise AnswerChanged(
-                f"{REGION_API}: the whole list has {self._totals[0]:,} rows, it says", api=REGION_API, calls=self.calls
+                f"{REGION_API}: the whole list has {self._totals[0]:,} rows, it says",
+                api=REGION_API,
+                calls=self.calls,
             )
         return pages
 
@@ -138,7 +161,10 @@ class _Download:
         try:
             page, calls = await self._fetch(number)
             self.calls += calls
-            rows = [_row(row, f"page {number}, row {index}") for index, row in enumerate(page.rows, start=1)]
+            rows = [
+                _row(row, f"page {number}, row {index}")
+                for index, row in enumerate(page.rows, start=1)
+            ]
         except ApiError as error:
             error.calls += self.calls
             raise
@@ -155,12 +181,24 @@ class _Download:
 
 
 def _row(row: Row, where: str) -> RawRegionRow:
-    """Strip and check one row: values of this API may end in a space or be a single one. Costs no call of its own."""
-    value = {name: str(raw).strip() if isinstance(raw, str | int) else "" for name, raw in row.items()}
+    """Strip and check one row: values of this API may end in a space or be a single one. Costs no
+    call of its own.
+    """
+    value = {
+        name: str(raw).strip() if isinstance(raw, str | int) else "" for name, raw in row.items()
+    }
     code = value.get("region_cd", "")
     parts = [value.get(name, "") for name in ("sido_cd", "sgg_cd", "umd_cd", "ri_cd")]
-    if not re.fullmatch(r"[0-9]{10}", code) or "".join(parts) != code or [len(part) for part in parts] != [2, 3, 3, 2]:
-        raise AnswerChanged(f"{REGION_API}: {where}: no region_cd of ten digits that fits its parts", api=REGION_API, calls=0)
+    if (
+        not re.fullmatch(r"[0-9]{10}", code)
+        or "".join(parts) != code
+        or [len(part) for part in parts] != [2, 3, 3, 2]
+    ):
+        raise AnswerChanged(
+            f"{REGION_API}: {where}: no region_cd of ten digits that fits its parts",
+            api=REGION_API,
+            calls=0,
+        )
     if not value.get("locatadd_nm"):
         raise AnswerChanged(f"{REGION_API}: {where}: no locatadd_nm", api=REGION_API, calls=0)
     order = value.get("locat_order", "")

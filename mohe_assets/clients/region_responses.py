@@ -1,4 +1,6 @@
-"""What an answer of the region API says: a page, or which error in which of its envelopes. Pure; no HTTP."""
+"""What an answer of the region API says: a page, or which error in which of its envelopes. Pure; no
+HTTP.
+"""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +22,13 @@ from mohe_assets.clients.response_body import (
     unreadable,
 )
 from mohe_assets.clients.transport import Response
-from mohe_assets.errors import AnswerChanged, ApiBlocked, ApiError, QuotaExhausted, TransientApiError
+from mohe_assets.errors import (
+    AnswerChanged,
+    ApiBlocked,
+    ApiError,
+    QuotaExhausted,
+    TransientApiError,
+)
 
 REGION_API = "region-api"
 KEY_VARIABLES = ("GOVT_API_KEY",)
@@ -51,7 +59,9 @@ Row = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class RegionPage:
-    """One page as it came; `total_count` is the size of the whole list. A page past the end has neither."""
+    """One page as it came; `total_count` is the size of the whole list. A page past the end has
+    neither.
+    """
 
     total_count: int
     rows: tuple[Row, ...]
@@ -86,7 +96,8 @@ def _no_document(answer: Response, body: Body) -> ApiError:
 
 
 def _xml(text: str) -> object:
-    # Entity declarations are refused, so that no small body can expand to gigabytes; expat itself fetches nothing.
+    # Entity declarations are refused, so that no small body can expand to gigabytes; expat itself
+    # fetches nothing.
     try:
         return xmltodict.parse(text, disable_entities=True, force_list=("row",))
     except (ExpatError, ValueError):
@@ -104,8 +115,14 @@ def _page(answer: Response, document: Row, now: datetime) -> RegionPage:
     if answer.status not in SUCCESSES:
         raise TransientApiError(f"{REGION_API}: HTTP {answer.status} with a page", api=REGION_API)
     total, rows = _number(head.get("totalCount")), document.get("row")
-    if total is None or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise AnswerChanged(f"{REGION_API}: a page without totalCount or without a list of rows", api=REGION_API)
+    if (
+        total is None
+        or not isinstance(rows, list)
+        or not all(isinstance(row, dict) for row in rows)
+    ):
+        raise AnswerChanged(
+            f"{REGION_API}: a page without totalCount or without a list of rows", api=REGION_API
+        )
     return RegionPage(total_count=total, rows=tuple(rows))
 
 
@@ -145,13 +162,19 @@ def _refuse_gateway_text(answer: Response, body: Body, now: datetime) -> None:
 def _error(answer: Response, code: str, words: str, now: datetime) -> ApiError:
     sentence = f"{REGION_API}: HTTP {answer.status}, code {code or '(none)'} {words}".rstrip()
     if code in BLOCKED:
-        return ApiBlocked(f"{sentence}; look at GOVT_API_KEY", api=REGION_API, variables=KEY_VARIABLES)
+        return ApiBlocked(
+            f"{sentence}; look at GOVT_API_KEY", api=REGION_API, variables=KEY_VARIABLES
+        )
     if code in SPENT:
-        return QuotaExhausted(sentence, api=REGION_API, reset_at=quota_reset(now, late_by=CLOCK_SKEW))
+        return QuotaExhausted(
+            sentence, api=REGION_API, reset_at=quota_reset(now, late_by=CLOCK_SKEW)
+        )
     if code in TOO_FAST:
         return rate_limited(sentence, answer, api=REGION_API)
     if code in TRANSIENT or (not code and answer.status in SERVER_ERRORS):
         return TransientApiError(sentence, api=REGION_API, retry_after=answer.retry_after or 0.0)
     if code in OUR_BUG:
-        return AnswerChanged(f"{sentence}; our bug: the API no longer takes our request", api=REGION_API)
+        return AnswerChanged(
+            f"{sentence}; our bug: the API no longer takes our request", api=REGION_API
+        )
     return AnswerChanged(f"{sentence}; not a documented answer", api=REGION_API)

@@ -1,4 +1,6 @@
-"""What the bodies of both APIs have in common: what they are, by their first byte, and what an unreadable one means."""
+"""What the bodies of both APIs have in common: what they are, by their first byte, and what an
+unreadable one means.
+"""
 
 import json
 import math
@@ -15,8 +17,8 @@ from mohe_assets.errors import ApiBlocked, ApiError, RateLimited, TransientApiEr
 MAX_QUOTED = 120  # characters of a server's own text in our messages
 SERVER_ERRORS = range(500, 600)
 SUCCESSES = range(200, 300)
-# An escape of NUL or of half a pair, which jsonb refuses. To look for it takes a tenth of the time to go through what was
-# parsed.
+# An escape of NUL or of half a pair, which jsonb refuses. To look for it takes a tenth of the time
+# to go through what was parsed.
 _DOUBTFUL = re.compile(r"\\u(?:0000|[dD][89A-Fa-f])")
 
 
@@ -33,7 +35,9 @@ class BodyKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """A sniffed body; `value` is set for JSON only, always an object or a list, and PostgreSQL's jsonb can keep it."""
+    """A sniffed body; `value` is set for JSON only, always an object or a list, and PostgreSQL's
+    jsonb can keep it.
+    """
 
     kind: BodyKind
     text: str = ""
@@ -41,7 +45,9 @@ class Body:
 
 
 def sniff(raw: bytes) -> Body:
-    """Tell by the first byte, never by the Content-Type: one API sends JSON as text/html, the other as text/plain."""
+    """Tell by the first byte, never by the Content-Type: one API sends JSON as text/html, the other
+    as text/plain.
+    """
     try:
         text = raw.removeprefix(BOM_UTF8).decode().strip()
     except UnicodeDecodeError:
@@ -57,7 +63,11 @@ def sniff(raw: bytes) -> Body:
 def _json(text: str) -> Body:
     try:
         value = _DECODER.decode(text)
-        return Body(kind=BodyKind.JSON, text=text, value=storable(value) if _DOUBTFUL.search(text) else value)
+        return Body(
+            kind=BodyKind.JSON,
+            text=text,
+            value=storable(value) if _DOUBTFUL.search(text) else value,
+        )
     except (ValueError, RecursionError):
         return Body(kind=BodyKind.BROKEN, text=text)
 
@@ -67,7 +77,8 @@ def _finite(number: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-# One for all: `json.loads` would make one for each body that is read like this. jsonb has no number that is not finite.
+# One for all: `json.loads` would make one for each body that is read like this. jsonb has no number
+# that is not finite.
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
 
 
@@ -90,16 +101,20 @@ def quoted(text: object) -> str:
     return words if len(words) <= MAX_QUOTED else words[:MAX_QUOTED] + "…"
 
 
-def unreadable(answer: Response, kind: BodyKind, *, api: str, variables: tuple[str, ...]) -> ApiError:
+def unreadable(
+    answer: Response, kind: BodyKind, *, api: str, variables: tuple[str, ...]
+) -> ApiError:
     """The error for a body that says nothing; only the status is left to go by.
 
-    A bare 403 is transient: it comes from a firewall or gateway in front of the API, and to call it a wrong key would
-    stop the whole collection until a person came.
+    A bare 403 is transient: it comes from a firewall or gateway in front of the API, and to call it
+    a wrong key would stop the whole collection until a person came.
     """
     sentence = f"{api}: HTTP {answer.status} with {kind}"
     match answer.status:
         case 401:
-            return ApiBlocked(f"{sentence}; look at {' and '.join(variables)}", api=api, variables=variables)
+            return ApiBlocked(
+                f"{sentence}; look at {' and '.join(variables)}", api=api, variables=variables
+            )
         case 429:
             return rate_limited(sentence, answer, api=api)
         case _:
@@ -114,8 +129,9 @@ def rate_limited(sentence: str, answer: Response, *, api: str) -> RateLimited:
 def quota_reset(now: datetime, *, late_by: timedelta) -> datetime:
     """When to probe again after a quota refusal: the next KST midnight.
 
-    A reset may come up to `late_by` after midnight. A refusal in that time speaks of yesterday's quota, and waiting for
-    the next midnight would lose a day: then it is ten minutes, or the end of that time.
+    A reset may come up to `late_by` after midnight. A refusal in that time speaks of yesterday's
+    quota, and waiting for the next midnight would lose a day: then it is ten minutes, or the end of
+    that time.
     """
     today = datetime.combine(now.astimezone(KST).date(), time(), KST)
     if now < today + late_by:

@@ -49,9 +49,13 @@ class NoResponse(Exception):
 
 
 class Transport:
-    """Sends single GET requests; many tasks of one event loop may share one. Opens with a call, and anew after `close`."""
+    """Sends single GET requests; many tasks of one event loop may share one. Opens with a call, and
+    anew after `close`.
+    """
 
-    def __init__(self, *, api: str, base_url: str, credentials: Credentials, timeouts: Timeouts) -> None:
+    def __init__(
+        self, *, api: str, base_url: str, credentials: Credentials, timeouts: Timeouts
+    ) -> None:
         self._api = api
         self._base_url = _checked(base_url, api)
         self._credentials = credentials
@@ -64,7 +68,8 @@ class Transport:
             return await self._exchange(path, params)
         except (NoResponse, OSError) as error:
             trouble = str(error) if isinstance(error, NoResponse) else type(error).__name__
-        # Raised outside of the handler: as __context__ the frames that hold the URL would be printed.
+        # Raised outside of the handler: as __context__ the frames that hold the URL would be
+        # printed.
         raise TransientApiError(f"{self._api}: {trouble}", api=self._api)
 
     async def close(self) -> None:
@@ -79,16 +84,24 @@ class Transport:
         status, body, retry_after = await connections.fetch(f"{self._base_url}{path}?{query}")
         if logger.isEnabledFor(logging.DEBUG):
             self._log(path, params, status)
-        return Response(status=status, body=self._credentials.mask_body(body), retry_after=_seconds(retry_after))
+        return Response(
+            status=status, body=self._credentials.mask_body(body), retry_after=_seconds(retry_after)
+        )
 
     def _open(self) -> "Connections":
-        # Imported here, because most commands make no call, and it would make their start a tenth of a second longer.
+        # Imported here, because most commands make no call, and it would make their start a tenth
+        # of a second longer.
         from mohe_assets.clients.connections import Connections  # noqa: PLC0415 - see above
 
         self._opened = Connections(
             base_url=self._base_url,
             # Only gzip: what else the library would offer depends on what happens to be installed.
-            headers={"User-Agent": user_agent(), "Accept": "*/*", "Accept-Encoding": "gzip", **self._credentials.headers},
+            headers={
+                "User-Agent": user_agent(),
+                "Accept": "*/*",
+                "Accept-Encoding": "gzip",
+                **self._credentials.headers,
+            },
             timeouts=self._timeouts,
             # A proxy of the environment never leads to this machine's own simulator.
             trust_env=not _is_loopback(self._base_url),
@@ -97,7 +110,9 @@ class Transport:
 
     def _log(self, path: str, params: Mapping[str, str], status: int) -> None:
         shown = {**params, **dict.fromkeys(self._credentials.parameters, "***")}
-        logger.debug("GET %s%s?%s: HTTP %d", self._base_url, path, urlencode(shown, safe="*"), status)
+        logger.debug(
+            "GET %s%s?%s: HTTP %d", self._base_url, path, urlencode(shown, safe="*"), status
+        )
 
 
 @cache

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from mohe_assets.errors import StopRequested
 
-# Less than the clock of timers knows is not slept: to do it thousands of times would take longer than what it waits for.
+# Less than the clock of timers knows is not slept: to do it thousands of times would take longer
+# than what it waits for.
 TIMERS_SECONDS = 0.001
 DOUBT_SECONDS = 0.1
 
@@ -17,7 +18,8 @@ DOUBT_SECONDS = 0.1
 class Stop:
     """Set once, for good. All methods may be called from any thread.
 
-    `sure_until`, on the monotonic clock: before that moment nobody can have ended the run without its having heard of it.
+    `sure_until`, on the monotonic clock: before that moment nobody can have ended the run without
+    its having heard of it.
     """
 
     sure_until = math.inf
@@ -50,7 +52,9 @@ class Stop:
                 self._to_wake.discard(wake)
 
     async def pause(self, seconds: float, why: str) -> None:
-        """Sleeps for so long. Raises StopRequested with `why` if a stop is requested meanwhile, or was before."""
+        """Sleeps for so long. Raises StopRequested with `why` if a stop is requested meanwhile, or
+        was before.
+        """
         if self._is_set:
             raise StopRequested(why)
         if seconds <= TIMERS_SECONDS:
@@ -65,6 +69,8 @@ class Stop:
         raise StopRequested(why)
 
     async def be_sure(self, why: str) -> None:
-        """Returns when nobody can have ended the run without its having heard of it. Raises as `pause`."""
+        """Returns when nobody can have ended the run without its having heard of it. Raises as
+        `pause`.
+        """
         while time.monotonic() > self.sure_until:
             await self.pause(DOUBT_SECONDS, why)

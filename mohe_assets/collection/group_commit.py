@@ -1,4 +1,6 @@
-"""What many tasks ask for at the same time, done by one call: a group commit, as databases know it for their own log."""
+"""What many tasks ask for at the same time, done by one call: a group commit, as databases know it
+for their own log.
+"""
 
 import asyncio
 import contextvars
@@ -12,11 +14,12 @@ Done = TypeVar("Done")
 
 @dataclass(kw_only=True)
 class GroupCommit(Generic[Asked, Done]):
-    """Calls `work`, in a thread, with all that was asked for while its last call was under way; each asker gets its own result.
+    """Calls `work`, in a thread, with all that was asked for while its last call was under way;
+    each asker gets its own result.
 
-    `work` returns a result for each, in order; an exception among them is raised for whoever asked, one it raises for all.
-    `gather_seconds` are waited for more to come before each call, if the one before was for at least `gather_from`. Belongs to
-    one event loop.
+    `work` returns a result for each, in order; an exception among them is raised for whoever asked,
+    one it raises for all. `gather_seconds` are waited for more to come before each call, if the one
+    before was for at least `gather_from`. Belongs to one event loop.
     """
 
     work: Callable[[Sequence[Asked]], Sequence[Done | Exception]]

@@ -1,4 +1,6 @@
-"""A run makes itself known before it does anything, and says every few seconds that it lives. Knows neither SQL nor Dagster."""
+"""A run makes itself known before it does anything, and says every few seconds that it lives. Knows
+neither SQL nor Dagster.
+"""
 
 import contextvars
 import logging
@@ -15,7 +17,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class Pulse:
-    """Calls `beat` every so many seconds, in a thread of its own, until it is stopped or `beat` fails."""
+    """Calls `beat` every so many seconds, in a thread of its own, until it is stopped or `beat`
+    fails.
+    """
 
     seconds: float
     beat: Callable[[], object]
@@ -24,7 +28,9 @@ class Pulse:
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._run,), name="heartbeat", daemon=True)
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(self._run,), name="heartbeat", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -42,7 +48,9 @@ class Pulse:
 
 @contextmanager
 def alive(executions: Executions, run_id: str, *, seconds: float) -> Iterator[None]:
-    """Makes a run known, and its death noticed, before it collects; ends its row if what it does then fails or is stopped."""
+    """Makes a run known, and its death noticed, before it collects; ends its row if what it does
+    then fails or is stopped.
+    """
 
     def beat_failed(error: Exception) -> None:
         log.warning("The heartbeat stopped: %s", error)
@@ -66,5 +74,9 @@ def ended(executions: Executions, run_id: str) -> Iterator[None]:
     except DatabaseUnavailable:
         raise  # the row cannot be ended, and to try that takes minutes; the next look finds its run dead
     except BaseException as error:
-        executions.finish(run_id, Ending.FAILED if isinstance(error, Exception) else Ending.INTERRUPTED, str(error) or None)
+        executions.finish(
+            run_id,
+            Ending.FAILED if isinstance(error, Exception) else Ending.INTERRUPTED,
+            str(error) or None,
+        )
         raise

@@ -1,7 +1,7 @@
 """The seam for place sources: what a collection needs of one, and the one there is.
 
-A source knows which searches a region needs, performs one, and parses an answer into records. Ledger, budget,
-checkpoints, identity and attribution know no source by name.
+A source knows which searches a region needs, performs one, and parses an answer into records.
+Ledger, budget, checkpoints, identity and attribution know no source by name.
 """
 
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ class PlaceSource(Protocol):
     def refinement_plan(
         self, region_name: str, dongs: Sequence[str], history: Sequence[Answered], tallies: Tallies
     ) -> RegionPlan:
-        """The searches worth making beyond the plan, the most promising first, given what the ledger has of
-        the region and, in `tallies`, of the country.
+        """The searches worth making beyond the plan, the most promising first, given what the
+        ledger has of the region and, in `tallies`, of the country.
         """
         ...
 
@@ -71,5 +71,9 @@ class NaverLocalSource:
         answer = await self.client.search(search.query, sort=search.sort)
         places, set_aside = parse_items(answer.items)
         return SearchResult(
-            raw=answer.raw, result_count=len(answer.items), calls=answer.calls, places=places, set_aside=set_aside
+            raw=answer.raw,
+            result_count=len(answer.items),
+            calls=answer.calls,
+            places=places,
+            set_aside=set_aside,
         )

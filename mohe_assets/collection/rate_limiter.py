@@ -1,12 +1,15 @@
-"""The calls all processes and machines share: the rate, the KST day's quota, and whether the API may be called at all.
+"""The calls all processes and machines share: the rate, the KST day's quota, and whether the API
+may be called at all.
 
-This is the gate every search goes through before a call. A call is a slot in time plus a place in the day, reserved by one
-statement (store/api_calls.py), and the search, a Task of its own, sleeps until its slot. Statements run in threads, and to their
-end, even if the Task that wanted them is cancelled.
+This is the gate every search goes through before a call. A call is a slot in time plus a place in
+the day, reserved by one statement (store/api_calls.py), and the search, a Task of its own, sleeps
+until its slot. Statements run in threads, and to their end, even if the Task that wanted them is
+cancelled.
 
-pyrate-limiter's PostgreSQL bucket was looked at for the per-second part: it writes and counts one row per call, asks
-again until there is room instead of handing out a slot (so waiting workers poll, and the luckiest wins), goes by each
-client's own clock, and knows neither a day's quota nor the server's refusals, which have to be the same transaction here.
+pyrate-limiter's PostgreSQL bucket was looked at for the per-second part: it writes and counts one
+row per call, asks again until there is room instead of handing out a slot (so waiting workers poll,
+and the luckiest wins), goes by each client's own clock, and knows neither a day's quota nor the
+server's refusals, which have to be the same transaction here.
 """
 
 import asyncio
@@ -21,7 +24,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mohe_assets.collection.cancellation import Stop
-from mohe_assets.errors import ApiBlocked, ApiError, DatabaseUnavailable, QuotaExhausted, RateLimited, StopRequested
+from mohe_assets.errors import (
+    ApiBlocked,
+    ApiError,
+    DatabaseUnavailable,
+    QuotaExhausted,
+    RateLimited,
+    StopRequested,
+)
 from mohe_assets.store.api_calls import (
     BINDING_WAIT_SECONDS,
     BLOCK,
@@ -38,28 +48,32 @@ from mohe_assets.store.database import Database
 
 log = logging.getLogger(__name__)
 
-# A process that was held up would send what it had reserved meanwhile all at once. It keeps the spacing of its slots
-# instead, and catches up by this share of it.
+# A process that was held up would send what it had reserved meanwhile all at once. It keeps the
+# spacing of its slots instead, and catches up by this share of it.
 CATCH_UP = 0.005
-# A call that is later than this would not follow the one before it, but come between those that other processes send on time: it
-# takes another slot. Not more than so many in a row and such a share of them, or a process that is always late would send none.
+# A call that is later than this would not follow the one before it, but come between those that
+# other processes send on time: it takes another slot. Not more than so many in a row and such a
+# share of them, or a process that is always late would send none.
 LATE_SECONDS = 0.01
 MOST_LATE, LATE_SHARE = 20, 0.1
 PROBE_AGAIN_SECONDS = 0.1
-# Somebody else may have been refused while we waited for a slot further away than this, unless another search of ours was let
-# through meanwhile. To look takes time, so it is done so long before the slot.
+# Somebody else may have been refused while we waited for a slot further away than this, unless
+# another search of ours was let through meanwhile. To look takes time, so it is done so long before
+# the slot.
 RECHECK_SECONDS = 0.25
 RECHECK_BEFORE_SECONDS = 0.05
 
-# While the limit is far, a process reserves what it will send in so many seconds at once; what it then did not send in time
-# it gives back.
+# While the limit is far, a process reserves what it will send in so many seconds at once; what it
+# then did not send in time it gives back.
 AHEAD_SECONDS = 0.1
-# No more than this: what a process that is killed has reserved ahead is lost to its day, so at most what the rate allows in
-# AHEAD_SECONDS, and never more than this.
+# No more than this: what a process that is killed has reserved ahead is lost to its day, so at most
+# what the rate allows in AHEAD_SECONDS, and never more than this.
 MOST_AHEAD = 64
-# Who needs fewer than this ahead waits for the next: to ask again for each one or two would be more work than it saves.
+# Who needs fewer than this ahead waits for the next: to ask again for each one or two would be more
+# work than it saves.
 FEW_AHEAD = 8
-# It asks again when this share of what it needs is left: a few milliseconds' worth at the highest rates, as long as it takes.
+# It asks again when this share of what it needs is left: a few milliseconds' worth at the highest
+# rates, as long as it takes.
 AGAIN_AT = 0.25
 
 WHY_STOPPED = "Stopped while waiting for a call's turn."
@@ -67,16 +81,19 @@ WHY_STOPPED = "Stopped while waiting for a call's turn."
 
 @dataclass(kw_only=True, eq=False)
 class SharedRateLimiter:
-    """The gate of one run, whose searches are Tasks of one loop. Implements `mohe_assets.clients.http.CallGate`.
+    """The gate of one run, whose searches are Tasks of one loop. Implements
+    `mohe_assets.clients.http.CallGate`.
 
-    What a Task reserves, the same Task says the end of: `reserve` must not be wrapped in another, as asyncio.wait_for does.
+    What a Task reserves, the same Task says the end of: `reserve` must not be wrapped in another,
+    as asyncio.wait_for does.
     """
 
     database: Database
     account: ApiAccount
     stop: Stop
     _shut: ApiError | None = None
-    # Whose call shows whether the API answers. A later probe takes its place: the earlier was given up.
+    # Whose call shows whether the API answers. A later probe takes its place: the earlier was given
+    # up.
     _prober: "asyncio.Task[Any] | None" = None
     _verdict: asyncio.Event = field(default_factory=asyncio.Event)
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -93,7 +110,9 @@ class SharedRateLimiter:
     calls: ApiCalls = field(init=False)
 
     def __post_init__(self) -> None:
-        self.calls = ApiCalls(database=replace(self.database, sleep=self._sleep_in_thread), account=self.account)
+        self.calls = ApiCalls(
+            database=replace(self.database, sleep=self._sleep_in_thread), account=self.account
+        )
 
     async def reserve(self) -> None:
         """Returns when a call may be sent. Raises QuotaExhausted, ApiBlocked or StopRequested."""
@@ -105,13 +124,17 @@ class SharedRateLimiter:
             await self._release_reserved([slot])
 
     async def close(self) -> None:
-        """Gives back what was reserved ahead, if the database is there. To be called when all Tasks have ended."""
+        """Gives back what was reserved ahead, if the database is there. To be called when all Tasks
+        have ended.
+        """
         self._hurry.set()
         while self._under_way:
             await asyncio.wait(self._under_way)
         left = list(self._ahead)
         self._ahead.clear()
-        await self._release_reserved(left, replace(self.calls, database=replace(self.database, reconnect_seconds=0)))
+        await self._release_reserved(
+            left, replace(self.calls, database=replace(self.database, reconnect_seconds=0))
+        )
 
     async def _next_slot(self) -> Slot:
         """One reserved ahead, or else a new one. Tasks that come meanwhile find theirs."""
@@ -126,7 +149,8 @@ class SharedRateLimiter:
             while not self._ahead:
                 await self._ask_for(self._needed_soon(now))
                 if not self._ahead:
-                    # Somebody's probe is out. Whoever comes meanwhile waits for the lock: one Task asks for all.
+                    # Somebody's probe is out. Whoever comes meanwhile waits for the lock: one Task
+                    # asks for all.
                     await self._verdict_or_a_while()
                 self._raise_if_closed()
             return self._take(now)
@@ -153,10 +177,13 @@ class SharedRateLimiter:
         return late
 
     def _needed_soon(self, now: float) -> int:
-        """As many as were taken lately, if none had to wait; where calls do wait for their turn it may be another process's."""
+        """As many as were taken lately, if none had to wait; where calls do wait for their turn it
+        may be another process's.
+        """
         while self._taken and self._taken[0] < now - AHEAD_SECONDS:
             self._taken.popleft()
-        # No more than the rate allows in that time: a slot further away would keep others waiting for it.
+        # No more than the rate allows in that time: a slot further away would keep others waiting
+        # for it.
         in_time = max(1, int(AHEAD_SECONDS * self.account.calls_per_second))
         return 1 if self._waited else max(1, min(len(self._taken), in_time, MOST_AHEAD))
 
@@ -171,7 +198,9 @@ class SharedRateLimiter:
         await asyncio.shield(self._refilling(calls))
 
     def _refilling(self, calls: int) -> "asyncio.Task[None]":
-        """The one that is under way, or a new one. What it fails with is for those who wait for it; without any, for nobody."""
+        """The one that is under way, or a new one. What it fails with is for those who wait for it;
+        without any, for nobody.
+        """
         if self._refill is None or self._refill.done():
             self._refill = self._start(self._reserve_ahead(calls))
         return self._refill
@@ -213,7 +242,9 @@ class SharedRateLimiter:
         """False: it is too late for this slot."""
         try:
             if slot.at - time.monotonic() > RECHECK_SECONDS:
-                await self.stop.pause(slot.at - RECHECK_BEFORE_SECONDS - time.monotonic(), WHY_STOPPED)
+                await self.stop.pause(
+                    slot.at - RECHECK_BEFORE_SECONDS - time.monotonic(), WHY_STOPPED
+                )
                 self._raise_if_shut()
                 if self._seen_open < time.monotonic() - RECHECK_SECONDS:
                     await self._recheck()
@@ -230,8 +261,12 @@ class SharedRateLimiter:
             raise
         return in_time
 
-    async def _release_reserved(self, slots: Collection[Slot], calls: ApiCalls | None = None) -> None:
-        """Calls that were not sent. Whoever gives back has a reason to end, or something to do: no failure stands in its way."""
+    async def _release_reserved(
+        self, slots: Collection[Slot], calls: ApiCalls | None = None
+    ) -> None:
+        """Calls that were not sent. Whoever gives back has a reason to end, or something to do: no
+        failure stands in its way.
+        """
         if slots:
             await self._surely(self._giving_back(slots, calls))
 
@@ -242,18 +277,32 @@ class SharedRateLimiter:
             for day, unsent in Counter(slot.day for slot in slots).items():
                 await self._note(RELEASE_RESERVED, calls, day=day, unsent=unsent)
         except (DatabaseUnavailable, StopRequested) as error:
-            log.warning("%d calls of the day are lost to it: they were reserved and are not given back. %s", len(slots), error)
+            log.warning(
+                "%d calls of the day are lost to it: they were reserved and are not given back. %s",
+                len(slots),
+                error,
+            )
 
     def _send_at(self, slot: Slot) -> float:
         """Now, or later because the call before this one went out later than its own slot.
 
-        While the limit is far, whatever lies between two slots was nobody's: the rate alone says how soon the next may follow.
+        While the limit is far, whatever lies between two slots was nobody's: the rate alone says
+        how soon the next may follow.
         """
         gap = slot.gap if slot.unthrottled else max(0.0, slot.at - self._last_slot)
-        return max(time.monotonic(), self._last_send + gap * (1 - CATCH_UP)) if self._last_slot else time.monotonic()
+        return (
+            max(time.monotonic(), self._last_send + gap * (1 - CATCH_UP))
+            if self._last_slot
+            else time.monotonic()
+        )
 
     def _is_too_late(self, slot: Slot, send: float) -> bool:
-        if slot.unthrottled or slot.probe or send - slot.at <= LATE_SECONDS or self._may_be_late < 1:
+        if (
+            slot.unthrottled
+            or slot.probe
+            or send - slot.at <= LATE_SECONDS
+            or self._may_be_late < 1
+        ):
             self._may_be_late = min(MOST_LATE, self._may_be_late + LATE_SHARE)
             return False
         self._may_be_late -= 1
@@ -312,7 +361,9 @@ class SharedRateLimiter:
             task.exception()  # looked at, or asyncio would complain where nobody waits for it any more
 
     def _sleep_in_thread(self, seconds: float) -> None:
-        """Between two tries to reach the database. A stop, or `close`, ends them: neither waits for a database that is gone."""
+        """Between two tries to reach the database. A stop, or `close`, ends them: neither waits for
+        a database that is gone.
+        """
         with self.stop.waking(self._hurry.set):
             if self._hurry.wait(seconds):
                 raise StopRequested(WHY_STOPPED)

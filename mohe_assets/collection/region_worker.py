@@ -1,7 +1,9 @@
-"""What is done for one region that is held: the searches its plan has left, or a few more of a finished one.
+"""What is done for one region that is held: the searches its plan has left, or a few more of a
+finished one.
 
-Knows neither HTTP nor SQL nor Dagster. A region's next search may be asked while others of it are under way; each is stored, by
-a commit it waits for, before it counts as made. Whatever interrupts leaves nothing half-done.
+Knows neither HTTP nor SQL nor Dagster. A region's next search may be asked while others of it are
+under way; each is stored, by a commit it waits for, before it counts as made. Whatever interrupts
+leaves nothing half-done.
 """
 
 import asyncio
@@ -35,15 +37,20 @@ log = logging.getLogger(__name__)
 
 Cached_co = TypeVar("Cached_co", covariant=True)
 
-# A region is refined for so many searches at a time, then the most promising region of the country is looked for again.
+# A region is refined for so many searches at a time, then the most promising region of the country
+# is looked for again.
 SLICE_SEARCHES = 20
-# A slice ends early when its next search promises less than this share of what the best other region does.
+# A slice ends early when its next search promises less than this share of what the best other
+# region does.
 SLICE_ENDS_BELOW = 0.5
-# Nobody waits for a region that is complete: others that are at the same time are completed by the same four statements.
+# Nobody waits for a region that is complete: others that are at the same time are completed by the
+# same four statements.
 GATHER_REGIONS_SECONDS = 0.05
-# Of searches that are as many as this at a time, nobody misses one for so long: what is stored together costs less.
+# Of searches that are as many as this at a time, nobody misses one for so long: what is stored
+# together costs less.
 GATHER_SECONDS, MANY = 0.01, 9
-# What pays nationwide changes slowly: read again after so long, or when a run has made so many searches itself.
+# What pays nationwide changes slowly: read again after so long, or when a run has made so many
+# searches itself.
 TALLIES_SECONDS, TALLIES_SEARCHES = 30.0, 300
 
 
@@ -59,7 +66,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegionOutcome:
-    """One region's end in this run; `completion` is set when COMPLETED or REFINED, `reason` otherwise."""
+    """One region's end in this run; `completion` is set when COMPLETED or REFINED, `reason`
+    otherwise.
+    """
 
     outcome: Outcome
     lease: Lease
@@ -78,7 +87,9 @@ class RunLimits:
 
 @dataclass(kw_only=True, slots=True)
 class RegionTask:
-    """What one region has left. `calls` were spent on it, `most_calls` may be; `error` is the first that was met."""
+    """What one region has left. `calls` were spent on it, `most_calls` may be; `error` is the first
+    that was met.
+    """
 
     lease: Lease
     plan: Sequence[Search]
@@ -95,7 +106,8 @@ class RegionTask:
     def has_more(self) -> bool:
         """Another search may be made now.
 
-        Only one before the first is answered, or a region whose every search fails would cost the calls of as many as fit.
+        Only one before the first is answered, or a region whose every search fails would cost the
+        calls of as many as fit.
         """
         return (
             self.error is None
@@ -112,8 +124,8 @@ class RegionTask:
 
 @dataclass(kw_only=True)
 class RegionWorker:
-    """The work of one run, in one event loop; what blocks is done in threads. `dongs` gives the names of regions' dongs by
-    code; `close` ends what the run has opened.
+    """The work of one run, in one event loop; what blocks is done in threads. `dongs` gives the
+    names of regions' dongs by code; `close` ends what the run has opened.
     """
 
     run_id: str
@@ -132,9 +144,12 @@ class RegionWorker:
     _complete: GroupCommit[PlanDone, Completion] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._write = GroupCommit(work=self.ledger.write_all, gather_seconds=GATHER_SECONDS, gather_from=MANY)
+        self._write = GroupCommit(
+            work=self.ledger.write_all, gather_seconds=GATHER_SECONDS, gather_from=MANY
+        )
         self._complete = GroupCommit(
-            work=lambda done: self.checkpoints.complete(done, also=self._tally), gather_seconds=GATHER_REGIONS_SECONDS
+            work=lambda done: self.checkpoints.complete(done, also=self._tally),
+            gather_seconds=GATHER_REGIONS_SECONDS,
         )
 
     async def begin(self, leases: Sequence[Lease]) -> list[RegionTask]:
@@ -142,7 +157,10 @@ class RegionWorker:
         return await asyncio.to_thread(self._begin, leases)
 
     def _begin(self, leases: Sequence[Lease]) -> list[RegionTask]:
-        begun, dongs = self.ledger.begun(leases), self.dongs([lease.region_code for lease in leases])
+        begun, dongs = (
+            self.ledger.begun(leases),
+            self.dongs([lease.region_code for lease in leases]),
+        )
         found = []
         for lease in leases:
             history, calls = begun[lease.region_code]
@@ -152,14 +170,18 @@ class RegionWorker:
             )  # fmt: skip
             try:
                 task.plan = self.source.plan(lease.region_name)
-                task.searches.extend(remaining(task.plan, {(one.query, one.sort) for one in history}))
+                task.searches.extend(
+                    remaining(task.plan, {(one.query, one.sort) for one in history})
+                )
             except Exception as error:  # noqa: BLE001 - raised when the region is finished, as what its searches meet
                 task.error = error
             found.append(task)
         return found
 
     async def search(self, task: RegionTask, search: Search) -> None:
-        """One search of a region, which was counted as under way. What goes wrong is raised when the region is finished."""
+        """One search of a region, which was counted as under way. What goes wrong is raised when
+        the region is finished.
+        """
         try:
             calls, answered = await self._search(task.lease, search)
             task.calls += calls
@@ -179,16 +201,23 @@ class RegionWorker:
             return await self.fail(task.lease, FailureKind.CALL_BUDGET, reason, final=True)
         refinement_plan = await self._refinement_plan(task.lease, task.dongs, task.history)
         completion = await self._complete(
-            PlanDone(lease=task.lease, plan=task.plan, expected_gain=refinement_plan.expected_gain())
+            PlanDone(
+                lease=task.lease, plan=task.plan, expected_gain=refinement_plan.expected_gain()
+            )
         )
         return RegionOutcome(outcome=Outcome.COMPLETED, lease=task.lease, completion=completion)
 
     async def refine(self, lease: Lease) -> RegionOutcome:
-        """A few searches beyond the base plan, as long as they promise more than other regions do. Raises as `finish`."""
+        """A few searches beyond the base plan, as long as they promise more than other regions do.
+        Raises as `finish`.
+        """
         (task,) = await self.begin([lease])
         if task.error is not None:
             raise task.error
-        refinement_plan, calls = await self._refinement_plan(lease, task.dongs, task.history), task.calls
+        refinement_plan, calls = (
+            await self._refinement_plan(lease, task.dongs, task.history),
+            task.calls,
+        )
         enough = await asyncio.to_thread(self.refinement.next_expected_gain) * SLICE_ENDS_BELOW
         for _ in range(SLICE_SEARCHES):
             best = refinement_plan.best()
@@ -205,8 +234,12 @@ class RegionWorker:
         self.refinement.settle(lease, expected_gain=expected_gain, also=self._tally)
         return self.checkpoints.completions([lease.region_code], reported_too=True)[0]
 
-    async def _refinement_plan(self, lease: Lease, dongs: Sequence[str], history: Sequence[Answered]) -> RegionPlan:
-        return self.source.refinement_plan(lease.region_name, dongs, history, await _current(self.tallies))
+    async def _refinement_plan(
+        self, lease: Lease, dongs: Sequence[str], history: Sequence[Answered]
+    ) -> RegionPlan:
+        return self.source.refinement_plan(
+            lease.region_name, dongs, history, await _current(self.tallies)
+        )
 
     def _tally(self, connection: Connection) -> None:
         self.executions.tally(connection, self.run_id)
@@ -216,7 +249,9 @@ class RegionWorker:
         try:
             answer = await self.source.perform(search)
         except BadQuery as error:
-            log.warning("%s: the API refuses the query %r: %s", lease.region_name, search.query, error)
+            log.warning(
+                "%s: the API refuses the query %r: %s", lease.region_name, search.query, error
+            )
             await self._write(Write.skipped(lease, search, calls=error.calls, reason=str(error)))
             return error.calls, _answered(search)
         except ApiError as error:
@@ -238,16 +273,24 @@ class RegionWorker:
             except ListChanged:  # it has names this run does not know
                 self.index.outdated(version)
 
-    async def fail(self, lease: Lease, kind: FailureKind, reason: str, *, final: bool = False) -> RegionOutcome:
-        """The region's own error: FAILED with the reason, or COMPLETED as before if it was being refined."""
+    async def fail(
+        self, lease: Lease, kind: FailureKind, reason: str, *, final: bool = False
+    ) -> RegionOutcome:
+        """The region's own error: FAILED with the reason, or COMPLETED as before if it was being
+        refined.
+        """
         log.error("%s: %s", lease.region_name, reason)
-        await asyncio.to_thread(self.checkpoints.fail, lease, kind=kind, message=reason, final=final, also=self._tally)
+        await asyncio.to_thread(
+            self.checkpoints.fail, lease, kind=kind, message=reason, final=final, also=self._tally
+        )
         return RegionOutcome(outcome=Outcome.FAILED, lease=lease, reason=reason)
 
 
 @dataclass(kw_only=True)
 class CachedTallies:
-    """The nationwide counts, read once for all regions and again when they are old; `searches` were made since."""
+    """The nationwide counts, read once for all regions and again when they are old; `searches` were
+    made since.
+    """
 
     ledger: Ledger
     searches: int = 0
@@ -258,7 +301,9 @@ class CachedTallies:
     @property
     def known(self) -> Tallies | None:
         """As `current`, without a look at the database: None when that takes one."""
-        is_old = time.monotonic() - self._read_at > TALLIES_SECONDS or self.searches >= TALLIES_SEARCHES
+        is_old = (
+            time.monotonic() - self._read_at > TALLIES_SECONDS or self.searches >= TALLIES_SEARCHES
+        )
         return None if is_old else self._read
 
     def current(self) -> Tallies:
@@ -277,12 +322,16 @@ class _Cache(Protocol[Cached_co]):
 
 
 async def _current(cache: _Cache[Cached_co]) -> Cached_co:
-    """What is cached, in a thread where that takes a statement: a thread for each search would cost more than the rest of it."""
+    """What is cached, in a thread where that takes a statement: a thread for each search would cost
+    more than the rest of it.
+    """
     known = cache.known
     return known if known is not None else await asyncio.to_thread(cache.current)
 
 
-def _answered(search: Search, answer: SearchResult | None = None, place_ids: Sequence[int] = ()) -> Answered:
+def _answered(
+    search: Search, answer: SearchResult | None = None, place_ids: Sequence[int] = ()
+) -> Answered:
     """A search as its region's refinement learns from it; one the API refuses has no answer."""
     return Answered(
         query=search.query,

@@ -1,7 +1,8 @@
 """The second use case: collect regions. Knows neither HTTP nor SQL nor Dagster.
 
-A collection is an event loop, in a thread of its own, with a few searches in flight (flight.py). The caller receives each
-region's outcome as it is reached and may stop at any moment: whatever a restart needs is in the database before.
+A collection is an event loop, in a thread of its own, with a few searches in flight (flight.py).
+The caller receives each region's outcome as it is reached and may stop at any moment: whatever a
+restart needs is in the database before.
 """
 
 import asyncio
@@ -28,10 +29,12 @@ from mohe_assets.store.executions import Ending, Executions
 
 # A graceful stop waits this long for searches in flight; `docker stop` kills after ten seconds.
 STOP_SECONDS = 6.0
-# What a caller is given at once, and not more often than that: to report takes two connections and four statements, however much.
+# What a caller is given at once, and not more often than that: to report takes two connections and
+# four statements, however much.
 BATCH_OUTCOMES = 50
 REPORT_SECONDS = 0.25
-# Regions that are completed by one statement are reached one after the other, within this time: they are given together.
+# Regions that are completed by one statement are reached one after the other, within this time:
+# they are given together.
 REACHED_TOGETHER_SECONDS = 0.02
 # Statements at a time, each on a connection of its own. More would wait for each other's commits.
 DATABASE_THREADS = 6
@@ -40,8 +43,8 @@ DECLARED_DEAD = "This run was silent for longer than its lease and was declared 
 
 @dataclass(kw_only=True)
 class CollectionRun:
-    """One run. After the last outcome, `halted` says why it ended before its regions did, or is None; `declared_dead` that
-    it was frozen for longer than its lease.
+    """One run. After the last outcome, `halted` says why it ended before its regions did, or is
+    None; `declared_dead` that it was frozen for longer than its lease.
     """
 
     claim_filter: ClaimFilter
@@ -49,11 +52,15 @@ class CollectionRun:
     total: int = 0
     declared_dead: bool = False
     failed: list[RegionOutcome] = field(default_factory=list)
-    _outcomes: "queue.SimpleQueue[RegionOutcome | BaseException | None]" = field(default_factory=queue.SimpleQueue)
+    _outcomes: "queue.SimpleQueue[RegionOutcome | BaseException | None]" = field(
+        default_factory=queue.SimpleQueue
+    )
 
     @cached_property
     def _scheduler(self) -> SearchScheduler:
-        return SearchScheduler(claim_filter=self.claim_filter, work=self.work, reached=self._outcomes.put)
+        return SearchScheduler(
+            claim_filter=self.claim_filter, work=self.work, reached=self._outcomes.put
+        )
 
     @property
     def halted(self) -> ApiError | None:
@@ -82,8 +89,9 @@ class CollectionRun:
                 yield from batch
 
     def batches(self) -> Generator[list[RegionOutcome]]:
-        """Runs the collection; close the iterator to stop it. Each batch is what was reached since the last one was given,
-        which is REPORT_SECONDS ago or more. Asking for the next batch says that the last is reported.
+        """Runs the collection; close the iterator to stop it. Each batch is what was reached since
+        the last one was given, which is REPORT_SECONDS ago or more. Asking for the next batch says
+        that the last is reported.
         """
         # Looked at now, and thereby made: later there are several threads that would each make one.
         if self._scheduler.taken:
@@ -94,7 +102,9 @@ class CollectionRun:
         # Its log lines are about the run that starts it.
         work = contextvars.copy_context().run
         loop = threading.Thread(target=work, args=(self._run_loop,), name="collect", daemon=True)
-        pulse = Pulse(seconds=self.work.limits.heartbeat_seconds, beat=self._beat, failed=self._abandon)
+        pulse = Pulse(
+            seconds=self.work.limits.heartbeat_seconds, beat=self._beat, failed=self._abandon
+        )
         ending: Ending = Ending.INTERRUPTED
         note: str | None = "stopped"
         try:
@@ -112,7 +122,9 @@ class CollectionRun:
 
     def not_taken(self) -> list[RegionStatus]:
         """The regions asked for by code that this run did not hold, and how they stand."""
-        return self.checkpoints.statuses((self.claim_filter.codes or frozenset()) - self._scheduler.taken)
+        return self.checkpoints.statuses(
+            (self.claim_filter.codes or frozenset()) - self._scheduler.taken
+        )
 
     def _reported(self) -> Generator[list[RegionOutcome]]:
         over, given_at = False, -math.inf
@@ -129,13 +141,19 @@ class CollectionRun:
             if batch:
                 given_at = time.monotonic()
                 yield batch
-                done = [one.completion for one in batch if one.outcome is Outcome.COMPLETED and one.completion is not None]
+                done = [
+                    one.completion
+                    for one in batch
+                    if one.outcome is Outcome.COMPLETED and one.completion is not None
+                ]
                 self.checkpoints.mark_reported(done)
             if error is not None:
                 raise error
 
     def _reached(self, *, not_before: float) -> list[RegionOutcome | BaseException | None]:
-        """What the loop has to say by then; waits for the first of it, and no longer when it is the last."""
+        """What the loop has to say by then; waits for the first of it, and no longer when it is the
+        last.
+        """
         found = [self._outcomes.get()]
         not_before = max(not_before, time.monotonic() + REACHED_TOGETHER_SECONDS)
         with suppress(queue.Empty):
@@ -147,11 +165,16 @@ class CollectionRun:
         if isinstance(self.halted, ApiBlocked):
             return Ending.FAILED, str(self.halted)
         if self.failed:
-            return Ending.FAILED, f"{len(self.failed)} region{'s' if len(self.failed) > 1 else ''} failed"
+            return (
+                Ending.FAILED,
+                f"{len(self.failed)} region{'s' if len(self.failed) > 1 else ''} failed",
+            )
         return Ending.COMPLETED, str(self.halted) if self.halted else None
 
     def _shut_down(self, loop: threading.Thread) -> None:
-        """Waits for searches in flight, then gives back what is still held: a late answer finds its lease lost."""
+        """Waits for searches in flight, then gives back what is still held: a late answer finds its
+        lease lost.
+        """
         self.stop.set()
         if loop.is_alive():
             loop.join(timeout=STOP_SECONDS)
@@ -159,7 +182,9 @@ class CollectionRun:
             self.checkpoints.release(lease)
 
     def _heard_of(self, at: float) -> None:
-        """Nobody declares the run dead before its lease is over, counted from this moment on the monotonic clock."""
+        """Nobody declares the run dead before its lease is over, counted from this moment on the
+        monotonic clock.
+        """
         self.stop.sure_until = at + self.executions.lease_seconds
 
     def _beat(self) -> None:
@@ -170,7 +195,8 @@ class CollectionRun:
             return
         self._heard_of(began)
         if self.claim_filter.codes is None:
-            # Whoever takes any region also takes those of runs that die meanwhile, without waiting for its own end.
+            # Whoever takes any region also takes those of runs that die meanwhile, without waiting
+            # for its own end.
             log_reclaimed(self.executions.reap_dead_runs(self.checkpoints))
 
     def _abandon(self, error: Exception) -> None:
@@ -180,7 +206,9 @@ class CollectionRun:
     def _run_loop(self) -> None:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.get_loop().set_default_executor(ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="database"))
+                runner.get_loop().set_default_executor(
+                    ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="database")
+                )
                 runner.run(self._collect())
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             self._abandon(error)

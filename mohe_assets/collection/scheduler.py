@@ -1,7 +1,9 @@
-"""The searches of one run that are in flight, and the regions it holds for them. Runs in one event loop.
+"""The searches of one run that are in flight, and the regions it holds for them. Runs in one event
+loop.
 
-One region after the other: the searches of the region claimed first, as many as it has, then those of the next. Another is
-claimed when there is soon nothing else to ask, so that few regions are half-done at any moment and all end one by one.
+One region after the other: the searches of the region claimed first, as many as it has, then those
+of the next. Another is claimed when there is soon nothing else to ask, so that few regions are
+half-done at any moment and all end one by one.
 """
 
 import asyncio
@@ -32,7 +34,8 @@ log = logging.getLogger(__name__)
 
 # Searches of a region by and large: what is claimed ahead has as many as may be in flight.
 AHEAD = 15
-# Regions refined at a time: one that is held is none to choose from, and with hundreds held there is no best one left.
+# Regions refined at a time: one that is held is none to choose from, and with hundreds held there
+# is no best one left.
 MOST_REFINED = 48
 # When no region was found to claim, that is believed for so long.
 NONE_LEFT_SECONDS = 1.0
@@ -44,8 +47,9 @@ INTERRUPTED_FOUND = "중단된 배치 발견 - 자동 재시작합니다"
 class ClaimFilter:
     """Which regions a run may take: `codes`, or any without them.
 
-    `force_retry` takes FAILED ones before their time, `recollect_completed_before` also those COMPLETED before that moment, with a new round
-    of searches. `refine` takes COMPLETED regions and nothing else, for searches beyond their base plan.
+    `force_retry` takes FAILED ones before their time, `recollect_completed_before` also those
+    COMPLETED before that moment, with a new round of searches. `refine` takes COMPLETED regions and
+    nothing else, for searches beyond their base plan.
     """
 
     codes: frozenset[str] | None = None
@@ -67,13 +71,18 @@ def region_facts(region: Lease | Completion) -> dict[str, object]:
 def log_reclaimed(reaped: ReapResult) -> None:
     """The log line for regions taken back from runs that died."""
     if reaped.dead_runs or reaped.regions:
-        log.warning("%s (실행 %s, 지역 %d개)", INTERRUPTED_FOUND, ", ".join(reaped.dead_runs) or "-", len(reaped.regions))
+        log.warning(
+            "%s (실행 %s, 지역 %d개)",
+            INTERRUPTED_FOUND,
+            ", ".join(reaped.dead_runs) or "-",
+            len(reaped.regions),
+        )
 
 
 @dataclass(kw_only=True)
 class SearchScheduler:
-    """`reached` is told each region's end. `held` are the leases by region code, `taken` all that were held at any time;
-    `halted` is why the API gives nothing more, or None.
+    """`reached` is told each region's end. `held` are the leases by region code, `taken` all that
+    were held at any time; `halted` is why the API gives nothing more, or None.
     """
 
     claim_filter: ClaimFilter
@@ -92,8 +101,9 @@ class SearchScheduler:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, *, give_up_seconds: float) -> None:
-        """Until no region is left to take, nothing more may be asked, or a stop is requested: then what is in flight has so many
-        seconds. Raises what is no region's own: DatabaseUnavailable, a bug of ours.
+        """Until no region is left to take, nothing more may be asked, or a stop is requested: then
+        what is in flight has so many seconds. Raises what is no region's own: DatabaseUnavailable,
+        a bug of ours.
         """
         loop = asyncio.get_running_loop()
         with self.work.stop.waking(lambda: loop.call_soon_threadsafe(self._changed.set)):
@@ -116,17 +126,27 @@ class SearchScheduler:
 
     def _start_ready(self) -> bool:
         """Starts whatever may be started now; false when nothing is under way any more."""
-        while self._free and (task := next((one for one in self._open if one.has_more), None)) is not None:
+        while (
+            self._free
+            and (task := next((one for one in self._open if one.has_more), None)) is not None
+        ):
             task.under_way += 1
             self._start(self._search(task, task.searches.popleft()), in_flight=1)
-        if not self._claiming and self.halted is None and (wanted := self._wanted) and time.monotonic() >= self._ask_again_at:
+        if (
+            not self._claiming
+            and self.halted is None
+            and (wanted := self._wanted)
+            and time.monotonic() >= self._ask_again_at
+        ):
             self._claiming = True
             self._start(self._claim_some(wanted))
         return bool(self._running)
 
     @property
     def _wanted(self) -> int:
-        """Regions to claim: as many as searches could be made that are not there, or a few before it comes to that."""
+        """Regions to claim: as many as searches could be made that are not there, or a few before
+        it comes to that.
+        """
         if self._free or self.claim_filter.refine:
             return self._free
         in_flight = self.work.limits.in_flight
@@ -182,7 +202,8 @@ class SearchScheduler:
             return  # it is released with all that is still held
         # What this run completed is younger than its request, but only if the clocks of both agree.
         if outcome.outcome is not Outcome.REFINED and (
-            outcome.outcome is not Outcome.COMPLETED or self.claim_filter.recollect_completed_before is not None
+            outcome.outcome is not Outcome.COMPLETED
+            or self.claim_filter.recollect_completed_before is not None
         ):
             self._not_again.add(lease.region_code)
         self.held.pop(lease.region_code, None)
@@ -207,7 +228,8 @@ class SearchScheduler:
         except (DatabaseUnavailable, StopRequested):
             raise
         except Exception as error:
-            # Our own bug, met in this region: set it apart, so that the next run gets past it, and end loudly.
+            # Our own bug, met in this region: set it apart, so that the next run gets past it, and
+            # end loudly.
             await self.work.fail(lease, FailureKind.INTERNAL, f"{type(error).__name__}: {error}")
             raise
 
@@ -216,7 +238,9 @@ class SearchScheduler:
             found = await asyncio.to_thread(self._claim, most)
             if not found and self.claim_filter.codes is None:
                 # Before giving up: what a run that died meanwhile has left behind.
-                reaped = await asyncio.to_thread(self.work.executions.reap_dead_runs, self.work.checkpoints)
+                reaped = await asyncio.to_thread(
+                    self.work.executions.reap_dead_runs, self.work.checkpoints
+                )
                 log_reclaimed(reaped)
                 found = await asyncio.to_thread(self._claim, most) if reaped.regions else []
             if not found:
@@ -237,9 +261,12 @@ class SearchScheduler:
             self._halt(self.halted)
 
     def _claim(self, most: int) -> list[Lease]:
-        """A region is tried once in a run: its next attempt belongs to a later one, after its back-off."""
+        """A region is tried once in a run: its next attempt belongs to a later one, after its
+        back-off.
+        """
         claim_filter = self.claim_filter
-        # What has just ended is given back in the database before it is here: not to be taken in between.
+        # What has just ended is given back in the database before it is here: not to be taken in
+        # between.
         without = self._not_again.union(self.held)
         if claim_filter.refine:
             found = self.work.refinement.claim(self.work.run_id, most, without=without)

@@ -16,7 +16,9 @@ from mohe_assets.store.reads.quality import SHOWN_AT_MOST
         "that one is collected again."
     ),
 )
-def checkpoints_match_partitions(context: dg.AssetCheckExecutionContext, mohe: MoheResource) -> dg.AssetCheckResult:
+def checkpoints_match_partitions(
+    context: dg.AssetCheckExecutionContext, mohe: MoheResource
+) -> dg.AssetCheckResult:
     """All of them, in both directions; what a run has under way is not compared yet."""
     with mohe.open() as app:
         found = disagreements(regions_of(app), shown(context.instance))

@@ -1,4 +1,6 @@
-"""The jobs: refresh the regions, collect chosen regions, the whole batch in one process, refine, publish, and a new round."""
+"""The jobs: refresh the regions, collect chosen regions, the whole batch in one process, refine,
+publish, and a new round.
+"""
 
 import dagster as dg
 
@@ -21,7 +23,8 @@ refresh_regions = dg.define_asset_job(
 
 ingest_places = dg.define_asset_job(
     INGEST_PLACES,
-    # The checks look at the whole country; they are run when asked for, not after every few regions.
+    # The checks look at the whole country; they are run when asked for, not after every few
+    # regions.
     selection=dg.AssetSelection.assets("places").without_checks(),
     description="Collects the places of the chosen regions.",
     executor_def=dg.in_process_executor,
@@ -37,7 +40,9 @@ publish_catalog = dg.define_asset_job(
 
 @dg.op(out=dg.Out(dg.Nothing))
 def make_completed_pending(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
-    """COMPLETED → PENDING, with a new round of searches; places, ledger and the record of earlier runs stay."""
+    """COMPLETED → PENDING, with a new round of searches; places, ledger and the record of earlier
+    runs stay.
+    """
     with mohe.open() as app:
         codes = app.checkpoints.new_round()
     context.log.info(f"{len(codes)} regions begin a new round")
@@ -54,7 +59,9 @@ def new_round() -> None:
 
 @dg.op(out=dg.Out(dg.Nothing))
 def refresh_if_due(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
-    """Refreshes the regions if there are none, or if the list is old. A failed refresh of a list we have stops nothing."""
+    """Refreshes the regions if there are none, or if the list is old. A failed refresh of a list we
+    have stops nothing.
+    """
     with cancelled_by_signals(context), mohe.open() as app:
         name_run(context.instance, context.run, app.settings.checkpoint_batch_name, ())
         app.settings.require_collection_keys()
@@ -75,14 +82,18 @@ def _refresh(context: dg.OpExecutionContext, app: App) -> None:
     sync = refresh(context.instance, app)
     if sync.warning:
         context.log.warning(sync.warning)
-    context.log.info(f"{len(sync.listed.leaves)} regions as of {sync.listed.as_of} from {sync.listed.source}")
+    context.log.info(
+        f"{len(sync.listed.leaves)} regions as of {sync.listed.as_of} from {sync.listed.source}"
+    )
 
 
 def _refresh_or_go_on(context: dg.OpExecutionContext, app: App) -> None:
     try:
         app.refresh_regions()
     except ApiError as error:
-        context.log.warning(f"The region list could not be refreshed: {error} The list of before stays.")
+        context.log.warning(
+            f"The region list could not be refreshed: {error} The list of before stays."
+        )
     sync_partition_keys(context.instance, app)
 
 
@@ -112,7 +123,9 @@ def place_ingestion_batch() -> None:
 
 @dg.op(out=dg.Out(dg.Nothing))
 def refine_completed_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
-    """Searches completed regions deeper, the most promising first, until the day's calls end or none promises more."""
+    """Searches completed regions deeper, the most promising first, until the day's calls end or
+    none promises more.
+    """
     with cancelled_by_signals(context), mohe.open() as app:
         totals = collect(context, app, ClaimFilter(refine=True), total=0)
     context.log.info(f"{totals.refined} slices of regions refined")

@@ -1,4 +1,6 @@
-"""The partition set: one key per sigungu, added by `sigungu_regions` as the government's list names them."""
+"""The partition set: one key per sigungu, added by `sigungu_regions` as the government's list names
+them.
+"""
 
 import dagster as dg
 

@@ -38,22 +38,35 @@ class CheckOutcome:
     def result(self) -> dg.AssetCheckResult:
         """With the exact number of offending rows, and as many of them as a person looks at."""
         found = self.violations
-        shown = f", the first {len(found.shown)} are shown" if len(found.shown) == SHOWN_AT_MOST < found.count else ""
+        shown = (
+            f", the first {len(found.shown)} are shown"
+            if len(found.shown) == SHOWN_AT_MOST < found.count
+            else ""
+        )
         return dg.AssetCheckResult(
             passed=not found.count if self.passed is None else self.passed,
             severity=self.severity,
             description=f"{found.count} offending{shown}",
-            metadata={"offending": found.count, "rows": dg.MetadataValue.json(found.shown), **self.metadata},
+            metadata={
+                "offending": found.count,
+                "rows": dg.MetadataValue.json(found.shown),
+                **self.metadata,
+            },
         )
 
 
-def _check(asset: dg.AssetKey, name: str, description: str, judge: Callable[[Quality], CheckOutcome]) -> dg.AssetChecksDefinition:
-    # `can_subset` lets a check say nothing: Dagster runs the checks of an asset with it, after every few regions of a backfill,
-    # and those of the whole country are for when they are asked for.
+def _check(
+    asset: dg.AssetKey, name: str, description: str, judge: Callable[[Quality], CheckOutcome]
+) -> dg.AssetChecksDefinition:
+    # `can_subset` lets a check say nothing: Dagster runs the checks of an asset with it, after
+    # every few regions of a backfill, and those of the whole country are for when they are asked
+    # for.
     spec = dg.AssetCheckSpec(name, asset=asset, description=description)
 
     @dg.multi_asset_check(name=f"check_{name}", specs=[spec], can_subset=True)
-    def check(context: dg.AssetCheckExecutionContext, mohe: MoheResource) -> Iterator[dg.AssetCheckResult]:
+    def check(
+        context: dg.AssetCheckExecutionContext, mohe: MoheResource
+    ) -> Iterator[dg.AssetCheckResult]:
         if asset in (context.run.asset_selection or ()):
             return
         with mohe.open() as app:
@@ -66,19 +79,29 @@ def _attribution(quality: Quality) -> CheckOutcome:
     places, lost = quality.places(), quality.without_a_region()
     share = 1 - lost.count / places if places else 1.0
     return CheckOutcome(
-        violations=lost, passed=share >= ATTRIBUTED_AT_LEAST, metadata={"places": places, "attributed_share": round(share, 4)}
+        violations=lost,
+        passed=share >= ATTRIBUTED_AT_LEAST,
+        metadata={"places": places, "attributed_share": round(share, 4)},
     )
 
 
 def _failures(quality: Quality) -> CheckOutcome:
     given_up = quality.given_up()
-    return CheckOutcome(violations=quality.failed(), severity=ERROR if given_up else WARN, metadata={"given_up": given_up})
+    return CheckOutcome(
+        violations=quality.failed(),
+        severity=ERROR if given_up else WARN,
+        metadata={"given_up": given_up},
+    )
 
 
 def _schema_violations(quality: Quality) -> CheckOutcome:
-    found = rule_violations(tables.PLACES, quality.place_rows(), in_order=("first_seen_at", "last_seen_at"))
+    found = rule_violations(
+        tables.PLACES, quality.place_rows(), in_order=("first_seen_at", "last_seen_at")
+    )
     shown = [asdict(violation) for violation in found[:SHOWN_AT_MOST]]
-    return CheckOutcome(violations=Violations(count=sum(violation.count for violation in found), shown=shown))
+    return CheckOutcome(
+        violations=Violations(count=sum(violation.count for violation in found), shown=shown)
+    )
 
 
 places_fit_their_schema = _check(
@@ -132,9 +155,12 @@ collection_is_complete = _check(
 
 
 @dg.asset_check(
-    asset=REGIONS, description="Active leaf regions, their checkpoints, the partition keys and the last list read are the same."
+    asset=REGIONS,
+    description="Active leaf regions, their checkpoints, the partition keys and the last list read are the same.",
 )
-def regions_match_the_list(context: dg.AssetCheckExecutionContext, mohe: MoheResource) -> dg.AssetCheckResult:
+def regions_match_the_list(
+    context: dg.AssetCheckExecutionContext, mohe: MoheResource
+) -> dg.AssetCheckResult:
     """Compares four tellings of one set, of which Dagster's is the fourth."""
     with mohe.open() as app:
         quality = Quality(checkpoints=app.checkpoints)
@@ -145,7 +171,9 @@ def regions_match_the_list(context: dg.AssetCheckExecutionContext, mohe: MoheRes
     partitions = {"partition_keys": len(keys), "without_a_partition": missing[:SHOWN_AT_MOST],
                   "partitions_of_no_region": surplus[:SHOWN_AT_MOST]}  # fmt: skip
     found = Violations(count=violations.count + len(missing) + len(surplus), shown=violations.shown)
-    return CheckOutcome(violations=found, severity=ERROR, metadata={**listed, **partitions}).result()
+    return CheckOutcome(
+        violations=found, severity=ERROR, metadata={**listed, **partitions}
+    ).result()
 
 
 QUALITY_CHECKS = (

@@ -1,4 +1,6 @@
-"""The sensor that spends what is left of the day's calls on depth, once every region has its base plan."""
+"""The sensor that spends what is left of the day's calls on depth, once every region has its base
+plan.
+"""
 
 import dagster as dg
 
@@ -20,7 +22,9 @@ INTERVAL_SECONDS = 15
         "CHECKPOINT_AUTO_RESUME=false keeps it from launching."
     ),
 )
-def refinement_sensor(context: dg.SensorEvaluationContext, mohe: MoheResource) -> dg.SensorResult | dg.SkipReason:
+def refinement_sensor(
+    context: dg.SensorEvaluationContext, mohe: MoheResource
+) -> dg.SensorResult | dg.SkipReason:
     """One run at a time, which claims the most promising regions until there is a reason to stop."""
     with mohe.open() as app:
         if reason := _reason_to_wait(context.instance, app):
@@ -39,9 +43,7 @@ def _reason_to_wait(instance: dg.DagsterInstance, app: App) -> str | None:
     if backlog.base_is_due:
         return f"Regions wait for their base plan, which has precedence; {so_far}."
     if under_way := len(unfinished_runs(instance)):
-        return (
-            f"{under_way} runs are collecting or refining; {so_far}, {backlog.regions + backlog.refining} regions promise more."
-        )
+        return f"{under_way} runs are collecting or refining; {so_far}, {backlog.regions + backlog.refining} regions promise more."
     if closed := why_closed(app):
         return f"{closed} ({so_far})"
     return None if backlog.has_work else f"No region promises more than it has given; {so_far}."

@@ -1,4 +1,6 @@
-"""What assets, sensors and jobs are given: the settings of the environment, and a platform on them when one is opened."""
+"""What assets, sensors and jobs are given: the settings of the environment, and a platform on them
+when one is opened.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +22,9 @@ class MoheResource(dg.ConfigurableResource["MoheResource"]):
 
     @contextmanager
     def open(self) -> Iterator[App]:
-        """A platform; what keeps one from being opened ends the run with that sentence and no traceback of ours."""
+        """A platform; what keeps one from being opened ends the run with that sentence and no
+        traceback of ours.
+        """
         try:
             settings = settings_module.load(self._environ())
             with App.open(settings) as app:

@@ -6,7 +6,11 @@ import dagster as dg
 
 from mohe_assets.defs.jobs import new_round, publish_catalog, refresh_regions
 
-_schedule = partial(dg.ScheduleDefinition, execution_timezone="Asia/Seoul", default_status=dg.DefaultScheduleStatus.STOPPED)
+_schedule = partial(
+    dg.ScheduleDefinition,
+    execution_timezone="Asia/Seoul",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+)
 
 weekly_region_refresh = _schedule(
     name="weekly_region_refresh",

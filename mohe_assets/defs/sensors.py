@@ -4,7 +4,10 @@ import datetime as dt
 from collections.abc import Collection, Iterator, Sequence
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+)
 
 from mohe_assets.app import App
 from mohe_assets.defs.jobs import ingest_places
@@ -14,13 +17,19 @@ from mohe_assets.defs.runtime.events import PLACE_INGESTION_BATCH
 from mohe_assets.defs.runtime.reconciliation import REPAIRS_AT_ONCE, reconcile
 from mohe_assets.defs.runtime.recovery import recover
 from mohe_assets.defs.runtime.region_refresh import busy_keys, sync_partition_keys, unfinished_runs
-from mohe_assets.defs.runtime.run_tags import REGIONS_TAG, SENSOR_TRIGGER, TRIGGER_TAG, regions_label
+from mohe_assets.defs.runtime.run_tags import (
+    REGIONS_TAG,
+    SENSOR_TRIGGER,
+    TRIGGER_TAG,
+    regions_label,
+)
 from mohe_assets.domain.kst import KST
 from mohe_assets.store.api_state import read_state
 from mohe_assets.store.checkpoints import Progress
 
 INTERVAL_SECONDS = 5
-# Comparing all partitions with all checkpoints is for what nobody should have done by hand; once a minute is enough.
+# Comparing all partitions with all checkpoints is for what nobody should have done by hand; once a
+# minute is enough.
 RECONCILE_SECONDS = 60
 
 
@@ -34,7 +43,9 @@ RECONCILE_SECONDS = 60
         "CHECKPOINT_AUTO_RESUME=false keeps it from launching."
     ),
 )
-def pending_region_sensor(context: dg.SensorEvaluationContext, mohe: MoheResource) -> dg.SensorResult | dg.SkipReason:
+def pending_region_sensor(
+    context: dg.SensorEvaluationContext, mohe: MoheResource
+) -> dg.SensorResult | dg.SkipReason:
     """Asks for contiguous ranges of due regions, a bounded number of runs at a time."""
     with mohe.open() as app:
         recover(context.instance, app)
@@ -44,7 +55,9 @@ def pending_region_sensor(context: dg.SensorEvaluationContext, mohe: MoheResourc
         reason = _reason_to_wait(app, unfinished)
         requests = [] if reason else _requests(context.instance, app, unfinished)
         if not requests:
-            return dg.SensorResult(skip_reason=_why_nothing(app, reason, len(unfinished)), cursor=cursor)
+            return dg.SensorResult(
+                skip_reason=_why_nothing(app, reason, len(unfinished)), cursor=cursor
+            )
         return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
@@ -82,16 +95,22 @@ def why_closed(app: App) -> str | None:
     return None
 
 
-def _requests(instance: dg.DagsterInstance, app: App, unfinished: Sequence[dg.DagsterRun]) -> list[dg.RunRequest]:
+def _requests(
+    instance: dg.DagsterInstance, app: App, unfinished: Sequence[dg.DagsterRun]
+) -> list[dg.RunRequest]:
     settings = app.settings
     keys = instance.get_dynamic_partitions(str(sigungu_partitions.name))
     due = app.checkpoints.due_keys() - busy_keys(keys, unfinished)
     room = settings.mohe_runs_in_flight - len(unfinished)
-    return list(run_requests(keys, due, settings.mohe_regions_per_run, room, under_way=len(unfinished)))
+    return list(
+        run_requests(keys, due, settings.mohe_regions_per_run, room, under_way=len(unfinished))
+    )
 
 
 def _why_nothing(app: App, reason: str | None, unfinished: int) -> str:
-    """The reason, and how far the collection is: the tick is what a person looks at who wonders when it goes on."""
+    """The reason, and how far the collection is: the tick is what a person looks at who wonders
+    when it goes on.
+    """
     progress = app.checkpoints.progress()
     if not progress.total:
         return f"{reason or ''} There are no regions yet: materialize sigungu_regions, or run the job refresh_regions.".strip()
@@ -126,23 +145,37 @@ def _kst(moment: dt.datetime) -> str:
 
 
 def run_requests(
-    keys: Sequence[str], due: Collection[str], regions_per_run: int, room: int, *, under_way: int = 0
+    keys: Sequence[str],
+    due: Collection[str],
+    regions_per_run: int,
+    room: int,
+    *,
+    under_way: int = 0,
 ) -> Iterator[dg.RunRequest]:
-    """One request per contiguous range of due keys, at most `regions_per_run` keys long, at most `room` requests.
+    """One request per contiguous range of due keys, at most `regions_per_run` keys long, at most
+    `room` requests.
 
-    Runs that start together share the rate and would end together, with nobody calling until the next ones have started:
-    into an empty field the first of three takes a third of the size, the second two thirds, so that their ends stay apart.
+    Runs that start together share the rate and would end together, with nobody calling until the
+    next ones have started: into an empty field the first of three takes a third of the size, the
+    second two thirds, so that their ends stay apart.
     """
-    sizes = [regions_per_run if under_way else -(-regions_per_run * (n + 1) // room) for n in range(room)]
+    sizes = [
+        regions_per_run if under_way else -(-regions_per_run * (n + 1) // room) for n in range(room)
+    ]
     for chunk in _ranges(keys, due, sizes):
         tags = {ASSET_PARTITION_RANGE_START_TAG: chunk[0], ASSET_PARTITION_RANGE_END_TAG: chunk[-1]}
-        # No run key: Dagster refuses a key it has seen, whatever became of that run, and a lost run must be asked again.
-        # What keeps a region from being asked for twice is the list of unfinished runs, and the claim itself.
-        yield dg.RunRequest(tags={**tags, TRIGGER_TAG: SENSOR_TRIGGER, REGIONS_TAG: regions_label(chunk)})
+        # No run key: Dagster refuses a key it has seen, whatever became of that run, and a lost run
+        # must be asked again. What keeps a region from being asked for twice is the list of
+        # unfinished runs, and the claim itself.
+        yield dg.RunRequest(
+            tags={**tags, TRIGGER_TAG: SENSOR_TRIGGER, REGIONS_TAG: regions_label(chunk)}
+        )
 
 
 def _ranges(keys: Sequence[str], due: Collection[str], sizes: Sequence[int]) -> Iterator[list[str]]:
-    """Ranges of due keys without a gap, the n-th at most `sizes[n]` keys long, until the sizes or the keys are used up."""
+    """Ranges of due keys without a gap, the n-th at most `sizes[n]` keys long, until the sizes or
+    the keys are used up.
+    """
     wanted, left, chunk = set(due), list(sizes), list[str]()
     for key in keys:
         if not left:

@@ -1,6 +1,7 @@
 """The region of an address, whatever query found it. Pure: no HTTP, no SQL.
 
-The search API lags behind the region list, so addresses under abolished and changed names are read, too.
+The search API lags behind the region list, so addresses under abolished and changed names are read,
+too.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,9 +22,9 @@ _Words = tuple[str, ...]
 class RegionIndex:
     """Finds the leaf region of an address by its leading words: 경기도 수원시 장안구 before 경기도 수원시.
 
-    Names of now win over those of before. Where a name means several regions (a parent city, a district that was split)
-    the dong behind it decides, if exactly one of them has it. `dongs` gives those of regions by code; it is asked once, for
-    the few of which that is so.
+    Names of now win over those of before. Where a name means several regions (a parent city, a
+    district that was split) the dong behind it decides, if exactly one of them has it. `dongs`
+    gives those of regions by code; it is asked once, for the few of which that is so.
     """
 
     def __init__(
@@ -52,12 +53,15 @@ class RegionIndex:
             before.setdefault(tuple(one.old_name.split()), set()).update(self._living(one.new_code))
         self._meant = _with_short_forms({**before, **now})
         self._longest = max((len(words) for words in self._meant), default=0)
-        self._dongs = {code: set(_dong_words(names)) for code, names in dongs(self._needing_dongs()).items()}
+        self._dongs = {
+            code: set(_dong_words(names)) for code, names in dongs(self._needing_dongs()).items()
+        }
 
     def region_of(self, address: str, *, formerly: str | None = None) -> str | None:
         """The region's code, or None when the address names no leaf region.
 
-        `formerly` is the region it was given before, whose successor it gets if the address itself says too little.
+        `formerly` is the region it was given before, whose successor it gets if the address itself
+        says too little.
         """
         words = clean_address(address).split()
         for size in range(min(self._longest, len(words)), 0, -1):
@@ -66,7 +70,10 @@ class RegionIndex:
         return self._the_one(self._living(formerly), words) if formerly else None
 
     def _needing_dongs(self) -> list[str]:
-        meant = [*self._meant.values(), *(self._living(code) for code in [*self._became, *self._parents])]
+        meant = [
+            *self._meant.values(),
+            *(self._living(code) for code in [*self._became, *self._parents]),
+        ]
         return sorted({code for codes in meant if len(codes) > 1 for code in codes})
 
     def _the_one(self, meant: Collection[str], words: Sequence[str]) -> str | None:
@@ -105,7 +112,9 @@ def _with_short_forms(full: Mapping[_Words, set[str]]) -> dict[_Words, set[str]]
         for short in short_sidos(words[0]) if words else ():
             found.setdefault((short, *words[1:]), set()).add(words)
     # A short form of two provinces says nothing, and a full name is never shadowed.
-    unambiguous = {short: full[next(iter(means))] for short, means in found.items() if len(means) == 1}
+    unambiguous = {
+        short: full[next(iter(means))] for short, means in found.items() if len(means) == 1
+    }
     return {**unambiguous, **full}
 
 

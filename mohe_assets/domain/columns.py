@@ -1,7 +1,8 @@
-"""The tables `region` and `places` as a reader knows them: columns, types, and what may be in them. Pure records.
+"""The tables `region` and `places` as a reader knows them: columns, types, and what may be in them.
+Pure records.
 
-The columns that Dagster shows and the schema that places are validated with are made of these; a test keeps the names,
-types and nullability equal to the database's own.
+The columns that Dagster shows and the schema that places are validated with are made of these; a
+test keeps the names, types and nullability equal to the database's own.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ TRIMMED = r"^\S(?:.*\S)?$"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """One column. `pattern` is searched for in a value, `between` excludes its bounds, `one_of` is all there is."""
+    """One column. `pattern` is searched for in a value, `between` excludes its bounds, `one_of` is
+    all there is.
+    """
 
     name: str
     type: str
@@ -28,16 +31,43 @@ class Column:
 
 REGION = (
     Column(name="region_type", type="varchar", description="sigungu", one_of=REGION_TYPES),
-    Column(name="region_code", type="varchar", description="first five digits of the list's ten", pattern=r"^(?:\d{5}|\d{10})$"),
-    Column(name="region_name", type="varchar", description="full name, such as 경기도 수원시 장안구", pattern=TRIMMED),
+    Column(
+        name="region_code",
+        type="varchar",
+        description="first five digits of the list's ten",
+        pattern=r"^(?:\d{5}|\d{10})$",
+    ),
+    Column(
+        name="region_name",
+        type="varchar",
+        description="full name, such as 경기도 수원시 장안구",
+        pattern=TRIMMED,
+    ),
     Column(name="sido_name", type="varchar", pattern=TRIMMED),
     Column(name="sigungu_name", type="varchar", description="without the sido", pattern=TRIMMED),
-    Column(name="parent_code", type="varchar", description="the parent city, else the sido's two digits", pattern=r"^\d{2,10}$"),
+    Column(
+        name="parent_code",
+        type="varchar",
+        description="the parent city, else the sido's two digits",
+        pattern=r"^\d{2,10}$",
+    ),
     Column(name="is_leaf", type="bool", description="only leaves are collected"),
-    Column(name="partition_key", type="varchar", description="kept for a life of the region", pattern=r"^[^\s,]+$"),
-    Column(name="status", type="varchar", description="ACTIVE or ABOLISHED", one_of=("ACTIVE", "ABOLISHED")),
+    Column(
+        name="partition_key",
+        type="varchar",
+        description="kept for a life of the region",
+        pattern=r"^[^\s,]+$",
+    ),
+    Column(
+        name="status",
+        type="varchar",
+        description="ACTIVE or ABOLISHED",
+        one_of=("ACTIVE", "ABOLISHED"),
+    ),
     Column(name="abolished_at", type="timestamptz", nullable=True),
-    Column(name="source", type="varchar", description="api or snapshot", one_of=("api", "snapshot")),
+    Column(
+        name="source", type="varchar", description="api or snapshot", one_of=("api", "snapshot")
+    ),
     Column(name="as_of", type="date", description="day of the list that last showed it"),
     Column(name="created_at", type="timestamptz"),
     Column(name="updated_at", type="timestamptz"),

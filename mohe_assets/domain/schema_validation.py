@@ -1,6 +1,8 @@
-"""Whether rows are as mohe_assets/domain/columns.py says, by pandera. Knows neither SQL nor Dagster.
+"""Whether rows are as mohe_assets/domain/columns.py says, by pandera. Knows neither SQL nor
+Dagster.
 
-pandera and pandas take a second to import, so that happens when rows are looked at, and not with the module.
+pandera and pandas take a second to import, so that happens when rows are looked at, and not with
+the module.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +30,9 @@ _DTYPES = {
 
 @dataclass(kw_only=True, slots=True)
 class RuleViolation:
-    """A rule that some values of a column break: how many, and a few of them with the ids of their rows."""
+    """A rule that some values of a column break: how many, and a few of them with the ids of their
+    rows.
+    """
 
     column: str
     rule: str
@@ -37,12 +41,16 @@ class RuleViolation:
 
 
 def schema(columns: Sequence[Column], *, in_order: tuple[str, str]) -> "pa.DataFrameSchema":
-    """The columns as pandera takes them; of `in_order`, the first may not be greater than the second."""
+    """The columns as pandera takes them; of `in_order`, the first may not be greater than the
+    second.
+    """
     import pandera.pandas as pa  # noqa: PLC0415 - see above
 
     first, second = in_order
     fields: dict[Any, Any] = {
-        column.name: pa.Column(_DTYPES[column.type], checks=_rules(column), nullable=column.nullable, coerce=True)
+        column.name: pa.Column(
+            _DTYPES[column.type], checks=_rules(column), nullable=column.nullable, coerce=True
+        )
         for column in columns
     }
     order = pa.Check(lambda frame: frame[first] <= frame[second], error=f"{first} <= {second}")
@@ -57,16 +65,29 @@ def _rules(column: Column) -> "list[pa.Check]":
         rules.append(pa.Check.str_contains(column.pattern, error=f"matches {column.pattern}"))
     if column.between is not None:
         low, high = column.between
-        rules.append(pa.Check.in_range(low, high, include_min=False, include_max=False, error=f"between {low:g} and {high:g}"))
+        rules.append(
+            pa.Check.in_range(
+                low,
+                high,
+                include_min=False,
+                include_max=False,
+                error=f"between {low:g} and {high:g}",
+            )
+        )
     if column.one_of is not None:
         rules.append(pa.Check.isin(column.one_of, error=f"one of {', '.join(column.one_of)}"))
     return rules
 
 
 def rule_violations(
-    columns: Sequence[Column], batches: Iterable[Sequence[Mapping[str, object]]], *, in_order: tuple[str, str]
+    columns: Sequence[Column],
+    batches: Iterable[Sequence[Mapping[str, object]]],
+    *,
+    in_order: tuple[str, str],
 ) -> list[RuleViolation]:
-    """Every rule that is broken, looked for in one batch of rows after the other; rows are known by their `id`."""
+    """Every rule that is broken, looked for in one batch of rows after the other; rows are known by
+    their `id`.
+    """
     import pandas as pd  # noqa: PLC0415
     from pandera.errors import SchemaErrors  # noqa: PLC0415
 
@@ -79,14 +100,23 @@ def rule_violations(
             wanted.validate(frame, lazy=True)
         except SchemaErrors as errors:
             cases = errors.failure_cases
-            # A rule over two columns fails in every column of the row; it is told of the first of the two.
-            _add(found, cases[(cases["schema_context"] != "DataFrameSchema") | (cases["column"] == in_order[0])])
+            # A rule over two columns fails in every column of the row; it is told of the first of
+            # the two.
+            _add(
+                found,
+                cases[
+                    (cases["schema_context"] != "DataFrameSchema")
+                    | (cases["column"] == in_order[0])
+                ],
+            )
     return sorted(found.values(), key=lambda one: (-one.count, one.column, one.rule))
 
 
 def _add(found: dict[tuple[str, str], RuleViolation], cases: "pd.DataFrame") -> None:
     for (column, rule), group in cases.groupby(["column", "check"], dropna=False):
-        violation = found.setdefault((str(column), str(rule)), RuleViolation(column=str(column), rule=str(rule)))
+        violation = found.setdefault(
+            (str(column), str(rule)), RuleViolation(column=str(column), rule=str(rule))
+        )
         violation.count += len(group)
         for row_id, value in zip(group["index"], group["failure_case"], strict=True):
             if len(violation.sample) < SAMPLE:

@@ -1,7 +1,8 @@
-"""Which old region became which new one, inferred from the names of their dongs. Pure: no HTTP, no SQL.
+"""Which old region became which new one, inferred from the names of their dongs. Pure: no HTTP, no
+SQL.
 
-The list says nothing of it, and codes and names change together. The dongs below keep their names through almost every
-reform, so the new region that has an old one's dongs is its successor.
+The list says nothing of it, and codes and names change together. The dongs below keep their names
+through almost every reform, so the new region that has an old one's dongs is its successor.
 """
 
 from collections import Counter
@@ -9,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-# Of the old region, or of the new one: all of a small new district may be a sixth of the one it was split from.
+# Of the old region, or of the new one: all of a small new district may be a sixth of the one it was
+# split from.
 ENOUGH_OF_OLD = 0.3
 ENOUGH_OF_NEW = 0.5
-# A province seldom loses a district to another one; when it does, the shared names say so more than twice as strongly.
+# A province seldom loses a district to another one; when it does, the shared names say so more than
+# twice as strongly.
 SAME_SIDO = 2.0
 
 
@@ -28,7 +31,9 @@ class DongSet:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Succession:
-    """`new` took `shared_dongs` names over from `old`; the shares are weighed by how rare a name is."""
+    """`new` took `shared_dongs` names over from `old`; the shares are weighed by how rare a name
+    is.
+    """
 
     old_code: str
     old_name: str
@@ -39,19 +44,29 @@ class Succession:
     share_of_new: float
 
 
-def infer(abolished: Iterable[DongSet], added: Sequence[DongSet], everywhere: Iterable[str]) -> tuple[Succession, ...]:
-    """Successions from regions that are gone to those that are new; `everywhere` has each region's dong names, repeated.
+def infer(
+    abolished: Iterable[DongSet], added: Sequence[DongSet], everywhere: Iterable[str]
+) -> tuple[Succession, ...]:
+    """Successions from regions that are gone to those that are new; `everywhere` has each region's
+    dong names, repeated.
 
-    A name that twenty districts bear says a twentieth of what a unique one says. Each successor has to explain names that a
-    better one did not: so a merger, a split and a plain change of code are all found, and namesakes are not.
+    A name that twenty districts bear says a twentieth of what a unique one says. Each successor has
+    to explain names that a better one did not: so a merger, a split and a plain change of code are
+    all found, and namesakes are not.
     """
     bearers = Counter(everywhere)
     weights = {name: 1 / max(1, bearers[name]) for new in added for name in new.dongs}
     kin = _kindred_sidos(abolished := tuple(abolished), added, weights)
-    return tuple(each for old in abolished for each in _successors(old, added, weights, kin.get(old.sido_name)))
+    return tuple(
+        each
+        for old in abolished
+        for each in _successors(old, added, weights, kin.get(old.sido_name))
+    )
 
 
-def renamed(old: Mapping[str, str], new: Mapping[str, str], codes: Iterable[str]) -> tuple[Succession, ...]:
+def renamed(
+    old: Mapping[str, str], new: Mapping[str, str], codes: Iterable[str]
+) -> tuple[Succession, ...]:
     """Regions that kept their code and changed their name, from code → name before and after."""
     return tuple(
         Succession(
@@ -62,8 +77,12 @@ def renamed(old: Mapping[str, str], new: Mapping[str, str], codes: Iterable[str]
     )  # fmt: skip
 
 
-def _kindred_sidos(abolished: Sequence[DongSet], added: Sequence[DongSet], weights: Mapping[str, float]) -> dict[str, str]:
-    """Old sido → the new one that has most of its vanished dongs: neighbours that moved together say where to."""
+def _kindred_sidos(
+    abolished: Sequence[DongSet], added: Sequence[DongSet], weights: Mapping[str, float]
+) -> dict[str, str]:
+    """Old sido → the new one that has most of its vanished dongs: neighbours that moved together
+    say where to.
+    """
     old_names: dict[str, set[str]] = {}
     for old in abolished:
         old_names.setdefault(old.sido_name, set()).update(old.dongs)
@@ -88,7 +107,8 @@ def _successors(
         best = max(
             sorted(candidates.values(), key=lambda new: new.region_code),
             key=lambda new: (
-                _weight(new.dongs & unexplained, weights) * (SAME_SIDO if new.sido_name in {old.sido_name, kindred_sido} else 1.0)
+                _weight(new.dongs & unexplained, weights)
+                * (SAME_SIDO if new.sido_name in {old.sido_name, kindred_sido} else 1.0)
             ),
         )
         del candidates[best.region_code]

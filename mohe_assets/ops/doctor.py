@@ -1,7 +1,8 @@
 """What is wrong with this installation, one finding a check, each with what to do about it.
 
-Looks and changes nothing, but for two things it says: an embedded server that is down is started, as by every command, and
-one call is sent with each key. What cannot be looked at, because something before it is broken, is left out.
+Looks and changes nothing, but for two things it says: an embedded server that is down is started,
+as by every command, and one call is sent with each key. What cannot be looked at, because something
+before it is broken, is left out.
 """
 
 import datetime as dt
@@ -19,7 +20,13 @@ from sqlalchemy import Connection, text
 
 from mohe_assets.app import ONE_TRY, App, region_client
 from mohe_assets.domain.kst import KST
-from mohe_assets.errors import ApiBlocked, ApiError, DatabaseUnavailable, QuotaExhausted, SettingsError
+from mohe_assets.errors import (
+    ApiBlocked,
+    ApiError,
+    DatabaseUnavailable,
+    QuotaExhausted,
+    SettingsError,
+)
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.databases import DatabaseUrls, resolve_urls
 from mohe_assets.settings import Settings, classic_ends, load
@@ -69,12 +76,16 @@ def examine(environ: Mapping[str, str], *, calls: bool = True) -> Iterator[Findi
     try:
         settings = load(environ)
     except SettingsError as error:
-        yield _error("settings", str(error), "Correct that variable; nothing else is looked at before.")
+        yield _error(
+            "settings", str(error), "Correct that variable; nothing else is looked at before."
+        )
         return
     yield _settings(settings)
     if warning := classic_ends(dt.datetime.now(KST), settings.uses_hub):
         yield _warning(
-            "classic API", warning, "Keys of NAVER API HUB are used as soon as both are set; nothing is collected twice."
+            "classic API",
+            warning,
+            "Keys of NAVER API HUB are used as soon as both are set; nothing is collected twice.",
         )
     yield from _folders(settings)
     if calls:
@@ -88,14 +99,18 @@ def _misspelt(environ: Mapping[str, str]) -> Iterator[Finding]:
         if name.startswith(PREFIXES) and name not in known:
             meant = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
             if meant:
-                yield _warning("settings", f"{name} is set, and is no setting.", f"Did you mean {meant[0]}?")
+                yield _warning(
+                    "settings", f"{name} is set, and is no setting.", f"Did you mean {meant[0]}?"
+                )
 
 
 def _settings(settings: Settings) -> Finding:
     try:
         settings.require_collection_keys()
     except SettingsError as error:
-        return _error("settings", str(error), "Set it, in the environment or in .env for containers.")
+        return _error(
+            "settings", str(error), "Set it, in the environment or in .env for containers."
+        )
     kind = "NAVER API HUB" if settings.uses_hub else "classic local search"
     host = settings.mohe_naver_hub_url if settings.uses_hub else settings.mohe_naver_api_url
     return _ok(
@@ -106,15 +121,26 @@ def _settings(settings: Settings) -> Finding:
 
 
 def _folders(settings: Settings) -> Iterator[Finding]:
-    for name, folder in (("MOHE_HOME", settings.home), ("MOHE_CATALOG_DIR", settings.catalog_folder)):
+    for name, folder in (
+        ("MOHE_HOME", settings.home),
+        ("MOHE_CATALOG_DIR", settings.catalog_folder),
+    ):
         there = _existing(folder)
         if not _writable(there):
-            yield _error(name, f"{folder} cannot be written to by this user.", f"Give the user the folder, or set {name}.")
+            yield _error(
+                name,
+                f"{folder} cannot be written to by this user.",
+                f"Give the user the folder, or set {name}.",
+            )
             continue
         free = shutil.disk_usage(there).free
         said = f"{folder}, {free / 1024**3:.1f} GiB free"
         if free < LEAST_FREE_BYTES:
-            yield _warning(name, said, "A national collection with its answers takes about that much: make room.")
+            yield _warning(
+                name,
+                said,
+                "A national collection with its answers takes about that much: make room.",
+            )
         else:
             yield _ok(name, said)
 
@@ -132,7 +158,9 @@ def _existing(folder: Path) -> Path:
 def _government_key(settings: Settings) -> Finding:
     check = "GOVT_API_KEY"
     if settings.govt_api_key is None:
-        return _error(check, "not set", "Get one for 행정안전부_행정표준코드_법정동코드 on data.go.kr.")
+        return _error(
+            check, "not set", "Get one for 행정안전부_행정표준코드_법정동코드 on data.go.kr."
+        )
     return _tried(check, lambda: _count_rows(settings))
 
 
@@ -145,7 +173,11 @@ def _place_keys(app: App) -> Finding:
     settings = app.settings
     check = "NCP_APIGW_API_KEY" if settings.uses_hub else "NAVER_CLIENT_ID"
     if not settings.uses_hub and settings.naver_client_id is None:
-        return _error(check, "no keys for the search API are set", "Set NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY.")
+        return _error(
+            check,
+            "no keys for the search API are set",
+            "Set NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY.",
+        )
 
     def call() -> str:
         app.try_place_keys()
@@ -159,14 +191,24 @@ def _tried(check: str, call: Callable[[], str]) -> Finding:
         return _ok(check, call())
     except QuotaExhausted as error:
         until = f" until {error.reset_at.astimezone(KST):%m-%d %H:%M KST}" if error.reset_at else ""
-        return _warning(check, f"no call is left{until}: {error}", "Nothing to do: collection goes on by itself after the reset.")
+        return _warning(
+            check,
+            f"no call is left{until}: {error}",
+            "Nothing to do: collection goes on by itself after the reset.",
+        )
     except ApiBlocked as error:
-        return _error(check, str(error), "Correct the keys; if they are right, `mohe unblock` lets them be tried again.")
+        return _error(
+            check,
+            str(error),
+            "Correct the keys; if they are right, `mohe unblock` lets them be tried again.",
+        )
     except SettingsError as error:
         return _error(check, str(error), "Copy the key again.")
     except ApiError as error:
         return _error(
-            check, str(error), "The API, or the way to it, is not well: regions that fail for it are tried again later."
+            check,
+            str(error),
+            "The API, or the way to it, is not well: regions that fail for it are tried again later.",
         )
 
 
@@ -235,15 +277,23 @@ def _dagster_database(urls: DatabaseUrls) -> Iterator[Finding]:
         database.check()
         yield _ok("Dagster's database", database.where)
     except DatabaseUnavailable as error:
-        yield _error("Dagster's database", str(error), "`mohe db migrate` makes it; or set MOHE_DAGSTER_DATABASE_URL.")
+        yield _error(
+            "Dagster's database",
+            str(error),
+            "`mohe db migrate` makes it; or set MOHE_DAGSTER_DATABASE_URL.",
+        )
     finally:
         database.close()
 
 
 def _clocks(settings: Settings, database: Database) -> Iterator[Finding]:
-    """The database's clock decides leases and the day's quota, so it is what the others are compared with."""
+    """The database's clock decides leases and the day's quota, so it is what the others are
+    compared with.
+    """
     before = dt.datetime.now(dt.UTC)
-    told = database.transaction(lambda connection: connection.execute(text("SELECT clock_timestamp()")).scalar_one())
+    told = database.transaction(
+        lambda connection: connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    )
     after = dt.datetime.now(dt.UTC)
     # Within the time the question took nobody can tell.
     ahead = (told - (before + (after - before) / 2)).total_seconds()
@@ -256,12 +306,18 @@ def _clocks(settings: Settings, database: Database) -> Iterator[Finding]:
 def _skew(check: str, ahead: float, other: str, uncertain: float) -> Finding:
     said = f"{abs(ahead):.1f} s {'ahead of' if ahead >= 0 else 'behind'} {other}"
     if abs(ahead) > MOST_SKEW_SECONDS + uncertain:
-        return _warning(check, said, "Set the clocks by NTP: the day's calls begin anew at midnight by the database's clock.")
+        return _warning(
+            check,
+            said,
+            "Set the clocks by NTP: the day's calls begin anew at midnight by the database's clock.",
+        )
     return _ok(check, said)
 
 
 def _clock_of(base_url: str) -> float | None:
-    """Seconds the server's clock is ahead of ours, by the Date of an answer without keys; None if it has none to give."""
+    """Seconds the server's clock is ahead of ours, by the Date of an answer without keys; None if
+    it has none to give.
+    """
     try:
         answer = requests.head(base_url, timeout=CLOCK_TIMEOUT_SECONDS, allow_redirects=False)
         moment = parsedate_to_datetime(answer.headers["Date"])
@@ -285,9 +341,17 @@ def _regions(app: App) -> Finding:
         return _ok("regions", "none yet; the first run, or `mohe up`, downloads the list")
     said = f"{progress.total:,}, by the list of {last.as_of} from {'the API' if last.source == 'api' else 'the bundled snapshot'}"
     if last.source != "api":
-        return _warning("regions", said, "The list could not be downloaded: run refresh_regions when data.go.kr answers.")
+        return _warning(
+            "regions",
+            said,
+            "The list could not be downloaded: run refresh_regions when data.go.kr answers.",
+        )
     if progress.given_up:
-        return _warning("regions", f"{said}; {progress.given_up:,} FAILED for good", "See `mohe status`, then `mohe retry`.")
+        return _warning(
+            "regions",
+            f"{said}; {progress.given_up:,} FAILED for good",
+            "See `mohe status`, then `mohe retry`.",
+        )
     return _ok("regions", said)
 
 

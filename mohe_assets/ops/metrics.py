@@ -1,4 +1,6 @@
-"""The collection as Prometheus sees it: one look at the database per scrape, no label with more than a handful of values."""
+"""The collection as Prometheus sees it: one look at the database per scrape, no label with more
+than a handful of values.
+"""
 
 import datetime as dt
 import logging
@@ -12,11 +14,18 @@ from prometheus_client.registry import Collector
 from mohe_assets.app import App
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.store.api_state import ApiState
-from mohe_assets.store.reads.monitoring import Monitored, Refusals, Totals, read_monitored, read_refusals
+from mohe_assets.store.reads.monitoring import (
+    Monitored,
+    Refusals,
+    Totals,
+    read_monitored,
+    read_refusals,
+)
 
 log = logging.getLogger(__name__)
 
-# A scrape has ten seconds by default; a database that does not answer in two is down as far as monitoring goes.
+# A scrape has ten seconds by default; a database that does not answer in two is down as far as
+# monitoring goes.
 RECONNECT_SECONDS = 2.0
 ENDED = ("COMPLETED", "FAILED", "INTERRUPTED")
 
@@ -25,7 +34,9 @@ class CollectionMetrics(Collector):
     """Reads the database at each scrape. A database that is down is `mohe_up 0` and nothing else."""
 
     def __init__(self, app: App) -> None:
-        self._platform = replace(app, database=replace(app.database, reconnect_seconds=RECONNECT_SECONDS))
+        self._platform = replace(
+            app, database=replace(app.database, reconnect_seconds=RECONNECT_SECONDS)
+        )
         self._up = True
 
     def describe(self) -> Iterable[Metric]:
@@ -46,7 +57,11 @@ class CollectionMetrics(Collector):
         self._up = True
         yield _gauge("mohe_up", "1 if the database answered this scrape.", 1)
         yield from families
-        yield _gauge("mohe_scrape_duration_seconds", "Time this scrape took in the database.", time.monotonic() - begun)
+        yield _gauge(
+            "mohe_scrape_duration_seconds",
+            "Time this scrape took in the database.",
+            time.monotonic() - begun,
+        )
 
     def _families(self) -> Iterator[Metric]:
         app, settings = self._platform, self._platform.settings
@@ -72,13 +87,37 @@ def _regions(found: Monitored) -> Iterator[Metric]:
         "mohe_regions", "Regions that are collected, by the status of their checkpoint.", "status",
         {name: getattr(totals, name) for name in ("pending", "processing", "completed", "failed")},
     )  # fmt: skip
-    yield _gauge("mohe_regions_refining", "Regions being searched beyond their base plan; processing, too.", totals.refining)
-    yield _by("mohe_regions_failed", "Failed regions by what failed them.", "kind", found.failed_by_kind)
-    yield _gauge("mohe_regions_awaiting_retry", "Failed regions that are tried again by themselves.", totals.awaiting_retry)
-    yield _gauge("mohe_regions_given_up", "Failed regions that only mohe retry tries again.", totals.given_up)
-    yield _gauge("mohe_regions_lease_expired", "Regions held by a run that is not heard of any more.", totals.leases_expired)
-    yield from _moment("mohe_next_retry_timestamp_seconds", "When the next failed region is due.", totals.next_retry_at)
-    yield from _moment("mohe_last_completion_timestamp_seconds", "When a region was last completed.", totals.last_completed_at)
+    yield _gauge(
+        "mohe_regions_refining",
+        "Regions being searched beyond their base plan; processing, too.",
+        totals.refining,
+    )
+    yield _by(
+        "mohe_regions_failed", "Failed regions by what failed them.", "kind", found.failed_by_kind
+    )
+    yield _gauge(
+        "mohe_regions_awaiting_retry",
+        "Failed regions that are tried again by themselves.",
+        totals.awaiting_retry,
+    )
+    yield _gauge(
+        "mohe_regions_given_up", "Failed regions that only mohe retry tries again.", totals.given_up
+    )
+    yield _gauge(
+        "mohe_regions_lease_expired",
+        "Regions held by a run that is not heard of any more.",
+        totals.leases_expired,
+    )
+    yield from _moment(
+        "mohe_next_retry_timestamp_seconds",
+        "When the next failed region is due.",
+        totals.next_retry_at,
+    )
+    yield from _moment(
+        "mohe_last_completion_timestamp_seconds",
+        "When a region was last completed.",
+        totals.last_completed_at,
+    )
     yield from _moment("mohe_region_list_refresh_timestamp_seconds", "When the region list was last taken over.",
                        found.refreshed_at)  # fmt: skip
 
@@ -86,25 +125,45 @@ def _regions(found: Monitored) -> Iterator[Metric]:
 def _work(found: Monitored) -> Iterator[Metric]:
     totals: Totals = found.totals
     yield _gauge("mohe_places", "Places known.", found.places)
-    yield _gauge("mohe_places_without_region", "Places whose address names no known region.", found.places_without_region)
-    yield _gauge("mohe_searches_done", "Searches of the base plans stored in the current rounds.", totals.searches_done)
+    yield _gauge(
+        "mohe_places_without_region",
+        "Places whose address names no known region.",
+        found.places_without_region,
+    )
+    yield _gauge(
+        "mohe_searches_done",
+        "Searches of the base plans stored in the current rounds.",
+        totals.searches_done,
+    )
     if totals.searches_planned is not None:
-        yield _gauge("mohe_searches_planned", "Searches that complete all regions.", totals.searches_planned)
+        yield _gauge(
+            "mohe_searches_planned", "Searches that complete all regions.", totals.searches_planned
+        )
     yield _gauge("mohe_refinement_searches_done", "Searches beyond the base plans stored in the current rounds.",
                  totals.refinements)  # fmt: skip
     yield _gauge("mohe_calls_used", "Calls spent on the current rounds.", totals.calls_used)
     worked = totals.working_time or dt.timedelta()
-    yield _gauge("mohe_working_seconds", "Time regions were held in the current rounds, added up.", worked.total_seconds())
+    yield _gauge(
+        "mohe_working_seconds",
+        "Time regions were held in the current rounds, added up.",
+        worked.total_seconds(),
+    )
 
 
 def _runs(found: Monitored) -> Iterator[Metric]:
     runs = found.runs
     yield _gauge("mohe_runs_active", "Runs that collect.", runs.by_status.get("RUNNING", 0))
-    yield _gauge("mohe_runs_silent", "Active runs whose heartbeat is older than the lease: dead, or frozen.", runs.silent)
+    yield _gauge(
+        "mohe_runs_silent",
+        "Active runs whose heartbeat is older than the lease: dead, or frozen.",
+        runs.silent,
+    )
     if runs.oldest_heartbeat_seconds is not None:
         yield _gauge("mohe_runs_oldest_heartbeat_age_seconds", "Time since the most silent active run was heard.",
                      runs.oldest_heartbeat_seconds)  # fmt: skip
-    ended = CounterMetricFamily("mohe_runs_ended", "Runs that have ended, by how.", labels=["status"])
+    ended = CounterMetricFamily(
+        "mohe_runs_ended", "Runs that have ended, by how.", labels=["status"]
+    )
     for status in ENDED:
         ended.add_metric([status.lower()], runs.by_status.get(status, 0))
     yield ended
@@ -115,20 +174,45 @@ def _api(api: str, calls_per_second: float, state: ApiState, refused: Refusals) 
     quotas = {"day": state.daily_quota}
     if state.monthly_quota is not None:
         quotas["month"] = state.monthly_quota
-    yield _by("mohe_api_calls", "Calls counted against the quota in the current KST day and month.", "period", used, api=api)
+    yield _by(
+        "mohe_api_calls",
+        "Calls counted against the quota in the current KST day and month.",
+        "period",
+        used,
+        api=api,
+    )
     yield _by("mohe_api_quota_calls", "Calls the quota allows.", "period", quotas, api=api)
-    refusals = CounterMetricFamily("mohe_api_refused_calls", "Calls the server refused.", labels=["api", "reason"])
+    refusals = CounterMetricFamily(
+        "mohe_api_refused_calls", "Calls the server refused.", labels=["api", "reason"]
+    )
     refusals.add_metric([api, "rate"], refused.rate)
     refusals.add_metric([api, "quota"], refused.quota)
     yield refusals
     yield _gauge("mohe_api_open", "1 if calls may be made now.", int(state.open), api=api)
-    yield _gauge("mohe_api_blocked", "1 if the server refuses these credentials.", int(state.blocked_why is not None), api=api)
-    yield _gauge("mohe_api_quota_closed", "1 while a quota is used up.", int(state.closed_until is not None), api=api)
+    yield _gauge(
+        "mohe_api_blocked",
+        "1 if the server refuses these credentials.",
+        int(state.blocked_why is not None),
+        api=api,
+    )
+    yield _gauge(
+        "mohe_api_quota_closed",
+        "1 while a quota is used up.",
+        int(state.closed_until is not None),
+        api=api,
+    )
     resets = state.closed_until or state.resets_at
     yield _gauge("mohe_api_resets_timestamp_seconds", "When there are new calls: the end of the quota that is used up, "
                  "or of the day.", resets.timestamp(), api=api)  # fmt: skip
-    yield _gauge("mohe_api_calls_per_second_limit", "The configured rate.", calls_per_second, api=api)
-    yield _gauge("mohe_api_pace_ratio", "Share of the configured rate in use; falls after refusals.", refused.pace, api=api)
+    yield _gauge(
+        "mohe_api_calls_per_second_limit", "The configured rate.", calls_per_second, api=api
+    )
+    yield _gauge(
+        "mohe_api_pace_ratio",
+        "Share of the configured rate in use; falls after refusals.",
+        refused.pace,
+        api=api,
+    )
 
 
 def _gauge(name: str, text: str, value: float, **labels: str) -> GaugeMetricFamily:
@@ -137,7 +221,9 @@ def _gauge(name: str, text: str, value: float, **labels: str) -> GaugeMetricFami
     return family
 
 
-def _by(name: str, text: str, label: str, values: Mapping[str, int], **labels: str) -> GaugeMetricFamily:
+def _by(
+    name: str, text: str, label: str, values: Mapping[str, int], **labels: str
+) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, text, labels=[*labels, label])
     for value, count in values.items():
         family.add_metric([*labels.values(), value], count)

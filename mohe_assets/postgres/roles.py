@@ -26,12 +26,16 @@ def grant(database: Database) -> None:
 
 
 def set_password(database: Database, role: str, password: str) -> None:
-    """Sends what PostgreSQL stores instead of the password itself, which would be in the server's log on a bad day."""
+    """Sends what PostgreSQL stores instead of the password itself, which would be in the server's
+    log on a bad day.
+    """
 
     def change(connection: Connection) -> None:
         driver = connection.connection.driver_connection
         stored = encrypt_password(password, role, scope=driver, algorithm="scram-sha-256")
-        statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(stored))
+        statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(
+            sql.Identifier(role), sql.Literal(stored)
+        )
         with closing(connection.connection.cursor()) as cursor:
             cursor.execute(statement)
 

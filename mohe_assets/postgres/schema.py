@@ -1,7 +1,8 @@
-"""Brings a database to the current schema with Alembic; the schema itself is the plain SQL under `sql/`.
+"""Brings a database to the current schema with Alembic; the schema itself is the plain SQL under
+`sql/`.
 
-Alembic is imported by what migrates. Whether a database is current is asked by every command, for which a tenth of a second
-is much.
+Alembic is imported by what migrates. Whether a database is current is asked by every command, for
+which a tenth of a second is much.
 """
 
 from pathlib import Path
@@ -13,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.store.database import Database
 
-# Alembic's own default, alembic_version, is what Dagster uses: the two would read each other's revisions if a
-# person keeps both in one database.
+# Alembic's own default, alembic_version, is what Dagster uses: the two would read each other's
+# revisions if a person keeps both in one database.
 VERSION_TABLE = "mohe_schema_version"
 # Two processes that migrate at once queue up here instead of colliding half-way.
 _LOCK = 7_310_511_680
@@ -25,9 +26,11 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 def migrate(database: Database) -> str:
-    """Applies what is missing, all of it or nothing; returns the revision reached. Safe to run again and at once.
+    """Applies what is missing, all of it or nothing; returns the revision reached. Safe to run
+    again and at once.
 
-    Raises DatabaseUnavailable when the tables are in use, or hold what cannot be taken over; nothing has changed then.
+    Raises DatabaseUnavailable when the tables are in use, or hold what cannot be taken over;
+    nothing has changed then.
     """
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
@@ -73,15 +76,22 @@ def current_revision(database: Database) -> str | None:
 
 
 def _revision(connection: Connection) -> str | None:
-    if connection.execute(text("SELECT to_regclass(:table)"), {"table": VERSION_TABLE}).scalar() is None:
+    if (
+        connection.execute(text("SELECT to_regclass(:table)"), {"table": VERSION_TABLE}).scalar()
+        is None
+    ):
         return None
-    found: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    found: str | None = connection.execute(
+        text(f"SELECT version_num FROM {VERSION_TABLE}")
+    ).scalar()
     return found
 
 
 def _revisions() -> list[str]:
     """Those this version knows, in order: a migration's file is named after its revision."""
-    return sorted(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+    return sorted(
+        path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")
+    )
 
 
 def _refuse_unknown(database: Database, found: str | None) -> None:

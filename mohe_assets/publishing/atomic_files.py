@@ -33,14 +33,17 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(folder: Path, names: Sequence[str]) -> Iterator[dict[str, BinaryIO]]:
-    """Files to write into, by name, which take the places of the old ones in the order of `names` if all went well.
+    """Files to write into, by name, which take the places of the old ones in the order of `names`
+    if all went well.
 
     Only for who holds the folder's lock.
     """
     drafts = {name: folder / f".{name}.tmp" for name in names}
     try:
         with ExitStack() as opened:
-            files: dict[str, BinaryIO] = {name: opened.enter_context(draft.open("wb")) for name, draft in drafts.items()}
+            files: dict[str, BinaryIO] = {
+                name: opened.enter_context(draft.open("wb")) for name, draft in drafts.items()
+            }
             yield files
             for file in files.values():
                 file.flush()

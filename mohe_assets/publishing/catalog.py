@@ -28,7 +28,11 @@ Place = Mapping[str, Any]
 
 
 COLUMNS = (
-    Column(name="naver_place_id", type="string", description="our own stable key, unique; the files are in its order"),
+    Column(
+        name="naver_place_id",
+        type="string",
+        description="our own stable key, unique; the files are in its order",
+    ),
     Column(name="name", type="string", description="without tags and entities"),
     Column(name="category", type="string", description="one to three levels, split by >"),
     Column(name="category_1", type="string", description="first level of the category"),
@@ -46,7 +50,12 @@ COLUMNS = (
         nullable=True,
         description="of the address, whatever query found it; null: no known region",
     ),
-    Column(name="region_name", type="string", nullable=True, description="full name, such as 경기도 수원시 장안구"),
+    Column(
+        name="region_name",
+        type="string",
+        nullable=True,
+        description="full name, such as 경기도 수원시 장안구",
+    ),
     Column(name="sido_name", type="string", nullable=True, description="province of the region"),
     Column(name="first_seen_at", type="timestamp", description="UTC"),
     Column(name="last_seen_at", type="timestamp", description="UTC"),
@@ -83,7 +92,9 @@ def _current(folder: Path, digest: PlacesDigest) -> Catalog | None:
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         # Whatever is wrong with a manifest or a file, new ones are right.
         return None
-    return Catalog(folder=folder, rebuilt=False, places=digest.places, built_at=built_at, file_bytes=sizes)
+    return Catalog(
+        folder=folder, rebuilt=False, places=digest.places, built_at=built_at, file_bytes=sizes
+    )
 
 
 def _write(folder: Path, now: dt.datetime, digest: PlacesDigest, batches: Batches) -> Catalog:
@@ -99,12 +110,16 @@ def _write(folder: Path, now: dt.datetime, digest: PlacesDigest, batches: Batche
             "file_bytes": sizes,
         }
         files[MANIFEST].write(json.dumps(manifest, indent=2).encode() + b"\n")
-    return Catalog(folder=folder, rebuilt=True, places=digest.places, built_at=now, file_bytes=sizes)
+    return Catalog(
+        folder=folder, rebuilt=True, places=digest.places, built_at=now, file_bytes=sizes
+    )
 
 
 def _write_places(files: Mapping[str, BinaryIO], batches: Batches) -> None:
     with ExitStack() as opened:
-        writers = [opened.enter_context(closing(kind(files[name]))) for name, kind in WRITERS.items()]
+        writers = [
+            opened.enter_context(closing(kind(files[name]))) for name, kind in WRITERS.items()
+        ]
         for batch in batches:
             places = [published(row) for row in batch]
             for writer in writers:
@@ -112,11 +127,17 @@ def _write_places(files: Mapping[str, BinaryIO], batches: Batches) -> None:
 
 
 def published(row: Mapping[str, Any]) -> Place:
-    """A stored place as the files have it: the category's levels apart, times in UTC, the columns in order."""
+    """A stored place as the files have it: the category's levels apart, times in UTC, the columns
+    in order.
+    """
     levels = [level.strip() for level in row["category"].split(">", CATEGORY_LEVELS - 1)]
     levels += [None] * (CATEGORY_LEVELS - len(levels))
     seen = {name: row[name].astimezone(dt.UTC) for name in ("first_seen_at", "last_seen_at")}
-    place = {**row, **{f"category_{number}": level for number, level in enumerate(levels, 1)}, **seen}
+    place = {
+        **row,
+        **{f"category_{number}": level for number, level in enumerate(levels, 1)},
+        **seen,
+    }
     return {name: place[name] for name in NAMES}
 
 
@@ -126,20 +147,33 @@ def _iso(moment: dt.datetime) -> str:
 
 def _plain(place: Place) -> dict[str, Any]:
     """With times as text, for formats that have none."""
-    return {name: _iso(value) if isinstance(value, dt.datetime) else value for name, value in place.items()}
+    return {
+        name: _iso(value) if isinstance(value, dt.datetime) else value
+        for name, value in place.items()
+    }
 
 
 class ParquetWriter:
     """One row group per batch."""
 
     def __init__(self, file: BinaryIO) -> None:
-        # Not at the top: it costs a third of a second, and every run and code server imports the definitions.
+        # Not at the top: it costs a third of a second, and every run and code server imports the
+        # definitions.
         import pyarrow as pa  # noqa: PLC0415 - see above
         from pyarrow import parquet  # noqa: PLC0415 - see above
 
-        kinds = {"string": pa.string(), "double": pa.float64(), "timestamp": pa.timestamp("us", tz="UTC")}
+        kinds = {
+            "string": pa.string(),
+            "double": pa.float64(),
+            "timestamp": pa.timestamp("us", tz="UTC"),
+        }
         fields = [
-            pa.field(column.name, kinds[column.type], nullable=column.nullable, metadata={"description": column.description})
+            pa.field(
+                column.name,
+                kinds[column.type],
+                nullable=column.nullable,
+                metadata={"description": column.description},
+            )
             for column in COLUMNS
         ]
         self._schema = pa.schema(fields)
@@ -188,7 +222,11 @@ class GeoJsonWriter:
 def _feature(place: Place) -> str:
     properties = _plain(place)
     point = [properties.pop("longitude"), properties.pop("latitude")]
-    feature = {"type": "Feature", "geometry": {"type": "Point", "coordinates": point}, "properties": properties}
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Point", "coordinates": point},
+        "properties": properties,
+    }
     return json.dumps(feature, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 

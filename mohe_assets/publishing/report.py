@@ -16,7 +16,8 @@ from mohe_assets.store.reads.report import RegionRow, TimelineRow, read_regions,
 
 REPORT = "report.md"
 PICTURE = "report.png"
-# An event is one row of Dagster's storage and one answer to the browser: neither may grow with the trouble.
+# An event is one row of Dagster's storage and one answer to the browser: neither may grow with the
+# trouble.
 FAILED_SHOWN = 40
 REASON_LENGTH = 200
 
@@ -63,7 +64,12 @@ def build_report(app: App, *, now: dt.datetime) -> Report:
         files[PICTURE].write(picture)
         files[REPORT].write(markdown(snapshot, picture=PICTURE).encode())
     inline = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-    return Report(folder=folder, snapshot=snapshot, markdown=markdown(snapshot, picture=inline), picture=picture)
+    return Report(
+        folder=folder,
+        snapshot=snapshot,
+        markdown=markdown(snapshot, picture=inline),
+        picture=picture,
+    )
 
 
 def read_snapshot(app: App, *, now: dt.datetime) -> CollectionSnapshot:
@@ -109,12 +115,22 @@ def _failures(failed: Sequence[RegionRow]) -> str:
     if not failed:
         return "## Failed regions\n\nNone."
     lines = [
-        (one.region_name, one.failure_kind, str(one.failures), _next_try(one), _cell(one.error_message))
+        (
+            one.region_name,
+            one.failure_kind,
+            str(one.failures),
+            _next_try(one),
+            _cell(one.error_message),
+        )
         for one in failed[:FAILED_SHOWN]
     ]
     table = _table(("region", "kind", "failures", "next try", "reason"), lines)
     rest = len(failed) - FAILED_SHOWN
-    more = f"\n\n… and {rest:,} more: `mohe status`, or `batch_checkpoint` where status is FAILED." if rest > 0 else ""
+    more = (
+        f"\n\n… and {rest:,} more: `mohe status`, or `batch_checkpoint` where status is FAILED."
+        if rest > 0
+        else ""
+    )
     return f"## Failed regions ({len(failed):,})\n\n{table}{more}"
 
 
@@ -127,11 +143,17 @@ def _provinces(regions: Sequence[RegionRow]) -> str:
     grouped = {name: [region for region in regions if region.sido_name == name] for name in names}
     ranked = sorted(grouped.items(), key=lambda item: (-_places(item[1]), item[0]))
     lines = [
-        (name, *(str(sum(one.status == status for one in group)) for status in STATUSES), f"{_places(group):,}")
+        (
+            name,
+            *(str(sum(one.status == status for one in group)) for status in STATUSES),
+            f"{_places(group):,}",
+        )
         for name, group in ranked
     ]
     totals = (str(sum(one.status == status for one in regions)) for status in STATUSES)
-    return _table(("sido", *STATUSES, "places"), [*lines, ("**all**", *totals, f"{_places(regions):,}")])
+    return _table(
+        ("sido", *STATUSES, "places"), [*lines, ("**all**", *totals, f"{_places(regions):,}")]
+    )
 
 
 def _places(regions: Iterable[RegionRow]) -> int:

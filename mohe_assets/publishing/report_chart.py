@@ -1,4 +1,6 @@
-"""The picture of the collection report: a map of Korea by region, and the curves of places and calls. Pure: rows in, PNG out."""
+"""The picture of the collection report: a map of Korea by region, and the curves of places and
+calls. Pure: rows in, PNG out.
+"""
 
 import datetime as dt
 import io
@@ -20,11 +22,18 @@ if TYPE_CHECKING:
     from matplotlib.font_manager import FontProperties
 
 STATUSES = ("COMPLETED", "PROCESSING", "PENDING", "FAILED")
-# Told apart by people who do not see red and green, too: dark, middle, pale, and a shape of its own for what failed.
-COLOURS = {"COMPLETED": "#0f766e", "PROCESSING": "#f59e0b", "PENDING": "#94a3b8", "FAILED": "#dc2626"}
+# Told apart by people who do not see red and green, too: dark, middle, pale, and a shape of its own
+# for what failed.
+COLOURS = {
+    "COMPLETED": "#0f766e",
+    "PROCESSING": "#f59e0b",
+    "PENDING": "#94a3b8",
+    "FAILED": "#dc2626",
+}
 LABELS = {"COMPLETED": "완료", "PROCESSING": "진행 중", "PENDING": "대기", "FAILED": "실패"}
 MARKERS = {"COMPLETED": "o", "PROCESSING": "o", "PENDING": "o", "FAILED": "X"}
-# What is the matter with one part is the matter with the whole: in a map of sigungu this stands for all their dongs.
+# What is the matter with one part is the matter with the whole: in a map of sigungu this stands for
+# all their dongs.
 WORST_FIRST = ("FAILED", "PROCESSING", "PENDING", "COMPLETED")
 INK, FAINT = "#0f172a", "#64748b"
 INCHES, DOTS = (11.0, 7.2), 100
@@ -65,7 +74,9 @@ class Dot:
 
 
 def dots_of(regions: Sequence[RegionRow]) -> list[Dot]:
-    """The regions by sigungu, as far as their points are known: codes newer than the bundled list have none."""
+    """The regions by sigungu, as far as their points are known: codes newer than the bundled list
+    have none.
+    """
     points = region_points()
     grouped: dict[str, list[RegionRow]] = {}
     for region in regions:
@@ -83,9 +94,12 @@ def dots_of(regions: Sequence[RegionRow]) -> list[Dot]:
     ]
 
 
-def draw(regions: Sequence[RegionRow], timeline: Sequence[TimelineRow], *, at: dt.datetime) -> bytes:
+def draw(
+    regions: Sequence[RegionRow], timeline: Sequence[TimelineRow], *, at: dt.datetime
+) -> bytes:
     """The picture as PNG. Needs no font and no screen of the machine."""
-    # Not at the top: it costs a second, and every run and code server imports the definitions. No pyplot: it is global state.
+    # Not at the top: it costs a second, and every run and code server imports the definitions. No
+    # pyplot: it is global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - see above
     from matplotlib.figure import Figure  # noqa: PLC0415 - see above
 
@@ -93,16 +107,40 @@ def draw(regions: Sequence[RegionRow], timeline: Sequence[TimelineRow], *, at: d
     figure = Figure(figsize=INCHES, dpi=DOTS, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        2, 2, width_ratios=(1.05, 1), left=0.02, right=0.97, top=0.83, bottom=0.08, wspace=0.1, hspace=0.42
+        2,
+        2,
+        width_ratios=(1.05, 1),
+        left=0.02,
+        right=0.97,
+        top=0.83,
+        bottom=0.08,
+        wspace=0.1,
+        hspace=0.42,
     )
     title = f"장소 수집 현황 · {at.astimezone(KST):%Y-%m-%d %H:%M} KST"
     figure.text(0.03, 0.94, title, fontproperties=_font(17), color=INK)
-    figure.text(0.03, 0.03, f"점의 넓이: 장소 수 (최대 {_largest(dots):,})", fontproperties=_font(9), color=FAINT)
+    figure.text(
+        0.03,
+        0.03,
+        f"점의 넓이: 장소 수 (최대 {_largest(dots):,})",
+        fontproperties=_font(9),
+        color=FAINT,
+    )
     _draw_map(figure.add_subplot(grid[:, 0]), dots, regions)
     times = [row.at for row in timeline]
-    places, calls = (list(accumulate(getattr(row, name) for row in timeline)) for name in ("new_places", "calls"))
-    _draw_curve(figure.add_subplot(grid[0, 1]), times, places, name="찾은 장소 (누적)", colour=COLOURS["COMPLETED"])
-    _draw_curve(figure.add_subplot(grid[1, 1]), times, calls, name="API 호출 (누적)", colour="#1d4ed8")
+    places, calls = (
+        list(accumulate(getattr(row, name) for row in timeline)) for name in ("new_places", "calls")
+    )
+    _draw_curve(
+        figure.add_subplot(grid[0, 1]),
+        times,
+        places,
+        name="찾은 장소 (누적)",
+        colour=COLOURS["COMPLETED"],
+    )
+    _draw_curve(
+        figure.add_subplot(grid[1, 1]), times, calls, name="API 호출 (누적)", colour="#1d4ed8"
+    )
     png = io.BytesIO()
     canvas.print_png(png)  # type: ignore[no-untyped-call]
     return png.getvalue()
@@ -135,7 +173,9 @@ def _draw_map(axes: "Axes", dots: Sequence[Dot], regions: Sequence[RegionRow]) -
 def _draw_dots(axes: "Axes", dots: Sequence[Dot], frame: Frame) -> None:
     largest = _largest(dots)
     for status in reversed(WORST_FIRST):
-        shown = [dot for dot in dots if dot.status == status and frame.holds(dot.latitude, dot.longitude)]
+        shown = [
+            dot for dot in dots if dot.status == status and frame.holds(dot.latitude, dot.longitude)
+        ]
         axes.scatter(
             [dot.longitude for dot in shown],
             [dot.latitude for dot in shown],
@@ -183,7 +223,9 @@ def _name_provinces(axes: "Axes", dots: Sequence[Dot], frame: Frame) -> None:
 
 
 def _names_with_room(dots: Sequence[Dot], frame: Frame) -> list[tuple[str, float, float]]:
-    """Short names of provinces and where they go, the larger ones first; a name that would lie on another is left out."""
+    """Short names of provinces and where they go, the larger ones first; a name that would lie on
+    another is left out.
+    """
     grouped: dict[str, list[Dot]] = {}
     for dot in dots:
         if frame.holds(dot.latitude, dot.longitude):
@@ -204,7 +246,9 @@ def short_name(sido_name: str) -> str:
     return f"{stem[0]}{stem[-1]}" if re.fullmatch("..[남북]", stem) else stem
 
 
-def _draw_curve(axes: "Axes", times: Sequence[dt.datetime], totals: Sequence[int], *, name: str, colour: str) -> None:
+def _draw_curve(
+    axes: "Axes", times: Sequence[dt.datetime], totals: Sequence[int], *, name: str, colour: str
+) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - see draw()
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter  # noqa: PLC0415 - see draw()
 
@@ -212,7 +256,14 @@ def _draw_curve(axes: "Axes", times: Sequence[dt.datetime], totals: Sequence[int
     axes.set_title(f"{name}  {last}", fontproperties=_font(12), color=INK, loc="left")
     if not times:
         axes.set_axis_off()
-        axes.text(0, 0.9, "아직 호출이 없습니다", fontproperties=_font(11), color=FAINT, transform=axes.transAxes)
+        axes.text(
+            0,
+            0.9,
+            "아직 호출이 없습니다",
+            fontproperties=_font(11),
+            color=FAINT,
+            transform=axes.transAxes,
+        )
         return
     axes.plot(times, totals, color=colour, linewidth=1.8)  # type: ignore[arg-type]
     axes.fill_between(times, totals, color=colour, alpha=0.12, linewidth=0)  # type: ignore[arg-type]

@@ -17,7 +17,8 @@ GET|POST /_control/clock        {"advance_seconds": 3600} or {"set": "2026-11-02
 GET|POST /_control/config       any field of `SimulatorConfig`, so also `region_edits` (see `region_edits`) and `round`
 POST /_control/reset            forgets counters, limits and faults; settings and the clock stay
 
-Calls are counted and limited when they arrive: key, calls per second, quota, then faults, then the parameters.
+Calls are counted and limited when they arrive: key, calls per second, quota, then faults, then the
+parameters.
 """
 
 import asyncio
@@ -26,14 +27,23 @@ import random
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.control import control_app
 from mohe_assets.simulator.http import Receive, Reply, Scope, Send, cut, send_answer
-from mohe_assets.simulator.naver_api import CLASSIC, CLASSIC_PATH, HUB, HUB_PATH, NaverApi, unknown_path
+from mohe_assets.simulator.naver_api import (
+    CLASSIC,
+    CLASSIC_PATH,
+    HUB,
+    HUB_PATH,
+    NaverApi,
+    unknown_path,
+)
 from mohe_assets.simulator.region_api import REGION_PATH, RegionApi
 from mohe_assets.simulator.region_responses import plain
 from mohe_assets.simulator.world import World
 
 
 class SimulatorApp:
-    """A raw ASGI callable; the search is asked thousands of times a second, so it goes through no router."""
+    """A raw ASGI callable; the search is asked thousands of times a second, so it goes through no
+    router.
+    """
 
     def __init__(self, config: SimulatorConfig) -> None:
         self._world = World(config)
@@ -54,7 +64,9 @@ class SimulatorApp:
         else:
             await send_answer(unknown_path() if "search" in path else plain("not_found"), send)
 
-    async def _deliver(self, api: str, reply: Reply, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _deliver(
+        self, api: str, reply: Reply, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         stats = self._world.stats[api]
         if reply.outcome != "answered":
             stats.ended(reply.outcome, reply.search)

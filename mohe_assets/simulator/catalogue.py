@@ -1,10 +1,14 @@
-"""What shops there are and how they are called: weights, categories and the parts of Korean shop names. Data only."""
+"""What shops there are and how they are called: weights, categories and the parts of Korean shop
+names. Data only.
+"""
 
 from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """`weight` is how common it is; `named_after_dong` is the share of names made of the dong's own."""
+    """`weight` is how common it is; `named_after_dong` is the share of names made of the dong's
+    own.
+    """
 
     weight: int
     category: str
@@ -47,15 +51,28 @@ KINDS = (
     Kind(30, "일식>초밥,롤", ("스시", "초밥", "회&초밥")),
     Kind(20, "음식점>일식>돈가스", ("돈까스", "카츠")),
     Kind(30, "양식>이탈리아음식", ("파스타", "피자&파스타", "레스토랑", "키친")),
-    Kind(14, "음식점>양식>패밀리레스토랑", ("레스토랑", "그릴", "스테이크하우스"), ("아웃백", "빕스", "애슐리퀸즈")),
+    Kind(
+        14,
+        "음식점>양식>패밀리레스토랑",
+        ("레스토랑", "그릴", "스테이크하우스"),
+        ("아웃백", "빕스", "애슐리퀸즈"),
+    ),
     Kind(34, "분식>떡볶이", ("분식", "떡볶이", "김밥"), _SNACK),
     Kind(34, "음식점>치킨,닭강정", ("치킨", "통닭", "닭강정"), _CHICKEN),
     Kind(16, "음식점>패스트푸드>햄버거", ("버거", "수제버거"), _BURGER),
     Kind(40, "술집>맥주,호프", ("호프", "비어", "포차", "펍")),
-    Kind(16, "스포츠시설>헬스장", ("헬스장", "휘트니스", "짐", "헬스&PT"), ("스포애니", "에이블짐")),
+    Kind(
+        16, "스포츠시설>헬스장", ("헬스장", "휘트니스", "짐", "헬스&PT"), ("스포애니", "에이블짐")
+    ),
     Kind(5, "스포츠시설>요가", ("요가", "요가원", "요가&명상")),
     Kind(10, "스포츠시설>필라테스", ("필라테스", "필라테스&요가")),
-    Kind(8, "쇼핑,유통>서점", ("서점", "문고", "책방"), ("교보문고", "영풍문고", "알라딘중고서점"), 0.3),
+    Kind(
+        8,
+        "쇼핑,유통>서점",
+        ("서점", "문고", "책방"),
+        ("교보문고", "영풍문고", "알라딘중고서점"),
+        0.3,
+    ),
     Kind(3, "문화,예술>서점>독립서점", ("책방", "서재")),
     Kind(2, "문화,예술>영화관", ("시네마", "영화관"), ("CGV", "메가박스", "롯데시네마"), 0.3),
     Kind(7, "여행,명소>공원>근린공원", ("근린공원", "어린이공원", "체육공원", "공원"), (), 0.8),
@@ -95,9 +112,13 @@ SECOND = _words(
     "온실 서재 우물 뒷뜰 옥상 계단 골목 광장 나루 포구 언덕 숲 들판 강변 호수 바람 소리 그림 편지 "
     "일기 약속 시간 기억 사계 풍경 여행 산책 휴식 잔치 밥심 손맛 정성"
 )
-STATIONS = _words("역 사거리 시청 중앙 터미널 대학로 시장 공원 본 신도시 호수 북부 남부 법원 병원 광장 센트럴 DT 해변 산업단지")
+STATIONS = _words(
+    "역 사거리 시청 중앙 터미널 대학로 시장 공원 본 신도시 호수 북부 남부 법원 병원 광장 센트럴 DT 해변 산업단지"
+)
 BUILDINGS = _words("빌딩 타워 프라자 상가 메디컬 스퀘어 오피스텔 하이츠 센터 아케이드")
-BUILDING_FIRST = _words("한국 대우 현대 삼성 태평 동원 금강 신영 우성 미래 중앙 제일 서광 세종 대명 유진 하나 보람")
+BUILDING_FIRST = _words(
+    "한국 대우 현대 삼성 태평 동원 금강 신영 우성 미래 중앙 제일 서광 세종 대명 유진 하나 보람"
+)
 FLOORS = _words("B1 1층 2층 3층 4층 101호 205호 1층 102호")
 # Under .example, which belongs to nobody: made-up shops must not point at somebody's page.
 LINKS = ("http://www.{}.example", "https://www.photos.example/{}", "https://{}.pages.example/")

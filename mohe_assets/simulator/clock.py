@@ -1,4 +1,6 @@
-"""The simulator's own clock: real time plus an offset that the control endpoint moves: days pass in tests."""
+"""The simulator's own clock: real time plus an offset that the control endpoint moves: days pass in
+tests.
+"""
 
 import time
 from datetime import UTC, datetime, timedelta, timezone
@@ -29,7 +31,9 @@ class SimulatorClock:
         self._offset = moment.timestamp() - time.time()
 
     def day(self, *, delay_seconds: float = 0) -> str:
-        """The KST day quotas belong to, as YYYY-MM-DD; a delay models a reset that comes after midnight."""
+        """The KST day quotas belong to, as YYYY-MM-DD; a delay models a reset that comes after
+        midnight.
+        """
         return (self.now() - timedelta(seconds=delay_seconds)).strftime("%Y-%m-%d")
 
     def build_date(self) -> str:
@@ -37,6 +41,8 @@ class SimulatorClock:
         second = int(self.timestamp())
         if second != self._rendered_second:
             now = self.now()
-            self._rendered = f"{_DAYS[now.weekday()]}, {now:%d} {_MONTHS[now.month - 1]} {now:%Y %H:%M:%S} +0900"
+            self._rendered = (
+                f"{_DAYS[now.weekday()]}, {now:%d} {_MONTHS[now.month - 1]} {now:%Y %H:%M:%S} +0900"
+            )
             self._rendered_second = second
         return self._rendered

@@ -1,4 +1,6 @@
-"""What a simulator is told: limits, credentials, how nasty it is. Values only, checked when they are made."""
+"""What a simulator is told: limits, credentials, how nasty it is. Values only, checked when they
+are made.
+"""
 
 import dataclasses
 import json
@@ -11,11 +13,12 @@ from typing import Any, Self
 class SimulatorConfig:
     """`None` for a limit means that there is none; shares are between 0 and 1.
 
-    `warm` makes all places before the first call is taken: made one district at a time they would hold answers up by as
-    much as a tenth of a second, which a client under a rate limit pays for.
+    `warm` makes all places before the first call is taken: made one district at a time they would
+    hold answers up by as much as a tenth of a second, which a client under a rate limit pays for.
 
-    `calls_per_second`, `daily_quota` and `monthly_quota` are those of the place search and hold for either generation;
-    only the HUB has a monthly quota. `round` is the day of the world: at 0 nothing drifts.
+    `calls_per_second`, `daily_quota` and `monthly_quota` are those of the place search and hold for
+    either generation; only the HUB has a monthly quota. `round` is the day of the world: at 0
+    nothing drifts.
     """
 
     seed: int = 1
@@ -58,7 +61,9 @@ class SimulatorConfig:
     def changed(self, changes: Mapping[str, Any]) -> Self:
         known = {field.name for field in dataclasses.fields(self)}
         if unknown := sorted(set(changes) - known):
-            raise ValueError(f"{', '.join(unknown)}: no such simulator setting; there are {', '.join(sorted(known))}")
+            raise ValueError(
+                f"{', '.join(unknown)}: no such simulator setting; there are {', '.join(sorted(known))}"
+            )
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> str:
@@ -69,21 +74,37 @@ class SimulatorConfig:
         return cls().changed(json.loads(text))
 
 
-_LIMITS = {"calls_per_second", "daily_quota", "monthly_quota", "region_calls_per_second", "region_daily_quota"}
+_LIMITS = {
+    "calls_per_second",
+    "daily_quota",
+    "monthly_quota",
+    "region_calls_per_second",
+    "region_daily_quota",
+}
 _WHOLE = {"seed", "round", "region_short_by", "region_duplicates"}
 
 
 def _complaint(name: str, value: Any, default: Any) -> str:  # noqa: ANN401 - whatever JSON or a caller gives
     """Why the value cannot be used; empty when it can."""
     if name == "region_edits":
-        return "" if all(isinstance(edit, Mapping) for edit in value) else f"{name} must be a list of objects"
+        return (
+            ""
+            if all(isinstance(edit, Mapping) for edit in value)
+            else f"{name} must be a list of objects"
+        )
     if isinstance(default, str):
-        return "" if isinstance(value, str) and value else f"{name} must be a text that is not empty"
+        return (
+            "" if isinstance(value, str) and value else f"{name} must be a text that is not empty"
+        )
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else f"{name} must be true or false; it is {value!r}"
     if name in _LIMITS:
         good = value is None or (_is_number(value, whole=True) and value >= 0)
-        return "" if good else f"{name} must be a whole number from 0 up, or null for no limit; it is {value!r}"
+        return (
+            ""
+            if good
+            else f"{name} must be a whole number from 0 up, or null for no limit; it is {value!r}"
+        )
     return _number_complaint(name, value)
 
 
@@ -93,7 +114,11 @@ def _number_complaint(name: str, value: Any) -> str:  # noqa: ANN401 - as above
         return f"{name} must be a {'whole ' if whole else ''}number; it is {value!r}"
     if name.endswith("_share"):
         return "" if 0 <= value <= 1 else f"{name} must be between 0 and 1; it is {value!r}"
-    return "" if name == "seed" or 0 <= value < float("inf") else f"{name} must be 0 or more; it is {value!r}"
+    return (
+        ""
+        if name == "seed" or 0 <= value < float("inf")
+        else f"{name} must be 0 or more; it is {value!r}"
+    )
 
 
 def _is_number(value: object, *, whole: bool) -> bool:

@@ -62,9 +62,12 @@ class ControlEndpoints:
         brief, with_moments = "brief" in request.query_params, "moments" in request.query_params
         world = self._world
         counts: dict[str, Any] = {
-            api: stats.as_json(brief=brief, with_moments=with_moments) for api, stats in world.stats.items()
+            api: stats.as_json(brief=brief, with_moments=with_moments)
+            for api, stats in world.stats.items()
         }
-        return JSONResponse({**counts, "quota_used": dict(world.quota.used), "now": world.clock.now().isoformat()})
+        return JSONResponse(
+            {**counts, "quota_used": dict(world.quota.used), "now": world.clock.now().isoformat()}
+        )
 
     async def universe(self, request: Request) -> Response:
         region = request.query_params.get("region")
@@ -72,7 +75,9 @@ class ControlEndpoints:
         if region is None:
             return JSONResponse({code: self._count(code) for code in districts})
         if region[:5] not in districts:
-            return JSONResponse({"error": f"{region} is no leaf district of the list"}, status_code=404)
+            return JSONResponse(
+                {"error": f"{region} is no leaf district of the list"}, status_code=404
+            )
         return JSONResponse([self._truth(place) for place in self._places(region[:5])])
 
     def _count(self, code: str) -> int:

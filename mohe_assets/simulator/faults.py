@@ -8,7 +8,19 @@ from typing import Any, Self
 
 from mohe_assets.simulator.http import HTML, JSON, Answer, Reply, text_answer
 
-GENERIC = ("status", "blank", "html", "garbage", "wrong_shape", "reset", "hang", "slow", "rate", "quota", "auth")
+GENERIC = (
+    "status",
+    "blank",
+    "html",
+    "garbage",
+    "wrong_shape",
+    "reset",
+    "hang",
+    "slow",
+    "rate",
+    "quota",
+    "auth",
+)
 _HTML_PAGE = "<!DOCTYPE html><html><head><title>점검 안내</title></head><body>서비스 점검 중입니다.</body></html>"
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("api", "fault", "query_contains", "body", "content_type", "code"), str),
@@ -19,7 +31,9 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRule:
-    """A fault and the calls it meets: all conditions that are given must hold. Call numbers count from 1, per API."""
+    """A fault and the calls it meets: all conditions that are given must hold. Call numbers count
+    from 1, per API.
+    """
 
     api: str
     fault: str
@@ -40,15 +54,27 @@ class FaultRule:
         """Check one rule; `known` names the faults of each API. A malformed rule is a ValueError."""
         fields = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(rule) - fields):
-            raise ValueError(f"{', '.join(unknown)}: no such field of a fault rule; there are {', '.join(sorted(fields))}")
+            raise ValueError(
+                f"{', '.join(unknown)}: no such field of a fault rule; there are {', '.join(sorted(fields))}"
+            )
         if rule.get("api") not in known:
-            raise ValueError(f"a fault rule's api must be one of {', '.join(known)}; it is {rule.get('api')!r}")
+            raise ValueError(
+                f"a fault rule's api must be one of {', '.join(known)}; it is {rule.get('api')!r}"
+            )
         if rule.get("fault") not in (names := [*GENERIC, *known[rule["api"]]]):
-            raise ValueError(f"a fault of {rule['api']} must be one of {', '.join(names)}; it is {rule.get('fault')!r}")
-        if wrong := sorted(name for name, value in rule.items() if not isinstance(value, _TYPES[name])):
-            raise ValueError(f"{', '.join(wrong)}: not the kind of value this field of a fault rule takes")
+            raise ValueError(
+                f"a fault of {rule['api']} must be one of {', '.join(names)}; it is {rule.get('fault')!r}"
+            )
+        if wrong := sorted(
+            name for name, value in rule.items() if not isinstance(value, _TYPES[name])
+        ):
+            raise ValueError(
+                f"{', '.join(wrong)}: not the kind of value this field of a fault rule takes"
+            )
         if not 200 <= rule.get("status", 500) < 600:  # noqa: PLR2004 - what an HTTP answer can carry
-            raise ValueError(f"a fault rule's status must be from 200 to 599; it is {rule['status']}")
+            raise ValueError(
+                f"a fault rule's status must be from 200 to 599; it is {rule['status']}"
+            )
         return cls(**rule)
 
     def meets(self, number: int, query: str, page: int | None, seed: int) -> bool:
@@ -80,7 +106,9 @@ class FaultBook:
         pairs = zip(self._rules, self._fired, strict=True)
         return [dataclasses.asdict(rule) | {"fired": fired} for rule, fired in pairs]
 
-    def meeting(self, api: str, number: int, query: str, page: int | None, seed: int) -> FaultRule | None:
+    def meeting(
+        self, api: str, number: int, query: str, page: int | None, seed: int
+    ) -> FaultRule | None:
         """The first rule this call meets; it counts as fired."""
         for at, rule in enumerate(self._rules):
             used_up = rule.times is not None and self._fired[at] >= rule.times
@@ -91,7 +119,9 @@ class FaultBook:
 
 
 def faulty_reply(rule: FaultRule, named: Mapping[str, Answer], proper: Answer) -> Reply:
-    """What a call gets that met the rule. `named`: the API's own bodies; `proper`: what it would have been answered."""
+    """What a call gets that met the rule. `named`: the API's own bodies; `proper`: what it would
+    have been answered.
+    """
     if rule.fault in named:
         return Reply(named[rule.fault], "faulted")
     if rule.fault in ("reset", "hang"):

@@ -1,4 +1,6 @@
-"""Which places of the world a word of a query can mean, under the names of the current region list. Pure look-ups."""
+"""Which places of the world a word of a query can mean, under the names of the current region list.
+Pure look-ups.
+"""
 
 import functools
 from collections.abc import Iterable
@@ -27,7 +29,9 @@ _SHORT_SIDO = {
 
 @dataclass(slots=True)
 class District:
-    """A leaf sigungu of the current list, made of whole base districts (None) or some of their dongs."""
+    """A leaf sigungu of the current list, made of whole base districts (None) or some of their
+    dongs.
+    """
 
     code: str
     name: str
@@ -53,7 +57,9 @@ class Gazetteer:
         }
 
     def districts_named(self, word: str) -> set[str] | None:
-        """Codes (five digits) of the districts whose name bears the word; None when it is no district's word."""
+        """Codes (five digits) of the districts whose name bears the word; None when it is no
+        district's word.
+        """
         return self._words.get(word)
 
     def code_of(self, base: str, dong: int) -> str:
@@ -66,7 +72,9 @@ class Gazetteer:
 
 @functools.cache
 def dongs_by_word() -> dict[str, dict[str, set[int]]]:
-    """Word of a dong's name -> base district -> numbers of the dongs that bear it; an eup's word means all its ris."""
+    """Word of a dong's name -> base district -> numbers of the dongs that bear it; an eup's word
+    means all its ris.
+    """
     found: dict[str, dict[str, set[int]]] = {}
     for base, names in base_dongs().items():
         for at, name in enumerate(names):
@@ -80,7 +88,9 @@ def _districts(rows: list[RegionRow]) -> dict[str, District]:
     sigungu = [row for row in rows if row.code[2:5] != "000" and row.code[5:] == "00000"]
     # A parent is told by name: another sigungu's full name starts with its own and a space.
     parents = {name.rsplit(" ", 1)[0] for name in (row.name for row in sigungu) if " " in name}
-    leaves = {row.code[:5]: District(row.code[:5], row.name) for row in sigungu if row.name not in parents}
+    leaves = {
+        row.code[:5]: District(row.code[:5], row.name) for row in sigungu if row.name not in parents
+    }
     for row in rows:
         if row.origin is not None and row.code[:5] in leaves:
             base, at = row.origin

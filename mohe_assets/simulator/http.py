@@ -1,4 +1,6 @@
-"""The little of HTTP that both APIs share: an answer, sending it, and cutting a connection without one."""
+"""The little of HTTP that both APIs share: an answer, sending it, and cutting a connection without
+one.
+"""
 
 import os
 import socket
@@ -25,7 +27,9 @@ class Answer(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What becomes of one call: the answer (None: the connection is cut) after a delay, and how it is counted."""
+    """What becomes of one call: the answer (None: the connection is cut) after a delay, and how it
+    is counted.
+    """
 
     answer: Answer | None
     outcome: str
@@ -39,22 +43,30 @@ def text_answer(status: int, text: str, content_type: bytes = PLAIN) -> Answer:
 
 def parameters(scope: Scope) -> dict[str, str]:
     """The query string, decoded once. Bytes that are not UTF-8 raise UnicodeDecodeError."""
-    return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="strict"))
+    return dict(
+        parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="strict")
+    )
 
 
 async def send_answer(answer: Answer, send: Send) -> None:
-    headers = [(b"content-type", answer.content_type), (b"content-length", b"%d" % len(answer.body))]
+    headers = [
+        (b"content-type", answer.content_type),
+        (b"content-length", b"%d" % len(answer.body)),
+    ]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
 
 
 async def cut(scope: Scope, receive: Receive) -> None:
-    """End the connection with a TCP reset: a zero linger time makes closing it send RST instead of FIN."""
+    """End the connection with a TCP reset: a zero linger time makes closing it send RST instead of
+    FIN.
+    """
     transport = scope["extensions"]["mohe.transport"]
     descriptor = os.dup(transport.get_extra_info("socket").fileno())
     with socket.socket(fileno=descriptor) as twin:
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
-    # Return only once the server knows that nobody listens, else it would answer 500 for a silent application.
+    # Return only once the server knows that nobody listens, else it would answer 500 for a silent
+    # application.
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -5,7 +5,9 @@ from collections import deque
 
 
 class RateWindow:
-    """A sliding window over the last second, without any tolerance: the strictest reading of "calls per second"."""
+    """A sliding window over the last second, without any tolerance: the strictest reading of "calls
+    per second".
+    """
 
     def __init__(self) -> None:
         self._admitted: deque[float] = deque()

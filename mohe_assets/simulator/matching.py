@@ -1,4 +1,6 @@
-"""Which places a query finds, and in which order: a pure function of seed, round, region list and query."""
+"""Which places a query finds, and in which order: a pure function of seed, round, region list and
+query.
+"""
 
 import heapq
 import math
@@ -11,14 +13,17 @@ from mohe_assets.simulator.region_list import base_sigungu
 from mohe_assets.simulator.universe import Place, Universe
 
 MOST = 5
-# Where a query without any place name finds something, as a service that guesses would: the middle of the capital.
+# Where a query without any place name finds something, as a service that guesses would: the middle
+# of the capital.
 _DEFAULT_DISTRICTS = ("11140", "11680", "11440", "11110", "11650")
 
 Parts = dict[str, set[int] | None]
 
 
 class Meaning(NamedTuple):
-    """`parts`: base districts with the dongs asked for (None: all). `keywords`: each with the forms that mean it."""
+    """`parts`: base districts with the dongs asked for (None: all). `keywords`: each with the forms
+    that mean it.
+    """
 
     parts: Parts
     keywords: tuple[tuple[str, ...], ...]
@@ -75,7 +80,9 @@ class Searcher:
         return parts
 
     def best(self, meaning: Meaning, query: str, sort: str, *, most: int = MOST) -> list[Place]:
-        """The best first. By accuracy each query ranks a little differently; by reviews all rank alike."""
+        """The best first. By accuracy each query ranks a little differently; by reviews all rank
+        alike.
+        """
         salt = zlib.crc32(f"{self.universe.seed}:{' '.join(query.split())}".encode())
         tops: list[tuple[float, str, int, Place]] = []
         for base, dongs in meaning.parts.items():
@@ -87,7 +94,8 @@ class Searcher:
         return [top[3] for top in heapq.nlargest(most, tops)]
 
     def _by_accuracy(self, found: list[Place], salt: int) -> list[tuple[float, str, int, Place]]:
-        # 40503 and 2654435761 spread consecutive numbers over 16 bits; the second term moves with the round only.
+        # 40503 and 2654435761 spread consecutive numbers over 16 bits; the second term moves with
+        # the round only.
         drift = self.round_number * 7919
         weight = 0.06 if drift else 0.0
         return [
@@ -104,12 +112,26 @@ class Searcher:
 
     def _by_reviews(self, found: list[Place], _salt: int) -> list[tuple[float, str, int, Place]]:
         grown = self.round_number
-        return [(place.reviews + grown * (place.number * 40503 >> 5 & 3), place.base, place.number, place) for place in found]
+        return [
+            (
+                place.reviews + grown * (place.number * 40503 >> 5 & 3),
+                place.base,
+                place.number,
+                place,
+            )
+            for place in found
+        ]
 
     def elsewhere(self, meaning: Meaning) -> list[Parts]:
-        """Where results leak in from: dongs of the same name in other districts, else the nearest districts."""
+        """Where results leak in from: dongs of the same name in other districts, else the nearest
+        districts.
+        """
         for word in meaning.dong_words:
-            if namesakes := [{base: dongs} for base, dongs in self._dongs[word].items() if base not in meaning.parts]:
+            if namesakes := [
+                {base: dongs}
+                for base, dongs in self._dongs[word].items()
+                if base not in meaning.parts
+            ]:
                 return [dict(parts) for parts in namesakes]
         asked = next(iter(meaning.parts), None)
         near = self._neighbours(asked) if asked else []
@@ -131,5 +153,9 @@ def _narrowed(parts: Parts | None, named: dict[str, set[int]] | None) -> Parts |
         return None
     if parts is None:
         return {base: set(dongs) for base, dongs in named.items()}
-    both = {base: named[base] if dongs is None else named[base] & dongs for base, dongs in parts.items() if base in named}
+    both = {
+        base: named[base] if dongs is None else named[base] & dongs
+        for base, dongs in parts.items()
+        if base in named
+    }
     return {base: dongs for base, dongs in both.items() if dongs} or None

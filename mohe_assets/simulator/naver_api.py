@@ -1,4 +1,6 @@
-"""The place search in its two generations: same places, different headers, content types and errors."""
+"""The place search in its two generations: same places, different headers, content types and
+errors.
+"""
 
 import json
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,7 +30,9 @@ _SENTENCES = {
 
 
 def _json(status: int, content_type: bytes, body: object) -> Answer:
-    return Answer(status, content_type, json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+    return Answer(
+        status, content_type, json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    )
 
 
 def _flat(code: str, content_type: bytes = JSON) -> Answer:
@@ -37,7 +41,9 @@ def _flat(code: str, content_type: bytes = JSON) -> Answer:
 
 
 def _wrapped(status: int, code: str | int, message: str, details: str) -> Answer:
-    return _json(status, PLAIN, {"error": {"errorCode": code, "message": message, "details": details}})
+    return _json(
+        status, PLAIN, {"error": {"errorCode": code, "message": message, "details": details}}
+    )
 
 
 _CLASSIC_NAMED = {
@@ -73,7 +79,9 @@ class Generation(NamedTuple):
     named: dict[str, Answer]
 
 
-CLASSIC = Generation("classic", b"x-naver-client-id", b"x-naver-client-secret", JSON, _CLASSIC_NAMED)
+CLASSIC = Generation(
+    "classic", b"x-naver-client-id", b"x-naver-client-secret", JSON, _CLASSIC_NAMED
+)
 HUB = Generation("hub", b"x-ncp-apigw-api-key-id", b"x-ncp-apigw-api-key", PLAIN, _HUB_NAMED)
 
 
@@ -102,7 +110,9 @@ class NaverApi:
             return reply
         if rule.fault == "slow":
             return reply._replace(delay=rule.seconds)
-        return faulty_reply(rule, generation.named, reply.answer or generation.named["system_error"])
+        return faulty_reply(
+            rule, generation.named, reply.answer or generation.named["system_error"]
+        )
 
     def _refusal(self, scope: Scope, generation: Generation) -> Reply | None:
         world, config = self._world, self._world.config
@@ -113,7 +123,11 @@ class NaverApi:
             elif name == generation.key_header:
                 key = value.decode("latin-1")
         is_hub = generation is HUB
-        expected = (config.hub_key_id, config.hub_key) if is_hub else (config.client_id, config.client_secret)
+        expected = (
+            (config.hub_key_id, config.hub_key)
+            if is_hub
+            else (config.client_id, config.client_secret)
+        )
         if (key_id, key) != expected:
             wrong_key = is_hub and key_id == expected[0] and key
             return Reply(_HUB_WRONG_KEY if wrong_key else generation.named["auth"], "refused_auth")
@@ -129,10 +143,14 @@ class NaverApi:
         world, config = self._world, self._world.config
         day = world.clock.day(delay_seconds=config.quota_reset_delay_seconds)
         count_refused = config.refused_calls_count
-        within_day = world.quota.admits(key_id, day, config.daily_quota, count_refused=count_refused)
+        within_day = world.quota.admits(
+            key_id, day, config.daily_quota, count_refused=count_refused
+        )
         if generation is not HUB or not within_day:
             return within_day
-        return world.quota.admits(key_id, day[:7], config.monthly_quota, count_refused=count_refused)
+        return world.quota.admits(
+            key_id, day[:7], config.monthly_quota, count_refused=count_refused
+        )
 
     def _answered(self, asked: dict[str, str], query: str, generation: Generation) -> Reply:
         sort = asked.get("sort", "random")
@@ -142,7 +160,11 @@ class NaverApi:
         items = self._world.answers.items(query, sort)[:display]
         date, shown = self._world.clock.build_date(), len(items)
         body = f'{{"lastBuildDate":"{date}","total":{shown},"start":1,"display":{shown},"items":[{",".join(items)}]}}'
-        return Reply(Answer(200, generation.content_type, body.encode()), "answered", search=f"{query}|{sort}")
+        return Reply(
+            Answer(200, generation.content_type, body.encode()),
+            "answered",
+            search=f"{query}|{sort}",
+        )
 
 
 def _display(text: str, generation: Generation) -> int:

@@ -1,4 +1,6 @@
-"""The items of a place search as the service really gives them, quirks included; the same for the same query."""
+"""The items of a place search as the service really gives them, quirks included; the same for the
+same query.
+"""
 
 import html
 import json
@@ -19,7 +21,9 @@ Item = dict[str, str]
 
 
 class Answers:
-    """Rendered items by query and sort order, kept because the hot path of a load test asks the same again."""
+    """Rendered items by query and sort order, kept because the hot path of a load test asks the
+    same again.
+    """
 
     def __init__(self, searcher: Searcher, config: SimulatorConfig) -> None:
         self._searcher = searcher
@@ -33,7 +37,8 @@ class Answers:
                 self._kept.clear()
             found = _items(self._searcher, self._config, query, sort)
             self._kept[query, sort] = [
-                json.dumps(item, ensure_ascii=False, separators=(",", ":")).replace("/", "\\/") for item in found
+                json.dumps(item, ensure_ascii=False, separators=(",", ":")).replace("/", "\\/")
+                for item in found
             ]
         return self._kept[query, sort]
 
@@ -53,9 +58,17 @@ def _items(searcher: Searcher, config: SimulatorConfig, query: str, sort: str) -
 
 
 def _with_stray(
-    searcher: Searcher, places: list[Place], *, meaning: Meaning, query: str, sort: str, rng: random.Random
+    searcher: Searcher,
+    places: list[Place],
+    *,
+    meaning: Meaning,
+    query: str,
+    sort: str,
+    rng: random.Random,
 ) -> list[Place]:
-    """The places with one of somewhere else among them: of a neighbour, or of a dong of the same name."""
+    """The places with one of somewhere else among them: of a neighbour, or of a dong of the same
+    name.
+    """
     sources = searcher.elsewhere(meaning)
     if not sources:
         return places
@@ -81,13 +94,19 @@ def _item(place: Place, gazetteer: Gazetteer, round_number: int, words: list[str
 
 
 def _addresses(place: Place, gazetteer: Gazetteer, round_number: int) -> tuple[str, str]:
-    """Lot and road address. With the rounds, building suffixes appear and roads are renumbered; lots stay."""
+    """Lot and road address. With the rounds, building suffixes appear and roads are renumbered;
+    lots stay.
+    """
     fate = zlib.crc32(place.id.encode())
     name = gazetteer.name_of(place.base, place.dong)
     if name == _SEJONG and fate % 8 == 0:
         name = f"{name} {name}"
     dong = base_dongs()[place.base][place.dong].split("(")[0]
-    inside = f" {place.building} {place.floor}" if place.building and fate // 8 % 100 < 30 + 4 * round_number else ""
+    inside = (
+        f" {place.building} {place.floor}"
+        if place.building and fate // 8 % 100 < 30 + 4 * round_number
+        else ""
+    )
     road = place.road
     if road and fate // 800 % 100 < 3 * round_number:
         street, number = road.rsplit(" ", 1)
@@ -97,7 +116,9 @@ def _addresses(place: Place, gazetteer: Gazetteer, round_number: int) -> tuple[s
 
 
 def _marked(title: str, words: list[str]) -> str:
-    """The title with entities, and <b> around what the query said. Marked before escaping: a word may hold an &."""
+    """The title with entities, and <b> around what the query said. Marked before escaping: a word
+    may hold an &.
+    """
     for word in words:
         title = title.replace(word, f"\x02{word}\x03")
     return html.escape(title).replace("\x02", "<b>").replace("\x03", "</b>")
@@ -106,7 +127,10 @@ def _marked(title: str, words: list[str]) -> str:
 def _make_katech(item: Item) -> None:
     """Coordinates of the grid used until 2023-08: six digits and no degrees."""
     lng, lat = int(item["mapx"]) / 10**7, int(item["mapy"]) / 10**7
-    item["mapx"], item["mapy"] = str(int(400_000 + (lng - 128) * 88_000)), str(int(500_000 + (lat - 36.5) * 111_000))
+    item["mapx"], item["mapy"] = (
+        str(int(400_000 + (lng - 128) * 88_000)),
+        str(int(500_000 + (lat - 36.5) * 111_000)),
+    )
 
 
 def _place_name(place: Place, gazetteer: Gazetteer) -> Item:

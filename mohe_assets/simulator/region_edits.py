@@ -1,4 +1,5 @@
-"""Versions of the region list: what happens when districts are renamed, recoded, merged, split, dropped or added.
+"""Versions of the region list: what happens when districts are renamed, recoded, merged, split,
+dropped or added.
 
 {"op": "drop",   "code": "1168000000"}                                      with everything below it
 {"op": "rename", "code": "1168000000", "name": "서울특별시 새강남구"}        and everything that bears its name
@@ -25,7 +26,9 @@ def edited(rows: Iterable[RegionRow], edits: Iterable[Mapping[str, Any]]) -> tup
         try:
             current = _OPERATIONS[edit["op"]](current, edit)
         except (KeyError, StopIteration, TypeError) as error:
-            raise ValueError(f"the region edit {dict(edit)!r} cannot be applied: {error!r}") from error
+            raise ValueError(
+                f"the region edit {dict(edit)!r} cannot be applied: {error!r}"
+            ) from error
     return tuple(sorted(current, key=lambda row: row.code))
 
 
@@ -53,14 +56,22 @@ def _drop(rows: Rows, edit: Mapping[str, Any]) -> Rows:
 def _rename(rows: Rows, edit: Mapping[str, Any]) -> Rows:
     old, new = _row(rows, edit["code"]).name, edit["name"]
     # By name and not by code: the 일반구 of a city bear its name but do not share its digits.
-    return [replace(row, name=new + row.name[len(old) :]) if f"{row.name} ".startswith(f"{old} ") else row for row in rows]
+    return [
+        replace(row, name=new + row.name[len(old) :])
+        if f"{row.name} ".startswith(f"{old} ")
+        else row
+        for row in rows
+    ]
 
 
 def _recode(rows: Rows, edit: Mapping[str, Any]) -> Rows:
     if "name" in edit:
         rows = _rename(rows, edit)
     old, new = prefix_of(edit["code"]), edit["to"][: len(prefix_of(edit["code"]))]
-    return [replace(row, code=new + row.code[len(old) :]) if row.code.startswith(old) else row for row in rows]
+    return [
+        replace(row, code=new + row.code[len(old) :]) if row.code.startswith(old) else row
+        for row in rows
+    ]
 
 
 def _below(rows: Rows, code: str) -> list[tuple[str, tuple[str, int] | None]]:

@@ -1,6 +1,8 @@
-"""The rows of the region list with structurally right 10-digit codes, from the bundled names. Knows nothing of HTTP.
+"""The rows of the region list with structurally right 10-digit codes, from the bundled names. Knows
+nothing of HTTP.
 
-The bundled names of dongs carry no codes, so the last five digits are made here: the same ones in every process.
+The bundled names of dongs carry no codes, so the last five digits are made here: the same ones in
+every process.
 """
 
 import csv
@@ -15,7 +17,9 @@ PARENTLESS_SIDO = "36"  # Sejong has a sigungu row only
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionRow:
-    """One row. `origin` is, for a dong or ri, the sigungu and the number it has in the unedited list."""
+    """One row. `origin` is, for a dong or ri, the sigungu and the number it has in the unedited
+    list.
+    """
 
     code: str
     name: str
@@ -54,14 +58,18 @@ def base_sigungu() -> dict[str, Sigungu]:
 
 @functools.cache
 def base_dongs() -> dict[str, tuple[str, ...]]:
-    """Names of dongs, eups, myeons and ris of the unedited list by the first five digits of their sigungu."""
+    """Names of dongs, eups, myeons and ris of the unedited list by the first five digits of their
+    sigungu.
+    """
     rows = _records("legal_dong_names.csv")
     grouped = groupby(rows, key=lambda row: row["sigungu_cd"])
     return {code: tuple(row["dong_name"] for row in group) for code, group in grouped}
 
 
 def dong_codes(names: Iterable[str]) -> list[str]:
-    """The last five digits for names of one sigungu: dongs from 101, eups from 250, myeons from 310, ris from 21."""
+    """The last five digits for names of one sigungu: dongs from 101, eups from 250, myeons from
+    310, ris from 21.
+    """
     names = list(names)
     heads = _head_numbers(dict.fromkeys(name.split()[0] for name in names))
     ris: dict[str, int] = {}
@@ -94,9 +102,14 @@ def _head_numbers(heads: Iterable[str]) -> dict[str, int]:
 @functools.cache
 def base_rows() -> tuple[RegionRow, ...]:
     """All 20,560 rows in the order of their codes."""
-    rows = [*_sido_rows(), *(RegionRow(code=each.code, name=each.name) for each in base_sigungu().values())]
+    rows = [
+        *_sido_rows(),
+        *(RegionRow(code=each.code, name=each.name) for each in base_sigungu().values()),
+    ]
     for code, names in base_dongs().items():
-        rows += dong_rows(code, base_sigungu()[code].name, [(name, (code, at)) for at, name in enumerate(names)])
+        rows += dong_rows(
+            code, base_sigungu()[code].name, [(name, (code, at)) for at, name in enumerate(names)]
+        )
     return tuple(sorted(rows, key=lambda row: row.code))
 
 
@@ -107,7 +120,9 @@ def _sido_rows() -> Iterator[RegionRow]:
             yield RegionRow(code=f"{code}00000000", name=name)
 
 
-def dong_rows(sigungu: str, full_name: str, dongs: list[tuple[str, tuple[str, int] | None]]) -> list[RegionRow]:
+def dong_rows(
+    sigungu: str, full_name: str, dongs: list[tuple[str, tuple[str, int] | None]]
+) -> list[RegionRow]:
     """Rows below one sigungu (first five digits), codes made anew."""
     codes = dong_codes(name for name, _ in dongs)
     return [

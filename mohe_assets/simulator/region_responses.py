@@ -1,4 +1,6 @@
-"""The bodies of the region list API: rows in its odd envelope, as JSON or XML, and every refusal it is known for."""
+"""The bodies of the region list API: rows in its odd envelope, as JSON or XML, and every refusal it
+is known for.
+"""
 
 import json
 import zlib
@@ -17,7 +19,10 @@ _GATEWAY_REASONS = {
     "12": ("NO_OPENAPI_SERVICE_ERROR", "해당 오픈API 서비스가 없거나 폐기됨"),
     "20": ("SERVICE_ACCESS_DENIED_ERROR", "서비스 접근거부"),
     "22": ("LIMITED_NUMBER_OF_SERVICE_REQUESTS_EXCEEDS_ERROR", "서비스 요청제한횟수 초과에러"),
-    "23": ("LIMITED_NUMBER_OF_SERVICE_REQUESTS_PER_SECOND_EXCEEDS_ERROR", "초당 서비스 요청제한횟수 초과에러"),
+    "23": (
+        "LIMITED_NUMBER_OF_SERVICE_REQUESTS_PER_SECOND_EXCEEDS_ERROR",
+        "초당 서비스 요청제한횟수 초과에러",
+    ),
     "30": ("SERVICE_KEY_IS_NOT_REGISTERED_ERROR", "등록되지 않은 서비스키"),
     "31": ("DEADLINE_HAS_EXPIRED_ERROR", "활용기간 만료"),
     "32": ("UNREGISTERED_IP_ERROR", "등록되지 않은 IP"),
@@ -65,7 +70,9 @@ def gateway_xml(code: str = "30") -> Answer:
 
 
 def legacy_xml(code: str = "30") -> Answer:
-    """The old gateway: HTTP 200 whatever happened, XML whatever was asked for, the name in the other field."""
+    """The old gateway: HTTP 200 whatever happened, XML whatever was asked for, the name in the
+    other field.
+    """
     error, _ = _GATEWAY_REASONS.get(code, _GATEWAY_REASONS["99"])
     return text_answer(200, _gateway_xml("SERVICE ERROR", error, code), XML)
 
@@ -82,11 +89,15 @@ def result(code: str, *, as_xml: bool = False) -> Answer:
     """A bare RESULT, without the outer object that rows come in."""
     message = _RESULTS.get(code, "알 수 없는 오류입니다.")
     if as_xml:
-        return text_answer(200, f"<RESULT>{_elements({'resultCode': code, 'resultMsg': message})}</RESULT>", XML)
+        return text_answer(
+            200, f"<RESULT>{_elements({'resultCode': code, 'resultMsg': message})}</RESULT>", XML
+        )
     return Answer(200, HTML, _dumped({"RESULT": {"resultCode": code, "resultMsg": message}}))
 
 
-def rows_answer(rows: Iterable[RegionRow], *, total: int, size: int, page: int, as_xml: bool) -> Answer:
+def rows_answer(
+    rows: Iterable[RegionRow], *, total: int, size: int, page: int, as_xml: bool
+) -> Answer:
     served = [served_row(row) for row in rows]
     kind = "XML" if as_xml else "JSON"
     success = {"resultCode": "INFO-0", "resultMsg": "NOMAL SERVICE"}
@@ -94,7 +105,9 @@ def rows_answer(rows: Iterable[RegionRow], *, total: int, size: int, page: int, 
     if not as_xml:
         head = [{"totalCount": total}, paging, {"RESULT": success}]
         return Answer(200, HTML, _dumped({"StanReginCd": [{"head": head}, {"row": served}]}))
-    head_xml = f"<totalCount>{total}</totalCount>{_elements(paging)}<RESULT>{_elements(success)}</RESULT>"
+    head_xml = (
+        f"<totalCount>{total}</totalCount>{_elements(paging)}<RESULT>{_elements(success)}</RESULT>"
+    )
     rows_xml = "".join(f"<row>{_elements(row)}</row>" for row in served)
     text = f'<?xml version="1.0" encoding="UTF-8"?><StanReginCd><head>{head_xml}</head>{rows_xml}</StanReginCd>'
     return text_answer(200, text, XML)
@@ -121,7 +134,9 @@ def served_row(row: RegionRow) -> dict[str, str | int]:
 
 
 def _higher(code: str) -> str:
-    """The row above. A 일반구 points at its sido, as in the original, and what has nothing above at one space."""
+    """The row above. A 일반구 points at its sido, as in the original, and what has nothing above at
+    one space.
+    """
     if code[2:] == "00000000" or (code[:2] == PARENTLESS_SIDO and code[5:] == "00000"):
         return " "
     for kept in (8, 5, 2):

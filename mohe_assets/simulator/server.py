@@ -1,4 +1,6 @@
-"""The simulator on a socket: served here until a signal (`serve`), or in a process of its own for tests (`running`)."""
+"""The simulator on a socket: served here until a signal (`serve`), or in a process of its own for
+tests (`running`).
+"""
 
 import asyncio
 import contextlib
@@ -32,7 +34,9 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """Ends by `should_exit` alone: uvicorn would raise the signal again after its shutdown and so exit with failure."""
+    """Ends by `should_exit` alone: uvicorn would raise the signal again after its shutdown and so
+    exit with failure.
+    """
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -47,7 +51,9 @@ def serve(
     announce: Callable[[str], None] = lambda _url: None,
     until_stdin_ends: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; `announce` gets the URL once connections are taken. Port 0: a free one."""
+    """Serve until SIGINT or SIGTERM; `announce` gets the URL once connections are taken. Port 0: a
+    free one.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=2048) as listener:
         server = _Server(_server_config(config))
@@ -75,7 +81,8 @@ def _server_config(config: SimulatorConfig) -> uvicorn.Config:
         lifespan="off",
         log_level="critical",
         access_log=False,
-        # A server that hangs up on idle clients after a few seconds would add resets nobody scripted.
+        # A server that hangs up on idle clients after a few seconds would add resets nobody
+        # scripted.
         timeout_keep_alive=120,
         timeout_graceful_shutdown=1,
     )
@@ -87,7 +94,8 @@ def _stop(server: uvicorn.Server) -> None:
 
 def _stop_with_parent(server: uvicorn.Server) -> None:
     """The pipe ends when the parent does, however it dies."""
-    # Below the buffered reader: its lock, held by a thread that never ends, would be fatal when the interpreter exits.
+    # Below the buffered reader: its lock, held by a thread that never ends, would be fatal when the
+    # interpreter exits.
     while os.read(sys.stdin.fileno(), 1024):
         pass
     _stop(server)
@@ -130,8 +138,12 @@ class Simulator:
 
     def _control(self, method: str, name: str, **options: Any) -> Any:  # noqa: ANN401 - JSON
         with requests.Session() as session:
-            session.trust_env = False  # no proxy of the environment stands between a test and its own process
-            response = session.request(method, f"{self.url}/_control/{name}", timeout=_CONTROL_TIMEOUT, **options)
+            session.trust_env = (
+                False  # no proxy of the environment stands between a test and its own process
+            )
+            response = session.request(
+                method, f"{self.url}/_control/{name}", timeout=_CONTROL_TIMEOUT, **options
+            )
         if not response.ok:
             raise ValueError(response.json()["error"])
         return response.json()
@@ -139,14 +151,20 @@ class Simulator:
 
 @contextlib.contextmanager
 def running(config: SimulatorConfig | None = None, *, port: int = 0) -> Iterator[Simulator]:
-    """A simulator in a process of its own, which ends with this context or with this process, whatever happens."""
+    """A simulator in a process of its own, which ends with this context or with this process,
+    whatever happens.
+    """
     command = [sys.executable, "-m", "mohe_assets.simulator", "--port", str(port)]
     command += ["--config", (config or SimulatorConfig()).to_json()]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:  # noqa: S603
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line.startswith(LISTENING):
-                raise RuntimeError(f"the simulator did not start on port {port}; its own message is above")
+                raise RuntimeError(
+                    f"the simulator did not start on port {port}; its own message is above"
+                )
             yield Simulator(line.removeprefix(LISTENING).strip())
         finally:
             _end(process)

@@ -35,7 +35,10 @@ class ApiStats:
             self.first_wall = self.last_wall
 
     def as_json(self, *, brief: bool, with_moments: bool) -> dict[str, Any]:
-        counts: dict[str, Any] = {"received": self.received, **{name: self.outcomes[name] for name in OUTCOMES}}
+        counts: dict[str, Any] = {
+            "received": self.received,
+            **{name: self.outcomes[name] for name in OUTCOMES},
+        }
         counts["received_by_generation"] = dict(self.received_by_generation)
         counts["first_answered"] = self._moment(0, self.first_wall)
         counts["last_answered"] = self._moment(-1, self.last_wall)

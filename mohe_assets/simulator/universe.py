@@ -1,4 +1,5 @@
-"""The places of the simulated country: made district by district when first asked for, always the same for one seed.
+"""The places of the simulated country: made district by district when first asked for, always the
+same for one seed.
 
 Only hashes of texts seed the generators, so that two processes agree whatever PYTHONHASHSEED is.
 """
@@ -33,7 +34,9 @@ _SHOPS_A_BUILDING = 2.2
 
 
 class Place(NamedTuple):
-    """One shop. `dong` counts the dongs of the district `base`; `lot` to `floor` are the parts of its addresses."""
+    """One shop. `dong` counts the dongs of the district `base`; `lot` to `floor` are the parts of
+    its addresses.
+    """
 
     base: str
     number: int
@@ -87,7 +90,9 @@ class Universe:
         return self._districts[base]
 
     def make_all(self) -> None:
-        """All districts at once; the collector is told to leave them alone, since they live as long as the process."""
+        """All districts at once; the collector is told to leave them alone, since they live as long
+        as the process.
+        """
         for base, district in base_sigungu().items():
             if district.is_leaf:
                 self.places(base)
@@ -127,7 +132,9 @@ def _district(base: str, size: int, rng: random.Random) -> Iterator[Place]:
         yield _place(building, base=base, number=number, title=title, kind=kind, rng=rng)
 
 
-def _place(building: _Building, *, base: str, number: int, title: str, kind: Kind, rng: random.Random) -> Place:
+def _place(
+    building: _Building, *, base: str, number: int, title: str, kind: Kind, rng: random.Random
+) -> Place:
     chance = rng.random()
     popularity = rng.random()
     return Place(

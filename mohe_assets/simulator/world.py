@@ -1,4 +1,6 @@
-"""Everything one running simulator holds: settings, clock, places, counters. The control endpoint changes it."""
+"""Everything one running simulator holds: settings, clock, places, counters. The control endpoint
+changes it.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +34,9 @@ class World:
             self.universe.make_all()
 
     def configure(self, changes: Mapping[str, Any]) -> None:
-        """Change settings while running; nothing changes when one of them is malformed (ValueError)."""
+        """Change settings while running; nothing changes when one of them is malformed
+        (ValueError).
+        """
         self._apply(self.config.changed(changes) if changes else self.config)
 
     def reset(self) -> None:
@@ -48,7 +52,9 @@ class World:
         if config.seed != self.universe.seed:
             self.universe = Universe(config.seed)
         self.config = config
-        self.answers = Answers(Searcher(self.universe, self.gazetteer, round_number=config.round), config)
+        self.answers = Answers(
+            Searcher(self.universe, self.gazetteer, round_number=config.round), config
+        )
 
     def _start_counting(self) -> None:
         self.stats = {api: ApiStats() for api in APIS}

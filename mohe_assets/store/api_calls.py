@@ -1,7 +1,8 @@
-"""The statements of the shared budget: a call is reserved or given back, and what the server said of one is noted. They block.
+"""The statements of the shared budget: a call is reserved or given back, and what the server said
+of one is noted. They block.
 
-The rules are slow_down in sql/004_api_budget.sql and reserve_calls in sql/008_every_search.sql; when a call is sent that was
-reserved: store/api_budget.py.
+The rules are slow_down in sql/004_api_budget.sql and reserve_calls in sql/008_every_search.sql;
+when a call is sent that was reserved: store/api_budget.py.
 """
 
 import datetime as dt
@@ -15,8 +16,9 @@ from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.store.api_state import ApiAccount
 from mohe_assets.store.database import Database, statement
 
-# Slots are spaced for 98.5 % of the limit: the server's second and ours differ by the jitter of the network and of both
-# hosts, and what is late by more than the 15 ms this leaves in a second is refused.
+# Slots are spaced for 98.5 % of the limit: the server's second and ours differ by the jitter of the
+# network and of both hosts, and what is late by more than the 15 ms this leaves in a second is
+# refused.
 HEADROOM = 0.985
 # A probe whose process died is given up after this long; longer than an HTTP call may take.
 PROBE_SECONDS = 30.0
@@ -59,7 +61,8 @@ UPDATE api_budget SET blocked = :credentials, blocked_at = budget_clock(), block
 class Slot:
     """A reserved call: when it may be sent, on the monotonic clock, and whose day it counts for.
 
-    `gap` is how many seconds the rate has between two calls; `is_far` says that calls did not have to wait for their turn.
+    `gap` is how many seconds the rate has between two calls; `is_far` says that calls did not have
+    to wait for their turn.
     """
 
     at: float
@@ -77,15 +80,27 @@ class ApiCalls:
     account: ApiAccount
 
     def reserve(self, calls: int) -> list[Slot]:
-        """At most as many as asked for; none while somebody's probe is out. Raises QuotaExhausted and ApiBlocked."""
+        """At most as many as asked for; none while somebody's probe is out. Raises QuotaExhausted
+        and ApiBlocked.
+        """
         row = self.reserve_row(calls)
         match row["verdict"]:
             case "GO":
-                # From now on: the time spent in the queue for the row's lock lies before the server's reading of the clock.
+                # From now on: the time spent in the queue for the row's lock lies before the
+                # server's reading of the clock.
                 first = time.monotonic() + row["wait_seconds"]
                 gap, unthrottled = row["gap"], row["wait_seconds"] <= BINDING_WAIT_SECONDS
                 slots = [first + number * gap for number in range(row["calls"])]
-                return [Slot(at=slot, day=row["day"], probe=row["probe"], gap=gap, unthrottled=unthrottled) for slot in slots]
+                return [
+                    Slot(
+                        at=slot,
+                        day=row["day"],
+                        probe=row["probe"],
+                        gap=gap,
+                        unthrottled=unthrottled,
+                    )
+                    for slot in slots
+                ]
             case "EXHAUSTED":
                 raise self.exhausted(row["until"], row["why"])
             case "BLOCKED":

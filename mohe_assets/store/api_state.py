@@ -1,4 +1,6 @@
-"""What an API allows at this moment, as the shared budget has it: for those who look. What a call asks: store/api_budget.py."""
+"""What an API allows at this moment, as the shared budget has it: for those who look. What a call
+asks: store/api_budget.py.
+"""
 
 import datetime as dt
 import hashlib
@@ -27,7 +29,9 @@ SELECT CASE WHEN b.blocked = :credentials THEN b.blocked_why END AS blocked_why,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiAccount:
-    """Whose calls are counted. Digests stand for the client id and for the credentials; neither is ever stored."""
+    """Whose calls are counted. Digests stand for the client id and for the credentials; neither is
+    ever stored.
+    """
 
     api: str
     account: str
@@ -37,7 +41,16 @@ class ApiAccount:
     monthly_quota: int | None = None
 
     @classmethod
-    def of(cls, api: str, client_id: str, client_secret: str, *, rate: float, daily: int, monthly: int | None) -> "ApiAccount":
+    def of(
+        cls,
+        api: str,
+        client_id: str,
+        client_secret: str,
+        *,
+        rate: float,
+        daily: int,
+        monthly: int | None,
+    ) -> "ApiAccount":
         return cls(
             api=api,
             account=_digest(api, client_id),
@@ -58,7 +71,8 @@ def _digest(*parts: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiState:
-    """What an API allows at this moment. `closed_until` is set while a quota is used up, by our count or theirs.
+    """What an API allows at this moment. `closed_until` is set while a quota is used up, by our
+    count or theirs.
 
     `monthly_quota` is None for an API that has none.
     """
@@ -90,10 +104,20 @@ def read_state(database: Database, account: ApiAccount) -> ApiState:
     row = database.transaction(lambda connection: rows(connection, STATE, **account.key))[0]
     closed_until, closed_why = row["exhausted_until"], row["exhausted_why"]
     # In the order in which a reservation meets them.
-    if closed_until is None and account.monthly_quota is not None and row["used_this_month"] >= account.monthly_quota:
-        closed_until, closed_why = row["month_resets_at"], f"the month's {account.monthly_quota} calls are used"
+    if (
+        closed_until is None
+        and account.monthly_quota is not None
+        and row["used_this_month"] >= account.monthly_quota
+    ):
+        closed_until, closed_why = (
+            row["month_resets_at"],
+            f"the month's {account.monthly_quota} calls are used",
+        )
     if closed_until is None and row["used_today"] >= account.daily_quota:
-        closed_until, closed_why = row["resets_at"], f"the day's {account.daily_quota} calls are used"
+        closed_until, closed_why = (
+            row["resets_at"],
+            f"the day's {account.daily_quota} calls are used",
+        )
     return ApiState(
         used_today=row["used_today"],
         daily_quota=account.daily_quota,
@@ -109,5 +133,9 @@ def read_state(database: Database, account: ApiAccount) -> ApiState:
 
 
 def unblock(database: Database, api: str) -> int:
-    """A person says that the refused credentials work again; returns how many accounts were blocked."""
-    return database.transaction(lambda connection: connection.execute(statement(UNBLOCK), {"api": api}).rowcount)
+    """A person says that the refused credentials work again; returns how many accounts were
+    blocked.
+    """
+    return database.transaction(
+        lambda connection: connection.execute(statement(UNBLOCK), {"api": api}).rowcount
+    )

@@ -1,4 +1,5 @@
-"""The checkpoint state machine of `batch_checkpoint`: every transition once, named, guarded; their SQL: transitions.py.
+"""The checkpoint state machine of `batch_checkpoint`: every transition once, named, guarded; their
+SQL: transitions.py.
 
                       seed, new_round
                              │
@@ -13,17 +14,21 @@
                                       └───┬────┘
                                           └── claim, once retry_at has come ──▶ PROCESSING
 
-COMPLETED also becomes PROCESSING with `refining` set, for more searches than the base plan has, and always goes back to
-COMPLETED: store/refinement.py. COMPLETED becomes PENDING again by new_round, and by replan when the base plan changed.
+COMPLETED also becomes PROCESSING with `refining` set, for more searches than the base plan has, and
+always goes back to COMPLETED: store/refinement.py. COMPLETED becomes PENDING again by new_round,
+and by replan when the base plan changed.
 
-`attempt` is the fencing token. A claim raises it, and advance, complete, fail and release are guarded by
-`attempt = :mine AND status = 'PROCESSING'`: a worker that slept through its lease can write nothing, neither places nor
-status. The lease (`lease_expires_at`) says until when a holder that is not heard of is believed to live.
+`attempt` is the fencing token. A claim raises it, and advance, complete, fail and release are
+guarded by `attempt = :mine AND status = 'PROCESSING'`: a worker that slept through its lease can
+write nothing, neither places nor status. The lease (`lease_expires_at`) says until when a holder
+that is not heard of is believed to live.
 
-COMPLETED means that every search of the plan is in the ledger, and is checked against it by the same statement.
-Counters are derived from the ledger, never incremented. Times are the database's, so clocks of hosts do not matter.
+COMPLETED means that every search of the plan is in the ledger, and is checked against it by the
+same statement. Counters are derived from the ledger, never incremented. Times are the database's,
+so clocks of hosts do not matter.
 
-Lock order everywhere: the list lock (store/lifecycle.py), places, search_query, batch_checkpoint, batch_execution_metadata.
+Lock order everywhere: the list lock (store/lifecycle.py), places, search_query, batch_checkpoint,
+batch_execution_metadata.
 """
 
 import datetime as dt
@@ -74,7 +79,9 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """A region held by this run. `attempt` is the fencing token, `round` which collection of the region this is."""
+    """A region held by this run. `attempt` is the fencing token, `round` which collection of the
+    region this is.
+    """
 
     region_code: str
     region_name: str
@@ -85,7 +92,9 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanDone:
-    """A held region whose plan is done. `promise` is the number of new places expected of its first refinement."""
+    """A held region whose plan is done. `promise` is the number of new places expected of its first
+    refinement.
+    """
 
     lease: Lease
     plan: Sequence[Search]
@@ -94,7 +103,9 @@ class PlanDone:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
-    """A completed region as its checkpoint and ledger tell it. `seconds` is from first claim of the round to completion."""
+    """A completed region as its checkpoint and ledger tell it. `seconds` is from first claim of the
+    round to completion.
+    """
 
     region_code: str
     region_name: str
@@ -125,7 +136,9 @@ class RegionStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """Regions that are to be collected, by status. `given_up` are the FAILED ones that only a person tries again."""
+    """Regions that are to be collected, by status. `given_up` are the FAILED ones that only a
+    person tries again.
+    """
 
     total: int
     completed: int
@@ -145,7 +158,9 @@ def _nothing_else(_: Connection) -> None: ...
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
-    """The checkpoints of one batch and region type. Every method is one transaction, or takes part in the caller's."""
+    """The checkpoints of one batch and region type. Every method is one transaction, or takes part
+    in the caller's.
+    """
 
     database: Database
     batch_name: str
@@ -161,7 +176,9 @@ class Checkpoints:
         return connection.execute(statement(sql), {**self._scope, **values}).rowcount
 
     def _select(self, sql: str, **values: object) -> list[dict[str, object]]:
-        return self.database.transaction(lambda connection: rows(connection, sql, **{**self._scope, **values}))
+        return self.database.transaction(
+            lambda connection: rows(connection, sql, **{**self._scope, **values})
+        )
 
     @property
     def _scope(self) -> dict[str, object]:
@@ -183,8 +200,9 @@ class Checkpoints:
     ) -> list[Lease]:
         """Takes up to `limit` due regions for the run, or nothing.
 
-        `force_retry` also takes FAILED regions before their time, `recollect_completed_before` also those COMPLETED before that moment, with
-        a new round: what was completed since it was asked for is fresh already.
+        `force_retry` also takes FAILED regions before their time, `recollect_completed_before` also
+        those COMPLETED before that moment, with a new round: what was completed since it was asked
+        for is fresh already.
         """
         values = {
             "run_id": run_id, "any_code": codes is None, "codes": sorted(codes or ()), "without": sorted(without),
@@ -202,25 +220,43 @@ class Checkpoints:
             return 0
         return self._run(RENEW, **_codes_and_attempts(leases), lease_seconds=self.lease_seconds)
 
-    def complete(self, done: Sequence[PlanDone], *, also: Also = _nothing_else) -> list[Completion | Exception]:
-        """PROCESSING → COMPLETED where the ledger has every search of the plan, all in one transaction; in the same order,
-        what each region's collection came to, or LeaseLost.
+    def complete(
+        self, done: Sequence[PlanDone], *, also: Also = _nothing_else
+    ) -> list[Completion | Exception]:
+        """PROCESSING → COMPLETED where the ledger has every search of the plan, all in one
+        transaction; in the same order, what each region's collection came to, or LeaseLost.
 
         A repeat after a connection lost while committing finds its own work done, and is content.
         """
         leases = [one.lease for one in done]
 
         def work(connection: Connection) -> dict[str, Completion]:
-            connection.execute(statement(COMPLETE), {**self._scope, "done": json.dumps([_as_done(one) for one in done])})
+            connection.execute(
+                statement(COMPLETE),
+                {**self._scope, "done": json.dumps([_as_done(one) for one in done])},
+            )
             also(connection)
             mine = rows(connection, COMPLETED_BY_THEM, **self._scope, **_codes_and_attempts(leases))
-            return {one.region_code: one for one in self._completions(connection, [row["region_code"] for row in mine])}
+            return {
+                one.region_code: one
+                for one in self._completions(connection, [row["region_code"] for row in mine])
+            }
 
         completed = self.database.transaction(work)
         return [completed.get(lease.region_code) or _not_to_be_completed(lease) for lease in leases]
 
-    def fail(self, lease: Lease, *, kind: FailureKind, message: str, final: bool = False, also: Also = _nothing_else) -> bool:
-        """PROCESSING → FAILED with the reason; `final` allows no further attempt by itself. False: the lease was lost."""
+    def fail(
+        self,
+        lease: Lease,
+        *,
+        kind: FailureKind,
+        message: str,
+        final: bool = False,
+        also: Also = _nothing_else,
+    ) -> bool:
+        """PROCESSING → FAILED with the reason; `final` allows no further attempt by itself. False:
+        the lease was lost.
+        """
 
         def work(connection: Connection) -> bool:
             done = self._count(
@@ -237,42 +273,72 @@ class Checkpoints:
         return bool(self._run(RELEASE, **_guard(lease)))
 
     def reclaim(self, connection: Connection, dead_runs: Collection[str]) -> list[str]:
-        """PROCESSING → PENDING for expired leases and for regions of dead runs; returns the region codes."""
-        return [row["region_code"] for row in rows(connection, RECLAIM, **self._scope, dead_runs=sorted(dead_runs))]
+        """PROCESSING → PENDING for expired leases and for regions of dead runs; returns the region
+        codes.
+        """
+        return [
+            row["region_code"]
+            for row in rows(connection, RECLAIM, **self._scope, dead_runs=sorted(dead_runs))
+        ]
 
     def force_release(self, codes: Collection[str]) -> list[str]:
-        """PROCESSING → PENDING (a refinement: COMPLETED) because a person asks, whoever holds the regions."""
+        """PROCESSING → PENDING (a refinement: COMPLETED) because a person asks, whoever holds the
+        regions.
+        """
         return self._changed(FORCE_RELEASE, codes=sorted(codes))
 
     def retry(self, codes: Collection[str] | None = None) -> list[str]:
         """FAILED → PENDING because a person asks; all of them without `codes`."""
         return self._changed(RETRY, any_code=codes is None, codes=sorted(codes or ()))
 
-    def new_round(self, codes: Collection[str] | None = None, *, also_unfinished: bool = False) -> list[str]:
-        """COMPLETED → PENDING with a new round of searches; `also_unfinished` starts PENDING and FAILED anew too."""
-        return self._changed(NEW_ROUND, any_code=codes is None, codes=sorted(codes or ()), also_unfinished=also_unfinished)
+    def new_round(
+        self, codes: Collection[str] | None = None, *, also_unfinished: bool = False
+    ) -> list[str]:
+        """COMPLETED → PENDING with a new round of searches; `also_unfinished` starts PENDING and
+        FAILED anew too.
+        """
+        return self._changed(
+            NEW_ROUND,
+            any_code=codes is None,
+            codes=sorted(codes or ()),
+            also_unfinished=also_unfinished,
+        )
 
     def _changed(self, sql: str, **values: object) -> list[str]:
         return sorted(str(row["region_code"]) for row in self._select(sql, **values))
 
     def reopen_outdated(self, digest: str) -> list[str]:
-        """COMPLETED → PENDING where the base plan was another than that of this digest; the round stays."""
+        """COMPLETED → PENDING where the base plan was another than that of this digest; the round
+        stays.
+        """
         return self._changed(REOPEN_OUTDATED, plan=digest)
 
-    def completions(self, codes: Collection[str] | None = None, *, reported_too: bool = False) -> list[Completion]:
-        """Completed regions, by default those that Dagster was not told of and whose run is over, so that nobody will."""
-        return self.database.transaction(lambda c: self._completions(c, codes, reported_too=reported_too))
+    def completions(
+        self, codes: Collection[str] | None = None, *, reported_too: bool = False
+    ) -> list[Completion]:
+        """Completed regions, by default those that Dagster was not told of and whose run is over,
+        so that nobody will.
+        """
+        return self.database.transaction(
+            lambda c: self._completions(c, codes, reported_too=reported_too)
+        )
 
     def _completions(
         self, connection: Connection, codes: Collection[str] | None, *, reported_too: bool = True
     ) -> list[Completion]:
-        values = {"any_code": codes is None, "codes": sorted(codes or ()), "reported_too": reported_too}
+        values = {
+            "any_code": codes is None,
+            "codes": sorted(codes or ()),
+            "reported_too": reported_too,
+        }
         return [Completion(**row) for row in rows(connection, COMPLETIONS, **self._scope, **values)]
 
     def reset(self) -> int:
-        """Deletes the batch's checkpoints, searches and places, and seeds PENDING ones again; returns how many.
+        """Deletes the batch's checkpoints, searches and places, and seeds PENDING ones again;
+        returns how many.
 
-        Places belong to a region type, not to a batch: those of other batches over the same regions go, too.
+        Places belong to a region type, not to a batch: those of other batches over the same regions
+        go, too.
         """
 
         def work(connection: Connection) -> int:
@@ -324,7 +390,9 @@ def _as_done(done: PlanDone) -> dict[str, object]:
 
 
 def _not_to_be_completed(lease: Lease) -> LeaseLost:
-    return LeaseLost(f"{lease.region_name} cannot be completed by attempt {lease.attempt}: it does not hold it.")
+    return LeaseLost(
+        f"{lease.region_name} cannot be completed by attempt {lease.attempt}: it does not hold it."
+    )
 
 
 def _guard(lease: Lease) -> dict[str, object]:

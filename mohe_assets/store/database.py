@@ -1,4 +1,5 @@
-"""The connection to PostgreSQL: one engine per process, transactions that outlive a restart of the server.
+"""The connection to PostgreSQL: one engine per process, transactions that outlive a restart of the
+server.
 
 Knows no table; the modules beside it do.
 """
@@ -17,18 +18,27 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection, TextClause, cr
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_delay,
+    wait_exponential,
+    wait_random,
+)
 
 from mohe_assets.errors import DatabaseUnavailable, NotPermitted
 
 log = logging.getLogger(__name__)
 
-# How long a run waits for a database that restarts before it gives up. A PostgreSQL restart takes seconds.
+# How long a run waits for a database that restarts before it gives up. A PostgreSQL restart takes
+# seconds.
 RECONNECT_SECONDS = 120.0
 CONNECT_TIMEOUT_SECONDS = 5
 _INSUFFICIENT_PRIVILEGE = "42501"
-# A peer that vanished without a word is noticed in about half a minute. Keep-alives do that for a connection at rest; one with
-# a statement on its way, or an answer, has to be told separately, or its kernel sends again for a quarter of an hour.
+# A peer that vanished without a word is noticed in about half a minute. Keep-alives do that for a
+# connection at rest; one with a statement on its way, or an answer, has to be told separately, or
+# its kernel sends again for a quarter of an hour.
 LOSS_NOTICED = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
     "keepalives_idle": 10,
@@ -36,11 +46,13 @@ LOSS_NOTICED = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-# The same from the server's side: what a vanished client held is given back, its connection included.
+# The same from the server's side: what a vanished client held is given back, its connection
+# included.
 _SESSION = {
     "timezone": "Asia/Seoul",
     "lock_timeout": "30s",
-    # No transaction of ours pauses: one that does belongs to a frozen or vanished process, and must not keep its locks.
+    # No transaction of ours pauses: one that does belongs to a frozen or vanished process, and must
+    # not keep its locks.
     "idle_in_transaction_session_timeout": "5s",
     "tcp_keepalives_idle": "10s",
     "tcp_keepalives_interval": "5s",
@@ -52,7 +64,8 @@ _T = TypeVar("_T")
 
 
 class Refusal(Exception):
-    """A function of ours, under `sql/`, refused: `code` is the SQLSTATE it raised, `detail` what it said is concerned.
+    """A function of ours, under `sql/`, refused: `code` is the SQLSTATE it raised, `detail` what it
+    said is concerned.
 
     Nothing was written.
     """
@@ -67,7 +80,9 @@ _REFUSALS = "MH"  # how the SQLSTATEs of our own functions begin
 
 
 def _is_passing(error: BaseException) -> bool:
-    """Connection lost, server starting or stopping, deadlock: the same transaction may succeed on another try."""
+    """Connection lost, server starting or stopping, deadlock: the same transaction may succeed on
+    another try.
+    """
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or _passes(error.orig)
     return _passes(error)
@@ -77,7 +92,9 @@ def _passes(error: BaseException | None) -> bool:
     return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError | NoConnectionFree)
 
 
-def reconnecting(seconds: float = RECONNECT_SECONDS, sleep: Callable[[float], None] = time.sleep) -> Retrying:
+def reconnecting(
+    seconds: float = RECONNECT_SECONDS, sleep: Callable[[float], None] = time.sleep
+) -> Retrying:
     """Calls again what fails for want of a connection, for so long; then its last error is raised."""
     return Retrying(
         retry=retry_if_exception(_is_passing),
@@ -112,9 +129,13 @@ class Database:
             connect_args={
                 "application_name": application_name,
                 **LOSS_NOTICED,
-                # The URL's own options come last and win; a search_path is among them where the tables are not in public.
+                # The URL's own options come last and win; a search_path is among them where the
+                # tables are not in public.
                 "options": " ".join(
-                    [*(f"-c {name}={value}" for name, value in _SESSION.items()), str(address.query.get("options", ""))]
+                    [
+                        *(f"-c {name}={value}" for name, value in _SESSION.items()),
+                        str(address.query.get("options", "")),
+                    ]
                 ),
             },
         )
@@ -125,8 +146,8 @@ class Database:
 
         `autocommit` saves two round trips where `work` is a single statement.
 
-        `work` must be safe to repeat: a connection lost while committing leaves unknown whether it was.
-        Raises DatabaseUnavailable after `reconnect_seconds`, NotPermitted at once.
+        `work` must be safe to repeat: a connection lost while committing leaves unknown whether it
+        was. Raises DatabaseUnavailable after `reconnect_seconds`, NotPermitted at once.
         """
         return self._with_retry(lambda: self._once(work, autocommit=autocommit))
 
@@ -135,13 +156,17 @@ class Database:
             return reconnecting(self.reconnect_seconds, self.sleep)(attempt)
         except (OperationalError, psycopg2.OperationalError, NoConnectionFree) as error:
             reason = str(getattr(error, "orig", error) or "no connection").strip().splitlines()[0]
-            unusable = DatabaseUnavailable(f"The database {self.where} cannot be used: {reason.rstrip('.')}.")
+            unusable = DatabaseUnavailable(
+                f"The database {self.where} cannot be used: {reason.rstrip('.')}."
+            )
         except (ProgrammingError, psycopg2.ProgrammingError) as error:
             cause = getattr(error, "orig", error)
             if getattr(cause, "pgcode", None) != _INSUFFICIENT_PRIVILEGE:
                 raise
             reason = str(cause).strip().splitlines()[0]
-            unusable = NotPermitted(f"The database {self.where} does not let this role do that: {reason}.")
+            unusable = NotPermitted(
+                f"The database {self.where} does not let this role do that: {reason}."
+            )
         raise unusable
 
     def _once(self, work: Callable[[Connection], _T], *, autocommit: bool) -> _T:
@@ -152,10 +177,12 @@ class Database:
             return work(connection)
 
     def call(self, sql: str, **values: object) -> list[tuple[Any, ...]]:
-        """Runs one statement with `%(name)s` parameters in a transaction of its own; returns its rows.
+        """Runs one statement with `%(name)s` parameters in a transaction of its own; returns its
+        rows.
 
-        For what is done thousands of times: past SQLAlchemy, which takes three times as long as the driver. It has to be safe
-        to repeat, as the work of `transact`. Raises Refusal where the statement is a function of ours that refuses.
+        For what is done thousands of times: past SQLAlchemy, which takes three times as long as the
+        driver. It has to be safe to repeat, as the work of `transact`. Raises Refusal where the
+        statement is a function of ours that refuses.
         """
         try:
             return self._straight(sql, values)
@@ -166,7 +193,9 @@ class Database:
             if met:
                 raise met.pop()
             # By SQLAlchemy, whose pool finds out here that its other connections are gone as well.
-            return self._once(lambda connection: _by_driver(connection, sql, values), autocommit=True)
+            return self._once(
+                lambda connection: _by_driver(connection, sql, values), autocommit=True
+            )
 
         return self._with_retry(again)
 
@@ -188,7 +217,9 @@ class Database:
 
     def check(self) -> None:
         """Raises DatabaseUnavailable at once if the server cannot be reached."""
-        Database(engine=self.engine, reconnect_seconds=0).transaction(lambda connection: connection.execute(text("SELECT 1")))
+        Database(engine=self.engine, reconnect_seconds=0).transaction(
+            lambda connection: connection.execute(text("SELECT 1"))
+        )
 
     @property
     def where(self) -> str:
@@ -209,7 +240,9 @@ def _say(state: RetryCallState) -> None:
 
 @contextmanager
 def _autocommit(borrowed: PoolProxiedConnection) -> Iterator[psycopg2.extensions.connection]:
-    """The driver's own switch: SQLAlchemy's isolation level AUTOCOMMIT sends two statements more with each use."""
+    """The driver's own switch: SQLAlchemy's isolation level AUTOCOMMIT sends two statements more
+    with each use.
+    """
     connection = cast("psycopg2.extensions.connection", borrowed.dbapi_connection)
     connection.autocommit = True
     try:
@@ -219,7 +252,9 @@ def _autocommit(borrowed: PoolProxiedConnection) -> Iterator[psycopg2.extensions
             connection.autocommit = False
 
 
-def _by_driver(connection: Connection, sql: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
+def _by_driver(
+    connection: Connection, sql: str, values: dict[str, object]
+) -> list[tuple[Any, ...]]:
     try:
         return [tuple(row) for row in connection.exec_driver_sql(sql, values)]
     except DBAPIError as error:
@@ -236,7 +271,9 @@ def _raise_refusal(error: BaseException | None) -> None:
 
 @cache
 def statement(sql: str) -> TextClause:
-    """The SQL with `:name` parameters, parsed once: to do that costs more than many a statement takes to run."""
+    """The SQL with `:name` parameters, parsed once: to do that costs more than many a statement
+    takes to run.
+    """
     return text(sql)
 
 

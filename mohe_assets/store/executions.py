@@ -1,12 +1,13 @@
-"""One row of `batch_execution_metadata` per run that collects: who it is, that it lives, how it ended.
+"""One row of `batch_execution_metadata` per run that collects: who it is, that it lives, how it
+ended.
 
     start ──▶ RUNNING ── finish ──▶ COMPLETED | FAILED | INTERRUPTED
                  │ ▲
                  │ └── heartbeat, every few seconds
                  └──── bury (its heartbeat stopped, its process is gone, or Dagster says it is over) ──▶ INTERRUPTED
 
-A run that is buried has lost all its regions in the same transaction; if it was only frozen, it finds its leases gone
-and its row no longer RUNNING, and ends.
+A run that is buried has lost all its regions in the same transaction; if it was only frozen, it
+finds its leases gone and its row no longer RUNNING, and ends.
 """
 
 import os
@@ -34,7 +35,9 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Process:
-    """A process, so exactly that a reused process id, a reboot or another container's process is not taken for it."""
+    """A process, so exactly that a reused process id, a reboot or another container's process is
+    not taken for it.
+    """
 
     host: str
     process_id: int
@@ -42,17 +45,26 @@ class Process:
 
     @classmethod
     def current(cls) -> "Process":
-        return cls(host=host_identity(), process_id=os.getpid(), process_started=psutil.Process().create_time())
+        return cls(
+            host=host_identity(),
+            process_id=os.getpid(),
+            process_started=psutil.Process().create_time(),
+        )
 
     @property
     def gone(self) -> bool:
-        """True only if it surely lives no more: it ran on this host, and this host knows it no longer."""
+        """True only if it surely lives no more: it ran on this host, and this host knows it no
+        longer.
+        """
         if self.host != host_identity():
             return False
         try:
             process = psutil.Process(self.process_id)
             # Start times are derived from the boot clock and may differ by rounding.
-            return abs(process.create_time() - self.process_started) > 1 or process.status() == psutil.STATUS_ZOMBIE
+            return (
+                abs(process.create_time() - self.process_started) > 1
+                or process.status() == psutil.STATUS_ZOMBIE
+            )
         except psutil.NoSuchProcess:
             return True
 
@@ -79,7 +91,8 @@ ON CONFLICT (execution_id) DO UPDATE
 HEARTBEAT = """
 UPDATE batch_execution_metadata SET heartbeat_at = now() WHERE execution_id = :run_id AND status = 'RUNNING'
 """
-# Derived from the checkpoints each time, so that a repeat or a takeover cannot count a region twice.
+# Derived from the checkpoints each time, so that a repeat or a takeover cannot count a region
+# twice.
 TALLY = """
 UPDATE batch_execution_metadata e
    SET total_regions = greatest(e.total_regions, CAST(:total AS integer), held.touched), completed_regions = held.completed,
@@ -101,9 +114,7 @@ SELECT execution_id, host, process_id, process_started,
        coalesce(heartbeat_at < now() - make_interval(secs => :lease_seconds), true) AS silent
   FROM batch_execution_metadata WHERE batch_name = :batch AND status = 'RUNNING'
 """
-RUNNING = (
-    "SELECT execution_id FROM batch_execution_metadata WHERE batch_name = :batch AND status = 'RUNNING' ORDER BY execution_id"
-)
+RUNNING = "SELECT execution_id FROM batch_execution_metadata WHERE batch_name = :batch AND status = 'RUNNING' ORDER BY execution_id"
 REAP = """
 UPDATE batch_execution_metadata e
    SET status = 'INTERRUPTED', end_time = coalesce(heartbeat_at, now()), note = :note,
@@ -138,7 +149,9 @@ class Executions:
     lease_seconds: float
 
     def start(self, run_id: str, *, total: int = 0) -> None:
-        """A RUNNING row for this process; a Dagster run that is started again takes its row up again."""
+        """A RUNNING row for this process; a Dagster run that is started again takes its row up
+        again.
+        """
         process = Process.current()
 
         def work(connection: Connection) -> None:
@@ -147,14 +160,20 @@ class Executions:
                 "process_id": process.process_id,
                 "process_started": process.process_started,
             }
-            connection.execute(statement(START), {"batch": self.batch_name, "run_id": run_id, **values})
+            connection.execute(
+                statement(START), {"batch": self.batch_name, "run_id": run_id, **values}
+            )
             self.tally(connection, run_id, total=total)
 
         self.database.transaction(work)
 
     def heartbeat(self, run_id: str) -> bool:
         """False when the run was declared dead and has to end."""
-        return bool(self.database.transaction(lambda c: c.execute(statement(HEARTBEAT), {"run_id": run_id}).rowcount))
+        return bool(
+            self.database.transaction(
+                lambda c: c.execute(statement(HEARTBEAT), {"run_id": run_id}).rowcount
+            )
+        )
 
     def tally(self, connection: Connection, run_id: str, *, total: int = 0) -> None:
         """Derives the run's totals, in the transaction of whatever changed them."""
@@ -165,22 +184,30 @@ class Executions:
 
         def work(connection: Connection) -> bool:
             self.tally(connection, run_id)
-            done = connection.execute(statement(FINISH), {"run_id": run_id, "status": ending.value, "note": note})
+            done = connection.execute(
+                statement(FINISH), {"run_id": run_id, "status": ending.value, "note": note}
+            )
             return bool(done.rowcount)
 
         return self.database.transaction(work)
 
     def reap_dead_runs(
-        self, checkpoints: Checkpoints, *, over: Callable[[Collection[str]], Collection[str]] | None = None
+        self,
+        checkpoints: Checkpoints,
+        *,
+        over: Callable[[Collection[str]], Collection[str]] | None = None,
     ) -> ReapResult:
-        """Declares dead runs INTERRUPTED and takes back their regions, and any region whose lease expired.
+        """Declares dead runs INTERRUPTED and takes back their regions, and any region whose lease
+        expired.
 
-        Dead is a run whose heartbeat is older than the lease, whose process this host knows to be gone, or of which
-        `over`, given the run ids in doubt, returns that they are over.
+        Dead is a run whose heartbeat is older than the lease, whose process this host knows to be
+        gone, or of which `over`, given the run ids in doubt, returns that they are over.
         """
 
         def work(connection: Connection) -> ReapResult:
-            suspects = rows(connection, SUSPECTS, batch=self.batch_name, lease_seconds=self.lease_seconds)
+            suspects = rows(
+                connection, SUSPECTS, batch=self.batch_name, lease_seconds=self.lease_seconds
+            )
             dead = {row["execution_id"] for row in suspects if row["silent"] or _process_gone(row)}
             doubtful = {row["execution_id"] for row in suspects} - dead
             if over is not None and doubtful:
@@ -190,8 +217,12 @@ class Executions:
         return self.database.transaction(work)
 
     def declare_dead(self, run_id: str, checkpoints: Checkpoints) -> ReapResult:
-        """INTERRUPTED because a person says so: if the run lives, it finds itself declared dead and ends."""
-        return self.database.transaction(lambda c: _reap(c, checkpoints, {run_id}, note="declared dead by `mohe release`"))
+        """INTERRUPTED because a person says so: if the run lives, it finds itself declared dead and
+        ends.
+        """
+        return self.database.transaction(
+            lambda c: _reap(c, checkpoints, {run_id}, note="declared dead by `mohe release`")
+        )
 
     def running(self) -> list[str]:
         """The runs that are not over, dead or alive."""
@@ -206,23 +237,35 @@ class Executions:
     def not_ended_in_dagster(self) -> list[str]:
         """Interrupted runs that Dagster may still believe to be running."""
         return self.database.transaction(
-            lambda c: [row["execution_id"] for row in rows(c, NOT_ENDED_IN_DAGSTER, batch=self.batch_name)]
+            lambda c: [
+                row["execution_id"] for row in rows(c, NOT_ENDED_IN_DAGSTER, batch=self.batch_name)
+            ]
         )
 
     def mark_ended_in_dagster(self, run_ids: Collection[str]) -> None:
         """These runs hold no queue slot any more."""
-        self.database.transaction(lambda c: c.execute(statement(ENDED_IN_DAGSTER), {"ended": sorted(run_ids)}))
+        self.database.transaction(
+            lambda c: c.execute(statement(ENDED_IN_DAGSTER), {"ended": sorted(run_ids)})
+        )
 
 
-def _reap(connection: Connection, checkpoints: Checkpoints, dead: Collection[str], *, note: str) -> ReapResult:
+def _reap(
+    connection: Connection, checkpoints: Checkpoints, dead: Collection[str], *, note: str
+) -> ReapResult:
     # Checkpoints before executions: the lock order of the whole store.
     regions = checkpoints.reclaim(connection, dead)
     buried = rows(connection, REAP, dead=sorted(dead), note=note)
-    return ReapResult(dead_runs=tuple(row["execution_id"] for row in buried), regions=tuple(regions))
+    return ReapResult(
+        dead_runs=tuple(row["execution_id"] for row in buried), regions=tuple(regions)
+    )
 
 
 def _process_gone(row: dict[str, object]) -> bool:
     host, process_id, started = row["host"], row["process_id"], row["process_started"]
-    if not isinstance(host, str) or not isinstance(process_id, int) or not isinstance(started, float):
+    if (
+        not isinstance(host, str)
+        or not isinstance(process_id, int)
+        or not isinstance(started, float)
+    ):
         return False
     return Process(host=host, process_id=process_id, process_started=started).gone

@@ -1,8 +1,10 @@
-"""The ledger of searches and the places they found: a search is stored all or nothing, several in one transaction.
+"""The ledger of searches and the places they found: a search is stored all or nothing, several in
+one transaction.
 
-Storing a search upserts its places, writes its ledger row and advances the checkpoint. Searches that are stored together share
-one commit; none of them is told before it, and one that cannot be stored does not keep the others from it. A search that is
-DONE is never overwritten, so a repeat after an unclear commit changes nothing.
+Storing a search upserts its places, writes its ledger row and advances the checkpoint. Searches
+that are stored together share one commit; none of them is told before it, and one that cannot be
+stored does not keep the others from it. A search that is DONE is never overwritten, so a repeat
+after an unclear commit changes nothing.
 """
 
 import datetime as dt
@@ -46,28 +48,43 @@ class StoredSearch:
 
 
 class ListChanged(Exception):
-    """Another list of regions was taken over since the places were given theirs: the search was not stored."""
+    """Another list of regions was taken over since the places were given theirs: the search was not
+    stored.
+    """
 
 
 def attributed(places: Sequence[PlaceRecord], regions: RegionIndex) -> list[AttributedPlace]:
     """Each place with the region of its address."""
-    return [AttributedPlace(place=place, region_code=regions.region_of(place.address)) for place in places]
+    return [
+        AttributedPlace(place=place, region_code=regions.region_of(place.address))
+        for place in places
+    ]
 
 
 UPSERT_NEW_PLACES = "SELECT upsert_new_places(CAST(:searches AS jsonb), :source, :type)"
 
 
 def upsert_new_places(
-    connection: Connection, places: Sequence[AttributedPlace], *, source: str, region_type: str, seen: dt.datetime
+    connection: Connection,
+    places: Sequence[AttributedPlace],
+    *,
+    source: str,
+    region_type: str,
+    seen: dt.datetime,
 ) -> None:
     """Into a replay's temporary table `new_places`, by the rules of `places`."""
     if places:
         searches = _json([{"answered_at": seen.isoformat(), "places": _as_columns(places)}])
-        connection.execute(statement(UPSERT_NEW_PLACES), {"searches": searches, "source": source, "type": region_type})
+        connection.execute(
+            statement(UPSERT_NEW_PLACES),
+            {"searches": searches, "source": source, "type": region_type},
+        )
 
 
 def _as_columns(places: Sequence[AttributedPlace]) -> list[dict[str, object]]:
-    """The places with the names of the table's columns, as sql/009_searches_together.sql reads them."""
+    """The places with the names of the table's columns, as sql/009_searches_together.sql reads
+    them.
+    """
     return [_columns(one.place, one.region_code) for one in places]
 
 
@@ -121,7 +138,8 @@ SELECT stage, keyword, count(*) AS calls, sum(novel) AS new FROM search_query
 class Write:
     """What is to be stored of one search. `stored` is set when it is DONE, `reason` otherwise.
 
-    `list_version` is the list of regions by which its places were given theirs; None: whichever is current.
+    `list_version` is the list of regions by which its places were given theirs; None: whichever is
+    current.
     """
 
     lease: Lease
@@ -163,11 +181,16 @@ class Ledger:
     run_id: str
 
     def begun(self, leases: Collection[Lease]) -> dict[str, tuple[list[Answered], int]]:
-        """By region code: its finished searches of this round, in the order in which they were made, and the calls spent on
-        the round so far.
+        """By region code: its finished searches of this round, in the order in which they were
+        made, and the calls spent on the round so far.
         """
-        found: dict[str, tuple[list[Answered], int]] = {lease.region_code: ([], 0) for lease in leases}
-        held = {"codes": [lease.region_code for lease in leases], "rounds": [lease.round for lease in leases]}
+        found: dict[str, tuple[list[Answered], int]] = {
+            lease.region_code: ([], 0) for lease in leases
+        }
+        held = {
+            "codes": [lease.region_code for lease in leases],
+            "rounds": [lease.round for lease in leases],
+        }
         for row in self._read(BEGUN, **held) if leases else ():
             history, calls = found[row["region_code"]]
             if row["status"] != "FAILED" and row["source"] == self.source:
@@ -176,27 +199,41 @@ class Ledger:
         return found
 
     def tallies(self) -> Tallies:
-        """What refinements brought nationwide so far, by stage and keyword: calls and places new to their region and round."""
+        """What refinements brought nationwide so far, by stage and keyword: calls and places new to
+        their region and round.
+        """
         found = self._read(TALLIES, source=self.source)
         return {(Stage(row["stage"]), row["keyword"]): (row["calls"], row["new"]) for row in found}
 
     def write_all(self, writes: Sequence[Write]) -> list[Written]:
-        """Stores these searches, all in one transaction if nothing is wrong with any; returns what became of each.
+        """Stores these searches, all in one transaction if nothing is wrong with any; returns what
+        became of each.
 
-        That is the ids of its places, or why it was not stored: LeaseLost, ListChanged, or the error that it raised when it was
-        stored alone. The others are stored then all the same. Raises DatabaseUnavailable and NotPermitted.
+        That is the ids of its places, or why it was not stored: LeaseLost, ListChanged, or the
+        error that it raised when it was stored alone. The others are stored then all the same.
+        Raises DatabaseUnavailable and NotPermitted.
         """
         results: dict[int, Written] = {}
         while left := [number for number in range(len(writes)) if number not in results]:
             try:
                 results |= zip(left, self._store([writes[number] for number in left]), strict=True)
             except Refusal as refusal:
-                refused = {number: why for number in left if (why := _refused(writes[number], refusal))}
+                refused = {
+                    number: why for number in left if (why := _refused(writes[number], refusal))
+                }
                 if not refused:
                     raise
                 results |= refused
-            except (psycopg2.Error, DBAPIError, ValueError) as error:  # ValueError: text that cannot be sent at all
-                results |= {left[0]: error} if len(left) == 1 else {number: self._alone(writes[number]) for number in left}
+            except (
+                psycopg2.Error,
+                DBAPIError,
+                ValueError,
+            ) as error:  # ValueError: text that cannot be sent at all
+                results |= (
+                    {left[0]: error}
+                    if len(left) == 1
+                    else {number: self._alone(writes[number]) for number in left}
+                )
         return [results[number] for number in range(len(writes))]
 
     def _alone(self, write: Write) -> Written:
@@ -211,7 +248,9 @@ class Ledger:
         return [tuple(place_ids) for (place_ids,) in found]
 
     def _read(self, sql: str, **values: object) -> list[dict[str, Any]]:
-        return self.checkpoints.database.transaction(lambda connection: rows(connection, sql, **self._scope, **values))
+        return self.checkpoints.database.transaction(
+            lambda connection: rows(connection, sql, **self._scope, **values)
+        )
 
     @property
     def _scope(self) -> dict[str, object]:

@@ -1,10 +1,12 @@
-"""Depth: COMPLETED regions are taken for a few more searches each, the most promising of the country first.
+"""Depth: COMPLETED regions are taken for a few more searches each, the most promising of the
+country first.
 
     COMPLETED ── claim ──▶ PROCESSING, refining ── settle ──▶ COMPLETED, with what its next search promises
                                  │   release, reclaim, fail ──▶ COMPLETED, as it promised before
                                  └── claim afresh, new_round, replan: the refinement finds its lease lost
 
-Nothing is claimed while a region waits for its base plan. Between claim and settle the checkpoint's own guards hold.
+Nothing is claimed while a region waits for its base plan. Between claim and settle the checkpoint's
+own guards hold.
 """
 
 import datetime as dt
@@ -16,7 +18,14 @@ from sqlalchemy import Connection
 from mohe_assets.errors import LeaseLost
 from mohe_assets.store.checkpoints import Also, Checkpoints, Lease
 from mohe_assets.store.database import rows, statement
-from mohe_assets.store.transitions import COLLECTABLE, COMPLETED_BY_THEM, LEASE_END, LEDGER_COUNTERS, MINE_ALIVE, OURS
+from mohe_assets.store.transitions import (
+    COLLECTABLE,
+    COMPLETED_BY_THEM,
+    LEASE_END,
+    LEDGER_COUNTERS,
+    MINE_ALIVE,
+    OURS,
+)
 
 _REFINABLE = """c.status = 'COMPLETED' AND c.promise > 0 AND c.calls_used < :calls_per_region
            AND (c.retry_at IS NULL OR c.retry_at <= now())"""
@@ -59,7 +68,9 @@ SELECT count(*) FILTER (WHERE {_REFINABLE}) AS regions, count(*) FILTER (WHERE c
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefinementBacklog:
-    """Whether there is anything to refine: `regions` that promise something, `refining` those held, `searches` made so far."""
+    """Whether there is anything to refine: `regions` that promise something, `refining` those held,
+    `searches` made so far.
+    """
 
     regions: int
     refining: int
@@ -75,14 +86,21 @@ class RefinementBacklog:
 
 @dataclass(frozen=True, kw_only=True)
 class Refinement:
-    """Claims for depth on the checkpoints of one batch. `calls_per_region` bounds what a round spends on one region."""
+    """Claims for depth on the checkpoints of one batch. `calls_per_region` bounds what a round
+    spends on one region.
+    """
 
     checkpoints: Checkpoints
     calls_per_region: int
 
     def claim(self, run_id: str, limit: int = 1, *, without: Collection[str] = ()) -> list[Lease]:
         """The most promising regions; none: nothing is left, or a base plan has precedence."""
-        values = {"run_id": run_id, "limit": limit, "without": sorted(without), "lease_seconds": self.checkpoints.lease_seconds}
+        values = {
+            "run_id": run_id,
+            "limit": limit,
+            "without": sorted(without),
+            "lease_seconds": self.checkpoints.lease_seconds,
+        }
         return [Lease(**row) for row in self._select(CLAIM, **values)]  # type: ignore[arg-type]
 
     def next_expected_gain(self) -> float:
@@ -90,18 +108,24 @@ class Refinement:
         return float(str(self._select(NEXT_EXPECTED_GAIN)[0]["promise"]))
 
     def settle(self, lease: Lease, *, expected_gain: float, also: Also) -> None:
-        """PROCESSING → COMPLETED with what the next search promises; 0 ends the refinement. Raises LeaseLost."""
+        """PROCESSING → COMPLETED with what the next search promises; 0 ends the refinement. Raises
+        LeaseLost.
+        """
 
         def work(connection: Connection) -> int:
             guard = {"code": lease.region_code, "attempt": lease.attempt}
             mine = {"codes": [lease.region_code], "attempts": [lease.attempt]}
-            done = connection.execute(statement(SETTLE), {**self._scope, **guard, "promise": expected_gain}).rowcount
+            done = connection.execute(
+                statement(SETTLE), {**self._scope, **guard, "promise": expected_gain}
+            ).rowcount
             also(connection)
             # After a connection that was lost while committing, its own work is done already.
             return done or len(rows(connection, COMPLETED_BY_THEM, **self._scope, **mine))
 
         if not self.checkpoints.database.transaction(work):
-            raise LeaseLost(f"{lease.region_name} was taken over while attempt {lease.attempt} refined it.")
+            raise LeaseLost(
+                f"{lease.region_name} was taken over while attempt {lease.attempt} refined it."
+            )
 
     def backlog(self) -> RefinementBacklog:
         """For the sensor: one statement, however many regions."""
@@ -116,4 +140,6 @@ class Refinement:
         }
 
     def _select(self, sql: str, **values: object) -> list[dict[str, object]]:
-        return self.checkpoints.database.transaction(lambda connection: rows(connection, sql, **{**self._scope, **values}))
+        return self.checkpoints.database.transaction(
+            lambda connection: rows(connection, sql, **{**self._scope, **values})
+        )

@@ -1,7 +1,9 @@
-"""What becomes of places, checkpoints and names when regions are abolished, and the index that reads addresses.
+"""What becomes of places, checkpoints and names when regions are abolished, and the index that
+reads addresses.
 
-Everything here but `index` belongs into the transaction that takes the list over. Lock order of that transaction: the
-list lock (exclusive; a search that is being stored holds it shared), region and legal_dong, places by key, batch_checkpoint.
+Everything here but `index` belongs into the transaction that takes the list over. Lock order of
+that transaction: the list lock (exclusive; a search that is being stored holds it shared), region
+and legal_dong, places by key, batch_checkpoint.
 """
 
 import threading
@@ -16,9 +18,9 @@ from mohe_assets.domain.succession import DongSet, Succession
 from mohe_assets.store.database import Database, rows, statement
 from mohe_assets.store.regions import dongs_of
 
-# Searches are stored under the list as it is: storing (sql/009_searches_together.sql) takes this lock shared, taking a list over
-# takes it alone. So no place is written under a code that is being abolished, and the two cannot deadlock, since it is the
-# first of both.
+# Searches are stored under the list as it is: storing (sql/009_searches_together.sql) takes this
+# lock shared, taking a list over takes it alone. So no place is written under a code that is being
+# abolished, and the two cannot deadlock, since it is the first of both.
 LIST_LOCK = 7_310_511_681
 CHANGE_LIST = f"SELECT pg_advisory_xact_lock({LIST_LOCK})"
 
@@ -56,7 +58,8 @@ UPDATE places p SET region_code = moved.code
   FROM unnest(CAST(:ids AS bigint[]), CAST(:codes AS text[])) AS moved (id, code)
  WHERE p.id = moved.id AND p.region_code IS DISTINCT FROM moved.code
 """
-# Fenced as a new claim would: whoever collects it finds its lease lost at the next write, and nobody's run is stopped.
+# Fenced as a new claim would: whoever collects it finds its lease lost at the next write, and
+# nobody's run is stopped.
 REVOKE = """
 WITH gone AS (
     SELECT c.id FROM batch_checkpoint c
@@ -95,16 +98,24 @@ class Lifecycle:
 
     def version(self) -> int:
         """Grows with every list taken over."""
-        found = self.database.transaction(lambda connection: rows(connection, VERSION, type=self.region_type))
+        found = self.database.transaction(
+            lambda connection: rows(connection, VERSION, type=self.region_type)
+        )
         return int(found[0]["version"])
 
     def _index(self, connection: Connection) -> RegionIndex:
         active = [Region(**row) for row in rows(connection, ACTIVE, type=self.region_type)]
-        successions = [Succession(**row) for row in rows(connection, SUCCESSIONS, type=self.region_type)]
-        return RegionIndex(active, lambda codes: dongs_of(connection, self.region_type, codes), successions)
+        successions = [
+            Succession(**row) for row in rows(connection, SUCCESSIONS, type=self.region_type)
+        ]
+        return RegionIndex(
+            active, lambda codes: dongs_of(connection, self.region_type, codes), successions
+        )
 
     def lock(self, connection: Connection) -> None:
-        """Waits for searches that are being stored and keeps others from it; first in the transaction."""
+        """Waits for searches that are being stored and keeps others from it; first in the
+        transaction.
+        """
         connection.execute(statement(CHANGE_LIST))
 
     def leaves(self, connection: Connection) -> list[DongSet]:
@@ -112,31 +123,43 @@ class Lifecycle:
         found = rows(connection, LEAVES, type=self.region_type)
         return [DongSet(**{**row, "dongs": frozenset(row["dongs"] or ())}) for row in found]
 
-    def record(self, connection: Connection, successions: Sequence[Succession], *, as_of: object) -> None:
+    def record(
+        self, connection: Connection, successions: Sequence[Succession], *, as_of: object
+    ) -> None:
         """Writes down what became what."""
         for one in successions:
             values = {name: getattr(one, name) for name in one.__dataclass_fields__}
-            connection.execute(statement(WRITE_SUCCESSION), {**values, "type": self.region_type, "as_of": as_of})
+            connection.execute(
+                statement(WRITE_SUCCESSION), {**values, "type": self.region_type, "as_of": as_of}
+            )
 
     def reassign_regions(self, connection: Connection) -> Reassigned:
-        """Gives the places of dead and unknown regions the region of their address; NULL where it names none."""
+        """Gives the places of dead and unknown regions the region of their address; NULL where it
+        names none.
+        """
         index, after, moved, unassigned = self._index(connection), "", 0, 0
         while page := rows(connection, UNASSIGNED, type=self.region_type, after=after, page=PAGE):
             codes = [index.region_of(row["address"], formerly=row["region_code"]) for row in page]
-            connection.execute(statement(REASSIGN), {"ids": [row["id"] for row in page], "codes": codes})
+            connection.execute(
+                statement(REASSIGN), {"ids": [row["id"] for row in page], "codes": codes}
+            )
             moved += _count(code is not None for code in codes)
             unassigned += _count(code is None for code in codes)
             after = page[-1]["naver_place_id"]
         return Reassigned(moved=moved, unassigned=unassigned)
 
     def revoke(self, connection: Connection) -> int:
-        """PROCESSING → PENDING for regions that are collected no more; returns how many leases that ended."""
+        """PROCESSING → PENDING for regions that are collected no more; returns how many leases that
+        ended.
+        """
         return connection.execute(statement(REVOKE), {"type": self.region_type}).rowcount
 
 
 @dataclass
 class CachedIndex:
-    """The index of one list, for a whole run. Whoever stores by it is told when another list was taken over."""
+    """The index of one list, for a whole run. Whoever stores by it is told when another list was
+    taken over.
+    """
 
     lifecycle: Lifecycle
     _known: tuple[int, RegionIndex] | None = None
@@ -151,7 +174,8 @@ class CachedIndex:
         """The list's version, and its index."""
         with self._reading:
             if self._known is None:
-                # In this order: a list that is taken over in between is noticed when something is stored by it.
+                # In this order: a list that is taken over in between is noticed when something is
+                # stored by it.
                 self._known = self.lifecycle.version(), self.lifecycle.index()
             return self._known
 

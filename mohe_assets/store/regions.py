@@ -1,4 +1,6 @@
-"""The tables region, legal_dong and region_refresh: a new list is taken over in one transaction, or not at all."""
+"""The tables region, legal_dong and region_refresh: a new list is taken over in one transaction, or
+not at all.
+"""
 
 import datetime as dt
 from collections.abc import Collection
@@ -9,7 +11,8 @@ from sqlalchemy import Connection, text
 from mohe_assets.domain.regions import Region, RegionChanges, RegionList
 from mohe_assets.store.database import Database, rows
 
-# partition_key is kept for a life: Dagster knows the region by it. A leaf that was none begins a new one, see sql/005.
+# partition_key is kept for a life: Dagster knows the region by it. A leaf that was none begins a
+# new one, see sql/005.
 _REACTIVATED = "(excluded.is_leaf AND NOT (known.is_leaf AND known.status = 'ACTIVE'))"
 UPSERT_REGIONS = f"""
 INSERT INTO region AS known (region_type, region_code, region_name, sido_name, sigungu_name, parent_code, is_leaf,
@@ -55,8 +58,9 @@ DONGS = """
 SELECT region_code, array_agg(dong_name ORDER BY dong_name COLLATE "C") AS names FROM legal_dong
  WHERE region_type = :type AND region_code = ANY(CAST(:codes AS text[])) AND status = 'ACTIVE' GROUP BY region_code
 """
-# What a large list fills is planned as if it were empty until autovacuum comes, up to a minute later. A role without the right
-# to do it (sql/roles.sql gives it, from PostgreSQL 17 on) is warned by the server, and waits for autovacuum.
+# What a large list fills is planned as if it were empty until autovacuum comes, up to a minute
+# later. A role without the right to do it (sql/roles.sql gives it, from PostgreSQL 17 on) is warned
+# by the server, and waits for autovacuum.
 GATHER_STATISTICS = "ANALYZE region, legal_dong, batch_checkpoint"
 LAST_REFRESH = """
 SELECT source, as_of, refreshed_at, refreshed_at < now() - make_interval(secs => :seconds) AS old
@@ -83,16 +87,25 @@ class Regions:
 
     def active(self) -> list[Region]:
         """All active sigungu, parents included, by code."""
-        found = self.database.transaction(lambda connection: rows(connection, REGIONS, type=self.region_type))
-        return [Region(**{name: value for name, value in row.items() if name != "partition_key"}) for row in found]
+        found = self.database.transaction(
+            lambda connection: rows(connection, REGIONS, type=self.region_type)
+        )
+        return [
+            Region(**{name: value for name, value in row.items() if name != "partition_key"})
+            for row in found
+        ]
 
     def leaf_names(self) -> dict[str, str]:
         """Code → name of the active leaves."""
-        return {region.region_code: region.region_name for region in self.active() if region.is_leaf}
+        return {
+            region.region_code: region.region_name for region in self.active() if region.is_leaf
+        }
 
     def partition_keys(self, codes: Collection[str] | None = None) -> dict[str, str]:
         """Code → partition key of the active leaves, all of them without `codes`."""
-        found = self.database.transaction(lambda connection: rows(connection, REGIONS, type=self.region_type))
+        found = self.database.transaction(
+            lambda connection: rows(connection, REGIONS, type=self.region_type)
+        )
         return {
             row["region_code"]: row["partition_key"]
             for row in found
@@ -101,7 +114,9 @@ class Regions:
 
     def dongs(self, codes: Collection[str]) -> dict[str, list[str]]:
         """As `dongs_of`, in a transaction of its own."""
-        return self.database.transaction(lambda connection: dongs_of(connection, self.region_type, codes))
+        return self.database.transaction(
+            lambda connection: dongs_of(connection, self.region_type, codes)
+        )
 
     def gather_statistics(self) -> None:
         """For the server's planner, after many rows came at once."""
@@ -110,12 +125,20 @@ class Regions:
     def last_refresh(self, *, due_after_seconds: float = 0) -> Refresh | None:
         """The last accepted reading, None before the first."""
         found = self.database.transaction(
-            lambda connection: rows(connection, LAST_REFRESH, type=self.region_type, seconds=due_after_seconds)
+            lambda connection: rows(
+                connection, LAST_REFRESH, type=self.region_type, seconds=due_after_seconds
+            )
         )
         return Refresh(**found[0]) if found else None
 
     def replace(
-        self, connection: Connection, listed: RegionList, changes: RegionChanges, *, calls: int, note: str | None
+        self,
+        connection: Connection,
+        listed: RegionList,
+        changes: RegionChanges,
+        *,
+        calls: int,
+        note: str | None,
     ) -> None:
         """Takes the list over: upserts what it has, dates what it lacks ABOLISHED, deletes nothing."""
         regions, dongs = listed.regions, listed.dongs
@@ -135,14 +158,27 @@ class Regions:
             },
         )
         connection.execute(text(ABOLISH_REGIONS), {**common, "codes": region_codes})
-        columns = {"codes": [dong.region_code for dong in dongs], "names": [dong.dong_name for dong in dongs]}
-        connection.execute(text(UPSERT_DONGS), {**common, **columns, "dong_codes": [dong.dong_code for dong in dongs]})
+        columns = {
+            "codes": [dong.region_code for dong in dongs],
+            "names": [dong.dong_name for dong in dongs],
+        }
+        connection.execute(
+            text(UPSERT_DONGS),
+            {**common, **columns, "dong_codes": [dong.dong_code for dong in dongs]},
+        )
         connection.execute(text(ABOLISH_DONGS), {**common, **columns})
         counts = {"added": len(changes.added), "abolished": len(changes.abolished)}
-        connection.execute(text(NOTE_REFRESH), {**common, **counts, "rows_read": listed.rows, "calls": calls, "note": note})
+        connection.execute(
+            text(NOTE_REFRESH),
+            {**common, **counts, "rows_read": listed.rows, "calls": calls, "note": note},
+        )
 
 
-def dongs_of(connection: Connection, region_type: str, codes: Collection[str]) -> dict[str, list[str]]:
-    """By region, the names of its dongs, eups, myeons and ris; those below an eup with its name before theirs."""
+def dongs_of(
+    connection: Connection, region_type: str, codes: Collection[str]
+) -> dict[str, list[str]]:
+    """By region, the names of its dongs, eups, myeons and ris; those below an eup with its name
+    before theirs.
+    """
     found = rows(connection, DONGS, type=region_type, codes=sorted(codes))
     return {code: [] for code in codes} | {row["region_code"]: row["names"] for row in found}

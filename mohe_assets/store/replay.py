@@ -1,7 +1,9 @@
-"""Rebuilding places from the answers in the ledger: one transaction, so that a kill leaves the old or the new.
+"""Rebuilding places from the answers in the ledger: one transaction, so that a kill leaves the old
+or the new.
 
-The new places are built in a table beside, by the upsert of live collection, and then merged by key: a place that stays
-keeps its id. Places that no ledger row refers to came from elsewhere, and stay.
+The new places are built in a table beside, by the upsert of live collection, and then merged by
+key: a place that stays keeps its id. Places that no ledger row refers to came from elsewhere, and
+stay.
 """
 
 import datetime as dt
@@ -20,7 +22,8 @@ from mohe_assets.store.ledger import AttributedPlace, as_noted, upsert_new_place
 
 SEARCHES_AT_ONCE = 500
 
-# For the merge alone, in the store's lock order: runs that start then wait for seconds; readers see the old until its end.
+# For the merge alone, in the store's lock order: runs that start then wait for seconds; readers see
+# the old until its end.
 LOCK = "LOCK TABLE places, search_query, batch_checkpoint IN SHARE ROW EXCLUSIVE MODE"
 ALIVE = """
 SELECT execution_id FROM batch_execution_metadata
@@ -124,7 +127,9 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replayed:
-    """What a replay changed, or would change: `places` are all that the `searches` gave, `set_aside` items not kept."""
+    """What a replay changed, or would change: `places` are all that the `searches` gave,
+    `set_aside` items not kept.
+    """
 
     searches: int
     places: int
@@ -142,7 +147,9 @@ class Replays:
     source: str
 
     def rebuild(self, read: Callable[[StoredAnswer], Reading], *, dry_run: bool) -> Replayed:
-        """Reads every answer again and takes over what differs; `dry_run` only counts it. Raises ReplayRefused."""
+        """Reads every answer again and takes over what differs; `dry_run` only counts it. Raises
+        ReplayRefused.
+        """
 
         def work(connection: Connection) -> Replayed:
             self._refuse_beside_a_run(connection)
@@ -161,7 +168,9 @@ class Replays:
 
         return self.checkpoints.database.transaction(work)
 
-    def _stage_all(self, connection: Connection, read: Callable[[StoredAnswer], Reading], answers: str) -> None:
+    def _stage_all(
+        self, connection: Connection, read: Callable[[StoredAnswer], Reading], answers: str
+    ) -> None:
         for page in self._pages(connection, answers):
             noted = [self._stage(connection, stored, read(stored)) for stored in page]
             connection.execute(text(NOTE_SEARCHES), {"searches": Json(noted)})
@@ -169,22 +178,32 @@ class Replays:
     def _refuse_beside_a_run(self, connection: Connection) -> None:
         found = rows(connection, ALIVE, lease_seconds=self.checkpoints.lease_seconds)
         if found:
-            raise ReplayRefused(f"Run {found[0]['execution_id']} is collecting; replay when it has ended, or end it first.")
+            raise ReplayRefused(
+                f"Run {found[0]['execution_id']} is collecting; replay when it has ended, or end it first."
+            )
 
     def _pages(self, connection: Connection, answers: str) -> Iterator[list[StoredAnswer]]:
         """All these answers, oldest first, a few at a time: memory does not grow with the ledger."""
         moment, last = dt.datetime.min.replace(tzinfo=dt.UTC), 0
         while True:
-            found = rows(connection, answers, **self._scope, moment=moment, id=last, limit=SEARCHES_AT_ONCE)
+            found = rows(
+                connection, answers, **self._scope, moment=moment, id=last, limit=SEARCHES_AT_ONCE
+            )
             if not found:
                 return
             yield [StoredAnswer(**row) for row in found]
             moment, last = found[-1]["answered_at"], found[-1]["id"]
 
-    def _stage(self, connection: Connection, stored: StoredAnswer, reading: Reading) -> dict[str, object]:
+    def _stage(
+        self, connection: Connection, stored: StoredAnswer, reading: Reading
+    ) -> dict[str, object]:
         """Its places among the new ones; returns what its row in the ledger will say."""
         upsert_new_places(
-            connection, reading.places, source=self.source, region_type=self.checkpoints.region_type, seen=stored.answered_at
+            connection,
+            reading.places,
+            source=self.source,
+            region_type=self.checkpoints.region_type,
+            seen=stored.answered_at,
         )
         return {
             "id": stored.id,

@@ -1,10 +1,12 @@
-"""The SQL of the checkpoint state machine: every transition once, named, guarded. What it means: store/checkpoints.py.
+"""The SQL of the checkpoint state machine: every transition once, named, guarded. What it means:
+store/checkpoints.py.
 
-Statements only; they are run, and their answers read, by the modules that import them. `advance` is the end of
-store_searches in sql/009_searches_together.sql, with the places and the ledger rows it belongs to.
+Statements only; they are run, and their answers read, by the modules that import them. `advance` is
+the end of store_searches in sql/009_searches_together.sql, with the places and the ledger rows it
+belongs to.
 
-What locks several checkpoints takes them in the order of their codes, as store_searches does, or skips those that are locked:
-no two of these statements wait for each other.
+What locks several checkpoints takes them in the order of their codes, as store_searches does, or
+skips those that are locked: no two of these statements wait for each other.
 """
 
 _ITS_LEDGER = """(q.batch_name, q.region_type, q.region_code, q.round)
@@ -43,15 +45,20 @@ RETURNING (xmax = 0) AS seeded
 """
 
 # SKIP LOCKED: two runs that claim at once take different regions instead of waiting for each other.
-# A run that was declared dead while it slept takes nothing when it wakes, not even before it hears of it.
-# One statement per status, tried in this order: each has an index that gives its first row at once, however many regions.
-# The last takes a region from its refinement, which is fenced off and loses its searches in flight; it waits for the row,
-# which the refinement locks for milliseconds, because a person's wish must not be lost to that, and so goes by code alone.
+# A run that was declared dead while it slept takes nothing when it wakes, not even before it hears
+# of it. One statement per status, tried in this order: each has an index that gives its first row
+# at once, however many regions. The last takes a region from its refinement, which is fenced off
+# and loses its searches in flight; it waits for the row, which the refinement locks for
+# milliseconds, because a person's wish must not be lost to that, and so goes by code alone.
 _FIRST_TRIED = "c.failures, c.region_code"
 _CLAIMABLE = (
     ("c.status = 'PENDING'", _FIRST_TRIED, "SKIP LOCKED"),
     ("c.status = 'FAILED' AND (:force_retry OR c.retry_at <= now())", _FIRST_TRIED, "SKIP LOCKED"),
-    ("c.status = 'COMPLETED' AND c.end_time < CAST(:recollect_completed_before AS timestamptz)", _FIRST_TRIED, "SKIP LOCKED"),
+    (
+        "c.status = 'COMPLETED' AND c.end_time < CAST(:recollect_completed_before AS timestamptz)",
+        _FIRST_TRIED,
+        "SKIP LOCKED",
+    ),
     (
         "c.status = 'PROCESSING' AND c.refining AND c.end_time < CAST(:recollect_completed_before AS timestamptz)",
         "c.region_code",
@@ -129,8 +136,9 @@ SELECT c.region_code FROM batch_checkpoint c
  WHERE {OURS} AND c.status = 'COMPLETED'
 """
 
-# Back-off doubles with every failure in a row; at the last attempt retry_at stays NULL and only a person asks again.
-# A refinement that fails leaves its region COMPLETED, with the reason; one that is given up promises nothing more.
+# Back-off doubles with every failure in a row; at the last attempt retry_at stays NULL and only a
+# person asks again. A refinement that fails leaves its region COMPLETED, with the reason; one that
+# is given up promises nothing more.
 FAIL = f"""
 UPDATE batch_checkpoint c
    SET status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'FAILED' END, refining = false,
@@ -145,13 +153,15 @@ UPDATE batch_checkpoint c
  WHERE {MINE_ALIVE}
 """
 
-# A refinement is fenced off besides: back to COMPLETED by somebody else looks like completed by itself.
+# A refinement is fenced off besides: back to COMPLETED by somebody else looks like completed by
+# itself.
 _BACK = """status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'PENDING' END, refining = false, lease_expires_at = NULL,
        attempt = c.attempt + c.refining::int"""
 RELEASE = f"UPDATE batch_checkpoint c SET {_BACK} WHERE {MINE}"
 
-# A region whose lease ran out, or whose holder is known to be dead before that.
-# Rows that are locked are left for the next look: by a worker that is storing, or by one frozen in the middle of it.
+# A region whose lease ran out, or whose holder is known to be dead before that. Rows that are
+# locked are left for the next look: by a worker that is storing, or by one frozen in the middle of
+# it.
 RECLAIM = f"""
 WITH lost AS (
     SELECT c.id FROM batch_checkpoint c
@@ -163,7 +173,8 @@ UPDATE batch_checkpoint c SET {_BACK} FROM lost WHERE c.id = lost.id
 RETURNING c.region_code
 """
 
-# A person takes regions back, from a holder that lives or not; a holder finds its lease lost at its next write.
+# A person takes regions back, from a holder that lives or not; a holder finds its lease lost at its
+# next write.
 FORCE_RELEASE = f"""
 WITH asked AS (
     SELECT c.id FROM batch_checkpoint c
@@ -200,8 +211,8 @@ UPDATE batch_checkpoint c
 RETURNING c.region_code
 """
 
-# Regions completed with another base plan are due again, in the same round: what their ledger has is not asked again.
-# Those of the batch system have no plan, and are left as they are.
+# Regions completed with another base plan are due again, in the same round: what their ledger has
+# is not asked again. Those of the batch system have no plan, and are left as they are.
 REOPEN_OUTDATED = f"""
 WITH other AS (
     SELECT c.id FROM batch_checkpoint c

@@ -1,4 +1,6 @@
-"""A real `mohe up` against the simulator, and Debian's Chromium to look at it. Deselected unless asked for: `-m browser`."""
+"""A real `mohe up` against the simulator, and Debian's Chromium to look at it. Deselected unless
+asked for: `-m browser`.
+"""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec

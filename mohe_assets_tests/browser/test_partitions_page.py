@@ -1,4 +1,6 @@
-"""What a person does with the mouse: one region by its name, a province that is not complete, a region that fails."""
+"""What a person does with the mouse: one region by its name, a province that is not complete, a
+region that fails.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,13 +42,17 @@ class PartitionsPage:
     def shows(self, **counts: int) -> None:
         """Waits until the page counts that many partitions of each status; it refreshes by itself."""
         for status, count in counts.items():
-            expect(self.page.get_by_text(f"{status.capitalize()} ({count})")).to_be_visible(timeout=PATIENCE_MS)
+            expect(self.page.get_by_text(f"{status.capitalize()} ({count})")).to_be_visible(
+                timeout=PATIENCE_MS
+            )
 
     @contextmanager
     def materializing(self) -> Iterator[Locator]:
         """The dialog; launches when the block ends."""
         self.page.get_by_role("button", name="Materialize").first.click()
-        dialog = self.page.get_by_role("dialog").filter(has_text="Launch runs to materialize places")
+        dialog = self.page.get_by_role("dialog").filter(
+            has_text="Launch runs to materialize places"
+        )
         yield dialog
         dialog.get_by_role("button", name="Launch").click()
         expect(dialog).not_to_be_visible(timeout=PATIENCE_MS)
@@ -59,7 +65,9 @@ class PartitionsPage:
         self.page.get_by_placeholder("Filter partitions").fill(name)
         self.page.get_by_text(f"Select all ({count})").click()
         self.page.keyboard.press("Escape")
-        expect(dialog.get_by_text(f"{count} partitions", exact=True)).to_be_visible(timeout=PATIENCE_MS)
+        expect(dialog.get_by_text(f"{count} partitions", exact=True)).to_be_visible(
+            timeout=PATIENCE_MS
+        )
 
 
 def test_a_person_collects_a_region_a_province_and_a_region_that_failed(
@@ -81,7 +89,9 @@ def test_a_person_collects_a_region_a_province_and_a_region_that_failed(
     page.screenshot(path=pictures / "region.png")
 
     # What is missing of Seoul, one region of which is broken at the API's end.
-    simulator.add_faults([{"api": "naver", "fault": "status", "status": 503, "query_contains": "서울특별시 중랑구"}])
+    simulator.add_faults(
+        [{"api": "naver", "fault": "status", "status": 503, "query_contains": "서울특별시 중랑구"}]
+    )
     simulator.configure(latency_ms=300)
     calls = simulator.stats(brief=True)["naver"]["received"]
     partitions.open()
@@ -94,11 +104,17 @@ def test_a_person_collects_a_region_a_province_and_a_region_that_failed(
     partitions.search("서울특별시")
     partitions.shows(failed=1, materialized=24, missing=231)
     partitions.choose(JUNGNANG)
-    expect(page.get_by_text("failed, and did not materialize this asset")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text("failed, and did not materialize this asset")).to_be_visible(
+        timeout=PATIENCE_MS
+    )
     page.screenshot(path=pictures / "province.png")
     assert statuses(database) == {"COMPLETED": 24, "FAILED": 1, "PENDING": 231}
-    assert read(database, "SELECT DISTINCT round FROM search_query") == [{"round": 1}], "the region that was green is left alone"
-    assert simulator.stats(brief=True)["naver"]["received"] == calls + 23 * 2 + 4, "four attempts for the broken one"
+    assert read(database, "SELECT DISTINCT round FROM search_query") == [{"round": 1}], (
+        "the region that was green is left alone"
+    )
+    assert simulator.stats(brief=True)["naver"]["received"] == calls + 23 * 2 + 4, (
+        "four attempts for the broken one"
+    )
 
     # Why it failed, from the page alone.
     (failed,) = up.ui.runs("FAILURE")

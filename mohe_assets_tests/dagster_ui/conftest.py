@@ -1,4 +1,6 @@
-"""For what Dagster shows and launches: a database with the 256 regions and Dagster's own tables, and the definitions on it."""
+"""For what Dagster shows and launches: a database with the 256 regions and Dagster's own tables,
+and the definitions on it.
+"""
 
 import asyncio
 import uuid
@@ -69,11 +71,16 @@ def keys_of(database: Database, codes: Collection[str] | None = None) -> list[st
     """Partition keys in the order of codes: of these regions, or of all that have a checkpoint."""
     sql = """SELECT r.partition_key FROM batch_checkpoint c JOIN region r USING (region_type, region_code)
               WHERE :any OR c.region_code = ANY(CAST(:codes AS text[])) ORDER BY r.partition_key"""
-    return [row["partition_key"] for row in read(database, sql, any=codes is None, codes=sorted(codes or ()))]
+    return [
+        row["partition_key"]
+        for row in read(database, sql, any=codes is None, codes=sorted(codes or ()))
+    ]
 
 
 def call_once(app: App, refusal: ApiError | None = None) -> None:
-    """What the first call of some run leaves in the shared budget: nobody has answered it yet, or it was refused."""
+    """What the first call of some run leaves in the shared budget: nobody has answered it yet, or
+    it was refused.
+    """
 
     async def call() -> None:
         rate_limiter = SharedRateLimiter(database=app.database, account=app.account, stop=Stop())
@@ -99,7 +106,9 @@ def template(
     shared_simulator: Simulator,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
-    """A database that knows the 256 regions, with Dagster's tables and the 256 partition keys beside them."""
+    """A database that knows the 256 regions, with Dagster's tables and the 256 partition keys
+    beside them.
+    """
     name = "dagster_ui_template"
     _administer(admin, f"CREATE DATABASE {name} TEMPLATE {template}")
     _administer(admin, f"ALTER DATABASE {name} SET timezone TO 'UTC'")
@@ -121,7 +130,9 @@ def template(
 
 @pytest.fixture
 def database_url(postgres: EmbeddedServer, admin: Database, template: str) -> Iterator[str]:
-    """URL of a database of this test's own; Dagster's times are right in UTC only, and a copy does not inherit that."""
+    """URL of a database of this test's own; Dagster's times are right in UTC only, and a copy does
+    not inherit that.
+    """
     name = f"test_{uuid.uuid4().hex[:12]}"
     _administer(admin, f"CREATE DATABASE {name} TEMPLATE {template}")
     _administer(admin, f"ALTER DATABASE {name} SET timezone TO 'UTC'")
@@ -164,7 +175,11 @@ def few(database: Database) -> FewRegions:
     def keep(count: int) -> list[str]:
         keys = keys_of(database)[:count]
         codes = [key.partition("_")[0] for key in keys]
-        execute(database, "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=codes)
+        execute(
+            database,
+            "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)",
+            codes=codes,
+        )
         return keys
 
     return keep

@@ -1,4 +1,6 @@
-"""The job `publish_catalog`: files that have every place, and a report that says what is the matter."""
+"""The job `publish_catalog`: files that have every place, and a report that says what is the
+matter.
+"""
 
 import base64
 import csv
@@ -48,10 +50,15 @@ def publish(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Publis
     """Runs the job; returns the metadata that each asset's page shows."""
 
     def run() -> dict[str, Mapping[str, Any]]:
-        result = definitions.resolve_job_def("publish_catalog").execute_in_process(instance=instance)
+        result = definitions.resolve_job_def("publish_catalog").execute_in_process(
+            instance=instance
+        )
         names = ("place_catalog", "collection_report")
         events = {name: result.asset_materializations_for_node(name) for name in names}
-        return {name: {key: entry.value for key, entry in event.metadata.items()} for name, (event,) in events.items()}
+        return {
+            name: {key: entry.value for key, entry in event.metadata.items()}
+            for name, (event,) in events.items()
+        }
 
     return run
 
@@ -82,58 +89,95 @@ class TestFiles:
         expected = stored(database)
         assert len(rows) == len(expected) == shown["dagster/row_count"] > len(collected)
         for row, place in zip(rows, expected, strict=True):
-            kept = {name: row[name] for name in NAMES if name in place and name not in ("latitude", "longitude")}
+            kept = {
+                name: row[name]
+                for name in NAMES
+                if name in place and name not in ("latitude", "longitude")
+            }
             assert kept == {name: place[name] for name in kept}
-            assert (row["latitude"], row["longitude"]) == (float(place["latitude"]), float(place["longitude"]))
-        assert {row["region_name"] for row in rows} >= {key.partition("_")[2].replace("_", " ") for key in collected}
+            assert (row["latitude"], row["longitude"]) == (
+                float(place["latitude"]),
+                float(place["longitude"]),
+            )
+        assert {row["region_name"] for row in rows} >= {
+            key.partition("_")[2].replace("_", " ") for key in collected
+        }
         assert str(rows[0]["first_seen_at"].tzinfo) == "UTC"
 
     @pytest.mark.usefixtures("collected")
-    def test_csv_and_geojson_have_the_same_rows_in_the_same_order(self, publish: Publish, folder: Path) -> None:
+    def test_csv_and_geojson_have_the_same_rows_in_the_same_order(
+        self, publish: Publish, folder: Path
+    ) -> None:
         publish()
         table = pd.read_parquet(folder / "places.parquet")
-        text = pd.read_csv(folder / "places.csv", keep_default_na=False, dtype={"region_code": "str"})
+        text = pd.read_csv(
+            folder / "places.csv", keep_default_na=False, dtype={"region_code": "str"}
+        )
         assert list(table.columns) == list(text.columns) == list(NAMES)
         assert list(table["naver_place_id"]) == sorted(table["naver_place_id"])
         for name in NAMES:
             told = pd.to_datetime(text[name]) if name.endswith("_at") else text[name]
-            assert list(told) == list(table[name].fillna("") if name in OPTIONAL else table[name]), name
+            assert list(told) == list(
+                table[name].fillna("") if name in OPTIONAL else table[name]
+            ), name
         features = json.loads((folder / "places.geojson").read_text("utf-8"))["features"]
-        assert [one["properties"]["naver_place_id"] for one in features] == list(table["naver_place_id"])
-        assert [one["geometry"]["coordinates"] for one in features] == table[["longitude", "latitude"]].to_numpy().tolist()
+        assert [one["properties"]["naver_place_id"] for one in features] == list(
+            table["naver_place_id"]
+        )
+        assert [one["geometry"]["coordinates"] for one in features] == table[
+            ["longitude", "latitude"]
+        ].to_numpy().tolist()
 
     @pytest.mark.usefixtures("collected")
-    def test_quotes_line_breaks_and_missing_values_survive_every_format(self, publish: Publish, folder: Path) -> None:
+    def test_quotes_line_breaks_and_missing_values_survive_every_format(
+        self, publish: Publish, folder: Path
+    ) -> None:
         publish()
         awkward, plain = parquet.read_table(folder / "places.parquet").to_pylist()[-2:]
         assert awkward["name"] == '카페 "봄", 여름\n<&>'
-        assert [awkward[f"category_{level}"] for level in (1, 2, 3)] == ["음식점", "카페,디저트", "테마카페"]
+        assert [awkward[f"category_{level}"] for level in (1, 2, 3)] == [
+            "음식점",
+            "카페,디저트",
+            "테마카페",
+        ]
         assert [plain[name] for name in OPTIONAL] == [None] * len(OPTIONAL)
         with (folder / "places.csv").open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
         assert (rows[-2]["name"], rows[-1]["region_code"]) == (awkward["name"], "")
         features = json.loads((folder / "places.geojson").read_text("utf-8"))["features"]
-        assert (features[-2]["properties"]["name"], features[-1]["properties"]["region_code"]) == (awkward["name"], None)
+        assert (features[-2]["properties"]["name"], features[-1]["properties"]["region_code"]) == (
+            awkward["name"],
+            None,
+        )
 
-    def test_a_country_without_places_gives_files_without_rows(self, publish: Publish, folder: Path) -> None:
+    def test_a_country_without_places_gives_files_without_rows(
+        self, publish: Publish, folder: Path
+    ) -> None:
         assert publish()["place_catalog"]["dagster/row_count"] == 0
         assert parquet.read_table(folder / "places.parquet").schema.names == list(NAMES)
-        assert json.loads((folder / "places.geojson").read_text()) == {"type": "FeatureCollection", "features": []}
+        assert json.loads((folder / "places.geojson").read_text()) == {
+            "type": "FeatureCollection",
+            "features": [],
+        }
         assert (folder / "places.csv").read_text("utf-8-sig").strip() == ",".join(NAMES)
 
     @pytest.mark.usefixtures("collected")
-    def test_places_are_read_a_batch_at_a_time(self, publish: Publish, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_places_are_read_a_batch_at_a_time(
+        self, publish: Publish, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(store_module, "BATCH_ROWS", 4)
         publish()
         file = parquet.ParquetFile(folder / "places.parquet")
-        assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups - 1)] == [4] * (
-            (file.metadata.num_rows - 1) // 4
-        )
+        assert [
+            file.metadata.row_group(group).num_rows for group in range(file.num_row_groups - 1)
+        ] == [4] * ((file.metadata.num_rows - 1) // 4)
 
 
 class TestRebuilding:
     @pytest.mark.usefixtures("collected")
-    def test_unchanged_places_leave_the_files_as_they_are(self, publish: Publish, folder: Path) -> None:
+    def test_unchanged_places_leave_the_files_as_they_are(
+        self, publish: Publish, folder: Path
+    ) -> None:
         assert publish()["place_catalog"]["rebuilt"] is True
         inodes = {name: (folder / name).stat().st_ino for name in WRITERS}
         shown = publish()["place_catalog"]
@@ -150,14 +194,22 @@ class TestRebuilding:
         ],
         ids=["a-place-changed", "a-place-less", "a-region-renamed"],
     )
-    def test_any_change_of_what_is_published_rebuilds(self, publish: Publish, database: Database, change: str) -> None:
+    def test_any_change_of_what_is_published_rebuilds(
+        self, publish: Publish, database: Database, change: str
+    ) -> None:
         publish()
         execute(database, change)
         assert publish()["place_catalog"]["rebuilt"] is True
 
     @pytest.mark.usefixtures("collected")
-    @pytest.mark.parametrize(("name", "left"), [("places.csv", "cut off"), ("catalog.json", "{")], ids=["file", "manifest"])
-    def test_a_damaged_file_is_written_again(self, publish: Publish, folder: Path, name: str, left: str) -> None:
+    @pytest.mark.parametrize(
+        ("name", "left"),
+        [("places.csv", "cut off"), ("catalog.json", "{")],
+        ids=["file", "manifest"],
+    )
+    def test_a_damaged_file_is_written_again(
+        self, publish: Publish, folder: Path, name: str, left: str
+    ) -> None:
         publish()
         before = contents(folder)
         (folder / name).write_text(left)
@@ -188,7 +240,12 @@ class TestBadDays:
 
     @pytest.mark.usefixtures("collected")
     def test_a_connection_that_is_lost_half_way_costs_no_row_and_doubles_none(
-        self, publish: Publish, folder: Path, database: Database, admin: Database, monkeypatch: pytest.MonkeyPatch
+        self,
+        publish: Publish,
+        folder: Path,
+        database: Database,
+        admin: Database,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(store_module, "BATCH_ROWS", 4)
         feature, name = catalog_module._feature, database.engine.url.database
@@ -214,13 +271,20 @@ class TestBadDays:
         variables = {**environment, "MOHE_CATALOG_DIR": str(tmp_path / "file" / "catalog")}
         definitions = build_defs(resource_overrides={"mohe": MoheResource(environment=variables)})
         job = definitions.resolve_job_def("publish_catalog")
-        with pytest.raises(dg.Failure, match=r"MOHE_CATALOG_DIR is '.*file/catalog'; it has to be a folder"):
+        with pytest.raises(
+            dg.Failure, match=r"MOHE_CATALOG_DIR is '.*file/catalog'; it has to be a folder"
+        ):
             job.execute_in_process(instance=instance)
 
 
 class TestReport:
     def test_it_names_failed_regions_with_their_reasons_and_when_they_are_tried_again(
-        self, few: FewRegions, simulator: Simulator, collect_elsewhere: Collect, publish: Publish, folder: Path
+        self,
+        few: FewRegions,
+        simulator: Simulator,
+        collect_elsewhere: Collect,
+        publish: Publish,
+        folder: Path,
     ) -> None:
         keys = few(4)
         name = keys[1].partition("_")[2].replace("_", " ")
@@ -237,7 +301,9 @@ class TestReport:
         assert written == re.sub(r"\(data:[^)]*\)", "(report.png)", markdown)
 
     @pytest.mark.usefixtures("collected")
-    def test_its_picture_is_in_the_event_and_beside_the_catalog(self, publish: Publish, folder: Path) -> None:
+    def test_its_picture_is_in_the_event_and_beside_the_catalog(
+        self, publish: Publish, folder: Path
+    ) -> None:
         markdown = publish()["collection_report"]["report"]
         found = re.search(r"\(data:image/png;base64,([^)]*)\)", markdown)
         assert found is not None
@@ -247,28 +313,45 @@ class TestReport:
         assert 20_000 < len(picture) < len(markdown) < 300_000
 
     @pytest.mark.usefixtures("collected")
-    def test_it_says_what_the_api_allows_and_when_all_is_done(self, publish: Publish, app: App, database: Database) -> None:
+    def test_it_says_what_the_api_allows_and_when_all_is_done(
+        self, publish: Publish, app: App, database: Database
+    ) -> None:
         execute(database, "UPDATE batch_checkpoint SET status = 'PENDING', round = round + 1")
         shown = publish()["collection_report"]
         assert shown["calls_left"] == app.remaining_work().base > 0
-        assert re.search(rf"\*\*API\*\*: {shown['calls']} of 1,000,000 calls used today; open", shown["report"])
-        assert re.search(r"Base plan of every region\*\*: 6 calls left on 1 day, done \d{4}-.* KST", shown["report"])
+        assert re.search(
+            rf"\*\*API\*\*: {shown['calls']} of 1,000,000 calls used today; open", shown["report"]
+        )
+        assert re.search(
+            r"Base plan of every region\*\*: 6 calls left on 1 day, done \d{4}-.* KST",
+            shown["report"],
+        )
 
     def test_before_the_first_call_there_is_a_report_too(self, publish: Publish) -> None:
         shown = publish()["collection_report"]
         assert (shown["regions"], shown["completed"], shown["calls"]) == (256, 0, 0)
         assert "## Failed regions\n\nNone." in shown["report"]
 
-    def test_abolished_regions_are_history(self, few: FewRegions, publish: Publish, database: Database) -> None:
+    def test_abolished_regions_are_history(
+        self, few: FewRegions, publish: Publish, database: Database
+    ) -> None:
         code = few(3)[0].partition("_")[0]
-        execute(database, "UPDATE region SET status = 'ABOLISHED', abolished_at = now() WHERE region_code = :code", code=code)
+        execute(
+            database,
+            "UPDATE region SET status = 'ABOLISHED', abolished_at = now() WHERE region_code = :code",
+            code=code,
+        )
         assert publish()["collection_report"]["regions"] == 2
 
     def test_without_keys_it_says_so_and_counts_the_whole_quota(
         self, environment: Environment, instance: dg.DagsterInstance
     ) -> None:
-        variables = {name: value for name, value in environment.items() if not name.startswith("NAVER_")}
+        variables = {
+            name: value for name, value in environment.items() if not name.startswith("NAVER_")
+        }
         definitions = build_defs(resource_overrides={"mohe": MoheResource(environment=variables)})
-        result = definitions.resolve_job_def("publish_catalog").execute_in_process(instance=instance)
+        result = definitions.resolve_job_def("publish_catalog").execute_in_process(
+            instance=instance
+        )
         (event,) = result.asset_materializations_for_node("collection_report")
         assert "**API**: no keys are set" in str(event.metadata["report"].value)

@@ -1,4 +1,6 @@
-"""The columns that the assets' pages show, and that places are validated with, are the database's own."""
+"""The columns that the assets' pages show, and that places are validated with, are the database's
+own.
+"""
 
 from collections.abc import Sequence
 
@@ -14,7 +16,10 @@ from mohe_assets_tests.support.processes import read
 
 @pytest.mark.parametrize(
     ("table", "columns", "shown"),
-    [("region", tables.REGION, shown_tables.REGION), ("places", tables.PLACES, shown_tables.PLACES)],
+    [
+        ("region", tables.REGION, shown_tables.REGION),
+        ("places", tables.PLACES, shown_tables.PLACES),
+    ],
     ids=["region", "places"],
 )
 def test_the_columns_shown_are_the_tables_own(
@@ -22,6 +27,11 @@ def test_the_columns_shown_are_the_tables_own(
 ) -> None:
     sql = """SELECT column_name, udt_name, is_nullable = 'YES' AS nullable FROM information_schema.columns
               WHERE table_schema = 'public' AND table_name = :table ORDER BY ordinal_position"""
-    there = [(row["column_name"], row["udt_name"], row["nullable"]) for row in read(database, sql, table=table)]
+    there = [
+        (row["column_name"], row["udt_name"], row["nullable"])
+        for row in read(database, sql, table=table)
+    ]
     assert [(column.name, column.type, column.nullable) for column in columns] == there
-    assert [(column.name, column.type, column.constraints.nullable) for column in shown.columns] == there
+    assert [
+        (column.name, column.type, column.constraints.nullable) for column in shown.columns
+    ] == there

@@ -1,4 +1,6 @@
-"""Runs of the jobs and of the asset `places`: what each region's partition shows afterwards, and what is asked again."""
+"""Runs of the jobs and of the asset `places`: what each region's partition shows afterwards, and
+what is asked again.
+"""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,7 +32,13 @@ from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Executions
 from mohe_assets_tests.dagster_ui.conftest import KEYWORDS, Collect, FewRegions, execute, keys_of
 from mohe_assets_tests.recovery.test_quota import set_noon
-from mohe_assets_tests.support.processes import executions, materializations, partition_of, read, statuses
+from mohe_assets_tests.support.processes import (
+    executions,
+    materializations,
+    partition_of,
+    read,
+    statuses,
+)
 
 SEARCHES = len(KEYWORDS)
 
@@ -62,7 +70,10 @@ class Launcher:
 
     def create(self, first: str, last: str | None = None, **tags: str) -> dg.DagsterRun:
         """A run over a range of partitions, asked for now and not executed yet."""
-        span = {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last or first}
+        span = {
+            ASSET_PARTITION_RANGE_START_TAG: first,
+            ASSET_PARTITION_RANGE_END_TAG: last or first,
+        }
         job = self.definitions.resolve_job_def("ingest_places")
         return self.instance.create_run_for_job(job, tags={**span, **tags})
 
@@ -76,17 +87,27 @@ class Launcher:
 
     def job(self, name: str, run_config: Mapping[str, object] | None = None) -> Done:
         job = self.definitions.resolve_job_def(name)
-        result = job.execute_in_process(run_config=run_config, instance=self.instance, raise_on_error=False)
+        result = job.execute_in_process(
+            run_config=run_config, instance=self.instance, raise_on_error=False
+        )
         return self.done(result.run_id, succeeded=result.success)
 
     def done(self, run_id: str, *, succeeded: bool) -> Done:
         entries = self.instance.all_logs(run_id)
-        events = [entry for entry in entries if entry.dagster_event and entry.dagster_event.is_step_materialization]
-        errors = [str(entry.dagster_event.event_specific_data) for entry in entries if entry.dagster_event]
+        events = [
+            entry
+            for entry in entries
+            if entry.dagster_event and entry.dagster_event.is_step_materialization
+        ]
+        errors = [
+            str(entry.dagster_event.event_specific_data) for entry in entries if entry.dagster_event
+        ]
         return Done(
             run_id=run_id,
             succeeded=succeeded,
-            materialized=tuple(sorted(partition_of(entry) for entry in events if partition_of(entry))),
+            materialized=tuple(
+                sorted(partition_of(entry) for entry in events if partition_of(entry))
+            ),
             log="\n".join([*(entry.message for entry in entries), *errors]),
         )
 
@@ -118,11 +139,19 @@ class TestACollection:
         assert instance.get_materialized_partitions(PLACES) == set(keys)
         rows = {row["region_code"]: row for row in read(database, "SELECT * FROM batch_checkpoint")}
         for record in materializations(instance):
-            shown = {name: value.value for name, value in cast("Any", record.asset_materialization).metadata.items()}
+            shown = {
+                name: value.value
+                for name, value in cast("Any", record.asset_materialization).metadata.items()
+            }
             key = partition_of(record.event_log_entry)
             row = rows[code(key)]
             assert shown["region"] == row["region_name"] == name_of(key)
-            assert shown["places"] == shown["dagster/partition_row_count"] == row["processed_count"] > 0
+            assert (
+                shown["places"]
+                == shown["dagster/partition_row_count"]
+                == row["processed_count"]
+                > 0
+            )
             assert shown["places_new"] + shown["places_known_before"] == shown["places"]
             assert {"strays", "items_set_aside", "searches_full"} <= set(shown)
             assert (shown["searches"], shown["calls"]) == (SEARCHES, SEARCHES)
@@ -130,13 +159,22 @@ class TestACollection:
             assert (shown["round"], shown["attempt"]) == (1, 1)
             assert shown["collected_by_run"] == done.run_id
             assert done.run_id in shown["execution_row"]
-        assert [(run["execution_id"], run["status"]) for run in executions(database)] == [(done.run_id, "COMPLETED")]
+        assert [(run["execution_id"], run["status"]) for run in executions(database)] == [
+            (done.run_id, "COMPLETED")
+        ]
 
     def test_a_region_that_fails_fails_the_run_and_the_others_stay(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator, few: FewRegions
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        database: Database,
+        simulator: Simulator,
+        few: FewRegions,
     ) -> None:
         keys = few(4)
-        simulator.add_faults([{"api": "naver", "fault": "status", "status": 503, "query_contains": name_of(keys[1])}])
+        simulator.add_faults(
+            [{"api": "naver", "fault": "status", "status": 503, "query_contains": name_of(keys[1])}]
+        )
         done = launcher.collect(keys[0], keys[3])
         assert not done.succeeded
         assert done.materialized == (keys[0], keys[2], keys[3])
@@ -150,7 +188,12 @@ class TestACollection:
         assert instance.get_materialized_partitions(PLACES) == set(keys)
 
     def test_a_quota_that_ends_in_the_middle_is_a_success_with_what_was_done(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator, few: FewRegions
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        database: Database,
+        simulator: Simulator,
+        few: FewRegions,
     ) -> None:
         keys = few(10)
         set_noon(database, simulator)
@@ -188,7 +231,9 @@ class TestACollection:
 
 
 def _stopped_after(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by a signal that comes while this is done for the first time: done it is, and nothing after it."""
+    """As by a signal that comes while this is done for the first time: done it is, and nothing
+    after it.
+    """
     original, came = getattr(owner, name), list[str]()
 
     def stopped(*arguments: Any, **values: Any) -> Any:
@@ -214,7 +259,12 @@ def _stopped_after(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_whenever_a_run_is_told_to_stop_its_row_says_that_it_is_over(
-    owner: type, name: str, launcher: Launcher, database: Database, few: FewRegions, monkeypatch: pytest.MonkeyPatch
+    owner: type,
+    name: str,
+    launcher: Launcher,
+    database: Database,
+    few: FewRegions,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keys = few(2)
     _stopped_after(owner, name, monkeypatch)
@@ -224,19 +274,33 @@ def test_whenever_a_run_is_told_to_stop_its_row_says_that_it_is_over(
 
 
 def failed(database: Database) -> list[str]:
-    return [row["region_code"] for row in read(database, "SELECT region_code FROM batch_checkpoint WHERE status = 'FAILED'")]
+    return [
+        row["region_code"]
+        for row in read(
+            database, "SELECT region_code FROM batch_checkpoint WHERE status = 'FAILED'"
+        )
+    ]
 
 
 class TestWhatIsAskedAgain:
     def test_a_person_who_materializes_a_completed_region_gets_it_collected_afresh(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator, few: FewRegions
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        database: Database,
+        simulator: Simulator,
+        few: FewRegions,
     ) -> None:
         keys = few(2)
         first = launcher.collect(keys[0], keys[1])
         second = launcher.collect(keys[0])
         assert first.materialized == tuple(keys)
         assert second.materialized == (keys[0],)
-        assert ledger(database) == {(code(keys[0]), 1): SEARCHES, (code(keys[1]), 1): SEARCHES, (code(keys[0]), 2): SEARCHES}
+        assert ledger(database) == {
+            (code(keys[0]), 1): SEARCHES,
+            (code(keys[1]), 1): SEARCHES,
+            (code(keys[0]), 2): SEARCHES,
+        }
         assert calls(simulator) == 3 * SEARCHES
         newest = instance.get_latest_materialization_event(PLACES)
         shown = cast("Any", newest).asset_materialization.metadata
@@ -244,7 +308,12 @@ class TestWhatIsAskedAgain:
         assert shown["places_new"].value == 0, "the world has not changed meanwhile"
 
     def test_the_sensor_does_not(
-        self, launcher: Launcher, database: Database, simulator: Simulator, few: FewRegions, collect_elsewhere: Collect
+        self,
+        launcher: Launcher,
+        database: Database,
+        simulator: Simulator,
+        few: FewRegions,
+        collect_elsewhere: Collect,
     ) -> None:
         keys = few(2)
         collect_elsewhere([keys[0]])
@@ -254,10 +323,16 @@ class TestWhatIsAskedAgain:
         assert calls(simulator) == 2 * SEARCHES
 
     def test_a_re_execution_does_only_what_its_lineage_has_left(
-        self, launcher: Launcher, instance: dg.DagsterInstance, simulator: Simulator, few: FewRegions
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        simulator: Simulator,
+        few: FewRegions,
     ) -> None:
         keys = few(4)
-        simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": name_of(keys[2])}])
+        simulator.add_faults(
+            [{"api": "naver", "fault": "wrong_shape", "query_contains": name_of(keys[2])}]
+        )
         first = launcher.collect(keys[0], keys[3])
         assert not first.succeeded
         simulator.clear_faults()
@@ -271,7 +346,9 @@ class TestWhatIsAskedAgain:
         assert instance.get_materialized_partitions(PLACES) == set(keys)
 
         before = calls(simulator)
-        third = launcher.collect(keys[0], keys[3], **{ROOT_RUN_ID_TAG: first.run_id, PARENT_RUN_ID_TAG: second.run_id})
+        third = launcher.collect(
+            keys[0], keys[3], **{ROOT_RUN_ID_TAG: first.run_id, PARENT_RUN_ID_TAG: second.run_id}
+        )
         assert third.succeeded
         assert calls(simulator) == before
 
@@ -305,12 +382,16 @@ class TestWhatIsAskedAgain:
         assert read(database, "SELECT count(*) AS found FROM places") == places
         assert len(executions(database)) == 1
         launcher.collect(keys[0], keys[1], **{TRIGGER_TAG: SENSOR_TRIGGER})
-        assert ledger(database) == {(code(key), number): SEARCHES for key in keys[:2] for number in (1, 2)}
+        assert ledger(database) == {
+            (code(key), number): SEARCHES for key in keys[:2] for number in (1, 2)
+        }
         assert calls(simulator) == 4 * SEARCHES
 
 
 class TestTheRegions:
-    REFRESH: Mapping[str, object] = {"ops": {"sigungu_regions": {"config": {"accept_any_change": True}}}}
+    REFRESH: Mapping[str, object] = {
+        "ops": {"sigungu_regions": {"config": {"accept_any_change": True}}}
+    }
 
     @staticmethod
     def without(simulator: Simulator, codes: list[str]) -> None:
@@ -327,11 +408,24 @@ class TestTheRegions:
         assert launcher.job("refresh_regions").succeeded
         assert sorted(self.partitions(instance)) == keys
         newest = instance.get_latest_materialization_event(dg.AssetKey("sigungu_regions"))
-        shown = {name: value.value for name, value in cast("Any", newest).asset_materialization.metadata.items()}
-        assert (shown["leaf_regions"], shown["added"], shown["abolished"], shown["source"]) == (256, 0, 0, "api")
+        shown = {
+            name: value.value
+            for name, value in cast("Any", newest).asset_materialization.metadata.items()
+        }
+        assert (shown["leaf_regions"], shown["added"], shown["abolished"], shown["source"]) == (
+            256,
+            0,
+            0,
+            "api",
+        )
 
     def test_an_abolished_region_loses_its_partition_and_is_not_collected(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, app: App, simulator: Simulator
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        database: Database,
+        app: App,
+        simulator: Simulator,
     ) -> None:
         keys = keys_of(database)
         gone = keys[7]
@@ -343,7 +437,12 @@ class TestTheRegions:
         assert row == [{"status": "ABOLISHED"}]
 
     def test_a_key_that_a_queued_run_names_goes_when_that_run_is_over_and_the_run_collects_the_others(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, app: App, simulator: Simulator
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        database: Database,
+        app: App,
+        simulator: Simulator,
     ) -> None:
         keys = keys_of(database)[:6]
         queued = launcher.create(keys[1], keys[3])
@@ -361,12 +460,18 @@ class TestTheRegions:
         assert not {keys[1], keys[2]} & set(self.partitions(instance))
 
     def test_new_keys_come_last_and_are_in_no_range_that_was_asked_for_before(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        database: Database,
+        simulator: Simulator,
     ) -> None:
         keys = keys_of(database)
         asked = launcher.create(keys[0], keys[-1])
         before = busy_keys(self.partitions(instance), [asked])
-        simulator.configure(region_edits=[{"op": "add", "code": "1118800000", "name": "서울특별시 한강구"}])
+        simulator.configure(
+            region_edits=[{"op": "add", "code": "1118800000", "name": "서울특별시 한강구"}]
+        )
         assert launcher.job("refresh_regions").succeeded
         assert self.partitions(instance)[-1] == "11188_서울특별시_한강구"
         assert busy_keys(self.partitions(instance), [asked]) == before == set(keys)
@@ -393,27 +498,53 @@ class TestTheRegions:
 
         back = f"{key}_2"
         assert (key in self.partitions(instance), self.partitions(instance)[-1]) == (False, back)
-        assert busy_keys(self.partitions(instance), [late]) == {key}, "a run for the old life does not hold the new one up"
+        assert busy_keys(self.partitions(instance), [late]) == {key}, (
+            "a run for the old life does not hold the new one up"
+        )
         assert back not in instance.get_materialized_partitions(PLACES)
         assert back in app.checkpoints.due_keys()
         done = launcher.collect(back, **{TRIGGER_TAG: SENSOR_TRIGGER})
         assert done.materialized == (back,)
-        assert max(number for _, number in ledger(database)) == 3, "after two rounds of the life before"
+        assert max(number for _, number in ledger(database)) == 3, (
+            "after two rounds of the life before"
+        )
 
     def test_the_page_of_a_refresh_shows_what_became_of_what(
         self, launcher: Launcher, instance: dg.DagsterInstance, simulator: Simulator
     ) -> None:
         simulator.configure(
-            region_edits=[{"op": "recode", "code": "1111000000", "to": "1119900000", "name": "서울특별시 종묘구"}]
+            region_edits=[
+                {
+                    "op": "recode",
+                    "code": "1111000000",
+                    "to": "1119900000",
+                    "name": "서울특별시 종묘구",
+                }
+            ]
         )
         assert launcher.job("refresh_regions").succeeded
         newest = instance.get_latest_materialization_event(dg.AssetKey("sigungu_regions"))
-        shown = {name: value.value for name, value in cast("Any", newest).asset_materialization.metadata.items()}
-        assert (shown["successions"], shown["added"], shown["abolished"], shown["places_without_region"]) == (1, 1, 1, 0)
-        assert "| 11110 서울특별시 종로구 | 11199 서울특별시 종묘구 | 87 | 100% | 100% |" in shown["what_became_of_them"]
+        shown = {
+            name: value.value
+            for name, value in cast("Any", newest).asset_materialization.metadata.items()
+        }
+        assert (
+            shown["successions"],
+            shown["added"],
+            shown["abolished"],
+            shown["places_without_region"],
+        ) == (1, 1, 1, 0)
+        assert (
+            "| 11110 서울특별시 종로구 | 11199 서울특별시 종묘구 | 87 | 100% | 100% |"
+            in shown["what_became_of_them"]
+        )
 
     def test_a_list_that_lacks_a_third_is_refused_until_a_person_accepts_it(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        database: Database,
+        simulator: Simulator,
     ) -> None:
         keys = keys_of(database)
         gone = keys[::3]

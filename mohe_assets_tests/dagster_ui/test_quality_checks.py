@@ -1,4 +1,6 @@
-"""Each check of the data passes on what a collection leaves, and fails, with the rows, on what it is there for."""
+"""Each check of the data passes on what a collection leaves, and fails, with the rows, on what it
+is there for.
+"""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -21,7 +23,12 @@ from mohe_assets_tests.support.processes import read
 Run = Callable[..., dg.AssetCheckResult]
 ADD = """INSERT INTO places (name, category, address, latitude, longitude, naver_place_id, region_code)
          VALUES (:name, '카페', :address, :latitude, :longitude, :key, :code)"""
-JONGNO = {"address": "서울특별시 종로구 청운동 1", "latitude": 37.58, "longitude": 126.97, "code": "11110"}
+JONGNO = {
+    "address": "서울특별시 종로구 청운동 1",
+    "latitude": 37.58,
+    "longitude": 126.97,
+    "code": "11110",
+}
 
 
 def add(database: Database, key: str, **changes: object) -> None:
@@ -46,7 +53,9 @@ def run(environment: Environment) -> Run:
             return cast("dg.AssetCheckResult", check(**arguments, mohe=mohe))
         job = dg.define_asset_job("check", selection=dg.AssetSelection.checks(*check.check_keys))
         definitions = dg.Definitions(asset_checks=[check], jobs=[job], resources={"mohe": mohe})
-        (found,) = definitions.resolve_job_def("check").execute_in_process().get_asset_check_evaluations()
+        (found,) = (
+            definitions.resolve_job_def("check").execute_in_process().get_asset_check_evaluations()
+        )
         return cast("dg.AssetCheckResult", found)
 
     return run
@@ -63,18 +72,35 @@ def collected(few: FewRegions, collect_elsewhere: Collect) -> list[str]:
 def test_after_a_whole_collection_every_check_passes_in_dagster(
     collected: list[str], database: Database, environment: Environment, instance: dg.DagsterInstance
 ) -> None:
-    execute(database, "DELETE FROM legal_dong WHERE NOT region_code = ANY(:codes)", codes=[key[:5] for key in collected])
-    execute(database, "DELETE FROM region WHERE is_leaf AND NOT region_code = ANY(:codes)", codes=[key[:5] for key in collected])
+    execute(
+        database,
+        "DELETE FROM legal_dong WHERE NOT region_code = ANY(:codes)",
+        codes=[key[:5] for key in collected],
+    )
+    execute(
+        database,
+        "DELETE FROM region WHERE is_leaf AND NOT region_code = ANY(:codes)",
+        codes=[key[:5] for key in collected],
+    )
     for key in set(instance.get_dynamic_partitions("sigungu")) - set(collected):
         instance.delete_dynamic_partition("sigungu", key)
     # Strays would name regions that are deleted above.
-    execute(database, "DELETE FROM places WHERE NOT region_code = ANY(:codes)", codes=[key[:5] for key in collected])
+    execute(
+        database,
+        "DELETE FROM places WHERE NOT region_code = ANY(:codes)",
+        codes=[key[:5] for key in collected],
+    )
     job = dg.define_asset_job("checks", selection=dg.AssetSelection.all_asset_checks())
     definitions = dg.Definitions(
-        asset_checks=QUALITY_CHECKS, jobs=[job], resources={"mohe": MoheResource(environment=environment)}
+        asset_checks=QUALITY_CHECKS,
+        jobs=[job],
+        resources={"mohe": MoheResource(environment=environment)},
     )
     result = definitions.resolve_job_def("checks").execute_in_process(instance=instance)
-    found = {one.check_name: (one.passed, one.metadata["offending"].value) for one in result.get_asset_check_evaluations()}
+    found = {
+        one.check_name: (one.passed, one.metadata["offending"].value)
+        for one in result.get_asset_check_evaluations()
+    }
     assert found == {key.name: (True, 0) for check in QUALITY_CHECKS for key in check.check_keys}
 
 
@@ -97,11 +123,17 @@ class TestPlaces:
         add(database, "sea", latitude=0, longitude=0)
         add(database, "tokyo", latitude=35.68, longitude=139.69)
         result = run(quality_checks.coordinates_inside_korea)
-        assert (result.passed, result.severity, number(result)) == (False, dg.AssetCheckSeverity.ERROR, 2)
+        assert (result.passed, result.severity, number(result)) == (
+            False,
+            dg.AssetCheckSeverity.ERROR,
+            2,
+        )
         assert {row["name"] for row in shown(result)} == {"가게 sea", "가게 tokyo"}
 
     @pytest.mark.usefixtures("collected")
-    def test_a_place_far_from_its_region_is_shown_with_its_distance(self, database: Database, run: Run) -> None:
+    def test_a_place_far_from_its_region_is_shown_with_its_distance(
+        self, database: Database, run: Run
+    ) -> None:
         assert run(quality_checks.places_near_their_region).passed
         add(database, "busan", latitude=35.18, longitude=129.08)
         result = run(quality_checks.places_near_their_region)
@@ -114,7 +146,9 @@ class TestPlaces:
             add(database, f"{n}")
         assert shown(run(quality_checks.places_near_their_region))[0]["bound_km"] == 30.0
 
-    def test_a_region_of_far_islands_is_measured_by_itself(self, database: Database, run: Run) -> None:
+    def test_a_region_of_far_islands_is_measured_by_itself(
+        self, database: Database, run: Run
+    ) -> None:
         for n in range(20):
             add(database, f"island {n}", latitude=37.60 + 0.2 * (n % 4), longitude=126.97)
         assert run(quality_checks.places_near_their_region).passed
@@ -125,14 +159,26 @@ class TestPlaces:
             add(database, f"{n}")
         add(database, "lost", code=None)
         result = run(quality_checks.attribution_rate)
-        assert (result.passed, number(result), number(result, "attributed_share")) == (True, 1, 0.95)
+        assert (result.passed, number(result), number(result, "attributed_share")) == (
+            True,
+            1,
+            0.95,
+        )
         add(database, "unknown", code="99999")
         result = run(quality_checks.attribution_rate)
-        assert (result.passed, result.severity, number(result)) == (False, dg.AssetCheckSeverity.WARN, 2)
+        assert (result.passed, result.severity, number(result)) == (
+            False,
+            dg.AssetCheckSeverity.WARN,
+            2,
+        )
 
-    def test_one_title_at_one_address_or_a_few_steps_away_is_a_duplicate(self, database: Database, run: Run) -> None:
+    def test_one_title_at_one_address_or_a_few_steps_away_is_a_duplicate(
+        self, database: Database, run: Run
+    ) -> None:
         add(database, "a", name="Ａ 카페", latitude=37.58)
-        add(database, "b", name="a카페", latitude=37.5801, address="서울특별시 종로구 청운동 2")  # 11 m
+        add(
+            database, "b", name="a카페", latitude=37.5801, address="서울특별시 종로구 청운동 2"
+        )  # 11 m
         add(database, "c", name="a카페", latitude=37.60, address="서울특별시 종로구 청운동 3")
         add(database, "d", name="다른 카페")
         result = run(quality_checks.no_duplicate_places)
@@ -150,16 +196,33 @@ class TestPlaces:
         assert run(quality_checks.places_fit_their_schema).passed
         for n in range(7):
             add(database, f"{n}", name=f"<b>가게</b> {n}", code="종로")
-        execute(database, "UPDATE places SET first_seen_at = last_seen_at + interval '1 day' WHERE naver_place_id = '6'")
-        monkeypatch.setattr(quality, "PLACES_AT_ONCE", 3)  # most of what is wrong is in different batches
+        execute(
+            database,
+            "UPDATE places SET first_seen_at = last_seen_at + interval '1 day' WHERE naver_place_id = '6'",
+        )
+        monkeypatch.setattr(
+            quality, "PLACES_AT_ONCE", 3
+        )  # most of what is wrong is in different batches
         result = run(quality_checks.places_fit_their_schema)
-        assert (result.passed, result.severity, number(result)) == (False, dg.AssetCheckSeverity.WARN, 15)
+        assert (result.passed, result.severity, number(result)) == (
+            False,
+            dg.AssetCheckSeverity.WARN,
+            15,
+        )
         found = {row["column"]: row for row in shown(result)}
-        assert {name: row["count"] for name, row in found.items()} == {"name": 7, "region_code": 7, "first_seen_at": 1}
-        assert [one["value"] for one in found["name"]["sample"]] == [f"<b>가게</b> {n}" for n in range(5)]
+        assert {name: row["count"] for name, row in found.items()} == {
+            "name": 7,
+            "region_code": 7,
+            "first_seen_at": 1,
+        }
+        assert [one["value"] for one in found["name"]["sample"]] == [
+            f"<b>가게</b> {n}" for n in range(5)
+        ]
         assert found["first_seen_at"]["rule"] == "first_seen_at <= last_seen_at"
 
-    def test_the_exact_number_is_told_when_only_some_are_shown(self, database: Database, run: Run) -> None:
+    def test_the_exact_number_is_told_when_only_some_are_shown(
+        self, database: Database, run: Run
+    ) -> None:
         for n in range(25):
             add(database, f"{n}", latitude=0)
         result = run(quality_checks.coordinates_inside_korea)
@@ -169,7 +232,12 @@ class TestPlaces:
 
 class TestRounds:
     def test_a_region_that_gives_half_of_what_it_gave_is_shown(
-        self, collected: list[str], database: Database, app: App, collect_elsewhere: Collect, run: Run
+        self,
+        collected: list[str],
+        database: Database,
+        app: App,
+        collect_elsewhere: Collect,
+        run: Run,
     ) -> None:
         assert run(quality_checks.no_sudden_drop).passed
         app.checkpoints.new_round()
@@ -181,9 +249,16 @@ class TestRounds:
             "UPDATE search_query SET place_ids = place_ids[1:1] WHERE round = 2 AND region_code = :code AND keyword = '카페'",
             code=code,
         )
-        execute(database, "DELETE FROM search_query WHERE round = 1 AND region_code = :code AND keyword = '공원'", code=code)
+        execute(
+            database,
+            "DELETE FROM search_query WHERE round = 1 AND region_code = :code AND keyword = '공원'",
+            code=code,
+        )
         assert run(quality_checks.no_sudden_drop).passed  # from five to one: a handful
-        execute(database, "UPDATE search_query SET place_ids = ARRAY(SELECT generate_series(1, 9)) WHERE round = 1")
+        execute(
+            database,
+            "UPDATE search_query SET place_ids = ARRAY(SELECT generate_series(1, 9)) WHERE round = 1",
+        )
         result = run(quality_checks.no_sudden_drop)
         assert shown(result)[0] | {"region_name": ""} == {
             "region_code": code, "region_name": "", "round": 2, "places_before": 9, "places_now": 1,
@@ -197,43 +272,68 @@ class TestRounds:
                          retry_at = {} WHERE region_code = :code"""
         execute(database, fail.format("now()"), code=collected[0][:5])
         result = run(quality_checks.nothing_left_failed)
-        assert (result.passed, result.severity, number(result, "given_up")) == (False, dg.AssetCheckSeverity.WARN, 0)
+        assert (result.passed, result.severity, number(result, "given_up")) == (
+            False,
+            dg.AssetCheckSeverity.WARN,
+            0,
+        )
         assert shown(result)[0]["error_message"] == "HTTP 503"
         execute(database, fail.format("NULL"), code=collected[1][:5])
         result = run(quality_checks.nothing_left_failed)
-        assert (result.severity, number(result), number(result, "given_up")) == (dg.AssetCheckSeverity.ERROR, 2, 1)
+        assert (result.severity, number(result), number(result, "given_up")) == (
+            dg.AssetCheckSeverity.ERROR,
+            2,
+            1,
+        )
 
     def test_regions_that_wait_or_have_no_checkpoint_are_missing(
         self, collected: list[str], database: Database, run: Run
     ) -> None:
-        execute(database, "UPDATE batch_checkpoint SET status = 'PENDING' WHERE region_code = :code", code=collected[0][:5])
+        execute(
+            database,
+            "UPDATE batch_checkpoint SET status = 'PENDING' WHERE region_code = :code",
+            code=collected[0][:5],
+        )
         result = run(quality_checks.collection_is_complete)
         assert (result.passed, number(result)) == (False, 254)
         assert [row["status"] for row in shown(result)[:2]] == ["PENDING", "no checkpoint"]
-        full = read(database, "SELECT count(*) AS n FROM search_query WHERE result_count = 5")[0]["n"]
+        full = read(database, "SELECT count(*) AS n FROM search_query WHERE result_count = 5")[0][
+            "n"
+        ]
         assert (number(result, "completed"), number(result, "full_searches")) == (2, full)
         execute(database, "UPDATE region SET status = 'ABOLISHED', abolished_at = now() WHERE NOT region_code = ANY(:codes)",
                 codes=[key[:5] for key in collected[1:]])  # fmt: skip
         result = run(quality_checks.collection_is_complete)
-        assert (result.passed, number(result, "active_regions"), number(result, "abolished_regions")) == (True, 2, 254)
+        assert (
+            result.passed,
+            number(result, "active_regions"),
+            number(result, "abolished_regions"),
+        ) == (True, 2, 254)
 
 
 def test_regions_checkpoints_partitions_and_the_list_are_compared(
     database: Database, instance: dg.DagsterInstance, run: Run
 ) -> None:
     def look() -> dg.AssetCheckResult:
-        return run(quality_checks.regions_match_the_list, context=dg.build_asset_check_context(instance=instance))
+        return run(
+            quality_checks.regions_match_the_list,
+            context=dg.build_asset_check_context(instance=instance),
+        )
 
     result = look()
     assert (result.passed, number(result)) == (True, 0)
-    assert [number(result, name) for name in ("active_regions", "checkpoints", "partition_keys")] == [256, 256, 256]
+    assert [
+        number(result, name) for name in ("active_regions", "checkpoints", "partition_keys")
+    ] == [256, 256, 256]
     assert (number(result, "last_refresh"), number(result, "source")) == (1, "api")
 
     instance.delete_dynamic_partition("sigungu", "11110_서울특별시_종로구")
     instance.add_dynamic_partitions("sigungu", ["99999_없는_곳"])
     execute(database, "DELETE FROM batch_checkpoint WHERE region_code = '11140'")
     execute(database, "UPDATE region SET as_of = as_of - 30 WHERE region_code = '11170'")
-    execute(database, "UPDATE batch_checkpoint SET region_code = '99998' WHERE region_code = '11200'")
+    execute(
+        database, "UPDATE batch_checkpoint SET region_code = '99998' WHERE region_code = '11200'"
+    )
     result = look()
     assert (result.passed, number(result)) == (False, 6)
     assert {row["region_code"]: row["what"] for row in shown(result)} == {

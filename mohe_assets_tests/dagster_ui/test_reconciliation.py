@@ -1,4 +1,6 @@
-"""Whatever happened to Dagster's events or to a row: the next look makes partitions show what the checkpoints say."""
+"""Whatever happened to Dagster's events or to a row: the next look makes partitions show what the
+checkpoints say.
+"""
 
 import json
 from collections.abc import Callable
@@ -6,11 +8,20 @@ from typing import Any, cast
 
 import dagster as dg
 import pytest
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+)
 
 from mohe_assets.app import App
 from mohe_assets.defs.runtime.events import PLACES
-from mohe_assets.defs.runtime.reconciliation import disagreements, plan, reconcile, regions_of, shown
+from mohe_assets.defs.runtime.reconciliation import (
+    disagreements,
+    plan,
+    reconcile,
+    regions_of,
+    shown,
+)
 from mohe_assets.defs.runtime.run_tags import BATCH_TAG, REGIONS_TAG, TRIGGER_TAG
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
@@ -41,11 +52,15 @@ def colours(instance: dg.DagsterInstance, keys: list[str]) -> list[str]:
 
 
 def set_by_hand(database: Database, key: str, changes: str) -> None:
-    execute(database, f"UPDATE batch_checkpoint SET {changes} WHERE region_code = :code", code=code(key))
+    execute(
+        database, f"UPDATE batch_checkpoint SET {changes} WHERE region_code = :code", code=code(key)
+    )
 
 
 def fail_at(simulator: Simulator, key: str) -> None:
-    simulator.add_faults([{"api": "naver", "fault": "status", "status": 503, "query_contains": name_of(key)}])
+    simulator.add_faults(
+        [{"api": "naver", "fault": "status", "status": 503, "query_contains": name_of(key)}]
+    )
 
 
 class TestALostEventLog:
@@ -69,16 +84,25 @@ class TestALostEventLog:
 
         assert differing() == {}
         assert colours(instance, keys) == ["MATERIALIZED", "FAILED", "MATERIALIZED", "MISSING"]
-        assert sorted(partition_of(record.event_log_entry) for record in materializations(instance)) == [keys[0], keys[2]]
+        assert sorted(
+            partition_of(record.event_log_entry) for record in materializations(instance)
+        ) == [keys[0], keys[2]]
         planned = instance.get_latest_planned_materialization_info(PLACES, keys[1])
         assert planned is not None
         assert planned.run_id == run.run_id, "red by the run that failed it"
         assert len(instance.get_runs()) == 1
         (observed,) = instance.fetch_observations(PLACES, limit=10).records
-        assert "503" in str(cast("Any", observed).event_log_entry.asset_observation.metadata["error"].value)
+        assert "503" in str(
+            cast("Any", observed).event_log_entry.asset_observation.metadata["error"].value
+        )
 
     def test_a_failure_whose_run_is_forgotten_is_shown_by_a_run_recorded_for_it_once(
-        self, instance: dg.DagsterInstance, app: App, database: Database, few: FewRegions, differing: Differing
+        self,
+        instance: dg.DagsterInstance,
+        app: App,
+        database: Database,
+        few: FewRegions,
+        differing: Differing,
     ) -> None:
         keys = few(3)
         for key in keys[:2]:
@@ -96,8 +120,12 @@ class TestALostEventLog:
 
 class TestAPartitionThatIsRedForNothing:
     def run_that_failed(self, instance: dg.DagsterInstance, *keys: str) -> None:
-        """As a SIGTERM before its first line leaves it: planned, failed, and nothing of ours ever ran."""
-        run = instance.add_run(dg.DagsterRun(job_name="ingest_places", status=dg.DagsterRunStatus.FAILURE))
+        """As a SIGTERM before its first line leaves it: planned, failed, and nothing of ours ever
+        ran.
+        """
+        run = instance.add_run(
+            dg.DagsterRun(job_name="ingest_places", status=dg.DagsterRunStatus.FAILURE)
+        )
         for key in keys:
             plan(instance, key, run_id=run.run_id)
 
@@ -136,7 +164,9 @@ class TestAPartitionThatIsRedForNothing:
         keys = few(12)
         set_noon(database, simulator)
         # At once, while a 503 would be tried again until the quota is used up.
-        simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": name_of(keys[0])}])
+        simulator.add_faults(
+            [{"api": "naver", "fault": "wrong_shape", "query_contains": name_of(keys[0])}]
+        )
         simulator.configure(daily_quota=11, latency_ms=30)
         done = launcher.collect(keys[0], keys[-1])
         assert not done.succeeded
@@ -147,7 +177,11 @@ class TestAPartitionThatIsRedForNothing:
         assert differing() == {}
 
     def test_of_a_run_whose_key_is_refused_it_is_never_red_either(
-        self, launcher: Launcher, instance: dg.DagsterInstance, simulator: Simulator, few: FewRegions
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        simulator: Simulator,
+        few: FewRegions,
     ) -> None:
         keys = few(5)
         simulator.configure(client_secret="changed-at-the-other-end")
@@ -157,10 +191,17 @@ class TestAPartitionThatIsRedForNothing:
 
 class TestARowEditedByHand:
     def test_completed_without_a_ledger_it_is_reported_with_what_the_row_says(
-        self, instance: dg.DagsterInstance, app: App, database: Database, few: FewRegions, differing: Differing
+        self,
+        instance: dg.DagsterInstance,
+        app: App,
+        database: Database,
+        few: FewRegions,
+        differing: Differing,
     ) -> None:
         keys = few(2)
-        set_by_hand(database, keys[0], "status = 'COMPLETED', processed_count = 7, reported_at = now()")
+        set_by_hand(
+            database, keys[0], "status = 'COMPLETED', processed_count = 7, reported_at = now()"
+        )
         assert differing() == {keys[0]: "COMPLETED, but missing"}
         reconcile(instance, app)
         assert differing() == {}
@@ -210,12 +251,18 @@ class TestARowEditedByHand:
         keys = few(1)
         collect_elsewhere(keys)
         reconcile(instance, app)
-        set_by_hand(database, keys[0], "status = 'PROCESSING', lease_expires_at = now() + interval '1 hour'")
+        set_by_hand(
+            database, keys[0], "status = 'PROCESSING', lease_expires_at = now() + interval '1 hour'"
+        )
         assert differing() == {}
 
 
 def test_the_check_tells_what_differs_and_passes_once_it_is_repaired(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, app: App, database: Database, few: FewRegions
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    app: App,
+    database: Database,
+    few: FewRegions,
 ) -> None:
     keys = few(3)
     execute(database, f"{FAIL} WHERE region_code = :code", code=code(keys[2]))
@@ -236,7 +283,9 @@ def test_the_check_tells_what_differs_and_passes_once_it_is_repaired(
 
     found = look()
     assert not found.passed
-    assert json.loads(json.dumps(found.metadata["regions"].value)) == {keys[2]: "FAILED, but missing"}
+    assert json.loads(json.dumps(found.metadata["regions"].value)) == {
+        keys[2]: "FAILED, but missing"
+    }
     reconcile(instance, app)
     assert look().passed
 
@@ -246,8 +295,13 @@ class TestWhoTheRunIsFor:
         self, launcher: Launcher, instance: dg.DagsterInstance, few: FewRegions
     ) -> None:
         keys = few(3)
-        one, several = launcher.collect(keys[0]), launcher.collect(keys[1], keys[2], **{"dagster/backfill": "abc"})
-        tags = [cast("dg.DagsterRun", instance.get_run_by_id(run.run_id)).tags for run in (one, several)]
+        one, several = (
+            launcher.collect(keys[0]),
+            launcher.collect(keys[1], keys[2], **{"dagster/backfill": "abc"}),
+        )
+        tags = [
+            cast("dg.DagsterRun", instance.get_run_by_id(run.run_id)).tags for run in (one, several)
+        ]
         assert tags[0][REGIONS_TAG] == name_of(keys[0])
         assert tags[1][REGIONS_TAG] == f"{name_of(keys[1])} … (2)"
         assert [each[TRIGGER_TAG] for each in tags] == ["person", "backfill"]
@@ -256,7 +310,12 @@ class TestWhoTheRunIsFor:
         assert tags[1][ASSET_PARTITION_RANGE_END_TAG] == keys[2]
 
     def test_a_region_that_failed_links_to_its_run_and_row(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator, few: FewRegions
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        database: Database,
+        simulator: Simulator,
+        few: FewRegions,
     ) -> None:
         keys = few(1)
         fail_at(simulator, keys[0])
@@ -266,4 +325,6 @@ class TestWhoTheRunIsFor:
         assert isinstance(told["failed_in_run"], dg.DagsterRunMetadataValue)
         assert told["failed_in_run"].value == run.run_id
         assert told["attempt"].value == 1
-        assert read(database, told["execution_row"].value.rstrip(";"))[0]["execution_id"] == run.run_id
+        assert (
+            read(database, told["execution_row"].value.rstrip(";"))[0]["execution_id"] == run.run_id
+        )

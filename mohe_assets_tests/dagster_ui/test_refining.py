@@ -1,4 +1,6 @@
-"""Depth as Dagster drives it: the sensor's reasons and its one run, the job, and what the partitions show meanwhile."""
+"""Depth as Dagster drives it: the sensor's reasons and its one run, the job, and what the
+partitions show meanwhile.
+"""
 
 import datetime as dt
 from typing import Any, cast
@@ -30,7 +32,9 @@ class Tick:
 
     def __call__(self, **changes: str) -> dg.SensorResult | dg.SkipReason:
         context = dg.build_sensor_context(instance=self._instance)
-        result = refinement_sensor(context, mohe=MoheResource(environment={**self._environment, **changes}))
+        result = refinement_sensor(
+            context, mohe=MoheResource(environment={**self._environment, **changes})
+        )
         assert isinstance(result, dg.SensorResult | dg.SkipReason)
         return result
 
@@ -54,7 +58,9 @@ class TestTheSensor:
         assert isinstance(result, dg.SensorResult)
         assert len(result.run_requests or []) == 1
 
-    def test_waits_for_the_base_plan_of_every_region(self, tick: Tick, few: FewRegions, collect_elsewhere: Collect) -> None:
+    def test_waits_for_the_base_plan_of_every_region(
+        self, tick: Tick, few: FewRegions, collect_elsewhere: Collect
+    ) -> None:
         keys = few(3)
         collect_elsewhere(keys[:2])
         assert "base plan" in tick.reason()
@@ -63,7 +69,9 @@ class TestTheSensor:
         self, tick: Tick, few: FewRegions, collect_elsewhere: Collect, instance: dg.DagsterInstance
     ) -> None:
         collect_elsewhere(few(2))
-        run = dg.DagsterRun(job_name="refine_places", run_id=make_new_run_id(), status=dg.DagsterRunStatus.STARTED)
+        run = dg.DagsterRun(
+            job_name="refine_places", run_id=make_new_run_id(), status=dg.DagsterRunStatus.STARTED
+        )
         instance.add_run(run)
         assert "1 runs are collecting or refining" in tick.reason()
 
@@ -72,7 +80,9 @@ class TestTheSensor:
     ) -> None:
         collect_elsewhere(few(2))
         until = dt.datetime.now(KST).replace(microsecond=0) + dt.timedelta(hours=5)
-        call_once(app, QuotaExhausted("Naver says 010", api=app.account.api, reset_at=until, calls=1))
+        call_once(
+            app, QuotaExhausted("Naver says 010", api=app.account.api, reset_at=until, calls=1)
+        )
         assert f"{until:%Y-%m-%d %H:%M:%S} KST" in tick.reason()
 
     def test_launches_nothing_when_a_person_does_not_want_it(

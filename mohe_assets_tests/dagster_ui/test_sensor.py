@@ -1,4 +1,6 @@
-"""The sensor against a real database: what it asks for, what it waits for and says so, and what it repairs."""
+"""The sensor against a real database: what it asks for, what it waits for and says so, and what it
+repairs.
+"""
 
 import dataclasses
 import datetime as dt
@@ -6,7 +8,11 @@ import re
 
 import dagster as dg
 import pytest
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -25,10 +31,26 @@ from mohe_assets.domain.kst import KST
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, call_once, execute, keys_of, statements
-from mohe_assets_tests.support.processes import executions, materializations, partition_of, read, run_status, statuses
+from mohe_assets_tests.dagster_ui.conftest import (
+    Collect,
+    FewRegions,
+    call_once,
+    execute,
+    keys_of,
+    statements,
+)
+from mohe_assets_tests.support.processes import (
+    executions,
+    materializations,
+    partition_of,
+    read,
+    run_status,
+    statuses,
+)
 
-GIVE_UP = "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = NULL, failures = 5, end_time = now()"
+GIVE_UP = (
+    "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = NULL, failures = 5, end_time = now()"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +62,9 @@ class Sensor:
 
     def __call__(self, *, cursor: str | None = None, **changes: str) -> dg.SensorResult:
         context = dg.build_sensor_context(instance=self.instance, cursor=cursor)
-        result = pending_region_sensor(context, mohe=MoheResource(environment={**self.environment, **changes}))
+        result = pending_region_sensor(
+            context, mohe=MoheResource(environment={**self.environment, **changes})
+        )
         assert isinstance(result, dg.SensorResult)
         return result
 
@@ -48,7 +72,10 @@ class Sensor:
         """The partition keys of each run it asks for."""
         requests = self(**changes).run_requests or []
         keys = self.instance.get_dynamic_partitions(str(sigungu_partitions.name))
-        return [sorted(busy_keys(keys, [dg.DagsterRun(job_name="any", tags=one.tags)])) for one in requests]
+        return [
+            sorted(busy_keys(keys, [dg.DagsterRun(job_name="any", tags=one.tags)]))
+            for one in requests
+        ]
 
     def reason(self, **changes: str) -> str:
         """Why it asks for nothing."""
@@ -64,7 +91,11 @@ def sensor(instance: dg.DagsterInstance, environment: Environment) -> Sensor:
 
 
 def launched(
-    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, *, job: str = "ingest_places", **tags: str
+    instance: dg.DagsterInstance,
+    status: dg.DagsterRunStatus,
+    *,
+    job: str = "ingest_places",
+    **tags: str,
 ) -> dg.DagsterRun:
     """A run that Dagster believes to be in this status; nobody executes it."""
     there = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("mohe_assets"), "__repository__")
@@ -83,9 +114,14 @@ class TestWhatItAsksFor:
     def test_ranges_of_the_regions_that_are_due(self, sensor: Sensor, database: Database) -> None:
         keys = keys_of(database)
         assert sensor.asked() == [keys[0:22], keys[22:65], keys[65:129]]
-        assert sensor.asked(MOHE_REGIONS_PER_RUN="200", MOHE_RUNS_IN_FLIGHT="2") == [keys[:100], keys[100:]]
+        assert sensor.asked(MOHE_REGIONS_PER_RUN="200", MOHE_RUNS_IN_FLIGHT="2") == [
+            keys[:100],
+            keys[100:],
+        ]
 
-    def test_completed_regions_are_left_alone(self, sensor: Sensor, few: FewRegions, collect_elsewhere: Collect) -> None:
+    def test_completed_regions_are_left_alone(
+        self, sensor: Sensor, few: FewRegions, collect_elsewhere: Collect
+    ) -> None:
         keys = few(7)
         collect_elsewhere([keys[2], keys[3]])
         assert sensor.asked() == [keys[0:2], keys[4:7]]
@@ -102,10 +138,20 @@ class TestWhatItAsksFor:
         ids=lambda value: getattr(value, "name", value),
     )
     def test_what_an_unfinished_run_is_going_to_collect_is_not_asked_for(
-        self, sensor: Sensor, instance: dg.DagsterInstance, few: FewRegions, job: str, status: dg.DagsterRunStatus
+        self,
+        sensor: Sensor,
+        instance: dg.DagsterInstance,
+        few: FewRegions,
+        job: str,
+        status: dg.DagsterRunStatus,
     ) -> None:
         keys = few(8)
-        launched(instance, status, job=job, **{ASSET_PARTITION_RANGE_START_TAG: keys[1], ASSET_PARTITION_RANGE_END_TAG: keys[3]})
+        launched(
+            instance,
+            status,
+            job=job,
+            **{ASSET_PARTITION_RANGE_START_TAG: keys[1], ASSET_PARTITION_RANGE_END_TAG: keys[3]},
+        )
         launched(instance, status, job=job, **{PARTITION_NAME_TAG: keys[6]})
         assert sensor.asked(MOHE_RUNS_IN_FLIGHT="9") == [[keys[0]], keys[4:6], [keys[7]]]
 
@@ -119,10 +165,16 @@ class TestWhatItAsksFor:
         assert sensor.reason() == f"{asked} 0 of 3 regions are completed, 3 are to come."
 
     @pytest.mark.parametrize(
-        "ended", [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED], ids=lambda s: s.name
+        "ended",
+        [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
+        ids=lambda s: s.name,
     )
     def test_what_a_run_that_is_over_did_not_collect_is_asked_for_again(
-        self, sensor: Sensor, instance: dg.DagsterInstance, few: FewRegions, ended: dg.DagsterRunStatus
+        self,
+        sensor: Sensor,
+        instance: dg.DagsterInstance,
+        few: FewRegions,
+        ended: dg.DagsterRunStatus,
     ) -> None:
         keys = few(3)
         request = (sensor().run_requests or [])[0]
@@ -136,16 +188,26 @@ class TestWhatItAsksFor:
         for key in keys[-2:]:
             launched(instance, dg.DagsterRunStatus.STARTED, **{PARTITION_NAME_TAG: key})
         launched(instance, dg.DagsterRunStatus.STARTED, job="refresh_regions")
-        assert sensor.asked() == [keys[:64]], "at full size: they end at another time than the others anyway"
+        assert sensor.asked() == [keys[:64]], (
+            "at full size: they end at another time than the others anyway"
+        )
 
     def test_a_failed_region_is_asked_for_once_its_time_has_come(
         self, sensor: Sensor, database: Database, few: FewRegions
     ) -> None:
         later, now, never = few(3)
-        for key, retry_at in ((later, "now() + interval '1 hour'"), (now, "now() - interval '1 second'"), (never, "NULL")):
+        for key, retry_at in (
+            (later, "now() + interval '1 hour'"),
+            (now, "now() - interval '1 second'"),
+            (never, "NULL"),
+        ):
             code = key.partition("_")[0]
             execute(database, f"{GIVE_UP} WHERE region_code = :code", code=code)
-            execute(database, f"UPDATE batch_checkpoint SET retry_at = {retry_at} WHERE region_code = :code", code=code)
+            execute(
+                database,
+                f"UPDATE batch_checkpoint SET retry_at = {retry_at} WHERE region_code = :code",
+                code=code,
+            )
         assert sensor.asked() == [[now]]
 
 
@@ -155,36 +217,57 @@ class TestWhatItWaitsFor:
 
     def test_the_quota_and_it_says_until_when(self, sensor: Sensor, app: App) -> None:
         until = dt.datetime.now(KST).replace(microsecond=0) + dt.timedelta(hours=5)
-        call_once(app, QuotaExhausted("Naver says 010", api=app.account.api, reset_at=until, calls=1))
+        call_once(
+            app, QuotaExhausted("Naver says 010", api=app.account.api, reset_at=until, calls=1)
+        )
         reason = sensor.reason()
         assert f"{until:%Y-%m-%d %H:%M:%S} KST" in reason
         assert "Naver says 010" in reason
 
-    def test_the_month_of_the_hub_and_nothing_is_launched_until_it_ends(self, sensor: Sensor) -> None:
-        hub = {"NCP_APIGW_API_KEY_ID": "an-id-of-the-hub", "NCP_APIGW_API_KEY": "a-key-of-the-hub", "MOHE_MONTHLY_QUOTA": "1"}
+    def test_the_month_of_the_hub_and_nothing_is_launched_until_it_ends(
+        self, sensor: Sensor
+    ) -> None:
+        hub = {
+            "NCP_APIGW_API_KEY_ID": "an-id-of-the-hub",
+            "NCP_APIGW_API_KEY": "a-key-of-the-hub",
+            "MOHE_MONTHLY_QUOTA": "1",
+        }
         with App.open(settings_module.load({**sensor.environment, **hub})) as app:
             call_once(app)
         next_month = (dt.datetime.now(KST).replace(day=1) + dt.timedelta(days=32)).replace(day=1)
         reason = sensor.reason(**hub)
-        assert f"Waiting for the quota until {next_month:%Y-%m-%d} 00:00:00 KST: the month's 1 calls are used" in reason
+        assert (
+            f"Waiting for the quota until {next_month:%Y-%m-%d} 00:00:00 KST: the month's 1 calls are used"
+            in reason
+        )
 
     def test_the_credentials_and_it_names_their_variables(self, sensor: Sensor, app: App) -> None:
         why = "NAVER_CLIENT_ID or NAVER_CLIENT_SECRET is refused."
-        blocked = ApiBlocked(why, api=app.account.api, variables=("NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET"), calls=1)
+        blocked = ApiBlocked(
+            why, api=app.account.api, variables=("NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET"), calls=1
+        )
         call_once(app, blocked)
         reason = sensor.reason()
         assert "NAVER_CLIENT_ID" in reason
         assert "NAVER_CLIENT_SECRET" in reason
-        assert sensor.asked(NAVER_CLIENT_SECRET="another-secret"), "credentials that changed are worth a try"
+        assert sensor.asked(NAVER_CLIENT_SECRET="another-secret"), (
+            "credentials that changed are worth a try"
+        )
 
-    def test_the_runs_in_flight(self, sensor: Sensor, instance: dg.DagsterInstance, database: Database) -> None:
+    def test_the_runs_in_flight(
+        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database
+    ) -> None:
         for key in keys_of(database)[:2]:
             launched(instance, dg.DagsterRunStatus.STARTED, **{PARTITION_NAME_TAG: key})
         reason = sensor.reason(MOHE_RUNS_IN_FLIGHT="2")
         assert "2 runs are under way" in reason
-        assert "0 of 256 regions are completed, 256 are to come" in reason, "how far it is can be read in every tick"
+        assert "0 of 256 regions are completed, 256 are to come" in reason, (
+            "how far it is can be read in every tick"
+        )
 
-    def test_the_batch_that_collects_everything(self, sensor: Sensor, instance: dg.DagsterInstance) -> None:
+    def test_the_batch_that_collects_everything(
+        self, sensor: Sensor, instance: dg.DagsterInstance
+    ) -> None:
         launched(instance, dg.DagsterRunStatus.STARTED, job="place_ingestion_batch")
         assert "place_ingestion_batch" in sensor.reason()
 
@@ -200,10 +283,14 @@ class TestWhatItWaitsFor:
             code=keys[5].partition("_")[0],
         )
         reason = sensor.reason()
-        assert reason.startswith("Nothing is due. 3 of 6 regions are completed, 3 failed (next try 2099-01-01 00:00:00 KST)")
+        assert reason.startswith(
+            "Nothing is due. 3 of 6 regions are completed, 3 failed (next try 2099-01-01 00:00:00 KST)"
+        )
         assert "2 of them are tried again only when asked for" in reason
 
-    def test_regions_and_then_it_says_how_to_get_them(self, sensor: Sensor, database: Database) -> None:
+    def test_regions_and_then_it_says_how_to_get_them(
+        self, sensor: Sensor, database: Database
+    ) -> None:
         execute(database, "DELETE FROM batch_checkpoint")
         execute(database, "DELETE FROM legal_dong")
         execute(database, "DELETE FROM region")
@@ -216,7 +303,12 @@ class TestWhatItWaitsFor:
 
 class TestWhatItRepairs:
     def test_a_completion_whose_event_was_lost_is_reported(
-        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database, few: FewRegions, collect_elsewhere: Collect
+        self,
+        sensor: Sensor,
+        instance: dg.DagsterInstance,
+        database: Database,
+        few: FewRegions,
+        collect_elsewhere: Collect,
     ) -> None:
         keys = few(3)
         collect_elsewhere(keys)
@@ -226,12 +318,18 @@ class TestWhatItRepairs:
         events = [record.event_log_entry for record in materializations(instance)]
         assert sorted(map(partition_of, events)) == keys
         assert {entry.run_id for entry in events} == {""}, "no run of Dagster's can be blamed"
-        assert read(database, "SELECT 1 AS one FROM batch_checkpoint WHERE reported_at IS NULL") == []
+        assert (
+            read(database, "SELECT 1 AS one FROM batch_checkpoint WHERE reported_at IS NULL") == []
+        )
         sensor()
         assert len(materializations(instance)) == 3, "once is enough"
 
     def test_an_event_log_that_was_deleted_is_filled_again_within_a_minute(
-        self, sensor: Sensor, instance: dg.DagsterInstance, few: FewRegions, collect_elsewhere: Collect
+        self,
+        sensor: Sensor,
+        instance: dg.DagsterInstance,
+        few: FewRegions,
+        collect_elsewhere: Collect,
     ) -> None:
         keys = few(5)
         collect_elsewhere(keys[:4])
@@ -263,7 +361,10 @@ class TestWhatItRepairs:
         assert materialized == [2, 4, 6, 7]
         # The same for completions that nobody reported.
         execute(database, "UPDATE batch_checkpoint SET reported_at = NULL")
-        assert [len(materializations(instance)) for _ in range(2) if sensor(cursor=cursor)] == [8, 9]
+        assert [len(materializations(instance)) for _ in range(2) if sensor(cursor=cursor)] == [
+            8,
+            9,
+        ]
 
     def test_partition_keys_that_dagster_lost_come_back_and_are_collected(
         self, sensor: Sensor, instance: dg.DagsterInstance, few: FewRegions
@@ -275,7 +376,12 @@ class TestWhatItRepairs:
         assert sensor.asked() == [keys]
 
     def test_a_run_that_died_gives_its_regions_back_and_ends_as_cancelled(
-        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database, app: App, few: FewRegions
+        self,
+        sensor: Sensor,
+        instance: dg.DagsterInstance,
+        database: Database,
+        app: App,
+        few: FewRegions,
     ) -> None:
         keys = few(4)
         tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[2]}
@@ -284,14 +390,21 @@ class TestWhatItRepairs:
         app.checkpoints.claim(dead.run_id, limit=3)
         assert sensor.asked() == [[keys[3]]], "it lives: its heart beats"
 
-        execute(database, "UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'")
+        execute(
+            database, "UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'"
+        )
         assert sensor.asked() == [keys]
         assert statuses(database) == {"PENDING": 4}
         assert [run["status"] for run in executions(database)] == ["INTERRUPTED"]
         assert run_status(instance, dead.run_id) is dg.DagsterRunStatus.CANCELED
 
     def test_a_run_that_dagster_knows_to_be_over_gives_its_regions_back_at_once(
-        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database, app: App, few: FewRegions
+        self,
+        sensor: Sensor,
+        instance: dg.DagsterInstance,
+        database: Database,
+        app: App,
+        few: FewRegions,
     ) -> None:
         keys = few(2)
         over = launched(instance, dg.DagsterRunStatus.FAILURE)
@@ -307,7 +420,8 @@ class TestWhatItRepairs:
             (dg.DagsterRunStatus.STARTED, 100, 180, False),
             (dg.DagsterRunStatus.STARTED, 130, 180, True),
             (dg.DagsterRunStatus.STARTING, 130, 180, True),
-            # In a cluster, a run waits for a node and an image: it is given the time that the instance gives it.
+            # In a cluster, a run waits for a node and an image: it is given the time that the
+            # instance gives it.
             (dg.DagsterRunStatus.STARTING, 500, 600, False),
             (dg.DagsterRunStatus.STARTING, 550, 600, True),
         ],
@@ -326,14 +440,22 @@ class TestWhatItRepairs:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         few(1)
-        monkeypatch.setitem(instance.run_monitoring_settings, "start_timeout_seconds", start_timeout)
+        monkeypatch.setitem(
+            instance.run_monitoring_settings, "start_timeout_seconds", start_timeout
+        )
         silent = launched(instance, status)
-        execute(database, "UPDATE runs SET update_timestamp = update_timestamp - make_interval(secs => :s)", s=since)
+        execute(
+            database,
+            "UPDATE runs SET update_timestamp = update_timestamp - make_interval(secs => :s)",
+            s=since,
+        )
         sensor()
         assert (run_status(instance, silent.run_id) is dg.DagsterRunStatus.CANCELED) is ended
 
 
-def test_a_tick_takes_as_many_statements_for_250_due_regions_as_for_ten(sensor: Sensor, database: Database) -> None:
+def test_a_tick_takes_as_many_statements_for_250_due_regions_as_for_ten(
+    sensor: Sensor, database: Database
+) -> None:
     def tick(due: int) -> list[str]:
         codes = [key.partition("_")[0] for key in keys_of(database)]
         execute(database, GIVE_UP)
@@ -342,11 +464,14 @@ def test_a_tick_takes_as_many_statements_for_250_due_regions_as_for_ten(sensor: 
             "UPDATE batch_checkpoint SET status = 'PENDING', failures = 0 WHERE region_code = ANY(:codes)",
             codes=codes[:due],
         )
-        sensor(MOHE_RUNS_IN_FLIGHT="1")  # paints what was set by hand; a repair costs statements, a look at all is what counts
+        sensor(
+            MOHE_RUNS_IN_FLIGHT="1"
+        )  # paints what was set by hand; a repair costs statements, a look at all is what counts
         with statements() as sent:
             asked = sensor.asked(MOHE_REGIONS_PER_RUN="300", MOHE_RUNS_IN_FLIGHT="1")
         assert [len(keys) for keys in asked] == [due]
-        # Dagster writes the keys it was asked for into one statement; their number is no further statement.
+        # Dagster writes the keys it was asked for into one statement; their number is no further
+        # statement.
         return [re.sub(r"IN \((%\(\w+\)s(, )?)+\)", "IN (…)", statement) for statement in sent]
 
     tick(1)

@@ -1,4 +1,5 @@
-"""A real `mohe up`: the sensor, backfills as the page launches them, signals and kills. Checkpoints and page agree at the end.
+"""A real `mohe up`: the sensor, backfills as the page launches them, signals and kills. Checkpoints
+and page agree at the end.
 
 Each test starts it once, which takes ten seconds; so each goes through several scenes of one life.
 """
@@ -31,7 +32,9 @@ StartUp = Callable[..., Up]
 
 @pytest.fixture
 def start_up(process_environment: Callable[..., Environment], tmp_path: Path) -> Iterator[StartUp]:
-    """Starts `mohe up` with the changes given to its environment and waits for its page; none outlives the test."""
+    """Starts `mohe up` with the changes given to its environment and waits for its page; none
+    outlives the test.
+    """
     started: list[Up] = []
 
     def start(**changes: str) -> Up:
@@ -62,8 +65,11 @@ def page_agrees(up: Up, database: Database) -> bool:
 def test_the_sensor_alone_completes_all_regions_and_a_backfill_meanwhile_repeats_nothing(
     start_up: StartUp, simulator: Simulator, database: Database, few: FewRegions
 ) -> None:
-    keys = few(129)  # of which the first three runs take 87: those of the backfill are in none of them
-    # A region takes two calls of 200 ms: the last regions are not reached before the backfill over them is launched.
+    keys = few(
+        129
+    )  # of which the first three runs take 87: those of the backfill are in none of them
+    # A region takes two calls of 200 ms: the last regions are not reached before the backfill over
+    # them is launched.
     simulator.configure(calls_per_second=120, latency_ms=200)
     up = start_up(MOHE_CALLS_PER_SECOND="120", MOHE_REGIONS_PER_RUN="43", MOHE_RUNS_IN_FLIGHT="3")
     until(lambda: completed(database) > 0, "the sensor's first region")
@@ -71,13 +77,19 @@ def test_the_sensor_alone_completes_all_regions_and_a_backfill_meanwhile_repeats
 
     until(lambda: statuses(database) == {"COMPLETED": 129}, "all regions are completed")
     until(lambda: up.ui.idle, "all runs are over")
-    until(lambda: up.ui.backfill_status(backfill) == "COMPLETED_SUCCESS", "the backfill is done, whoever did its work")
+    until(
+        lambda: up.ui.backfill_status(backfill) == "COMPLETED_SUCCESS",
+        "the backfill is done, whoever did its work",
+    )
     assert {run["status"] for run in up.ui.runs()} == {"SUCCESS"}
     assert page_agrees(up, database)
     answers = simulator.stats()["naver"]["answers_per_search"]
     assert len(answers) == 129 * len(KEYWORDS)
     assert repeated(answers) == 0
-    until(lambda: "129 of 129" in str(up.ui.last_tick().get("skipReason")), "the sensor says that nothing is due")
+    until(
+        lambda: "129 of 129" in str(up.ui.last_tick().get("skipReason")),
+        "the sensor says that nothing is due",
+    )
 
 
 def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_told_to_stop_releases_its_regions(
@@ -86,8 +98,13 @@ def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_told_to_stop_
     keys = keys_of(database)[:40]
     # Two threads in each of two runs and three seconds a call: a minute in which to cancel it.
     simulator.configure(latency_ms=3_000)
-    up = start_up(CHECKPOINT_AUTO_RESUME="false", MOHE_REGIONS_PER_RUN="20", MOHE_SEARCHES_IN_FLIGHT="2")
-    until(lambda: "CHECKPOINT_AUTO_RESUME" in str(up.ui.last_tick().get("skipReason")), "the sensor says that it waits")
+    up = start_up(
+        CHECKPOINT_AUTO_RESUME="false", MOHE_REGIONS_PER_RUN="20", MOHE_SEARCHES_IN_FLIGHT="2"
+    )
+    until(
+        lambda: "CHECKPOINT_AUTO_RESUME" in str(up.ui.last_tick().get("skipReason")),
+        "the sensor says that it waits",
+    )
     assert simulator.stats(brief=True)["naver"]["received"] == 0
 
     # Cancelled in the middle: what it held is released, nothing is red.
@@ -113,9 +130,12 @@ def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_told_to_stop_
     assert before.items() <= ledger(database).items(), "nothing that was done was done again"
     answers = simulator.stats()["naver"]["answers_per_search"]
     assert len(answers) == 40 * len(KEYWORDS)
-    assert repeated(answers) <= 4, "at most what was in flight in four threads when they were stopped"
+    assert repeated(answers) <= 4, (
+        "at most what was in flight in four threads when they were stopped"
+    )
 
-    # The code server alone is told to stop: its run releases its regions, nothing is red, and it is started again.
+    # The code server alone is told to stop: its run releases its regions, nothing is red, and it is
+    # started again.
     simulator.configure(latency_ms=1_000)
     more = keys_of(database)[100:110]
     up.ui.backfill(more)
@@ -128,8 +148,12 @@ def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_told_to_stop_
     assert "PROCESSING" not in statuses(database)
     assert frozenset(more) - keys_with(database, "COMPLETED"), "it ended in the middle"
     simulator.configure(latency_ms=50)
-    # Dagster tries a backfill that cannot reach it five times, which at these intervals is sooner than it has started.
-    until(lambda: up.code_server().pid != server.pid and up.code_server_serves, "the code server is started again")
+    # Dagster tries a backfill that cannot reach it five times, which at these intervals is sooner
+    # than it has started.
+    until(
+        lambda: up.code_server().pid != server.pid and up.code_server_serves,
+        "the code server is started again",
+    )
     until(lambda: up.ui.idle, "the run is over")
     assert up.ui.partitions().failed == frozenset()
     rest, _ = up.ui.backfill_missing_or_failed(more)
@@ -148,18 +172,24 @@ def test_killed_it_goes_on_and_told_to_stop_it_leaves_nothing_behind(
     start_up: StartUp, simulator: Simulator, database: Database, few: FewRegions
 ) -> None:
     keys = few(48)
-    # 24 regions in a run, two calls of a second each, four threads: twelve seconds in which to kill it.
+    # 24 regions in a run, two calls of a second each, four threads: twelve seconds in which to kill
+    # it.
     simulator.configure(latency_ms=1_000)
     up = start_up(MOHE_REGIONS_PER_RUN="24", MOHE_RUNS_IN_FLIGHT="2", MOHE_LEASE_SECONDS="6")
 
     # kill -9 of the code server and of the runs below it.
-    until(lambda: len(executions(database)) == 2 and completed(database) >= 2, "a few regions, and both runs are under way")
+    until(
+        lambda: len(executions(database)) == 2 and completed(database) >= 2,
+        "a few regions, and both runs are under way",
+    )
     server = up.code_server()
     kill([server, *server.children(recursive=True)])
     simulator.configure(latency_ms=250)
     until(lambda: completed(database) == 48, "all regions are completed nevertheless")
     until(lambda: up.ui.idle, "all runs are over")
-    interrupted = {run["execution_id"] for run in executions(database) if run["status"] == "INTERRUPTED"}
+    interrupted = {
+        run["execution_id"] for run in executions(database) if run["status"] == "INTERRUPTED"
+    }
     assert interrupted
     assert {run["id"] for run in up.ui.runs("CANCELED")} >= interrupted
     seen = up.ui.partitions()
@@ -174,7 +204,10 @@ def test_killed_it_goes_on_and_told_to_stop_it_leaves_nothing_behind(
         """UPDATE batch_checkpoint SET status = 'PENDING', round = round + 1, searches_done = 0, start_time = NULL,
                   end_time = NULL, reported_at = NULL""",
     )
-    until(lambda: statuses(database).get("PROCESSING", 0) >= THREADS and completed(database) >= 2, "a few regions again")
+    until(
+        lambda: statuses(database).get("PROCESSING", 0) >= THREADS and completed(database) >= 2,
+        "a few regions again",
+    )
     family = up.family()
     assert len(family) >= 5
     told = time.monotonic()
@@ -191,21 +224,36 @@ def test_a_quota_that_ends_in_the_middle_of_a_backfill_leaves_the_rest_missing_a
     keys = few(20)
     set_noon(database, simulator)
     simulator.configure(daily_quota=15, latency_ms=100)
-    # Two runs of ten regions; the sensor's own tick sees the work only when the backfill's runs have taken it.
+    # Two runs of ten regions; the sensor's own tick sees the work only when the backfill's runs
+    # have taken it.
     up = start_up(CHECKPOINT_AUTO_RESUME="false", MOHE_REGIONS_PER_RUN="10")
     backfill = up.ui.backfill(keys)
-    until(lambda: len(executions(database)) == 2 and up.ui.idle, "both runs of the backfill are over")
-    until(lambda: up.ui.backfill_status(backfill) not in {"REQUESTED", "CANCELING"}, "the backfill is over")
+    until(
+        lambda: len(executions(database)) == 2 and up.ui.idle, "both runs of the backfill are over"
+    )
+    until(
+        lambda: up.ui.backfill_status(backfill) not in {"REQUESTED", "CANCELING"},
+        "the backfill is over",
+    )
     left = keys_with(database, "PENDING")
     assert 0 < len(left) < 20
     assert {run["status"] for run in up.ui.runs()} == {"SUCCESS"}
-    until(lambda: page_agrees(up, database), "what the quota did not reach is missing, and nothing is red")
+    until(
+        lambda: page_agrees(up, database),
+        "what the quota did not reach is missing, and nothing is red",
+    )
     assert up.terminate() == 0
 
-    # With the sensor launching: it waits for the day to end, says until when, and goes on by itself.
+    # With the sensor launching: it waits for the day to end, says until when, and goes on by
+    # itself.
     up = start_up(MOHE_REGIONS_PER_RUN="10")
-    until(lambda: "Waiting for the quota until" in str(up.ui.last_tick().get("skipReason")), "the sensor waits")
-    assert f"{20 - len(left)} of 20 regions are completed" in str(up.ui.last_tick().get("skipReason"))
+    until(
+        lambda: "Waiting for the quota until" in str(up.ui.last_tick().get("skipReason")),
+        "the sensor waits",
+    )
+    assert f"{20 - len(left)} of 20 regions are completed" in str(
+        up.ui.last_tick().get("skipReason")
+    )
     assert keys_with(database, "PENDING") == left
     set_noon(database, simulator, days_ahead=2)
     simulator.configure(daily_quota=None)
@@ -229,8 +277,11 @@ def test_a_run_ended_in_its_first_second_leaves_regions_that_nobody_tried_missin
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal_number)
         assert executions(database) == [], "before anything of ours ran"
-        # Dagster calls the one a failure; of the other it never hears, which the monitoring tells after its time-out.
-        execute(database, "UPDATE runs SET update_timestamp = update_timestamp - interval '10 minutes'")
+        # Dagster calls the one a failure; of the other it never hears, which the monitoring tells
+        # after its time-out.
+        execute(
+            database, "UPDATE runs SET update_timestamp = update_timestamp - interval '10 minutes'"
+        )
         until(lambda: up.ui.idle, "the run is over")
         until(lambda: page_agrees(up, database), "nobody tried them, nothing is red")
     assert statuses(database) == {"PENDING": 6}

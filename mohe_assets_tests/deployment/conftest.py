@@ -12,7 +12,13 @@ from mohe_assets_tests.support.containers import Topology
 KEYWORDS = ("카페", "공원")
 THREADS, RUNS = 8, 1
 # Each secret has a word in it that survives every encoding, and that is what is searched for.
-NEEDLES = ("GovtNeedle7731", "IdNeedle4412", "SecretNeedle9083", "OwnerNeedle5520", "CollectorNeedle6617")
+NEEDLES = (
+    "GovtNeedle7731",
+    "IdNeedle4412",
+    "SecretNeedle9083",
+    "OwnerNeedle5520",
+    "CollectorNeedle6617",
+)
 GOVERNMENT_KEY, CLIENT_ID, CLIENT_SECRET = f"a+b+{NEEDLES[0]}/==", NEEDLES[1], NEEDLES[2]
 SETTINGS = {
     "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS),
@@ -34,7 +40,9 @@ def environment(environment: Environment) -> Environment:
 
 @pytest.fixture
 def topology(tmp_path: Path) -> Iterator[Topology]:
-    """The demo's services with an env file as a person would write it: quicker, with secrets that can be searched for."""
+    """The demo's services with an env file as a person would write it: quicker, with secrets that
+    can be searched for.
+    """
     env_file = tmp_path / "env"
     secrets = {
         # Passwords may have any character but quotes and $: they are in no URL.

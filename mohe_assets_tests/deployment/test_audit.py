@@ -1,4 +1,6 @@
-"""The audit of pinned versions, with pip-audit itself and a vulnerability service of this test's own."""
+"""The audit of pinned versions, with pip-audit itself and a vulnerability service of this test's
+own.
+"""
 
 import json
 import os
@@ -49,15 +51,21 @@ def service(vulnerabilities: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 def audit(pins: str, folder: Path, *options: str) -> tuple[int, str]:
     (folder / "pins.txt").write_text(pins, encoding="utf-8")
-    plain = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    plain = {
+        name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
+    }
     command = [sys.executable, str(AUDIT), str(folder / "pins.txt"), *options]
     done = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_version_known_to_be_vulnerable_is_named_with_the_version_that_mends_it(tmp_path: Path) -> None:
+def test_a_version_known_to_be_vulnerable_is_named_with_the_version_that_mends_it(
+    tmp_path: Path,
+) -> None:
     with service({"dagster": vulnerable("dagster", "2.0")}) as url:
-        status, said = audit("dagster==1.13.27\nrequests==2.34.2\n", tmp_path, "--service", "osv", "--osv-url", url)
+        status, said = audit(
+            "dagster==1.13.27\nrequests==2.34.2\n", tmp_path, "--service", "osv", "--osv-url", url
+        )
         assert status == FOUND, said
         assert "dagster 1.13.27: PYSEC-2026-1, fixed in 2.0" in said
         assert "2 pinned versions looked up at osv, 1 known" in said
@@ -66,7 +74,14 @@ def test_a_version_known_to_be_vulnerable_is_named_with_the_version_that_mends_i
 
 
 def test_an_audit_that_could_not_be_done_is_neither_passed_nor_failed(tmp_path: Path) -> None:
-    status, said = audit("dagster==1.13.27\n", tmp_path, "--service", "osv", "--osv-url", "http://127.0.0.1:9/v1/query")
+    status, said = audit(
+        "dagster==1.13.27\n",
+        tmp_path,
+        "--service",
+        "osv",
+        "--osv-url",
+        "http://127.0.0.1:9/v1/query",
+    )
     assert (status, "NOT DONE" in said) == (NOT_DONE, True), said
     assert "osv gave no answer" in said
 

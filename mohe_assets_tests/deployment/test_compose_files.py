@@ -1,4 +1,6 @@
-"""docker-compose.yml, Dockerfile and .env.example, as far as they can be checked where no Docker engine runs."""
+"""docker-compose.yml, Dockerfile and .env.example, as far as they can be checked where no Docker
+engine runs.
+"""
 
 import re
 import subprocess
@@ -11,9 +13,23 @@ from dockerfile_parse import DockerfileParser
 
 from mohe_assets.settings import Settings
 from mohe_assets.simulator.config import SimulatorConfig
-from mohe_assets_tests.support.compose import DEMO, EXAMPLE, ROOT, Service, compose, services, with_all_it_waits_for
+from mohe_assets_tests.support.compose import (
+    DEMO,
+    EXAMPLE,
+    ROOT,
+    Service,
+    compose,
+    services,
+    with_all_it_waits_for,
+)
 
-KEYS = {"GOVT_API_KEY", "NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET", "NCP_APIGW_API_KEY_ID", "NCP_APIGW_API_KEY"}
+KEYS = {
+    "GOVT_API_KEY",
+    "NAVER_CLIENT_ID",
+    "NAVER_CLIENT_SECRET",
+    "NCP_APIGW_API_KEY_ID",
+    "NCP_APIGW_API_KEY",
+}
 # What is not a person's to set in a container, or is of the services alone.
 SET_BY_THE_FILE = {
     "MOHE_HOME", "MOHE_CATALOG_DIR", "MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL", "MOHE_COLLECTOR_PASSWORD",
@@ -22,7 +38,10 @@ SET_BY_THE_FILE = {
 
 
 NAMES = {name.upper() for name in Settings.model_fields} - SET_BY_THE_FILE
-PASSWORDS = {"MOHE_POSTGRES_PASSWORD": "of-the-owner", "MOHE_COLLECTOR_PASSWORD": "of-the-collector"}
+PASSWORDS = {
+    "MOHE_POSTGRES_PASSWORD": "of-the-owner",
+    "MOHE_COLLECTOR_PASSWORD": "of-the-collector",
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +58,11 @@ def plain() -> dict[str, Service]:
 @pytest.fixture(scope="module")
 def told() -> dict[str, Service]:
     """With everything that can be set."""
-    ports = {"MOHE_WEB_ADDRESS": "192.0.2.7", "MOHE_WEB_PORT": "8080", "MOHE_POSTGRES_PORT": "15432"}
+    ports = {
+        "MOHE_WEB_ADDRESS": "192.0.2.7",
+        "MOHE_WEB_PORT": "8080",
+        "MOHE_POSTGRES_PORT": "15432",
+    }
     return services(EXAMPLE, {**PASSWORDS, **ports, **{name: f"value of {name}" for name in NAMES}})
 
 
@@ -55,32 +78,56 @@ def test_without_a_password_of_ones_own_nothing_starts(missing: str) -> None:
     assert f"set {missing} in .env to a password of your choice" in done.stderr
 
 
-def test_the_commands_of_the_batch_system_start_and_name_the_same_containers(demo: dict[str, Service]) -> None:
+def test_the_commands_of_the_batch_system_start_and_name_the_same_containers(
+    demo: dict[str, Service],
+) -> None:
     assert demo["batch"].raw["container_name"] == "mohe-batch"
     assert demo["postgres"].raw["container_name"] == "mohe-postgres"
     assert demo["postgres"].environment["POSTGRES_USER"] == "mohe_user"
     assert demo["postgres"].environment["POSTGRES_DB"] == "mohe_db"
-    assert with_all_it_waits_for("batch", demo) == {"batch", "daemon", "migrate", "postgres"}, "all that collects"
-    assert with_all_it_waits_for("webserver", demo) == {"webserver", "batch", "daemon", "migrate", "postgres"}
+    assert with_all_it_waits_for("batch", demo) == {"batch", "daemon", "migrate", "postgres"}, (
+        "all that collects"
+    )
+    assert with_all_it_waits_for("webserver", demo) == {
+        "webserver",
+        "batch",
+        "daemon",
+        "migrate",
+        "postgres",
+    }
     for name in ("batch", "daemon"):
         assert demo[name].waits_for["migrate"] == "service_completed_successfully"
     assert demo["migrate"].waits_for == {"postgres": "service_healthy"}
 
 
-def test_every_setting_reaches_the_container_in_which_runs_execute(told: dict[str, Service]) -> None:
+def test_every_setting_reaches_the_container_in_which_runs_execute(
+    told: dict[str, Service],
+) -> None:
     given = told["batch"].environment
     assert {name: given.get(name) for name in NAMES} == {name: f"value of {name}" for name in NAMES}
 
 
-def test_keys_are_in_one_container_and_the_owner_s_password_is_where_tables_are_made(told: dict[str, Service]) -> None:
+def test_keys_are_in_one_container_and_the_owner_s_password_is_where_tables_are_made(
+    told: dict[str, Service],
+) -> None:
     assert {name for name, one in told.items() if KEYS & set(one.environment)} == {"batch"}
-    assert {name for name, one in told.items() if "of-the-owner" in one.environment.values()} == {"postgres", "migrate"}
-    assert {name for name, one in told.items() if "mohe_user@" in str(one.environment)} == {"migrate"}
+    assert {name for name, one in told.items() if "of-the-owner" in one.environment.values()} == {
+        "postgres",
+        "migrate",
+    }
+    assert {name for name, one in told.items() if "mohe_user@" in str(one.environment)} == {
+        "migrate"
+    }
 
 
-def test_ports_are_open_to_this_machine_only_unless_told_otherwise(plain: dict[str, Service], told: dict[str, Service]) -> None:
+def test_ports_are_open_to_this_machine_only_unless_told_otherwise(
+    plain: dict[str, Service], told: dict[str, Service]
+) -> None:
     published = {name: [*one.ports] for name, one in plain.items() if one.ports}
-    assert published == {"postgres": ["127.0.0.1:5432:5432/tcp"], "webserver": ["127.0.0.1:3000:3000/tcp"]}
+    assert published == {
+        "postgres": ["127.0.0.1:5432:5432/tcp"],
+        "webserver": ["127.0.0.1:3000:3000/tcp"],
+    }
     assert told["webserver"].ports == ["192.0.2.7:8080:3000/tcp"]
     assert told["postgres"].ports == ["127.0.0.1:15432:5432/tcp"]
 
@@ -99,8 +146,14 @@ def test_the_demo_has_the_simulator_s_keys_and_keeps_its_places_apart_from_real_
 ) -> None:
     config, given = SimulatorConfig(), demo["batch"].environment
     expected = (config.government_key, config.client_id, config.client_secret)
-    assert (given["GOVT_API_KEY"], given["NAVER_CLIENT_ID"], given["NAVER_CLIENT_SECRET"]) == expected
-    assert given["MOHE_NAVER_API_URL"] == given["MOHE_GOVERNMENT_API_URL"] == "http://simulator:8900"
+    assert (
+        given["GOVT_API_KEY"],
+        given["NAVER_CLIENT_ID"],
+        given["NAVER_CLIENT_SECRET"],
+    ) == expected
+    assert (
+        given["MOHE_NAVER_API_URL"] == given["MOHE_GOVERNMENT_API_URL"] == "http://simulator:8900"
+    )
     assert "MOHE_NAVER_API_URL" not in plain["batch"].environment
     assert demo.keys() - plain.keys() <= {"simulator"}
     assert "COMPOSE_PROJECT_NAME=mohe-demo" in DEMO.read_text(encoding="utf-8").splitlines()
@@ -108,19 +161,32 @@ def test_the_demo_has_the_simulator_s_keys_and_keeps_its_places_apart_from_real_
 
 def test_the_example_names_what_the_compose_file_asks_for() -> None:
     asked = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
-    example = set(re.findall(r"^#?(\w+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    example = set(
+        re.findall(
+            r"^#?(\w+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
+    )
     assert asked <= example
     assert example >= KEYS
 
 
 def test_the_dockerfile_passes_its_linter() -> None:
     program = Path(sys.executable).with_name("hadolint")
-    done = subprocess.run([program, "--no-color", str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, "--no-color", str(ROOT / "Dockerfile")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_image_is_pinned_and_its_user_is_not_root(dockerfile: DockerfileParser, demo: dict[str, Service]) -> None:
-    assert all(re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", image) for image in dockerfile.parent_images)
+def test_the_image_is_pinned_and_its_user_is_not_root(
+    dockerfile: DockerfileParser, demo: dict[str, Service]
+) -> None:
+    assert all(
+        re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", image) for image in dockerfile.parent_images
+    )
     last = {one["instruction"]: one["value"] for one in dockerfile.structure}
     assert last["USER"].isdecimal()
     assert last["USER"] != "0"
@@ -138,9 +204,19 @@ def test_the_image_is_given_all_that_the_wheel_is_made_of(dockerfile: Dockerfile
         if one["instruction"] == "COPY" and "--from" not in one["value"]
         for source in one["value"].split()[:-1]
     }
-    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line.startswith("!")}
+    allowed = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line.startswith("!")
+    }
     assert copied == allowed
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
-    needed = {*wheel["packages"], *wheel["force-include"], project["project"]["readme"], "pyproject.toml", "constraints.txt"}
+    needed = {
+        *wheel["packages"],
+        *wheel["force-include"],
+        project["project"]["readme"],
+        "pyproject.toml",
+        "constraints.txt",
+    }
     assert copied == needed

@@ -1,4 +1,6 @@
-"""The platform of docker-compose.yml as processes, each of them stopped, killed and started in the middle of a collection."""
+"""The platform of docker-compose.yml as processes, each of them stopped, killed and started in the
+middle of a collection.
+"""
 
 import getpass
 import json
@@ -17,7 +19,15 @@ from mohe_assets.defs.runtime import code_server
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.deployment.conftest import CLIENT_ID, CLIENT_SECRET, GOVERNMENT_KEY, KEYWORDS, NEEDLES, RUNS, THREADS
+from mohe_assets_tests.deployment.conftest import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    GOVERNMENT_KEY,
+    KEYWORDS,
+    NEEDLES,
+    RUNS,
+    THREADS,
+)
 from mohe_assets_tests.integration.test_schema import PROGRESS_QUERY
 from mohe_assets_tests.support.containers import Topology, container_user
 from mohe_assets_tests.support.processes import Collected, read, repeated, statuses
@@ -45,7 +55,9 @@ def secrets_in_logs_and_files(topology: Topology) -> Iterator[str]:
     for path in [*topology.folder.glob("*.log"), *topology.home.rglob("*")]:
         if path.is_file():
             content = path.read_bytes().lower()
-            yield from (f"{path}: {needle}" for needle in NEEDLES if needle.lower().encode() in content)
+            yield from (
+                f"{path}: {needle}" for needle in NEEDLES if needle.lower().encode() in content
+            )
 
 
 def secrets_in_rows(database: Database) -> Iterator[str]:
@@ -59,7 +71,9 @@ def secrets_in_rows(database: Database) -> Iterator[str]:
             yield table["name"]
 
 
-@pytest.mark.timeout(900)  # some thirty starts of Dagster's processes: two minutes on two free cores, six on busy ones
+@pytest.mark.timeout(
+    900
+)  # some thirty starts of Dagster's processes: two minutes on two free cores, six on busy ones
 def test_each_container_is_stopped_killed_and_started_in_the_middle_and_nothing_is_lost_or_repeated(
     topology: Topology, ui: Ui
 ) -> None:
@@ -73,11 +87,21 @@ def test_each_container_is_stopped_killed_and_started_in_the_middle_and_nothing_
         interrupt(topology, database, more)
 
         simulator.configure(latency_ms=30)
-        topology.until(lambda: statuses(database) == {"COMPLETED": REGIONS}, "all regions are completed")
+        topology.until(
+            lambda: statuses(database) == {"COMPLETED": REGIONS}, "all regions are completed"
+        )
         topology.until(lambda: ui.loaded and ui.idle, "all runs are over", every=1)
-        topology.until(lambda: len(ui.partitions().materialized) == REGIONS, "the page shows all of them", every=1)
+        topology.until(
+            lambda: len(ui.partitions().materialized) == REGIONS,
+            "the page shows all of them",
+            every=1,
+        )
         seen = ui.partitions()
-        assert (seen.failed, seen.missing, seen.under_way) == (frozenset(), frozenset(), frozenset())
+        assert (seen.failed, seen.missing, seen.under_way) == (
+            frozenset(),
+            frozenset(),
+            frozenset(),
+        )
         answers = simulator.stats()["naver"]["answers_per_search"]
         assert len(answers) == REGIONS * len(KEYWORDS)
         assert repeated(answers) <= 2 * IN_FLIGHT, "when batch was stopped, and when it was killed"
@@ -95,14 +119,21 @@ def start_database(topology: Topology) -> None:
 
 
 def start_all(topology: Topology) -> Simulator:
-    """In the order of docker-compose: the daemon and the page are there before the code server listens."""
+    """In the order of docker-compose: the daemon and the page are there before the code server
+    listens.
+    """
     topology.start("simulator")
     start_database(topology)
     topology.run("migrate")
     topology.until(lambda: topology.healthy("simulator"), "the simulator is healthy")
     simulator = Simulator(f"http://127.0.0.1:{topology.port('8900')}")
-    # Eight threads and two and a half seconds a call: two minutes in which to interrupt the one run that has it all.
-    keys = {"government_key": GOVERNMENT_KEY, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+    # Eight threads and two and a half seconds a call: two minutes in which to interrupt the one run
+    # that has it all.
+    keys = {
+        "government_key": GOVERNMENT_KEY,
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+    }
     simulator.configure(latency_ms=2_500, **keys)
     for name in ("daemon", "batch", "webserver"):
         topology.start(name)
@@ -154,11 +185,15 @@ def commands_of_the_users(topology: Topology, database: Database) -> None:
     assert INTERRUPTED_FOUND in log
     names = read(database, "SELECT region_name FROM batch_checkpoint")
     untold = [row["region_name"] for row in names if row["region_name"] not in log]
-    assert untold == [], "what a killed run could not tell of any more, the next look at what it left does"
+    assert untold == [], (
+        "what a killed run could not tell of any more, the next look at what it left does"
+    )
 
 
 def in_database(topology: Topology, program: str, *arguments: str, given: bytes = b"") -> bytes:
-    """`docker exec -i mohe-postgres program --username=mohe_user …`, which has to succeed; what it prints."""
+    """`docker exec -i mohe-postgres program --username=mohe_user …`, which has to succeed; what it
+    prints.
+    """
     done = topology.execute("postgres", program, "--username=mohe_user", *arguments, given=given)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -172,20 +207,49 @@ def goes_on(topology: Topology, database: Database, what: str) -> None:
 def test_what_was_collected_on_the_embedded_database_is_moved_and_goes_on(
     topology: Topology, app: App, process_environment: Callable[..., Environment]
 ) -> None:
-    moved = frozenset(row["region_code"] for row in read(app.database, f"{ALL_REGIONS} LIMIT {MOVED}"))
+    moved = frozenset(
+        row["region_code"] for row in read(app.database, f"{ALL_REGIONS} LIMIT {MOVED}")
+    )
     with app.collection("before-the-move", ClaimFilter(codes=moved)) as run:
         assert len(list(run.outcomes())) == MOVED
-    command = [str(Path(sys.executable).with_name("mohe")), "db", "dump", "--format=custom", "--no-owner", "--no-privileges"]
+    command = [
+        str(Path(sys.executable).with_name("mohe")),
+        "db",
+        "dump",
+        "--format=custom",
+        "--no-owner",
+        "--no-privileges",
+    ]
     dump = subprocess.run(command, env=process_environment(), capture_output=True, check=False)
     assert dump.returncode == 0, dump.stderr
 
     start_database(topology)
-    in_database(topology, "pg_restore", "--dbname=mohe_db", "--no-owner", "--exit-on-error", given=dump.stdout)
+    in_database(
+        topology,
+        "pg_restore",
+        "--dbname=mohe_db",
+        "--no-owner",
+        "--exit-on-error",
+        given=dump.stdout,
+    )
     topology.run("migrate")
     # Backed up, changed, and restored.
     backup = in_database(topology, "pg_dump", "--format=custom", "mohe_db")
-    in_database(topology, "psql", "--dbname=mohe_db", given=b"DELETE FROM places; DELETE FROM batch_checkpoint;")
-    in_database(topology, "pg_restore", "--dbname=mohe_db", "--clean", "--if-exists", "--exit-on-error", given=backup)
+    in_database(
+        topology,
+        "psql",
+        "--dbname=mohe_db",
+        given=b"DELETE FROM places; DELETE FROM batch_checkpoint;",
+    )
+    in_database(
+        topology,
+        "pg_restore",
+        "--dbname=mohe_db",
+        "--clean",
+        "--if-exists",
+        "--exit-on-error",
+        given=backup,
+    )
     with closing(topology.connect()) as database:
         assert statuses(database) == {"COMPLETED": MOVED, "PENDING": REGIONS - MOVED}
         assert Collected.of(database) == Collected.of(app.database)

@@ -1,7 +1,9 @@
-"""The files of deploy/kubernetes, as far as they can be checked without a cluster and without the chart.
+"""The files of deploy/kubernetes, as far as they can be checked without a cluster and without the
+chart.
 
-Dagster reads the instance's configuration that the chart makes of values.yaml, its launcher makes a run's job of them, and
-Kubernetes' own client reads every manifest. How the chart's templates place a value is written down here as they do it.
+Dagster reads the instance's configuration that the chart makes of values.yaml, its launcher makes a
+run's job of them, and Kubernetes' own client reads every manifest. How the chart's templates place
+a value is written down here as they do it.
 """
 
 import re
@@ -71,7 +73,10 @@ def run_launcher(values: Values) -> Values:
         "instance_config_map": "mohe-dagster-instance",
         "postgres_password_secret": values["global"]["postgresqlSecretName"],
         "security_context": config["securityContext"],
-        "run_k8s_config": {"pod_spec_config": run["podSpecConfig"], "job_spec_config": run["jobSpecConfig"]},
+        "run_k8s_config": {
+            "pod_spec_config": run["podSpecConfig"],
+            "job_spec_config": run["jobSpecConfig"],
+        },
     }
 
 
@@ -106,14 +111,26 @@ def instance_configuration(values: Values) -> Values:
         }
     }
     return {
-        "run_storage": {"module": "dagster_postgres.run_storage", "class": "PostgresRunStorage", "config": database},
-        "event_log_storage": {"module": "dagster_postgres.event_log", "class": "PostgresEventLogStorage", "config": database},
+        "run_storage": {
+            "module": "dagster_postgres.run_storage",
+            "class": "PostgresRunStorage",
+            "config": database,
+        },
+        "event_log_storage": {
+            "module": "dagster_postgres.event_log",
+            "class": "PostgresEventLogStorage",
+            "config": database,
+        },
         "schedule_storage": {
             "module": "dagster_postgres.schedule_storage",
             "class": "PostgresScheduleStorage",
             "config": database,
         },
-        "run_launcher": {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": run_launcher(values)},
+        "run_launcher": {
+            "module": "dagster_k8s",
+            "class": "K8sRunLauncher",
+            "config": run_launcher(values),
+        },
         "run_coordinator": daemon["runCoordinator"]["config"]["customRunCoordinator"],
         "run_monitoring": {
             "enabled": monitoring["enabled"],
@@ -121,7 +138,9 @@ def instance_configuration(values: Values) -> Values:
             "poll_interval_seconds": monitoring["pollIntervalSeconds"],
             "max_resume_run_attempts": monitoring["maxResumeRunAttempts"],
         },
-        "retention": {"sensor": {"purge_after_days": values["retention"]["sensor"]["purgeAfterDays"]}},
+        "retention": {
+            "sensor": {"purge_after_days": values["retention"]["sensor"]["purgeAfterDays"]}
+        },
         "python_logs": {"managed_python_loggers": values["pythonLogs"]["managedPythonLoggers"]},
         "telemetry": {"enabled": values["telemetry"]["enabled"]},
         **values["additionalInstanceConfig"],
@@ -133,25 +152,42 @@ def test_dagster_accepts_the_instance_that_the_values_make(values: Values, tmp_p
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
     accepted, _ = dagster_instance_config(str(tmp_path))
     assert accepted["run_monitoring"] == configuration["run_monitoring"]
-    for kind, section in ((K8sRunLauncher, "run_launcher"), (QueuedRunCoordinator, "run_coordinator")):
+    for kind, section in (
+        (K8sRunLauncher, "run_launcher"),
+        (QueuedRunCoordinator, "run_coordinator"),
+    ):
         assert configuration[section]["class"] == kind.__name__
         result = process_config(kind.config_type(), configuration[section]["config"])
         assert result.success, result.errors
 
 
-def test_what_the_platform_relies_on_is_the_same_in_a_cluster_and_on_one_machine(values: Values) -> None:
+def test_what_the_platform_relies_on_is_the_same_in_a_cluster_and_on_one_machine(
+    values: Values,
+) -> None:
     here = yaml.safe_load((ROOT / "dagster.yaml").read_text(encoding="utf-8"))
     there = instance_configuration(values)
-    for section in ("run_coordinator", "concurrency", "retention", "python_logs", "telemetry", "nux"):
+    for section in (
+        "run_coordinator",
+        "concurrency",
+        "retention",
+        "python_logs",
+        "telemetry",
+        "nux",
+    ):
         assert there[section] == here[section], section
-    patient = {"start_timeout_seconds": there["run_monitoring"]["start_timeout_seconds"], "max_resume_run_attempts": 0}
+    patient = {
+        "start_timeout_seconds": there["run_monitoring"]["start_timeout_seconds"],
+        "max_resume_run_attempts": 0,
+    }
     assert there["run_monitoring"] == {**here["run_monitoring"], **patient}
     assert patient["start_timeout_seconds"] > here["run_monitoring"]["start_timeout_seconds"]
     assert values["dagsterDaemon"]["runRetries"] == {"enabled": False}
     assert values["postgresql"]["postgresqlParams"] == LOSS_NOTICED
 
 
-def test_a_runs_pod_is_no_root_and_has_keys_settings_and_the_catalog(values: Values, deployment: Values) -> None:
+def test_a_runs_pod_is_no_root_and_has_keys_settings_and_the_catalog(
+    values: Values, deployment: Values
+) -> None:
     launcher = K8sContainerContext.create_from_config(
         {
             "k8s": {
@@ -178,10 +214,17 @@ def test_a_runs_pod_is_no_root_and_has_keys_settings_and_the_catalog(values: Val
     assert (pod.security_context.run_as_non_root, pod.security_context.run_as_user) == (True, 10001)
     assert container.security_context.allow_privilege_escalation is False
     assert {one.secret_ref.name for one in container.env_from if one.secret_ref} == {"mohe-keys"}
-    assert {one.config_map_ref.name for one in container.env_from if one.config_map_ref} == {"mohe-settings"}
-    passwords = {one.name: one.value_from.secret_key_ref.name for one in container.env if one.value_from}
+    assert {one.config_map_ref.name for one in container.env_from if one.config_map_ref} == {
+        "mohe-settings"
+    }
+    passwords = {
+        one.name: one.value_from.secret_key_ref.name for one in container.env if one.value_from
+    }
     assert passwords == {"DAGSTER_PG_PASSWORD": "mohe-database", "PGPASSWORD": "mohe-database"}
-    assert {one.mount_path for one in container.volume_mounts} >= {"/var/lib/mohe/catalog", "/var/lib/mohe/dagster"}
+    assert {one.mount_path for one in container.volume_mounts} >= {
+        "/var/lib/mohe/catalog",
+        "/var/lib/mohe/dagster",
+    }
     assert container.resources.requests["memory"] == deployment["resources"]["requests"]["memory"]
     # Longer than a run takes to release its regions, so that a node that is drained costs nothing.
     assert pod.termination_grace_period_seconds >= 10
@@ -197,7 +240,10 @@ def test_all_processes_run_one_image_without_root_and_only_those_that_call_the_a
 ) -> None:
     (migrate,) = (document for name, document in manifests() if name == "migrate.yaml")
     pod = migrate["spec"]["template"]["spec"]
-    images = {image_of(one["image"]) for one in (values["dagsterWebserver"], values["dagsterDaemon"], deployment)}
+    images = {
+        image_of(one["image"])
+        for one in (values["dagsterWebserver"], values["dagsterDaemon"], deployment)
+    }
     assert images == {pod["containers"][0]["image"]}
     for one in (values["dagsterWebserver"], values["dagsterDaemon"], deployment):
         assert one["podSecurityContext"]["runAsNonRoot"] is True
@@ -220,11 +266,15 @@ def test_every_variable_is_one_that_somebody_reads() -> None:
     for name, document in manifests():
         given = set(document.get("data", {}) or document.get("stringData", {}))
         if document["kind"] == "Job":
-            given = {one["name"] for one in document["spec"]["template"]["spec"]["containers"][0]["env"]}
+            given = {
+                one["name"] for one in document["spec"]["template"]["spec"]["containers"][0]["env"]
+            }
         assert given - known - {"postgresql-password"} == set(), name
 
 
-def test_every_name_that_is_referred_to_is_one_that_is_made(values: Values, deployment: Values) -> None:
+def test_every_name_that_is_referred_to_is_one_that_is_made(
+    values: Values, deployment: Values
+) -> None:
     made = {(document["kind"], document["metadata"]["name"]) for _, document in manifests()}
     used = {("Secret", values["global"]["postgresqlSecretName"]), ("Secret", "mohe-owner")}
     used |= {("Secret", one["name"]) for one in deployment["envSecrets"]}
@@ -258,4 +308,6 @@ def test_the_commands_exist_and_the_chart_is_dagsters_version(deployment: Values
     assert shown.exit_code == 0
     assert arguments[2] in shown.output
     assert deployment["dagsterApiGrpcArgs"] == ["-m", "mohe_assets.definitions"]
-    assert f"--version {metadata.version('dagster')} " in (FOLDER / "values.yaml").read_text(encoding="utf-8")
+    assert f"--version {metadata.version('dagster')} " in (FOLDER / "values.yaml").read_text(
+        encoding="utf-8"
+    )

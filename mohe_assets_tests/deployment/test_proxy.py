@@ -1,4 +1,6 @@
-"""Debian's nginx with deploy/proxy/nginx.conf before a real web server of Dagster's: who is let in, and what gets through."""
+"""Debian's nginx with deploy/proxy/nginx.conf before a real web server of Dagster's: who is let in,
+and what gets through.
+"""
 
 import asyncio
 import base64
@@ -28,7 +30,9 @@ NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 PERSON = ("person", "a password with ü")
 GRAPHQL = {"query": "{ version }"}
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt-get install nginx-light")
+pytestmark = pytest.mark.skipif(
+    NGINX is None, reason="nginx is not installed: apt-get install nginx-light"
+)
 
 
 def free_port() -> int:
@@ -40,7 +44,10 @@ def free_port() -> int:
 @contextmanager
 def process(command: list[str], log: Path, port: int, **options: Any) -> Iterator[psutil.Process]:
     """Runs until the end of the context, once it listens."""
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, **options) as started:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, **options) as started,
+    ):
 
         def listens() -> bool:
             assert started.poll() is None, log.read_text(encoding="utf-8")
@@ -59,7 +66,9 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The proxy's host and port; the shipped configuration with this machine's names in it."""
     folder = tmp_path_factory.mktemp("proxy")
     behind, front = free_port(), free_port()
-    hashed = subprocess.run(["openssl", "passwd", "-6", PERSON[1]], capture_output=True, text=True, check=True).stdout  # noqa: S607
+    hashed = subprocess.run(
+        ["openssl", "passwd", "-6", PERSON[1]], capture_output=True, text=True, check=True
+    ).stdout  # noqa: S607
     (folder / "htpasswd").write_text(f"{PERSON[0]}:{hashed}", encoding="utf-8")
     text = CONFIGURATION.read_text(encoding="utf-8")
     for packaged_file, here in (
@@ -74,8 +83,17 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # In the container it is no root; here its worker has to be us, to read the test's folder.
         text = f"user root;\n{text}"
     (folder / "nginx.conf").write_text(text, encoding="utf-8")
-    web_server = [str(Path(sys.executable).with_name("dagster-webserver")), "--empty-workspace", "-h", "127.0.0.1"]
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "MOHE_"))}
+    web_server = [
+        str(Path(sys.executable).with_name("dagster-webserver")),
+        "--empty-workspace",
+        "-h",
+        "127.0.0.1",
+    ]
+    plain = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DAGSTER_", "MOHE_"))
+    }
     with ExitStack() as stack:
         stack.enter_context(
             process(
@@ -86,7 +104,15 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 env={**plain, "DAGSTER_HOME": str(folder)},
             )
         )
-        nginx = [str(NGINX), "-c", f"{folder}/nginx.conf", "-e", f"{folder}/nginx.log", "-g", "daemon off;"]
+        nginx = [
+            str(NGINX),
+            "-c",
+            f"{folder}/nginx.conf",
+            "-e",
+            f"{folder}/nginx.log",
+            "-g",
+            "daemon off;",
+        ]
         stack.enter_context(process(nginx, folder / "proxy.log", front))
         yield f"127.0.0.1:{front}"
 
@@ -108,8 +134,13 @@ UTF8 = tuple(one.encode() for one in PERSON)
 
 
 @pytest.mark.parametrize("auth", [None, ("person", "wrong"), ("nobody", PERSON[1])])
-@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("POST", "/graphql"), ("GET", "/server_info"), ("GET", "/runs/x")])
-def test_nobody_gets_in_without_the_password(ask: Ask, method: str, path: str, auth: tuple[str, str] | None) -> None:
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/"), ("POST", "/graphql"), ("GET", "/server_info"), ("GET", "/runs/x")],
+)
+def test_nobody_gets_in_without_the_password(
+    ask: Ask, method: str, path: str, auth: tuple[str, str] | None
+) -> None:
     encoded = tuple(one.encode() for one in auth) if auth else None
     answer = ask(method, path, auth=encoded, json=GRAPHQL if method == "POST" else None)
     assert answer.status_code == 401
@@ -117,7 +148,9 @@ def test_nobody_gets_in_without_the_password(ask: Ask, method: str, path: str, a
     assert "dagster" not in answer.text.lower()
 
 
-def test_with_the_password_the_page_and_its_questions_get_through_and_nothing_is_kept(ask: Ask) -> None:
+def test_with_the_password_the_page_and_its_questions_get_through_and_nothing_is_kept(
+    ask: Ask,
+) -> None:
     page = ask("GET", "/", auth=UTF8)
     assert (page.status_code, page.headers["Cache-Control"].count("no-cache")) == (200, 1)
     assert "<html" in page.text
@@ -126,10 +159,16 @@ def test_with_the_password_the_page_and_its_questions_get_through_and_nothing_is
     assert "no-cache" in answer.headers["Cache-Control"]
 
 
-def test_another_site_cannot_use_the_password_that_a_browser_remembers(ask: Ask, proxy: str) -> None:
+def test_another_site_cannot_use_the_password_that_a_browser_remembers(
+    ask: Ask, proxy: str
+) -> None:
     own = {"Origin": f"http://{proxy}", "Sec-Fetch-Site": "same-origin"}
     assert ask("POST", "/graphql", auth=UTF8, json=GRAPHQL, headers=own).status_code == 200
-    for foreign in ({"Origin": "http://elsewhere.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+    for foreign in (
+        {"Origin": "http://elsewhere.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
         assert ask("POST", "/graphql", auth=UTF8, json=GRAPHQL, headers=foreign).status_code == 403
         assert ask("GET", "/graphql?query={version}", auth=UTF8, headers=foreign).status_code == 403
 
@@ -139,9 +178,13 @@ def test_a_subscription_goes_through_its_websocket_with_the_password_only(proxy:
 
     async def subscribe(**headers: str) -> dict[str, Any]:
         protocol = [Subprotocol("graphql-ws")]
-        async with connect(f"ws://{proxy}/graphql", subprotocols=protocol, additional_headers=headers, proxy=None) as web_socket:
+        async with connect(
+            f"ws://{proxy}/graphql", subprotocols=protocol, additional_headers=headers, proxy=None
+        ) as web_socket:
             await web_socket.send(json.dumps({"type": "connection_init", "payload": {}}))
-            await web_socket.send(json.dumps({"id": "1", "type": "start", "payload": {"query": missing_run}}))
+            await web_socket.send(
+                json.dumps({"id": "1", "type": "start", "payload": {"query": missing_run}})
+            )
             async with asyncio.timeout(30):
                 async for message in web_socket:
                     answer = json.loads(message)
@@ -158,10 +201,14 @@ def test_a_subscription_goes_through_its_websocket_with_the_password_only(proxy:
 
 
 def test_the_platforms_services_and_the_proxys_fit_together() -> None:
-    """Of the overriding file: the service it stands before is the one that the main file has, and no port is opened to all."""
+    """Of the overriding file: the service it stands before is the one that the main file has, and
+    no port is opened to all.
+    """
     folder = CONFIGURATION.parent
     main = yaml.safe_load((folder.parents[1] / "docker-compose.yml").read_text(encoding="utf-8"))
-    proxy = yaml.safe_load((folder / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["proxy"]
+    proxy = yaml.safe_load((folder / "docker-compose.yml").read_text(encoding="utf-8"))["services"][
+        "proxy"
+    ]
     assert "3000" in main["services"]["webserver"]["command"]
     assert proxy["depends_on"] == ["webserver"]
     assert proxy["ports"] == ["${MOHE_PROXY_ADDRESS:-127.0.0.1}:${MOHE_PROXY_PORT:-8080}:8080"]

@@ -37,7 +37,9 @@ def mohe(
     capsys: pytest.CaptureFixture[str],
     process_environment: Callable[..., Environment],
 ) -> Mohe:
-    """Runs one command with the test's environment, changed as asked; `without` names variables to leave out."""
+    """Runs one command with the test's environment, changed as asked; `without` names variables to
+    leave out.
+    """
 
     def run(*arguments: str, without: tuple[str, ...] = (), **changes: str) -> Ended:
         variables = process_environment(**changes)

@@ -1,4 +1,6 @@
-"""Each transition of the checkpoint state machine, and the guard that keeps every other holder out of it."""
+"""Each transition of the checkpoint state machine, and the guard that keeps every other holder out
+of it.
+"""
 
 import datetime as dt
 from collections import Counter
@@ -18,28 +20,42 @@ from mohe_assets_tests.support.stores import CODES, LATER, Store, place, plan_of
 
 
 class TestSeeding:
-    def test_every_active_leaf_is_pending_and_a_second_seeding_adds_none(self, store: Store) -> None:
+    def test_every_active_leaf_is_pending_and_a_second_seeding_adds_none(
+        self, store: Store
+    ) -> None:
         assert store.take_over(CODES) == 0
-        assert [(row["region_code"], row["status"]) for row in store.read("SELECT * FROM batch_checkpoint ORDER BY 1")] == [
-            (code, "PENDING") for code in CODES
-        ]
+        assert [
+            (row["region_code"], row["status"])
+            for row in store.read("SELECT * FROM batch_checkpoint ORDER BY 1")
+        ] == [(code, "PENDING") for code in CODES]
 
     def test_a_city_whose_gu_are_collected_gets_no_checkpoint(self, database: Database) -> None:
         store = Store.of(database, codes=("41110", "41111"))
-        assert [row["region_code"] for row in store.read("SELECT region_code FROM batch_checkpoint")] == ["41111"]
+        assert [
+            row["region_code"] for row in store.read("SELECT region_code FROM batch_checkpoint")
+        ] == ["41111"]
 
     def test_seeding_keeps_what_was_collected_and_takes_the_new_name(self, store: Store) -> None:
         store.complete(store.claim())
-        store.execute("UPDATE region SET region_name = '서울특별시 새강남구' WHERE region_code = '11680'")
+        store.execute(
+            "UPDATE region SET region_name = '서울특별시 새강남구' WHERE region_code = '11680'"
+        )
         assert store.database.transaction(store.checkpoints.seed) == 0
-        assert (store.row()["region_name"], store.row()["status"]) == ("서울특별시 새강남구", "COMPLETED")
+        assert (store.row()["region_name"], store.row()["status"]) == (
+            "서울특별시 새강남구",
+            "COMPLETED",
+        )
 
 
 class TestClaiming:
     def test_a_claim_takes_the_region_with_a_new_attempt_and_a_lease(self, store: Store) -> None:
         lease = store.claim()
         assert lease == Lease(
-            region_code="11680", region_name="서울특별시 강남구", partition_key="11680_서울특별시_강남구", attempt=1, round=1
+            region_code="11680",
+            region_name="서울특별시 강남구",
+            partition_key="11680_서울특별시_강남구",
+            attempt=1,
+            round=1,
         )
         row = store.row()
         assert (row["status"], row["attempt"], row["run_id"]) == ("PROCESSING", 1, "run")
@@ -47,7 +63,12 @@ class TestClaiming:
 
     def test_a_region_that_is_held_cannot_be_claimed(self, store: Store) -> None:
         store.claim()
-        assert store.checkpoints.claim("other", codes=["11680"], force_retry=True, recollect_completed_before=LATER) == []
+        assert (
+            store.checkpoints.claim(
+                "other", codes=["11680"], force_retry=True, recollect_completed_before=LATER
+            )
+            == []
+        )
 
     def test_many_that_claim_at_once_never_get_the_same_region(self, database: Database) -> None:
         codes = [region.region_code for region in bundled_snapshot().leaves]
@@ -60,28 +81,47 @@ class TestClaiming:
             return mine
 
         with ThreadPoolExecutor(8) as threads:
-            claimed = Counter(code for mine in threads.map(claim_all, (f"run-{n}" for n in range(8))) for code in mine)
-        # SKIP LOCKED may leave a claim that finds all it sees locked with nothing, but never gives a region twice.
+            claimed = Counter(
+                code
+                for mine in threads.map(claim_all, (f"run-{n}" for n in range(8)))
+                for code in mine
+            )
+        # SKIP LOCKED may leave a claim that finds all it sees locked with nothing, but never gives
+        # a region twice.
         assert set(claimed.values()) == {1}
         assert sorted([*claimed, *claim_all("last")]) == codes
 
     def test_a_claim_does_not_wait_for_one_that_is_under_way(self, store: Store) -> None:
         with store.database.engine.connect() as other, other.begin():
-            other.execute(text("SELECT 1 FROM batch_checkpoint WHERE region_code = '11110' FOR UPDATE"))
+            other.execute(
+                text("SELECT 1 FROM batch_checkpoint WHERE region_code = '11110' FOR UPDATE")
+            )
             assert [lease.region_code for lease in store.checkpoints.claim("run")] == ["11140"]
 
-    def test_pending_regions_come_first_then_failed_ones_by_their_failures(self, store: Store) -> None:
+    def test_pending_regions_come_first_then_failed_ones_by_their_failures(
+        self, store: Store
+    ) -> None:
         store.execute("UPDATE batch_checkpoint SET failures = 1 WHERE region_code = '11110'")
-        store.execute("UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now(), failures = 2 WHERE region_code = '11140'")
-        store.execute("UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now(), failures = 1 WHERE region_code = '36110'")
+        store.execute(
+            "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now(), failures = 2 WHERE region_code = '11140'"
+        )
+        store.execute(
+            "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now(), failures = 1 WHERE region_code = '36110'"
+        )
         order = [store.checkpoints.claim("run")[0].region_code for _ in CODES]
         assert order == ["11170", "11680", "41111", "11110", "36110", "11140"]
 
-    def test_only_the_regions_asked_for_are_taken_and_none_a_second_time(self, store: Store) -> None:
-        found = store.checkpoints.claim("run", limit=9, codes=["36110", "11680", "11110"], without=["11110"])
+    def test_only_the_regions_asked_for_are_taken_and_none_a_second_time(
+        self, store: Store
+    ) -> None:
+        found = store.checkpoints.claim(
+            "run", limit=9, codes=["36110", "11680", "11110"], without=["11110"]
+        )
         assert [lease.region_code for lease in found] == ["11680", "36110"]
 
-    def test_an_abolished_region_is_not_claimed_and_comes_back_with_a_new_round(self, store: Store) -> None:
+    def test_an_abolished_region_is_not_claimed_and_comes_back_with_a_new_round(
+        self, store: Store
+    ) -> None:
         store.store(store.claim())
         store.expire()
         store.reclaim()
@@ -101,21 +141,32 @@ class TestClaiming:
         store.executions.finish("run", Ending.INTERRUPTED)
         assert store.checkpoints.claim("run", codes=["11680"]) == []
 
-    def test_a_completed_region_is_taken_afresh_only_if_it_was_completed_before_it_was_asked_for(self, store: Store) -> None:
+    def test_a_completed_region_is_taken_afresh_only_if_it_was_completed_before_it_was_asked_for(
+        self, store: Store
+    ) -> None:
         store.complete(store.claim())
         ended = store.row()["end_time"]
         assert store.checkpoints.claim("run", codes=["11680"]) == []
         assert store.checkpoints.claim("run", codes=["11680"], force_retry=True) == []
-        assert store.checkpoints.claim("run", codes=["11680"], recollect_completed_before=ended) == []
+        assert (
+            store.checkpoints.claim("run", codes=["11680"], recollect_completed_before=ended) == []
+        )
         lease = store.claim(recollect_completed_before=ended + dt.timedelta(seconds=1))
         assert (lease.attempt, lease.round) == (2, 2)
         row = store.row()
-        assert (row["searches_done"], row["calls_used"], row["processed_count"], row["end_time"]) == (0, 0, 0, None)
+        assert (
+            row["searches_done"],
+            row["calls_used"],
+            row["processed_count"],
+            row["end_time"],
+        ) == (0, 0, 0, None)
         assert store.done(lease) == (set(), 0)
 
 
 class TestHolding:
-    def test_every_stored_search_renews_the_lease_and_derives_the_counters(self, store: Store) -> None:
+    def test_every_stored_search_renews_the_lease_and_derives_the_counters(
+        self, store: Store
+    ) -> None:
         lease = store.claim()
         store.expire()
         store.store(lease, 0, [place("a"), place("b")], calls=3)
@@ -131,7 +182,9 @@ class TestHolding:
         assert store.checkpoints.renew([]) == 0
         assert store.reclaim() == ["11110"]
 
-    def test_a_worker_that_slept_through_its_lease_writes_nothing_at_all(self, store: Store) -> None:
+    def test_a_worker_that_slept_through_its_lease_writes_nothing_at_all(
+        self, store: Store
+    ) -> None:
         stale = store.claim(run_id="sleeper")
         store.expire()
         assert store.reclaim() == ["11680"]
@@ -153,7 +206,9 @@ class TestHolding:
         assert store.checkpoints.renew([stale]) == 0
         assert store.everything() == before
 
-    def test_the_same_attempt_writes_nothing_after_its_region_was_taken_back(self, store: Store) -> None:
+    def test_the_same_attempt_writes_nothing_after_its_region_was_taken_back(
+        self, store: Store
+    ) -> None:
         lease = store.claim()
         store.expire()
         store.reclaim()
@@ -170,12 +225,19 @@ class TestCompleting:
         store.store(lease, 1, [place("b"), place("c")], calls=2)
         store.finish(lease)
         row = store.row()
-        assert (row["status"], row["processed_count"], row["searches_done"], row["calls_used"]) == ("COMPLETED", 3, 2, 3)
+        assert (row["status"], row["processed_count"], row["searches_done"], row["calls_used"]) == (
+            "COMPLETED",
+            3,
+            2,
+            3,
+        )
         assert row["lease_expires_at"] is None
         assert row["end_time"] >= row["start_time"]
 
     @pytest.mark.parametrize("last", ["missing", "failed"])
-    def test_a_region_that_lacks_a_search_of_its_plan_is_not_completed(self, store: Store, last: str) -> None:
+    def test_a_region_that_lacks_a_search_of_its_plan_is_not_completed(
+        self, store: Store, last: str
+    ) -> None:
         lease = store.claim()
         store.store(lease, 0)
         if last == "failed":
@@ -184,7 +246,9 @@ class TestCompleting:
             store.finish(lease)
         assert store.row()["status"] == "PROCESSING"
 
-    def test_a_search_the_api_refuses_for_good_does_not_keep_a_region_open(self, store: Store) -> None:
+    def test_a_search_the_api_refuses_for_good_does_not_keep_a_region_open(
+        self, store: Store
+    ) -> None:
         lease = store.claim()
         store.store(lease, 0)
         store.write(Write.skipped(lease, plan_of(lease)[1], calls=1, reason="SE01"))
@@ -209,7 +273,12 @@ class TestCompleting:
         store.fail(store.claim())
         store.complete(store.claim(force_retry=True))
         row = store.row()
-        assert (row["failures"], row["error_message"], row["failure_kind"], row["retry_at"]) == (0, None, None, None)
+        assert (row["failures"], row["error_message"], row["failure_kind"], row["retry_at"]) == (
+            0,
+            None,
+            None,
+            None,
+        )
 
 
 class TestFailing:
@@ -218,19 +287,31 @@ class TestFailing:
         store.store(lease, 0, [place("a")])
         assert store.fail(lease) is True
         row = store.row()
-        assert (row["status"], row["error_message"], row["failure_kind"]) == ("FAILED", "HTTP 500", "transient")
-        assert (row["searches_done"], row["processed_count"], row["lease_expires_at"]) == (1, 1, None)
+        assert (row["status"], row["error_message"], row["failure_kind"]) == (
+            "FAILED",
+            "HTTP 500",
+            "transient",
+        )
+        assert (row["searches_done"], row["processed_count"], row["lease_expires_at"]) == (
+            1,
+            1,
+            None,
+        )
         again = store.claim(force_retry=True)
         assert (again.attempt, again.round) == (2, 1)
         assert len(store.done(again)[0]) == 1
 
-    def test_the_wait_doubles_and_ends_at_the_last_attempt_until_a_person_asks(self, store: Store) -> None:
+    def test_the_wait_doubles_and_ends_at_the_last_attempt_until_a_person_asks(
+        self, store: Store
+    ) -> None:
         waits: list[float | None] = []
         for _ in range(3):
             store.fail(store.claim())
             row = store.row()
             waits.append(row["retry_at"] and (row["retry_at"] - row["end_time"]).total_seconds())
-            store.execute("UPDATE batch_checkpoint SET retry_at = now() - interval '1 second' WHERE retry_at IS NOT NULL")
+            store.execute(
+                "UPDATE batch_checkpoint SET retry_at = now() - interval '1 second' WHERE retry_at IS NOT NULL"
+            )
         assert waits == [60, 120, None]
         assert store.checkpoints.claim("run", codes=["11680"]) == []
         assert store.checkpoints.progress().given_up == 1
@@ -240,7 +321,9 @@ class TestFailing:
         assert (store.row()["status"], store.row()["failures"]) == ("PENDING", 0)
         assert store.claim().attempt == 4
 
-    def test_a_failed_region_is_not_claimed_before_its_time_but_by_a_person(self, store: Store) -> None:
+    def test_a_failed_region_is_not_claimed_before_its_time_but_by_a_person(
+        self, store: Store
+    ) -> None:
         store.fail(store.claim())
         assert store.checkpoints.claim("run", codes=["11680"]) == []
         assert store.checkpoints.due() == len(CODES) - 1
@@ -249,7 +332,9 @@ class TestFailing:
     def test_the_wait_is_never_longer_than_its_cap(self, store: Store) -> None:
         patient = replace(store.checkpoints, max_attempts=1_000)
         for failures in (9, 500):
-            store.execute("UPDATE batch_checkpoint SET failures = :n, status = 'PENDING'", n=failures)
+            store.execute(
+                "UPDATE batch_checkpoint SET failures = :n, status = 'PENDING'", n=failures
+            )
             patient.fail(store.claim(), kind=FailureKind.TRANSIENT, message="x")
             row = store.row()
             assert (row["retry_at"] - row["end_time"]).total_seconds() == RETRY_CAP_SECONDS
@@ -259,7 +344,9 @@ class TestFailing:
         assert store.row()["retry_at"] is None
         assert store.checkpoints.retry() == ["11680"]
 
-    def test_what_belongs_to_the_same_transaction_is_rolled_back_with_it(self, store: Store) -> None:
+    def test_what_belongs_to_the_same_transaction_is_rolled_back_with_it(
+        self, store: Store
+    ) -> None:
         def spoil(connection: Connection) -> None:
             connection.execute(text("SELECT * FROM nowhere"))
 
@@ -285,15 +372,22 @@ class TestGivingBack:
         store.expire()
         store.claim("11110")
         assert store.reclaim() == ["11680"]
-        assert (store.row("11680")["status"], store.row("11110")["status"]) == ("PENDING", "PROCESSING")
+        assert (store.row("11680")["status"], store.row("11110")["status"]) == (
+            "PENDING",
+            "PROCESSING",
+        )
 
-    def test_the_regions_of_a_dead_run_are_taken_back_before_their_leases_end(self, store: Store) -> None:
+    def test_the_regions_of_a_dead_run_are_taken_back_before_their_leases_end(
+        self, store: Store
+    ) -> None:
         store.claim("11680", run_id="dead")
         store.claim("11110", run_id="alive")
         assert store.reclaim("dead") == ["11680"]
 
     def test_a_processing_region_without_a_lease_is_taken_back(self, store: Store) -> None:
-        store.execute("UPDATE batch_checkpoint SET status = 'PROCESSING' WHERE region_code = '11680'")
+        store.execute(
+            "UPDATE batch_checkpoint SET status = 'PROCESSING' WHERE region_code = '11680'"
+        )
         assert store.reclaim() == ["11680"]
 
     def test_completed_and_failed_regions_are_never_taken_back(self, store: Store) -> None:
@@ -303,20 +397,29 @@ class TestGivingBack:
 
 
 class TestRounds:
-    def test_a_new_round_makes_completed_regions_pending_and_keeps_their_history(self, store: Store) -> None:
+    def test_a_new_round_makes_completed_regions_pending_and_keeps_their_history(
+        self, store: Store
+    ) -> None:
         store.complete(store.claim("11680"))
         store.fail(store.claim("11110"))
         store.claim("11140")
         assert store.checkpoints.new_round() == ["11680"]
         row = store.row()
-        assert (row["status"], row["round"], row["attempt"], row["searches_done"]) == ("PENDING", 2, 1, 0)
+        assert (row["status"], row["round"], row["attempt"], row["searches_done"]) == (
+            "PENDING",
+            2,
+            1,
+            0,
+        )
         assert store.read("SELECT count(*) AS n FROM search_query") == [{"n": 2}]
 
     def test_a_round_from_nothing_leaves_only_what_is_held(self, store: Store) -> None:
         store.complete(store.claim("11680"))
         store.fail(store.claim("11110"))
         store.claim("11140")
-        assert sorted(store.checkpoints.new_round(also_unfinished=True)) == [code for code in CODES if code != "11140"]
+        assert sorted(store.checkpoints.new_round(also_unfinished=True)) == [
+            code for code in CODES if code != "11140"
+        ]
         assert store.checkpoints.progress().pending == len(CODES) - 1
 
     def test_a_reset_empties_this_batch_and_seeds_it_again(self, store: Store) -> None:
@@ -335,7 +438,13 @@ class TestReporting:
         store.store(lease, 1, [place("own")])
         store.finish(lease)
         (told,) = store.checkpoints.completions()
-        assert (told.places, told.places_new, told.strays, told.searches, told.saturated) == (2, 2, 1, 2, 1)
+        assert (told.places, told.places_new, told.strays, told.searches, told.saturated) == (
+            2,
+            2,
+            1,
+            2,
+            1,
+        )
         assert (told.calls, told.set_aside, told.run_id, told.attempt) == (3, 0, "run", 1)
         assert told.seconds >= 0
 
@@ -361,7 +470,13 @@ class TestReporting:
         store.fail(store.claim("11140"))
         store.claim("11170")
         progress = store.checkpoints.progress()
-        assert (progress.total, progress.completed, progress.failed, progress.processing, progress.pending) == (6, 1, 1, 1, 3)
+        assert (
+            progress.total,
+            progress.completed,
+            progress.failed,
+            progress.processing,
+            progress.pending,
+        ) == (6, 1, 1, 1, 3)
         assert progress.next_retry_at == store.row("11140")["retry_at"]
         standing = store.checkpoints.statuses(["11170", "11110", "99999"])
         assert [(one.region_code, one.status, one.run_id) for one in standing] == [

@@ -25,18 +25,31 @@ DAGSTER = Path(sys.executable).with_name("dagster")
 
 
 class TestDatabase:
-    def test_migrating_brings_an_empty_database_to_the_current_revision(self, mohe: Mohe, empty_database_url: str) -> None:
-        urls = {"MOHE_DATABASE_URL": empty_database_url, "MOHE_DAGSTER_DATABASE_URL": empty_database_url}
+    def test_migrating_brings_an_empty_database_to_the_current_revision(
+        self, mohe: Mohe, empty_database_url: str
+    ) -> None:
+        urls = {
+            "MOHE_DATABASE_URL": empty_database_url,
+            "MOHE_DAGSTER_DATABASE_URL": empty_database_url,
+        }
         done = mohe("status", **urls)
         assert done.status == 1
         assert done.err.endswith("run `mohe db migrate`.\n")
         assert f"is at revision {schema.head_revision()}." in mohe("db", "migrate", **urls).out
         assert mohe("status", **urls).status == 0
 
-    def test_the_urls_are_printed_as_they_are(self, mohe: Mohe, database_url: str, empty_database_url: str) -> None:
+    def test_the_urls_are_printed_as_they_are(
+        self, mohe: Mohe, database_url: str, empty_database_url: str
+    ) -> None:
         dagster = {"MOHE_DAGSTER_DATABASE_URL": empty_database_url}
-        printed = mohe("db", "url", **dagster).out.strip(), mohe("db", "url", "--dagster", **dagster).out.strip()
-        assert [make_url(url) for url in printed] == [make_url(database_url), make_url(empty_database_url)]
+        printed = (
+            mohe("db", "url", **dagster).out.strip(),
+            mohe("db", "url", "--dagster", **dagster).out.strip(),
+        )
+        assert [make_url(url) for url in printed] == [
+            make_url(database_url),
+            make_url(empty_database_url),
+        ]
 
     def test_psql_opens_the_database_with_its_own_arguments(
         self, store: Store, process_environment: Callable[..., Environment]
@@ -44,7 +57,11 @@ class TestDatabase:
         program = Path(sys.executable).with_name("mohe")
         sql = "SELECT count(*) FROM batch_checkpoint WHERE region_name LIKE '%구'"
         done = subprocess.run(
-            [str(program), "db", "psql", "-XAtc", sql], env=process_environment(), capture_output=True, text=True, check=False
+            [str(program), "db", "psql", "-XAtc", sql],
+            env=process_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
         assert len(CODES) == store.checkpoints.progress().total == 6
@@ -59,7 +76,9 @@ class TestDatabase:
         assert mohe("db", "reset", "--yes").out == "6 regions are PENDING and start from nothing.\n"
         assert store.row()["attempt"] == 0
 
-    def test_a_server_of_ones_own_is_neither_started_nor_stopped(self, mohe: Mohe, postgres: EmbeddedServer) -> None:
+    def test_a_server_of_ones_own_is_neither_started_nor_stopped(
+        self, mohe: Mohe, postgres: EmbeddedServer
+    ) -> None:
         assert "a server of your own" in mohe("db", "start").out
         done = mohe("db", "stop")
         assert (done.status, done.out) == (1, "")
@@ -82,27 +101,44 @@ class TestDatabase:
             return mohe(*arguments, without=urls, MOHE_HOME=str(home))
 
         assert embedded("db", "stop").out == "The embedded PostgreSQL was not running.\n"
-        assert embedded("db", "start").out == f"The embedded PostgreSQL runs in {home / 'postgres'}.\n"
+        assert (
+            embedded("db", "start").out == f"The embedded PostgreSQL runs in {home / 'postgres'}.\n"
+        )
         url = embedded("db", "url").out.strip()
         assert embedded("status").status == 0
         # What `mohe env` exports names the same server, and still means the embedded one.
-        again = mohe("db", "url", without=("MOHE_DAGSTER_DATABASE_URL",), MOHE_HOME=str(home), MOHE_DATABASE_URL=url)
+        again = mohe(
+            "db",
+            "url",
+            without=("MOHE_DAGSTER_DATABASE_URL",),
+            MOHE_HOME=str(home),
+            MOHE_DATABASE_URL=url,
+        )
         assert again.out.strip() == url
         assert embedded("db", "stop").out == "The embedded PostgreSQL is stopped.\n"
         assert embedded("db", "stop").out == "The embedded PostgreSQL was not running.\n"
 
 
 class TestPlan:
-    def test_says_calls_and_days_of_what_is_left_and_sends_none(self, mohe: Mohe, store: Store, simulator: Simulator) -> None:
+    def test_says_calls_and_days_of_what_is_left_and_sends_none(
+        self, mohe: Mohe, store: Store, simulator: Simulator
+    ) -> None:
         store.complete(store.claim("11680"))
         lease = store.claim("11110")
         store.store(lease)
         store.checkpoints.release(lease)
-        done = mohe("plan", "--json", MOHE_SEARCH_KEYWORDS="카페,공원", MOHE_MAX_CALLS_PER_REGION="10", MOHE_DAILY_QUOTA="20")
+        done = mohe(
+            "plan",
+            "--json",
+            MOHE_SEARCH_KEYWORDS="카페,공원",
+            MOHE_MAX_CALLS_PER_REGION="10",
+            MOHE_DAILY_QUOTA="20",
+        )
         assert (done.status, done.err) == (0, "")
         found = json.loads(done.out)
         assert (found["regions"], found["keywords"]) == (6, 2)
-        # Five regions are not completed, one search of theirs is stored; each region may be refined with eight calls more.
+        # Five regions are not completed, one search of theirs is stored; each region may be refined
+        # with eight calls more.
         assert (found["base"]["calls"], found["base"]["days"]) == (9, 1)
         assert found["with_refinement"]["calls"] == 9 + 6 * 8
         assert found["with_refinement"]["days"] == 3
@@ -113,10 +149,18 @@ class TestPlan:
         keys = {"NCP_APIGW_API_KEY_ID": "an-id-of-the-hub", "NCP_APIGW_API_KEY": "a-key-of-the-hub"}
         done = mohe("plan", without=("MOHE_CALLS_PER_SECOND",), MOHE_MONTHLY_QUOTA="50", **keys)
         assert "50 a second; 50 of 50 left this month" in " ".join(done.out.split())
-        found = json.loads(mohe("plan", "--json", MOHE_MONTHLY_QUOTA="1", MOHE_SEARCH_KEYWORDS="카페", **keys).out)
-        assert (found["allowance"]["left_month"], found["base"]["calls"], found["base"]["days"]) == (1, 6, 6)
+        found = json.loads(
+            mohe("plan", "--json", MOHE_MONTHLY_QUOTA="1", MOHE_SEARCH_KEYWORDS="카페", **keys).out
+        )
+        assert (
+            found["allowance"]["left_month"],
+            found["base"]["calls"],
+            found["base"]["days"],
+        ) == (1, 6, 6)
 
-    def test_a_new_keyword_is_left_to_do_for_completed_regions_too(self, mohe: Mohe, store: Store) -> None:
+    def test_a_new_keyword_is_left_to_do_for_completed_regions_too(
+        self, mohe: Mohe, store: Store
+    ) -> None:
         for code in CODES:
             store.complete(store.claim(code))
         one_more = json.loads(mohe("plan", "--json", MOHE_SEARCH_KEYWORDS="카페,공원,서점").out)
@@ -125,7 +169,9 @@ class TestPlan:
         assert "done" in nothing.out
         assert "MOHE_REFINE is false" in nothing.out
 
-    def test_before_there_are_regions_it_counts_those_of_the_bundled_list(self, mohe: Mohe, database: Database) -> None:
+    def test_before_there_are_regions_it_counts_those_of_the_bundled_list(
+        self, mohe: Mohe, database: Database
+    ) -> None:
         del database
         found = json.loads(mohe("plan", "--json").out)
         assert (found["regions"], found["base"]["calls"]) == (256, 256 * 15)
@@ -157,7 +203,10 @@ class TestEnv:
     def test_it_brings_an_empty_database_to_the_current_schema(
         self, mohe: Mohe, empty_database_url: str, simulator: Simulator
     ) -> None:
-        urls = {"MOHE_DATABASE_URL": empty_database_url, "MOHE_DAGSTER_DATABASE_URL": empty_database_url}
+        urls = {
+            "MOHE_DATABASE_URL": empty_database_url,
+            "MOHE_DAGSTER_DATABASE_URL": empty_database_url,
+        }
         assert mohe("env", **urls).status == 0
         assert mohe("status", **urls).status == 0
         assert simulator.stats(brief=True)["naver"]["received"] == 0

@@ -1,4 +1,6 @@
-"""`mohe retry`, `new-round`, `release`, `unblock`: what a person asks for, what becomes of it, and what is said."""
+"""`mohe retry`, `new-round`, `release`, `unblock`: what a person asks for, what becomes of it, and
+what is said.
+"""
 
 import pytest
 
@@ -12,20 +14,33 @@ GANGNAM = "서울특별시 강남구"
 
 
 class TestRetry:
-    @pytest.mark.parametrize("word", ["11680", "11680_서울특별시_강남구", GANGNAM, "서울특별시_강남구"])
-    def test_a_failed_region_is_named_by_code_key_or_name(self, mohe: Mohe, store: Store, word: str) -> None:
+    @pytest.mark.parametrize(
+        "word", ["11680", "11680_서울특별시_강남구", GANGNAM, "서울특별시_강남구"]
+    )
+    def test_a_failed_region_is_named_by_code_key_or_name(
+        self, mohe: Mohe, store: Store, word: str
+    ) -> None:
         for code in ("11680", "11110"):
             store.fail(store.claim(code), final=True)
         assert mohe("retry", word).out == f"1 region is PENDING again: 11680 {GANGNAM}.\n"
         assert (store.row("11680")["status"], store.row("11110")["status"]) == ("PENDING", "FAILED")
 
-    def test_without_a_name_all_failed_regions_are_tried_again(self, mohe: Mohe, store: Store) -> None:
+    def test_without_a_name_all_failed_regions_are_tried_again(
+        self, mohe: Mohe, store: Store
+    ) -> None:
         for code in ("11680", "11110"):
             store.fail(store.claim(code), final=True)
-        assert mohe("retry").out == f"2 regions are PENDING again: 11110 서울특별시 종로구, 11680 {GANGNAM}.\n"
-        assert {row["status"] for row in store.read("SELECT status FROM batch_checkpoint")} == {"PENDING"}
+        assert (
+            mohe("retry").out
+            == f"2 regions are PENDING again: 11110 서울특별시 종로구, 11680 {GANGNAM}.\n"
+        )
+        assert {row["status"] for row in store.read("SELECT status FROM batch_checkpoint")} == {
+            "PENDING"
+        }
 
-    def test_a_region_that_did_not_fail_is_left_alone_and_that_is_said(self, mohe: Mohe, store: Store) -> None:
+    def test_a_region_that_did_not_fail_is_left_alone_and_that_is_said(
+        self, mohe: Mohe, store: Store
+    ) -> None:
         store.complete(store.claim("11680"))
         assert mohe("retry", "11680").out == (
             "0 regions are PENDING again.\nLeft alone, being not FAILED: 11680 (COMPLETED).\n"
@@ -34,21 +49,30 @@ class TestRetry:
 
     @pytest.mark.parametrize("command", ["retry", "new-round", "release"])
     @pytest.mark.parametrize("word", ["강남", "99999", "중구", ""])
-    def test_an_unknown_name_is_a_sentence_and_changes_nothing(self, mohe: Mohe, store: Store, command: str, word: str) -> None:
+    def test_an_unknown_name_is_a_sentence_and_changes_nothing(
+        self, mohe: Mohe, store: Store, command: str, word: str
+    ) -> None:
         store.fail(store.claim("11680"), final=True)
         before = store.everything()
         done = mohe(command, "11680", word)
         assert done.status == 1
-        assert done.err == f"mohe: There is no region {word!r}; give a code such as 11680, a partition key or a full name.\n"
+        assert (
+            done.err
+            == f"mohe: There is no region {word!r}; give a code such as 11680, a partition key or a full name.\n"
+        )
         assert store.everything() == before
 
-    def test_unblocking_says_whether_there_was_anything_to_unblock(self, mohe: Mohe, store: Store) -> None:
+    def test_unblocking_says_whether_there_was_anything_to_unblock(
+        self, mohe: Mohe, store: Store
+    ) -> None:
         del store
         assert mohe("unblock").out == "naver-classic was not blocked.\n"
 
 
 class TestNewRound:
-    def test_every_completed_region_begins_anew_and_the_calls_are_named(self, mohe: Mohe, store: Store) -> None:
+    def test_every_completed_region_begins_anew_and_the_calls_are_named(
+        self, mohe: Mohe, store: Store
+    ) -> None:
         for code in ("11680", "11110"):
             store.complete(store.claim(code))
         done = mohe("new-round")
@@ -70,16 +94,22 @@ class TestNewRound:
         ]
         assert store.row("11110")["status"] == "COMPLETED"
 
-    def test_many_regions_are_counted_and_some_are_named(self, mohe: Mohe, database: Database) -> None:
+    def test_many_regions_are_counted_and_some_are_named(
+        self, mohe: Mohe, database: Database
+    ) -> None:
         store = Store.of(database, [region.region_code for region in bundled_snapshot().leaves])
         store.execute("UPDATE batch_checkpoint SET status = 'COMPLETED'")
         out = mohe("new-round").out
-        assert out.startswith("256 regions are PENDING for a new round of 3,840 calls at least: 11110 서울특별시 종로구, ")
+        assert out.startswith(
+            "256 regions are PENDING for a new round of 3,840 calls at least: 11110 서울특별시 종로구, "
+        )
         assert out.endswith(" and 236 more.\n")
 
 
 class TestRelease:
-    def test_regions_of_dead_runs_are_taken_back_and_the_living_ones_named(self, mohe: Mohe, store: Store) -> None:
+    def test_regions_of_dead_runs_are_taken_back_and_the_living_ones_named(
+        self, mohe: Mohe, store: Store
+    ) -> None:
         store.executions.start("alive-run")
         store.executions.start("silent-run")
         store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '61 seconds' "
@@ -91,24 +121,34 @@ class TestRelease:
             f"1 region is taken back: 11680 {GANGNAM}.",
             "Alive: alive-ru. `mohe release --run RUN` takes back what one of them holds.",
         ]
-        assert (store.row("11680")["status"], store.row("11110")["status"]) == ("PENDING", "PROCESSING")
+        assert (store.row("11680")["status"], store.row("11110")["status"]) == (
+            "PENDING",
+            "PROCESSING",
+        )
 
     def test_with_nothing_to_take_back_it_says_so(self, mohe: Mohe, store: Store) -> None:
         del store
         assert mohe("release").out == "0 runs are declared dead.\n0 regions are taken back.\n"
 
-    def test_a_run_is_declared_dead_by_the_beginning_of_its_id_and_can_write_nothing_more(self, mohe: Mohe, store: Store) -> None:
+    def test_a_run_is_declared_dead_by_the_beginning_of_its_id_and_can_write_nothing_more(
+        self, mohe: Mohe, store: Store
+    ) -> None:
         for run in ("aaaa1111-x", "aaaa2222-y"):
             store.executions.start(run)
         lease, other = store.claim("11680", "aaaa1111-x"), store.claim("11110", "aaaa2222-y")
         done = mohe("release", "--run", "aaaa1")
-        assert done.out.splitlines()[:2] == ["1 run is declared dead: aaaa1111.", f"1 region is taken back: 11680 {GANGNAM}."]
+        assert done.out.splitlines()[:2] == [
+            "1 run is declared dead: aaaa1111.",
+            f"1 region is taken back: 11680 {GANGNAM}.",
+        ]
         with pytest.raises(LeaseLost):
             store.store(lease)
         assert not store.executions.heartbeat("aaaa1111-x")
         assert store.checkpoints.claim("aaaa1111-x") == []
         store.store(other)
-        (row,) = store.read("SELECT status, note FROM batch_execution_metadata WHERE execution_id = 'aaaa1111-x'")
+        (row,) = store.read(
+            "SELECT status, note FROM batch_execution_metadata WHERE execution_id = 'aaaa1111-x'"
+        )
         assert (row["status"], row["note"]) == ("INTERRUPTED", "declared dead by `mohe release`")
 
     @pytest.mark.parametrize("beginning", ["aaaa", "aaa", "bbbb", "a%"])
@@ -125,7 +165,9 @@ class TestRelease:
         )  # fmt: skip
         assert store.everything() == before
 
-    def test_a_named_region_is_taken_from_a_run_that_lives_and_the_run_keeps_the_others(self, mohe: Mohe, store: Store) -> None:
+    def test_a_named_region_is_taken_from_a_run_that_lives_and_the_run_keeps_the_others(
+        self, mohe: Mohe, store: Store
+    ) -> None:
         store.executions.start("run")
         lost, kept = store.claim("11680"), store.claim("11110")
         assert mohe("release", GANGNAM, "11140").out.splitlines() == [
@@ -136,7 +178,9 @@ class TestRelease:
         store.store(kept)
         assert store.executions.heartbeat("run")
 
-    def test_a_region_that_was_being_refined_is_completed_as_before(self, mohe: Mohe, store: Store) -> None:
+    def test_a_region_that_was_being_refined_is_completed_as_before(
+        self, mohe: Mohe, store: Store
+    ) -> None:
         store.complete(store.claim("11680"))
         store.execute("UPDATE batch_checkpoint SET status = 'PROCESSING', refining = true, attempt = attempt + 1 "
                       "WHERE region_code = '11680'")  # fmt: skip

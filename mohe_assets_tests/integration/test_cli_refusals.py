@@ -1,4 +1,6 @@
-"""Bad settings through the real commands: one sentence, a failing exit status, and nothing was begun."""
+"""Bad settings through the real commands: one sentence, a failing exit status, and nothing was
+begun.
+"""
 
 import re
 import subprocess
@@ -30,11 +32,23 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def run(process_environment: Callable[..., Environment], tmp_path: Path) -> Run:
     """Runs a command with the test's environment, changed as asked; None leaves a variable out."""
 
-    def execute(command: tuple[str, ...], changes: dict[str, str | None]) -> subprocess.CompletedProcess[str]:
-        variables = {name: value for name, value in {**process_environment(), **changes}.items() if value is not None}
+    def execute(
+        command: tuple[str, ...], changes: dict[str, str | None]
+    ) -> subprocess.CompletedProcess[str]:
+        variables = {
+            name: value
+            for name, value in {**process_environment(), **changes}.items()
+            if value is not None
+        }
         program, *arguments = command
         return subprocess.run(
-            [str(BIN / program), *arguments], env=variables, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+            [str(BIN / program), *arguments],
+            env=variables,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
 
     return execute
@@ -52,28 +66,69 @@ def refused(done: subprocess.CompletedProcess[str], sentence: str) -> None:
 def untouched(store: Store, simulator: Simulator) -> None:
     stats: dict[str, Any] = simulator.stats(brief=True)
     assert (stats["naver"]["received"], stats["regions"]["received"]) == (0, 0)
-    assert store.read("SELECT DISTINCT status, attempt FROM batch_checkpoint") == [{"status": "PENDING", "attempt": 0}]
-    assert store.read("SELECT 1 AS run FROM batch_execution_metadata WHERE status <> 'FAILED'") == []
+    assert store.read("SELECT DISTINCT status, attempt FROM batch_checkpoint") == [
+        {"status": "PENDING", "attempt": 0}
+    ]
+    assert (
+        store.read("SELECT 1 AS run FROM batch_execution_metadata WHERE status <> 'FAILED'") == []
+    )
 
 
 @pytest.mark.parametrize(
     ("command", "changes", "sentence"),
     [
-        (STATUS, {"MOHE_DAILY_QUOTA": "-5"}, r"^mohe: MOHE_DAILY_QUOTA is -5; it has to be greater than 0\.\n$"),
-        (STATUS, {"NAVER_CLIENT_SECRET": None}, r"^mohe: NAVER_CLIENT_ID is set but NAVER_CLIENT_SECRET is not; [^\n]+\.\n$"),
-        (STATUS, {"MOHE_DATABASE_URL": NOWHERE}, r"^mohe: The database postgresql://someone:\*\*\*@127.0.0.1:1/mohe [^\n]+\.\n$"),
-        (STATUS, {"CHECKPOINT_REGION_TYPE": "sido"}, r"^mohe: CHECKPOINT_REGION_TYPE is 'sido'; allowed [^\n]+\.\n$"),
-        (URL, {"MOHE_DATABASE_URL": "mysql://x:recognisable-password@y/z"}, r"^mohe: MOHE_DATABASE_URL has to be [^\n]+\.\n$"),
-        (URL, {"MOHE_DATABASE_URL": NOWHERE, "MOHE_DAGSTER_DATABASE_URL": NOWHERE}, r"^mohe: The database [^\n]+\.\n$"),
+        (
+            STATUS,
+            {"MOHE_DAILY_QUOTA": "-5"},
+            r"^mohe: MOHE_DAILY_QUOTA is -5; it has to be greater than 0\.\n$",
+        ),
+        (
+            STATUS,
+            {"NAVER_CLIENT_SECRET": None},
+            r"^mohe: NAVER_CLIENT_ID is set but NAVER_CLIENT_SECRET is not; [^\n]+\.\n$",
+        ),
+        (
+            STATUS,
+            {"MOHE_DATABASE_URL": NOWHERE},
+            r"^mohe: The database postgresql://someone:\*\*\*@127.0.0.1:1/mohe [^\n]+\.\n$",
+        ),
+        (
+            STATUS,
+            {"CHECKPOINT_REGION_TYPE": "sido"},
+            r"^mohe: CHECKPOINT_REGION_TYPE is 'sido'; allowed [^\n]+\.\n$",
+        ),
+        (
+            URL,
+            {"MOHE_DATABASE_URL": "mysql://x:recognisable-password@y/z"},
+            r"^mohe: MOHE_DATABASE_URL has to be [^\n]+\.\n$",
+        ),
+        (
+            URL,
+            {"MOHE_DATABASE_URL": NOWHERE, "MOHE_DAGSTER_DATABASE_URL": NOWHERE},
+            r"^mohe: The database [^\n]+\.\n$",
+        ),
         (UP, {"GOVT_API_KEY": ""}, r"^mohe: GOVT_API_KEY is not set; [^\n]+\.\n$"),
         (UP, {"MOHE_SEARCH_KEYWORDS": ""}, r"^mohe: MOHE_SEARCH_KEYWORDS is ''; [^\n]+\.\n$"),
         (CODE_SERVER, {"GOVT_API_KEY": ""}, r"^mohe: GOVT_API_KEY is not set; [^\n]+\.\n$"),
-        (("mohe", "daemon", "--code-server", "batch"), {}, r"^mohe: --code-server is 'batch'; it has to be host:port\.\n$"),
-        (("mohe", "webserver", "--code-server", "a:99999"), {}, r"^mohe: --code-server is 'a:99999'; [^\n]+\.\n$"),
+        (
+            ("mohe", "daemon", "--code-server", "batch"),
+            {},
+            r"^mohe: --code-server is 'batch'; it has to be host:port\.\n$",
+        ),
+        (
+            ("mohe", "webserver", "--code-server", "a:99999"),
+            {},
+            r"^mohe: --code-server is 'a:99999'; [^\n]+\.\n$",
+        ),
     ],
 )
 def test_mohe_refuses_a_bad_setting_with_one_sentence(
-    run: Run, store: Store, simulator: Simulator, command: tuple[str, ...], changes: dict[str, str | None], sentence: str
+    run: Run,
+    store: Store,
+    simulator: Simulator,
+    command: tuple[str, ...],
+    changes: dict[str, str | None],
+    sentence: str,
 ) -> None:
     refused(run(command, changes), sentence)
     untouched(store, simulator)
@@ -83,8 +138,14 @@ def test_mohe_refuses_a_bad_setting_with_one_sentence(
     ("changes", "sentence"),
     [
         ({"GOVT_API_KEY": None}, r"GOVT_API_KEY is not set; [^\n]+\."),
-        ({"NAVER_CLIENT_ID": None}, r"NAVER_CLIENT_SECRET is set but NAVER_CLIENT_ID is not; [^\n]+\."),
-        ({"MOHE_DATABASE_URL": NOWHERE}, r"The database postgresql://someone:\*\*\*@127.0.0.1:1/mohe [^\n]+\."),
+        (
+            {"NAVER_CLIENT_ID": None},
+            r"NAVER_CLIENT_SECRET is set but NAVER_CLIENT_ID is not; [^\n]+\.",
+        ),
+        (
+            {"MOHE_DATABASE_URL": NOWHERE},
+            r"The database postgresql://someone:\*\*\*@127.0.0.1:1/mohe [^\n]+\.",
+        ),
     ],
 )
 def test_the_batch_job_refuses_a_bad_setting_before_it_begins(
@@ -94,9 +155,16 @@ def test_the_batch_job_refuses_a_bad_setting_before_it_begins(
     untouched(store, simulator)
 
 
-@pytest.mark.parametrize("command", [("mohe", "code-server"), ("mohe", "daemon"), ("mohe", "webserver")])
-def test_processes_that_run_many_times_over_migrate_nothing(run: Run, empty_database_url: str, command: tuple[str, ...]) -> None:
-    urls = {"MOHE_DATABASE_URL": empty_database_url, "MOHE_DAGSTER_DATABASE_URL": empty_database_url}
+@pytest.mark.parametrize(
+    "command", [("mohe", "code-server"), ("mohe", "daemon"), ("mohe", "webserver")]
+)
+def test_processes_that_run_many_times_over_migrate_nothing(
+    run: Run, empty_database_url: str, command: tuple[str, ...]
+) -> None:
+    urls = {
+        "MOHE_DATABASE_URL": empty_database_url,
+        "MOHE_DAGSTER_DATABASE_URL": empty_database_url,
+    }
     refused(
         run(command, urls),
         r"^mohe: The database postgresql://[^\n]+ is empty, and revision \w+ is needed: run `mohe db migrate`\.\n$",

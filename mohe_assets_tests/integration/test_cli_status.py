@@ -30,7 +30,9 @@ from mohe_assets_tests.support.stores import Store, place
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_json_has_what_a_script_needs_and_fits_the_published_schema(mohe: Mohe, store: Store) -> None:
+def test_json_has_what_a_script_needs_and_fits_the_published_schema(
+    mohe: Mohe, store: Store
+) -> None:
     store.executions.start("run", total=2)
     lease = store.claim("11680")
     store.store(lease, 0, [place("a"), place("b")], calls=2)
@@ -49,22 +51,34 @@ def test_json_has_what_a_script_needs_and_fits_the_published_schema(mohe: Mohe, 
     overview = found["overview"]
     assert (overview["places"], overview["searches"], overview["calls"]) == (2, 3, 4)
     assert [one["error_message"] for one in overview["failures"]] == ["HTTP 500"]
-    assert [(one["execution_id"], one["life"], one["note"]) for one in overview["runs"]] == [("run", "ended", "why")]
-    assert (found["api"]["used_today"], found["api"]["blocked_why"], found["api"]["closed_until"]) == (0, None, None)
+    assert [(one["execution_id"], one["life"], one["note"]) for one in overview["runs"]] == [
+        ("run", "ended", "why")
+    ]
+    assert (
+        found["api"]["used_today"],
+        found["api"]["blocked_why"],
+        found["api"]["closed_until"],
+    ) == (0, None, None)
     # Of 6 regions with two keywords each, one is complete and one has one of them.
     assert (found["left"]["base_plan"]["calls"], found["left"]["base_plan"]["days"]) == (9, 1)
 
 
 def test_the_published_schema_is_what_the_command_prints_by() -> None:
     published = json.loads((DOCS / "status.schema.json").read_text("utf-8"))
-    assert published == JSON.json_schema(mode="serialization"), "write docs/status.schema.json anew, see docs/status.md"
+    assert published == JSON.json_schema(mode="serialization"), (
+        "write docs/status.schema.json anew, see docs/status.md"
+    )
 
 
 def test_the_page_about_it_names_every_field_and_no_other() -> None:
     schema = JSON.json_schema(mode="serialization")
     fields = {name for one in (schema, *schema["$defs"].values()) for name in one["properties"]}
     page = (DOCS / "status.md").read_text("utf-8")
-    named = {line.split("`")[1].rpartition(".")[2].removesuffix("[]") for line in page.splitlines() if line.startswith("| `")}
+    named = {
+        line.split("`")[1].rpartition(".")[2].removesuffix("[]")
+        for line in page.splitlines()
+        if line.startswith("| `")
+    }
     assert named == fields
 
 
@@ -86,15 +100,23 @@ def test_the_rate_is_that_of_the_last_minute(mohe: Mohe, store: Store) -> None:
     assert 20 <= rate["seconds"] < 40
 
 
-def test_runs_are_alive_silent_or_ended_and_none_that_goes_on_is_left_out(mohe: Mohe, store: Store) -> None:
+def test_runs_are_alive_silent_or_ended_and_none_that_goes_on_is_left_out(
+    mohe: Mohe, store: Store
+) -> None:
     for name in ("alive", "silent", *(f"ended-{number}" for number in range(6))):
         store.executions.start(name)
-    store.execute("UPDATE batch_execution_metadata SET status = 'COMPLETED' WHERE execution_id LIKE 'ended%'")
+    store.execute(
+        "UPDATE batch_execution_metadata SET status = 'COMPLETED' WHERE execution_id LIKE 'ended%'"
+    )
     store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '61 seconds',"
                   " start_time = now() - interval '9 days' WHERE execution_id = 'silent'")  # fmt: skip
     runs = json.loads(mohe("status", "--json").out)["overview"]["runs"]
     lives = {run["execution_id"]: run["life"] for run in runs}
-    assert (lives["alive"], lives["silent"], list(lives.values()).count("ended")) == ("alive", "silent", 5)
+    assert (lives["alive"], lives["silent"], list(lives.values()).count("ended")) == (
+        "alive",
+        "silent",
+        5,
+    )
     out = mohe("status").out
     assert "1 alive, 1 not heard of within the lease" in out
     assert "mohe release" in out
@@ -115,7 +137,9 @@ def test_more_failures_than_are_shown_are_counted(mohe: Mohe, store: Store) -> N
                      SELECT 'sigungu', 'x' || i, 'x', 'x', 'x', 'x', true, 'x' || i, 'api', '2026-10-08'
                        FROM generate_series(1, 30) i""")  # fmt: skip
     store.database.transaction(store.checkpoints.seed)
-    store.execute("UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'transient' WHERE region_code LIKE 'x%'")
+    store.execute(
+        "UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'transient' WHERE region_code LIKE 'x%'"
+    )
     assert "and 10 more" in mohe("status").out
 
 
@@ -124,7 +148,9 @@ def test_a_reason_in_square_brackets_is_shown_as_it_is(mohe: Mohe, store: Store)
                   " error_message = 'KeyError: [/red] [bold]' WHERE region_code = '11680'")  # fmt: skip
     store.executions.start("run")
     store.executions.finish("run", Ending.FAILED, "note [/x] [green]")
-    account = ApiAccount.of("naver-classic", "demo-client-id", "", rate=1, daily=1, monthly=None).account
+    account = ApiAccount.of(
+        "naver-classic", "demo-client-id", "", rate=1, daily=1, monthly=None
+    ).account
     store.execute(
         """INSERT INTO api_budget (api, account, exhausted_until, exhausted_why)
            VALUES ('naver-classic', :account, budget_clock() + interval '1 hour', 'closed [/y]')""",
@@ -137,11 +163,19 @@ def test_a_reason_in_square_brackets_is_shown_as_it_is(mohe: Mohe, store: Store)
     assert "closed [/y]" in done.out
 
 
-def test_a_month_that_is_used_up_and_what_ends_are_said(mohe: Mohe, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_month_that_is_used_up_and_what_ends_are_said(
+    mohe: Mohe, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     del store
-    hub = {"NCP_APIGW_API_KEY_ID": "demo-hub-key-id", "NCP_APIGW_API_KEY": "demo-hub-key", "MOHE_MONTHLY_QUOTA": "7"}
+    hub = {
+        "NCP_APIGW_API_KEY_ID": "demo-hub-key-id",
+        "NCP_APIGW_API_KEY": "demo-hub-key",
+        "MOHE_MONTHLY_QUOTA": "7",
+    }
     assert "0 of 7 this month; open" in mohe("status", **hub).out
-    monkeypatch.setattr(status, "classic_ends", lambda _, uses_hub: None if uses_hub else "It ends [soon].")
+    monkeypatch.setattr(
+        status, "classic_ends", lambda _, uses_hub: None if uses_hub else "It ends [soon]."
+    )
     assert "It ends [soon]." in mohe("status").out
     assert json.loads(mohe("status", "--json").out)["warnings"] == ["It ends [soon]."]
     assert "It ends" not in mohe("status", **hub).out
@@ -160,7 +194,9 @@ def test_watching_follows_the_collection_until_it_is_interrupted(
     terminal, its_end = pty.openpty()
     command = [str(Path(sys.executable).with_name("mohe")), "status", "--watch"]
     variables = process_environment(COLUMNS="200", LINES="40", TERM="xterm")
-    watching = subprocess.Popen(command, env=variables, stdin=its_end, stdout=its_end, stderr=its_end)
+    watching = subprocess.Popen(
+        command, env=variables, stdin=its_end, stdout=its_end, stderr=its_end
+    )
     os.close(its_end)
     try:
         assert "0 of 6 completed" in _seen(terminal, "0 of 6 completed")
@@ -170,7 +206,13 @@ def test_watching_follows_the_collection_until_it_is_interrupted(
         # The last look stays on the screen when the alternate one is left.
         assert "1 of 6 completed" in _seen(terminal, "1 of 6 completed")
         # A terminal that nobody reads keeps the program from writing its last words.
-        until(lambda: _seen(terminal, "never said", seconds=0.1) is not None and watching.poll() is not None, "it ends")
+        until(
+            lambda: (
+                _seen(terminal, "never said", seconds=0.1) is not None
+                and watching.poll() is not None
+            ),
+            "it ends",
+        )
         assert watching.wait() == 0
     finally:
         watching.kill()
@@ -179,7 +221,10 @@ def test_watching_follows_the_collection_until_it_is_interrupted(
 
 
 def test_watching_ends_also_when_python_drops_the_interrupt(
-    store: Store, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: Store,
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     del store
     looks = []

@@ -86,7 +86,11 @@ def bench() -> Iterator[Callable[..., Bench]]:
             "timeouts": QUICK,
         }
         client = NaverLocalClient(base_url=server.url, **arguments | options)
-        opened.append(Bench(server=server, client=client, rate_limiter=rate_limiter, waits=waits, runner=runner))
+        opened.append(
+            Bench(
+                server=server, client=client, rate_limiter=rate_limiter, waits=waits, runner=runner
+            )
+        )
         return opened[-1]
 
     with runner:
@@ -122,7 +126,9 @@ TROUBLES = {
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_a_transient_failure_costs_a_call_and_is_tried_again(trouble: str, bench: Callable[..., Bench]) -> None:
+def test_a_transient_failure_costs_a_call_and_is_tried_again(
+    trouble: str, bench: Callable[..., Bench]
+) -> None:
     one = bench(TROUBLES[trouble], reply(FOUND))
     started = time.monotonic()
     answer = one.search()
@@ -139,9 +145,15 @@ def test_an_endless_body_is_given_up(bench: Callable[..., Bench]) -> None:
         one.search()
 
 
-def test_a_small_body_that_unpacks_to_an_endless_one_is_given_up(bench: Callable[..., Bench]) -> None:
+def test_a_small_body_that_unpacks_to_an_endless_one_is_given_up(
+    bench: Callable[..., Bench],
+) -> None:
     bomb = gzip.compress(b" " * 50_000_000, compresslevel=9)
-    one = bench(reply(bomb, 200, "Content-Encoding: gzip"), timeouts=Timeouts(), retry=RetryPolicy(attempts=1))
+    one = bench(
+        reply(bomb, 200, "Content-Encoding: gzip"),
+        timeouts=Timeouts(),
+        retry=RetryPolicy(attempts=1),
+    )
     tracemalloc.start()
     with pytest.raises(TransientApiError, match="exceeds"):
         one.search()
@@ -150,7 +162,9 @@ def test_a_small_body_that_unpacks_to_an_endless_one_is_given_up(bench: Callable
     assert peak < 4 * MAX_BODY_BYTES, "it was unpacked no further than the bound"
 
 
-def test_failures_are_bounded_and_the_error_tells_what_they_cost(bench: Callable[..., Bench]) -> None:
+def test_failures_are_bounded_and_the_error_tells_what_they_cost(
+    bench: Callable[..., Bench],
+) -> None:
     one = bench(reply(b"", 503))
     with pytest.raises(TransientApiError) as caught:
         one.search()
@@ -166,7 +180,12 @@ def test_nobody_listening_is_a_transient_failure() -> None:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     policy = RetryPolicy(attempts=2, sleep=no_wait)
     client = NaverLocalClient(
-        base_url=url, api_version=HUB, client_id="x", client_secret="y", rate_limiter=LocalRateLimiter(), retry=policy
+        base_url=url,
+        api_version=HUB,
+        client_id="x",
+        client_secret="y",
+        rate_limiter=LocalRateLimiter(),
+        retry=policy,
     )
     with pytest.raises(TransientApiError) as caught:
         searched(client, sort=Sort.REVIEWS)
@@ -189,7 +208,9 @@ def test_rate_refusals_have_a_bound_of_their_own(bench: Callable[..., Bench]) ->
     assert 8.0 <= max(one.waits) <= 8.5
 
 
-@pytest.mark.parametrize(("asked", "least", "most"), [("7", 7, 7), ("86400", 30, 30), ("-5", 1, 2), ("soon", 1, 2)])
+@pytest.mark.parametrize(
+    ("asked", "least", "most"), [("7", 7, 7), ("86400", 30, 30), ("-5", 1, 2), ("soon", 1, 2)]
+)
 def test_a_wait_that_the_server_asks_for_is_kept_within_reason(
     asked: str, least: float, most: float, bench: Callable[..., Bench]
 ) -> None:
@@ -200,7 +221,10 @@ def test_a_wait_that_the_server_asks_for_is_kept_within_reason(
 
 @pytest.mark.parametrize(
     ("step", "kind"),
-    [(reply(QUOTA, 429), QuotaExhausted), (reply(b'{"errorCode":"024","errorMessage":"no"}', 401), ApiBlocked)],
+    [
+        (reply(QUOTA, 429), QuotaExhausted),
+        (reply(b'{"errorCode":"024","errorMessage":"no"}', 401), ApiBlocked),
+    ],
 )
 def test_what_concerns_everybody_is_told_to_the_gate_and_not_tried_again(
     step: Step, kind: type[ApiError], bench: Callable[..., Bench]
@@ -245,10 +269,17 @@ def test_a_wait_can_be_interrupted(bench: Callable[..., Bench]) -> None:
         reply(FOUND, 200, "Content-Type: application/json; charset=euc-kr"),
         reply(b"\xef\xbb\xbf" + FOUND, 200),
         reply(gzip.compress(FOUND), 200, "content-encoding: GZIP"),
-        reply(gzip.compress(FOUND[:9]) + gzip.compress(FOUND[9:]) + b"\0\0", 200, "Content-Encoding: x-gzip"),
+        reply(
+            gzip.compress(FOUND[:9]) + gzip.compress(FOUND[9:]) + b"\0\0",
+            200,
+            "Content-Encoding: x-gzip",
+        ),
         reply(zlib.compress(FOUND), 200, "Content-Encoding: deflate"),
         reply(FOUND, 200, "Content-Encoding: identity"),
-        raw(head(200, "Transfer-Encoding: chunked"), chunked(*[FOUND[i : i + 1] for i in range(len(FOUND))], b"")),
+        raw(
+            head(200, "Transfer-Encoding: chunked"),
+            chunked(*[FOUND[i : i + 1] for i in range(len(FOUND))], b""),
+        ),
         raw(head(200), FOUND),
         reply(json.dumps(json.loads(FOUND)).encode(), 200),
     ],
@@ -261,13 +292,21 @@ def test_both_generations_are_asked_in_their_own_way(bench: Callable[..., Bench]
     classic, hub = bench(reply(FOUND)), bench(reply(FOUND), api_version=HUB)
     classic.search()
     hub.runner.run(hub.client.search("카페 & 식당", sort=Sort.REVIEWS))
-    assert classic.server.requests[0].startswith("GET /v1/search/local.json?query=%EC%84%9C%EC%9A%B8")
+    assert classic.server.requests[0].startswith(
+        "GET /v1/search/local.json?query=%EC%84%9C%EC%9A%B8"
+    )
     assert "&display=5&start=1&sort=random " in classic.server.requests[0]
-    assert "X-Naver-Client-Id: an-identifier\r\nX-Naver-Client-Secret: a-secret\r\n" in classic.server.requests[0]
+    assert (
+        "X-Naver-Client-Id: an-identifier\r\nX-Naver-Client-Secret: a-secret\r\n"
+        in classic.server.requests[0]
+    )
     assert "User-Agent: mohe-assets/" in classic.server.requests[0]
     assert hub.server.requests[0].startswith("GET /search/v1/local?query=%EC%B9%B4%ED%8E%98+%26+")
     assert "&display=5&start=1&sort=comment&format=json " in hub.server.requests[0]
-    assert "X-NCP-APIGW-API-KEY-ID: an-identifier\r\nX-NCP-APIGW-API-KEY: a-secret\r\n" in hub.server.requests[0]
+    assert (
+        "X-NCP-APIGW-API-KEY-ID: an-identifier\r\nX-NCP-APIGW-API-KEY: a-secret\r\n"
+        in hub.server.requests[0]
+    )
 
 
 def test_one_connection_is_kept_for_many_searches(bench: Callable[..., Bench]) -> None:
@@ -284,7 +323,9 @@ def closing_later(connection: socket.socket, server: ScriptedServer) -> bool:
 
 
 @pytest.mark.parametrize("step", [reply(FOUND, then_close=True), closing_later])
-def test_an_idle_connection_that_the_server_closed_costs_nothing(step: Step, bench: Callable[..., Bench]) -> None:
+def test_an_idle_connection_that_the_server_closed_costs_nothing(
+    step: Step, bench: Callable[..., Bench]
+) -> None:
     one = bench(step)
     for _ in range(3):
         assert one.search().calls == 1
@@ -295,7 +336,14 @@ def test_an_idle_connection_that_the_server_closed_costs_nothing(step: Step, ben
 def test_a_reset_on_a_reused_connection_costs_a_call(bench: Callable[..., Bench]) -> None:
     one = bench(reply(FOUND), reset, reply(FOUND))
     assert [one.search().calls for _ in range(2)] == [1, 2]
-    assert one.rate_limiter.events == ["reserve", "answered", "reserve", "failed", "reserve", "answered"]
+    assert one.rate_limiter.events == [
+        "reserve",
+        "answered",
+        "reserve",
+        "failed",
+        "reserve",
+        "answered",
+    ]
 
 
 def test_many_searches_in_flight_share_one_client(bench: Callable[..., Bench]) -> None:
@@ -320,7 +368,9 @@ CANCELLED = {
 
 
 @pytest.mark.parametrize("when", CANCELLED)
-def test_a_search_that_is_cancelled_closes_its_connection_and_is_no_failure(when: str, bench: Callable[..., Bench]) -> None:
+def test_a_search_that_is_cancelled_closes_its_connection_and_is_no_failure(
+    when: str, bench: Callable[..., Bench]
+) -> None:
     asked, ended = threading.Event(), threading.Event()
 
     def answered_in_part(connection: socket.socket, _: ScriptedServer) -> bool:
@@ -347,7 +397,9 @@ def test_a_search_that_is_cancelled_closes_its_connection_and_is_no_failure(when
     assert one.search().calls == 1
 
 
-def test_a_cancelled_second_try_or_wait_for_one_is_no_failure_either(bench: Callable[..., Bench]) -> None:
+def test_a_cancelled_second_try_or_wait_for_one_is_no_failure_either(
+    bench: Callable[..., Bench],
+) -> None:
     waiting = bench(reply(b"", 500), retry=RetryPolicy(first_wait=60.0, max_wait=60.0))
     trying = bench(reply(b"", 500), hang, timeouts=Timeouts())
 
@@ -388,17 +440,29 @@ def test_an_open_gate_spaces_calls_evenly() -> None:
     assert waits == pytest.approx([0.1, 0.2, 0.3], abs=0.05)
 
 
-@pytest.mark.parametrize("url", ["naver.com", "ftp://naver.com", "https://", "https://naver.com/v1", "https://a@b.c"])
+@pytest.mark.parametrize(
+    "url", ["naver.com", "ftp://naver.com", "https://", "https://naver.com/v1", "https://a@b.c"]
+)
 def test_a_base_url_with_more_than_a_host_is_refused_at_once(url: str) -> None:
     with pytest.raises(SettingsError, match="base URL"):
-        NaverLocalClient(base_url=url, api_version=HUB, client_id="x", client_secret="y", rate_limiter=LocalRateLimiter())
+        NaverLocalClient(
+            base_url=url,
+            api_version=HUB,
+            client_id="x",
+            client_secret="y",
+            rate_limiter=LocalRateLimiter(),
+        )
 
 
 @pytest.mark.parametrize("secret", ["비밀", "a\nb", "a\u200bb"])
 def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(secret: str) -> None:
     with pytest.raises(SettingsError) as caught:
         NaverLocalClient(
-            base_url="https://h", api_version=CLASSIC, client_id="x", client_secret=secret, rate_limiter=LocalRateLimiter()
+            base_url="https://h",
+            api_version=CLASSIC,
+            client_id="x",
+            client_secret=secret,
+            rate_limiter=LocalRateLimiter(),
         )
     assert "NAVER_CLIENT_SECRET" in str(caught.value)
     assert secret not in str(caught.value)

@@ -1,4 +1,6 @@
-"""No key may appear in what the clients say: messages, tracebacks with all local variables, logs at DEBUG."""
+"""No key may appear in what the clients say: messages, tracebacks with all local variables, logs at
+DEBUG.
+"""
 
 import json
 import logging
@@ -80,7 +82,9 @@ def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCa
 
 def told(error: ApiError) -> str:
     """All that a printed traceback can show, local variables of every frame included."""
-    lines = traceback.TracebackException.from_exception(error, capture_locals=True).format(chain=True)
+    lines = traceback.TracebackException.from_exception(error, capture_locals=True).format(
+        chain=True
+    )
     shown = [*lines, repr(error), repr(error.args), repr(vars(error))]
     # The test's own frame holds the key because the test wrote it there.
     return "".join(line for line in shown if "test_client_keys.py" not in line)
@@ -99,13 +103,22 @@ def test_the_service_key_is_sent_but_never_told(
     rate_limiter, policy = RecordingGate(), RetryPolicy(attempts=2, sleep=no_wait)
     with ScriptedServer(FAILURES[failure]) as server:
         client = RegionApiClient(
-            base_url=server.url, service_key=configured, rate_limiter=rate_limiter, retry=policy, timeouts=QUICK
+            base_url=server.url,
+            service_key=configured,
+            rate_limiter=rate_limiter,
+            retry=policy,
+            timeouts=QUICK,
         )
         with pytest.raises(ApiError) as caught:
             client.download()
     if configured != ENCODED.lower():
         assert f"ServiceKey={ENCODED} " in server.requests[0]
-    output = told(caught.value) + repr(client) + "".join(map(told, rate_limiter.errors)) + everything_logged.text
+    output = (
+        told(caught.value)
+        + repr(client)
+        + "".join(map(told, rate_limiter.errors))
+        + everything_logged.text
+    )
     assert_hidden(output, (DECODED, ENCODED, quote(DECODED), "Recognisable"))
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
@@ -139,15 +152,21 @@ def test_nobody_listening_tells_no_key_either(everything_logged: pytest.LogCaptu
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     policy = RetryPolicy(attempts=2, sleep=no_wait)
-    client = RegionApiClient(base_url=url, service_key=ENCODED, rate_limiter=LocalRateLimiter(), retry=policy)
+    client = RegionApiClient(
+        base_url=url, service_key=ENCODED, rate_limiter=LocalRateLimiter(), retry=policy
+    )
     with pytest.raises(TransientApiError) as caught:
         client.download()
     assert_hidden(told(caught.value) + everything_logged.text, (DECODED, ENCODED, "Recognisable"))
 
 
-def test_the_url_is_still_in_the_debug_log_without_its_key(everything_logged: pytest.LogCaptureFixture) -> None:
+def test_the_url_is_still_in_the_debug_log_without_its_key(
+    everything_logged: pytest.LogCaptureFixture,
+) -> None:
     with ScriptedServer(reply(b"Unauthorized", 401)) as server, pytest.raises(ApiBlocked):
-        RegionApiClient(base_url=server.url, service_key=DECODED, rate_limiter=LocalRateLimiter()).download()
+        RegionApiClient(
+            base_url=server.url, service_key=DECODED, rate_limiter=LocalRateLimiter()
+        ).download()
     assert "pageNo=1&numOfRows=1000&ServiceKey=***" in everything_logged.text
 
 
@@ -155,7 +174,13 @@ def test_a_retry_is_one_line_that_says_why(everything_logged: pytest.LogCaptureF
     everything_logged.set_level(logging.INFO)
     policy = RetryPolicy(attempts=2, sleep=no_wait)
     with ScriptedServer(reply(b"", 500)) as server, pytest.raises(TransientApiError):
-        RegionApiClient(base_url=server.url, service_key=DECODED, rate_limiter=LocalRateLimiter(), retry=policy).download()
-    lines = [record.getMessage() for record in everything_logged.records if record.name.startswith("mohe_assets")]
+        RegionApiClient(
+            base_url=server.url, service_key=DECODED, rate_limiter=LocalRateLimiter(), retry=policy
+        ).download()
+    lines = [
+        record.getMessage()
+        for record in everything_logged.records
+        if record.name.startswith("mohe_assets")
+    ]
     assert len(lines) == 1
     assert lines[0].startswith("region-api: HTTP 500 with a blank body; next try in ")

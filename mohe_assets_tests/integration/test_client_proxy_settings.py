@@ -19,8 +19,17 @@ from mohe_assets_tests.integration.test_client_scripted_server import ScriptedSe
 from mohe_assets_tests.support.searches import searched
 
 FOUND = b'{"total":1,"items":[]}'
-HOST = "api.invalid"  # a name that never resolves: who is answered under it was answered by the proxy
-VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "curl_ca_bundle")
+HOST = (
+    "api.invalid"  # a name that never resolves: who is answered under it was answered by the proxy
+)
+VARIABLES = (
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "requests_ca_bundle",
+    "curl_ca_bundle",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -49,11 +58,15 @@ def client(base_url: str) -> NaverLocalClient:
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
-def test_a_proxy_of_the_environment_is_used(variable: str, proxy: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_is_used(
+    variable: str, proxy: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(variable, proxy.url)
     assert searched(client(f"http://{HOST}"), "카페 & 식당").calls == 1
     query = "query=%EC%B9%B4%ED%8E%98+%26+%EC%8B%9D%EB%8B%B9&display=5&start=1&sort=random"
-    assert proxy.requests[0].startswith(f"GET http://{HOST}/v1/search/local.json?{query} HTTP/1.1\r\n")
+    assert proxy.requests[0].startswith(
+        f"GET http://{HOST}/v1/search/local.json?{query} HTTP/1.1\r\n"
+    )
     assert "X-Naver-Client-Secret: a-secret" in proxy.requests[0]
     assert "uthorization" not in proxy.requests[0]
 
@@ -80,7 +93,9 @@ def test_a_proxy_has_no_part_in_hosts_that_are_excepted_and_in_this_machine(
 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
-def test_a_proxy_that_does_not_work_is_said_to_be_one(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_does_not_work_is_said_to_be_one(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         gone = f"http://a-person:a-password@127.0.0.1:{listener.getsockname()[1]}"
     monkeypatch.setenv("ALL_PROXY", gone)
@@ -99,17 +114,28 @@ def test_a_proxy_that_refuses_a_tunnel_is_said_to(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "named", ["socks5://a:a-password@127.0.0.1:1", "http://a:a-password@[::1", "http://a:a-password@h:99999"]
+    "named",
+    [
+        "socks5://a:a-password@127.0.0.1:1",
+        "http://a:a-password@[::1",
+        "http://a:a-password@h:99999",
+    ],
 )
-def test_a_proxy_that_cannot_be_used_is_a_failure(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_cannot_be_used_is_a_failure(
+    named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ALL_PROXY", named)
     with pytest.raises(TransientApiError, match="not one for HTTP") as caught:
         searched(client(f"http://{HOST}"))
     assert caught.value.__context__ is None
 
 
-def test_a_netrc_adds_nothing(proxy: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "netrc").write_text(f"machine {HOST} login somebody password something\ndefault login x password y\n")
+def test_a_netrc_adds_nothing(
+    proxy: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_text(
+        f"machine {HOST} login somebody password something\ndefault login x password y\n"
+    )
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
     searched(client(f"http://{HOST}"))
@@ -169,7 +195,8 @@ def test_a_certificate_that_the_environment_names_is_trusted(
     variable: str, named: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
-        variable if named != "hashed" else variable.replace("SSL_CERT_FILE", "SSL_CERT_DIR"), str(certificate / named)
+        variable if named != "hashed" else variable.replace("SSL_CERT_FILE", "SSL_CERT_DIR"),
+        str(certificate / named),
     )
     with ScriptedServer(tunnel(certificate)) as server:
         monkeypatch.setenv("HTTPS_PROXY", server.url)
@@ -177,7 +204,9 @@ def test_a_certificate_that_the_environment_names_is_trusted(
     assert server.requests[1].startswith("GET /v1/search/local.json?query=")
 
 
-def test_a_secure_connection_is_kept_for_many_searches(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secure_connection_is_kept_for_many_searches(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate / "certificate.pem"))
 
     async def search_three_times() -> list[int]:
@@ -190,7 +219,9 @@ def test_a_secure_connection_is_kept_for_many_searches(certificate: Path, monkey
     assert server.connections == 1
 
 
-def test_other_certificates_are_not_trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_certificates_are_not_trusted(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with ScriptedServer(tunnel(certificate)) as server:
         monkeypatch.setenv("HTTPS_PROXY", server.url)
         with pytest.raises(TransientApiError, match="no secure connection"):
@@ -211,4 +242,9 @@ def test_a_bundle_that_is_missing_is_a_failure_and_not_a_connection_without_one(
 
 def test_a_command_that_makes_no_call_does_not_load_what_makes_them() -> None:
     look = "import sys, mohe_assets.cli.status; print({'aiohttp', 'requests'} & sys.modules.keys())"
-    assert subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True).stdout == "set()\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", look], check=True, capture_output=True, text=True
+        ).stdout
+        == "set()\n"
+    )

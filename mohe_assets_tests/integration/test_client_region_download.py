@@ -9,7 +9,12 @@ import pytest
 from mohe_assets.clients.http import RetryPolicy
 from mohe_assets.clients.region_api import RawRegionRow, RegionApiClient, RegionListDownload
 from mohe_assets.errors import AnswerChanged, QuotaExhausted, TransientApiError
-from mohe_assets_tests.integration.test_client_scripted_server import RecordingGate, ScriptedServer, Step, reply
+from mohe_assets_tests.integration.test_client_scripted_server import (
+    RecordingGate,
+    ScriptedServer,
+    Step,
+    reply,
+)
 from mohe_assets_tests.support.searches import no_wait
 
 NO_DATA = reply('{"RESULT":{"resultCode":"INFO-3","resultMsg":"데이터없음 에러"}}'.encode())
@@ -18,11 +23,20 @@ NO_DATA = reply('{"RESULT":{"resultCode":"INFO-3","resultMsg":"데이터없음 �
 def row(number: int, **changes: object) -> dict[str, object]:
     code = f"11{number:08d}"
     parts = {"sido_cd": code[:2], "sgg_cd": code[2:5], "umd_cd": code[5:8], "ri_cd": code[8:]}
-    return {"region_cd": code, **parts, "locatadd_nm": f"서울특별시 {number} ", "locat_order": 2, **changes}
+    return {
+        "region_cd": code,
+        **parts,
+        "locatadd_nm": f"서울특별시 {number} ",
+        "locat_order": 2,
+        **changes,
+    }
 
 
 def page(rows: list[Any], total: object) -> Step:
-    head = [{"totalCount": total}, {"RESULT": {"resultCode": "INFO-0", "resultMsg": "NOMAL SERVICE"}}]
+    head = [
+        {"totalCount": total},
+        {"RESULT": {"resultCode": "INFO-0", "resultMsg": "NOMAL SERVICE"}},
+    ]
     body = {"StanReginCd": [{"head": head}, {"row": rows}]}
     return reply(json.dumps(body).encode(), 200, "Content-Type: text/html")
 
@@ -35,9 +49,16 @@ def whole(total: int) -> list[Step]:
     return [page(rows(start, min(start + 1000, total)), total) for start in range(0, total, 1000)]
 
 
-def download(server: ScriptedServer, rate_limiter: RecordingGate | None = None) -> RegionListDownload:
+def download(
+    server: ScriptedServer, rate_limiter: RecordingGate | None = None
+) -> RegionListDownload:
     policy = RetryPolicy(attempts=2, sleep=no_wait)
-    client = RegionApiClient(base_url=server.url, service_key="a-key", rate_limiter=rate_limiter or RecordingGate(), retry=policy)
+    client = RegionApiClient(
+        base_url=server.url,
+        service_key="a-key",
+        rate_limiter=rate_limiter or RecordingGate(),
+        retry=policy,
+    )
     return client.download()
 
 
@@ -89,12 +110,17 @@ def test_a_list_that_changed_midway_is_fetched_again_as_a_whole(case: str) -> No
 
 @pytest.mark.parametrize("case", CHANGED_MIDWAY)
 def test_a_list_that_never_fits_together_is_refused_with_its_numbers(case: str) -> None:
-    with ScriptedServer(*CHANGED_MIDWAY[case] * 2) as server, pytest.raises(AnswerChanged, match=r"1,?00\d") as caught:
+    with (
+        ScriptedServer(*CHANGED_MIDWAY[case] * 2) as server,
+        pytest.raises(AnswerChanged, match=r"1,?00\d") as caught,
+    ):
         download(server)
     assert (caught.value.calls, len(server.requests)) == (4, 4)
 
 
-@pytest.mark.parametrize("answer", [NO_DATA, page([], 0), page([row(0)], 0), page([row(0)], 999_999_999)])
+@pytest.mark.parametrize(
+    "answer", [NO_DATA, page([], 0), page([row(0)], 0), page([row(0)], 999_999_999)]
+)
 def test_an_empty_or_absurd_list_is_a_failed_read(answer: Step) -> None:
     with ScriptedServer(answer) as server, pytest.raises(AnswerChanged) as caught:
         download(server)
@@ -132,9 +158,15 @@ def test_a_page_that_fails_is_tried_again_alone() -> None:
 
 def test_an_error_on_a_later_page_counts_all_calls_so_far() -> None:
     spent = reply(b"API token quota exceeded", 429)
-    with ScriptedServer(*whole(3_000)[:2], spent) as server, pytest.raises(QuotaExhausted) as caught:
+    with (
+        ScriptedServer(*whole(3_000)[:2], spent) as server,
+        pytest.raises(QuotaExhausted) as caught,
+    ):
         download(server)
     assert caught.value.calls == 3
-    with ScriptedServer(*whole(3_000)[:2], reply(b"")) as server, pytest.raises(TransientApiError) as failed:
+    with (
+        ScriptedServer(*whole(3_000)[:2], reply(b"")) as server,
+        pytest.raises(TransientApiError) as failed,
+    ):
         download(server)
     assert failed.value.calls == 4

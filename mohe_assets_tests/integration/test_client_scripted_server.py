@@ -1,4 +1,6 @@
-"""A server over real sockets that answers what a script says, for the tests of the clients, and its own tests."""
+"""A server over real sockets that answers what a script says, for the tests of the clients, and its
+own tests.
+"""
 
 import socket
 import struct
@@ -12,7 +14,9 @@ import pytest
 
 from mohe_assets.errors import ApiError
 
-Step = Callable[[socket.socket, "ScriptedServer"], bool]  # answers one request; False ends the connection
+Step = Callable[
+    [socket.socket, "ScriptedServer"], bool
+]  # answers one request; False ends the connection
 
 
 class ScriptedServer:
@@ -53,14 +57,18 @@ class ScriptedServer:
             except OSError:
                 return
             self.connections += 1
-            self._threads.append(threading.Thread(target=self._talk, args=(connection,), daemon=True))
+            self._threads.append(
+                threading.Thread(target=self._talk, args=(connection,), daemon=True)
+            )
             self._threads[-1].start()
 
     def _talk(self, connection: socket.socket) -> None:
         with closing(connection):
             connection.settimeout(5)
             try:
-                while (request := self._request(connection)) and self._step(request)(connection, self):
+                while (request := self._request(connection)) and self._step(request)(
+                    connection, self
+                ):
                     pass
             except OSError:
                 return
@@ -153,7 +161,10 @@ def exchange(connection: socket.socket) -> bytes:
 
 
 def test_the_script_is_followed_and_its_last_step_repeated() -> None:
-    with ScriptedServer(reply(b"a"), reply(b"b")) as server, socket.create_connection(server.address) as connection:
+    with (
+        ScriptedServer(reply(b"a"), reply(b"b")) as server,
+        socket.create_connection(server.address) as connection,
+    ):
         assert [exchange(connection)[-1:] for _ in range(3)] == [b"a", b"b", b"b"]
         assert (len(server.requests), server.connections) == (3, 1)
 

@@ -1,4 +1,6 @@
-"""The clients and the simulator, which were written apart from the same description of the two APIs."""
+"""The clients and the simulator, which were written apart from the same description of the two
+APIs.
+"""
 
 from collections.abc import Iterator
 
@@ -6,7 +8,14 @@ import pytest
 
 from mohe_assets.clients.http import LocalRateLimiter, RetryPolicy
 from mohe_assets.clients.region_api import RegionApiClient
-from mohe_assets.errors import ApiBlocked, ApiError, BadQuery, QuotaExhausted, RateLimited, TransientApiError
+from mohe_assets.errors import (
+    ApiBlocked,
+    ApiError,
+    BadQuery,
+    QuotaExhausted,
+    RateLimited,
+    TransientApiError,
+)
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator, running
 from mohe_assets.sources.naver_local.client import CLASSIC, HUB, ApiVersion, NaverLocalClient
@@ -31,7 +40,9 @@ def simulator(shared: Simulator) -> Simulator:
     return shared
 
 
-def naver(simulator: Simulator, api_version: ApiVersion, *, keys: tuple[str, str] | None = None) -> NaverLocalClient:
+def naver(
+    simulator: Simulator, api_version: ApiVersion, *, keys: tuple[str, str] | None = None
+) -> NaverLocalClient:
     client_id, secret = keys or KEYS[api_version]
     return NaverLocalClient(
         base_url=simulator.url,
@@ -44,7 +55,9 @@ def naver(simulator: Simulator, api_version: ApiVersion, *, keys: tuple[str, str
 
 
 def regions(simulator: Simulator, key: str = CONFIG.government_key) -> RegionApiClient:
-    return RegionApiClient(base_url=simulator.url, service_key=key, rate_limiter=LocalRateLimiter(), retry=ONCE)
+    return RegionApiClient(
+        base_url=simulator.url, service_key=key, rate_limiter=LocalRateLimiter(), retry=ONCE
+    )
 
 
 @pytest.mark.parametrize("key", [CONFIG.government_key, "demo-govt-key%2B%2F%3D%3D"])
@@ -60,13 +73,20 @@ def test_a_wrong_region_key_is_blocked(simulator: Simulator) -> None:
 
 @pytest.mark.parametrize("api_version", [CLASSIC, HUB])
 def test_a_search_finds_places(api_version: ApiVersion, simulator: Simulator) -> None:
-    answers = [searched(naver(simulator, api_version), "서울특별시 강남구 카페", sort=sort) for sort in Sort]
+    answers = [
+        searched(naver(simulator, api_version), "서울특별시 강남구 카페", sort=sort)
+        for sort in Sort
+    ]
     assert [(len(answer.items), answer.calls) for answer in answers] == [(5, 1)] * 2
-    assert all({"title", "address", "mapx"} <= item.keys() for answer in answers for item in answer.items)
+    assert all(
+        {"title", "address", "mapx"} <= item.keys() for answer in answers for item in answer.items
+    )
 
 
 @pytest.mark.parametrize("api_version", [CLASSIC, HUB])
-def test_the_keys_of_the_other_generation_are_blocked(api_version: ApiVersion, simulator: Simulator) -> None:
+def test_the_keys_of_the_other_generation_are_blocked(
+    api_version: ApiVersion, simulator: Simulator
+) -> None:
     theirs = HUB if api_version is CLASSIC else CLASSIC
     with pytest.raises(ApiBlocked) as caught:
         searched(naver(simulator, api_version, keys=KEYS[theirs]))
@@ -86,7 +106,9 @@ def test_the_keys_of_the_other_generation_are_blocked(api_version: ApiVersion, s
         ("auth", ApiBlocked),
     ],
 )
-def test_each_fault_is_understood(fault: str, kind: type[ApiError], api_version: ApiVersion, simulator: Simulator) -> None:
+def test_each_fault_is_understood(
+    fault: str, kind: type[ApiError], api_version: ApiVersion, simulator: Simulator
+) -> None:
     simulator.add_faults([{"api": "naver", "fault": fault}])
     with pytest.raises(ApiError) as caught:
         searched(naver(simulator, api_version), "서울특별시 강남구 카페")

@@ -1,4 +1,6 @@
-"""Collections of a few regions against the simulator: what they store, and how each bad day leaves the regions."""
+"""Collections of a few regions against the simulator: what they store, and how each bad day leaves
+the regions.
+"""
 
 import dataclasses
 import datetime as dt
@@ -56,7 +58,12 @@ def open_platform(environment: Environment, store: Store) -> Iterator[OpenPlatfo
     opened: list[Any] = []
 
     def build(**changes: str) -> App:
-        variables = {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_SEARCHES_IN_FLIGHT": "3", **changes}
+        variables = {
+            **environment,
+            "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS),
+            "MOHE_SEARCHES_IN_FLIGHT": "3",
+            **changes,
+        }
         opened.append(App.open(settings_module.load(variables)))
         app: App = opened[-1].__enter__()
         return app
@@ -80,7 +87,9 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def started(app: App, codes: frozenset[str] | None, run_id: str = "run", **how: Any) -> Iterator[CollectionRun]:
+def started(
+    app: App, codes: frozenset[str] | None, run_id: str = "run", **how: Any
+) -> Iterator[CollectionRun]:
     with app.collection(run_id, ClaimFilter(codes=codes, **how), total=len(codes or ())) as run:
         yield run
 
@@ -97,7 +106,9 @@ def kinds(outcomes: list[RegionOutcome]) -> Counter[Outcome]:
 
 
 def execution(store: Store, run_id: str = "run") -> dict[str, Any]:
-    return store.read("SELECT * FROM batch_execution_metadata WHERE execution_id = :run", run=run_id)[0]
+    return store.read(
+        "SELECT * FROM batch_execution_metadata WHERE execution_id = :run", run=run_id
+    )[0]
 
 
 def statuses(store: Store, codes: frozenset[str] = CODES) -> Counter[str]:
@@ -110,7 +121,9 @@ def answers(simulator: Simulator) -> dict[str, int]:
 
 
 class TestGoodDay:
-    def test_a_run_completes_its_regions_with_one_call_a_search(self, few: App, store: Store, simulator: Simulator) -> None:
+    def test_a_run_completes_its_regions_with_one_call_a_search(
+        self, few: App, store: Store, simulator: Simulator
+    ) -> None:
         run, outcomes = collect(few)
 
         assert kinds(outcomes) == {Outcome.COMPLETED: 6}
@@ -122,12 +135,21 @@ class TestGoodDay:
         assert len(answers(simulator)) == 12
 
         row = execution(store)
-        assert (row["status"], row["note"], row["total_regions"], row["completed_regions"]) == ("COMPLETED", None, 6, 6)
+        assert (row["status"], row["note"], row["total_regions"], row["completed_regions"]) == (
+            "COMPLETED",
+            None,
+            6,
+            6,
+        )
         assert (row["calls_used"], row["failed_regions"]) == (12, 0)
-        kept = store.read("SELECT count(DISTINCT p) AS n FROM search_query, unnest(place_ids) p")[0]["n"]
+        kept = store.read("SELECT count(DISTINCT p) AS n FROM search_query, unnest(place_ids) p")[
+            0
+        ]["n"]
         assert store.read("SELECT count(*) AS n FROM places") == [{"n": kept}]
         assert kept > 12
-        assert store.read("SELECT count(*) AS n FROM batch_checkpoint WHERE reported_at IS NOT NULL") == [{"n": 6}]
+        assert store.read(
+            "SELECT count(*) AS n FROM batch_checkpoint WHERE reported_at IS NOT NULL"
+        ) == [{"n": 6}]
         assert read_state(few.database, few.account).used_today == 12
 
     def test_a_completion_tells_what_was_found(self, few: App, store: Store) -> None:
@@ -138,23 +160,33 @@ class TestGoodDay:
         assert told.places_new == told.places > 0
         assert told.partition_key == "11680_서울특별시_강남구"
 
-    def test_a_stray_is_kept_with_the_region_of_its_address(self, few: App, store: Store, simulator: Simulator) -> None:
+    def test_a_stray_is_kept_with_the_region_of_its_address(
+        self, few: App, store: Store, simulator: Simulator
+    ) -> None:
         simulator.configure(stray_share=1.0)
         collect(few, GANGNAM)
         assert store.read("SELECT sum(strays)::int AS n FROM search_query")[0]["n"] > 0
         wrong = """SELECT p.address, r.region_name FROM places p JOIN region r USING (region_type, region_code)
                     WHERE NOT starts_with(p.address, r.region_name)"""
         assert store.read(wrong) == []
-        assert store.read("SELECT count(DISTINCT region_code) > 1 AS several FROM places") == [{"several": True}]
+        assert store.read("SELECT count(DISTINCT region_code) > 1 AS several FROM places") == [
+            {"several": True}
+        ]
 
-    def test_without_codes_every_due_region_is_taken(self, open_platform: OpenPlatform, store: Store) -> None:
-        store.execute("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=sorted(CODES))
+    def test_without_codes_every_due_region_is_taken(
+        self, open_platform: OpenPlatform, store: Store
+    ) -> None:
+        store.execute(
+            "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=sorted(CODES)
+        )
         _, outcomes = collect(open_platform(MOHE_SEARCH_KEYWORDS="카페"), None)
         assert kinds(outcomes) == {Outcome.COMPLETED: 6}
 
     def test_a_request_from_a_clock_that_is_ahead_collects_a_region_once(self, few: App) -> None:
         ahead = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
-        assert kinds(collect(few, GANGNAM, "run", recollect_completed_before=ahead)[1]) == {Outcome.COMPLETED: 1}
+        assert kinds(collect(few, GANGNAM, "run", recollect_completed_before=ahead)[1]) == {
+            Outcome.COMPLETED: 1
+        }
 
     def test_a_completed_region_is_not_collected_again_unless_it_is_asked_for_afresh(
         self, few: App, store: Store, simulator: Simulator
@@ -163,8 +195,13 @@ class TestGoodDay:
         assert collect(few, GANGNAM, "second", force_retry=True)[1] == []
         assert simulator.stats(brief=True)["naver"]["received"] == 2
         asked_at = store.row("11680")["end_time"] + dt.timedelta(microseconds=1)
-        assert kinds(collect(few, GANGNAM, "third", recollect_completed_before=asked_at)[1]) == {Outcome.COMPLETED: 1}
-        assert (store.row("11680")["round"], simulator.stats(brief=True)["naver"]["received"]) == (2, 4)
+        assert kinds(collect(few, GANGNAM, "third", recollect_completed_before=asked_at)[1]) == {
+            Outcome.COMPLETED: 1
+        }
+        assert (store.row("11680")["round"], simulator.stats(brief=True)["naver"]["received"]) == (
+            2,
+            4,
+        )
 
     def test_a_region_that_another_run_holds_is_left_to_it(self, few: App, store: Store) -> None:
         few.executions.start("other")
@@ -183,7 +220,10 @@ class TestTogether:
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=300)
-        _, (outcome,) = collect(open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="8"), GANGNAM)
+        _, (outcome,) = collect(
+            open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="8"),
+            GANGNAM,
+        )
         assert outcome.outcome is Outcome.COMPLETED
         moments = simulator.stats(moments=True)["naver"]["answered_at"]
         assert len(moments) == 8
@@ -191,7 +231,9 @@ class TestTogether:
         assert moments[-1] - moments[1] < 1.5
         row = store.row()
         assert (row["searches_done"], row["calls_used"]) == (8, 8)
-        novel = store.read("SELECT sum(novel)::int AS novel, sum(new_places)::int AS fresh FROM search_query")[0]
+        novel = store.read(
+            "SELECT sum(novel)::int AS novel, sum(new_places)::int AS fresh FROM search_query"
+        )[0]
         assert novel == {"novel": row["processed_count"], "fresh": row["processed_count"]}
 
     def test_regions_are_worked_off_one_after_the_other_so_that_few_are_half_done(
@@ -210,11 +252,16 @@ class TestTogether:
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=30)
-        simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 요가"}])
+        simulator.add_faults(
+            [{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 요가"}]
+        )
         app = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="3")
         assert kinds(collect(app, GANGNAM)[1]) == {Outcome.FAILED: 1}
         kept = store.read("SELECT count(*) AS n FROM search_query WHERE status = 'DONE'")[0]["n"]
-        assert (store.row()["failure_kind"], store.row()["searches_done"]) == ("answer_changed", kept)
+        assert (store.row()["failure_kind"], store.row()["searches_done"]) == (
+            "answer_changed",
+            kept,
+        )
         assert 3 <= kept <= 5
         simulator.clear_faults()
         assert kinds(collect(app, GANGNAM, "again", force_retry=True)[1]) == {Outcome.COMPLETED: 1}
@@ -223,7 +270,11 @@ class TestTogether:
     def test_they_do_not_spend_more_on_a_region_than_it_may_have(
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
-        app = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="8", MOHE_MAX_CALLS_PER_REGION="5")
+        app = open_platform(
+            MOHE_SEARCH_KEYWORDS=",".join(self.WORDS),
+            MOHE_SEARCHES_IN_FLIGHT="8",
+            MOHE_MAX_CALLS_PER_REGION="5",
+        )
         assert kinds(collect(app, GANGNAM)[1]) == {Outcome.FAILED: 1}
         assert (store.row()["failure_kind"], store.row()["calls_used"]) == ("call_budget", 5)
         assert simulator.stats(brief=True)["naver"]["received"] == 5
@@ -239,13 +290,18 @@ class TestBadDays:
         assert isinstance(run.halted, QuotaExhausted)
         assert Outcome.FAILED not in kinds(outcomes)
         assert statuses(store).keys() == {"PENDING", "COMPLETED"}
-        assert (execution(store)["status"], execution(store)["note"]) == ("COMPLETED", str(run.halted))
+        assert (execution(store)["status"], execution(store)["note"]) == (
+            "COMPLETED",
+            str(run.halted),
+        )
         received = simulator.stats(brief=True)["naver"]["received"]
         assert 6 <= received <= 5 + 3
 
         again, outcomes = collect(few, run_id="same day")
         assert isinstance(again.halted, QuotaExhausted)
-        assert simulator.stats(brief=True)["naver"]["received"] == received, "nothing is asked on a day that is over"
+        assert simulator.stats(brief=True)["naver"]["received"] == received, (
+            "nothing is asked on a day that is over"
+        )
         assert Outcome.COMPLETED not in kinds(outcomes)
 
         store.execute("CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLATILE"
@@ -253,20 +309,31 @@ class TestBadDays:
         simulator.clear_faults()
         collect(few, run_id="next day")
         assert statuses(store) == {"COMPLETED": 6}
-        assert store.read("SELECT count(*) AS n FROM search_query WHERE status = 'DONE'") == [{"n": 12}]
+        assert store.read("SELECT count(*) AS n FROM search_query WHERE status = 'DONE'") == [
+            {"n": 12}
+        ]
 
     def test_a_region_that_fails_does_not_keep_the_others_from_being_collected(
         self, few: App, store: Store, simulator: Simulator
     ) -> None:
-        simulator.add_faults([{"api": "naver", "fault": "system_error", "query_contains": "강남구 공원"}])
+        simulator.add_faults(
+            [{"api": "naver", "fault": "system_error", "query_contains": "강남구 공원"}]
+        )
         run, outcomes = collect(few)
 
         assert kinds(outcomes) == {Outcome.COMPLETED: 5, Outcome.FAILED: 1}
         row = store.row("11680")
-        assert (row["status"], row["failure_kind"], row["failures"], row["searches_done"]) == ("FAILED", "transient", 1, 1)
+        assert (row["status"], row["failure_kind"], row["failures"], row["searches_done"]) == (
+            "FAILED",
+            "transient",
+            1,
+            1,
+        )
         assert "SE99" in row["error_message"]
         assert row["retry_at"] is not None
-        assert row["calls_used"] == 1 + RetryPolicy().attempts, "the calls of the failed search are paid, too"
+        assert row["calls_used"] == 1 + RetryPolicy().attempts, (
+            "the calls of the failed search are paid, too"
+        )
         assert [one.lease.region_code for one in run.failed] == ["11680"]
         assert execution(store)["status"] == "FAILED"
 
@@ -278,17 +345,29 @@ class TestBadDays:
     def test_an_answer_of_another_shape_fails_the_region_without_being_asked_for_again(
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
-        simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 카페"}])
+        simulator.add_faults(
+            [{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 카페"}]
+        )
         collect(open_platform(MOHE_SEARCHES_IN_FLIGHT="1"), GANGNAM)
-        assert (store.row()["status"], store.row()["failure_kind"], store.row()["calls_used"]) == ("FAILED", "answer_changed", 1)
+        assert (store.row()["status"], store.row()["failure_kind"], store.row()["calls_used"]) == (
+            "FAILED",
+            "answer_changed",
+            1,
+        )
 
     def test_a_query_the_api_refuses_is_skipped_and_its_region_completed(
         self, few: App, store: Store, simulator: Simulator
     ) -> None:
-        simulator.add_faults([{"api": "naver", "fault": "bad_query", "query_contains": "강남구 카페"}])
+        simulator.add_faults(
+            [{"api": "naver", "fault": "bad_query", "query_contains": "강남구 카페"}]
+        )
         assert kinds(collect(few)[1]) == {Outcome.COMPLETED: 6}
         (skipped,) = store.read("SELECT * FROM search_query WHERE status <> 'DONE'")
-        assert (skipped["status"], skipped["query"], skipped["calls"]) == ("SKIPPED", "서울특별시 강남구 카페", 1)
+        assert (skipped["status"], skipped["query"], skipped["calls"]) == (
+            "SKIPPED",
+            "서울특별시 강남구 카페",
+            1,
+        )
         assert "SE01" in skipped["error_message"]
 
     def test_items_that_are_garbage_are_set_aside_with_their_reasons_and_the_rest_is_stored(
@@ -303,7 +382,9 @@ class TestBadDays:
         counted = """SELECT sum(result_count)::int AS answered,
                             sum(cardinality(place_ids) + jsonb_array_length(set_aside))::int AS told FROM search_query"""
         assert len({*store.read(counted)[0].values()}) == 1
-        assert sum(one.completion.set_aside for one in outcomes if one.completion) == sum(aside.values())
+        assert sum(one.completion.set_aside for one in outcomes if one.completion) == sum(
+            aside.values()
+        )
         assert store.read("SELECT count(*) > 0 AS some FROM places") == [{"some": True}]
 
     def test_a_wrong_secret_costs_one_call_and_fails_no_region(
@@ -327,13 +408,22 @@ class TestBadDays:
     ) -> None:
         collect(open_platform(MOHE_MAX_CALLS_PER_REGION="1"), GANGNAM)
         row = store.row()
-        assert (row["status"], row["failure_kind"], row["calls_used"], row["retry_at"]) == ("FAILED", "call_budget", 1, None)
+        assert (row["status"], row["failure_kind"], row["calls_used"], row["retry_at"]) == (
+            "FAILED",
+            "call_budget",
+            1,
+            None,
+        )
         assert "MOHE_MAX_CALLS_PER_REGION" in row["error_message"]
         assert collect(open_platform(), GANGNAM, "later")[1] == []
-        assert kinds(collect(open_platform(), GANGNAM, "asked", force_retry=True)[1]) == {Outcome.COMPLETED: 1}
+        assert kinds(collect(open_platform(), GANGNAM, "asked", force_retry=True)[1]) == {
+            Outcome.COMPLETED: 1
+        }
         assert simulator.stats(brief=True)["naver"]["received"] == 2
 
-    def test_our_own_bug_sets_its_region_apart_and_ends_the_run_loudly(self, few: App, store: Store) -> None:
+    def test_our_own_bug_sets_its_region_apart_and_ends_the_run_loudly(
+        self, few: App, store: Store
+    ) -> None:
         with started(few, CODES) as run:
             run.work = dataclasses.replace(run.work, source=Broken(run.work.source))
             with pytest.raises(ZeroDivisionError):
@@ -388,14 +478,24 @@ class TestInterruptions:
         with started(few, CODES) as run, closing(run.batches()) as batches:
             first = next(batches)
             until(lambda: statuses(store) == {"COMPLETED": 6}, "the collection goes on meanwhile")
-            until(lambda: not any(thread.name == "collect" for thread in threading.enumerate()), "all is reached")
-            assert store.read("SELECT 1 AS told FROM batch_checkpoint WHERE reported_at IS NOT NULL") == []
+            until(
+                lambda: not any(thread.name == "collect" for thread in threading.enumerate()),
+                "all is reached",
+            )
+            assert (
+                store.read("SELECT 1 AS told FROM batch_checkpoint WHERE reported_at IS NOT NULL")
+                == []
+            )
             rest = next(batches)
             assert list(batches) == []
         assert {one.lease.region_code for one in first + rest} == CODES
-        assert store.read("SELECT count(*) AS n FROM batch_checkpoint WHERE reported_at IS NOT NULL") == [{"n": 6}]
+        assert store.read(
+            "SELECT count(*) AS n FROM batch_checkpoint WHERE reported_at IS NOT NULL"
+        ) == [{"n": 6}]
 
-    def test_what_a_caller_did_not_report_is_offered_to_others(self, few: App, store: Store) -> None:
+    def test_what_a_caller_did_not_report_is_offered_to_others(
+        self, few: App, store: Store
+    ) -> None:
         with started(few, GANGNAM) as run, closing(run.outcomes()) as outcomes:
             next(outcomes)
         assert store.row()["reported_at"] is None
@@ -408,17 +508,24 @@ class TestInterruptions:
         collect(open_platform(), GANGNAM)
         simulator.clear_faults()
         collect(open_platform(MOHE_SEARCH_KEYWORDS="카페,서점"), GANGNAM, "later", force_retry=True)
-        assert answers(simulator) == {"서울특별시 강남구 카페|random": 1, "서울특별시 강남구 서점|random": 1}
+        assert answers(simulator) == {
+            "서울특별시 강남구 카페|random": 1,
+            "서울특별시 강남구 서점|random": 1,
+        }
         assert store.row()["status"] == "COMPLETED"
 
     def test_a_run_takes_back_what_a_dead_run_holds_before_it_ends(
         self, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
     ) -> None:
-        store.execute("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=sorted(CODES))
+        store.execute(
+            "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=sorted(CODES)
+        )
         app = open_platform()
         app.executions.start("dead")
         store.claim("11680", run_id="dead")
-        store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'")
+        store.execute(
+            "UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'"
+        )
         _, outcomes = collect(app, None)
         assert kinds(outcomes) == {Outcome.COMPLETED: 6}
         assert execution(store, "dead")["status"] == "INTERRUPTED"
@@ -432,26 +539,33 @@ class TestInterruptions:
         with started(app, None) as run:
             outcomes = run.outcomes()
             next(outcomes)
-            store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'")
+            store.execute(
+                "UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'"
+            )
             store.execute("UPDATE batch_execution_metadata SET status = 'INTERRUPTED'")
             left = list(outcomes)
         assert run.declared_dead
         assert len(left) < 250
         assert execution(store)["status"] == "INTERRUPTED"
-        assert store.read("SELECT 1 AS held FROM batch_checkpoint WHERE status = 'PROCESSING'") == []
+        assert (
+            store.read("SELECT 1 AS held FROM batch_checkpoint WHERE status = 'PROCESSING'") == []
+        )
 
     def test_a_run_whose_lease_may_be_over_asks_nothing_until_it_has_heard_whether_it_still_lives(
         self, open_platform: OpenPlatform, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=50)
-        app = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_LEASE_SECONDS="2", MOHE_SEARCHES_IN_FLIGHT="1")
+        app = open_platform(
+            MOHE_HEARTBEAT_SECONDS="0.2", MOHE_LEASE_SECONDS="2", MOHE_SEARCHES_IN_FLIGHT="1"
+        )
 
         def received() -> int:
             return int(simulator.stats(brief=True)["naver"]["received"])
 
         with started(app, None) as run, closing(run.outcomes()) as outcomes:
             next(outcomes)
-            # As if the network were gone: no heartbeat comes through, while answers do, and are stored.
+            # As if the network were gone: no heartbeat comes through, while answers do, and are
+            # stored.
             with app.database.engine.begin() as connection:
                 connection.execute(text("SELECT 1 FROM batch_execution_metadata FOR UPDATE"))
                 time.sleep(2.5)

@@ -1,4 +1,6 @@
-"""Transactions outlive what happens to their connection, and give up with a sentence that shows no password."""
+"""Transactions outlive what happens to their connection, and give up with a sentence that shows no
+password.
+"""
 
 import os
 import shutil
@@ -35,7 +37,11 @@ def execute(database: Database, sql: str) -> None:
 
 
 def count(database: Database) -> int:
-    return int(database.transaction(lambda connection: rows(connection, "SELECT count(*) AS n FROM written"))[0]["n"])
+    return int(
+        database.transaction(
+            lambda connection: rows(connection, "SELECT count(*) AS n FROM written")
+        )[0]["n"]
+    )
 
 
 @pytest.fixture
@@ -63,7 +69,9 @@ def test_a_transaction_whose_connection_is_cut_runs_again_from_its_start(empty: 
     assert count(empty) == 1
 
 
-def test_connections_cut_while_they_were_idle_are_not_noticed(empty: Database, empty_database_url: str) -> None:
+def test_connections_cut_while_they_were_idle_are_not_noticed(
+    empty: Database, empty_database_url: str
+) -> None:
     other = Database.connect(empty_database_url)
     execute(other, "INSERT INTO written VALUES (1)")
     execute(empty, END_THE_OTHERS)
@@ -71,7 +79,9 @@ def test_connections_cut_while_they_were_idle_are_not_noticed(empty: Database, e
     other.close()
 
 
-def test_a_call_whose_connection_is_cut_runs_again(empty: Database, empty_database_url: str) -> None:
+def test_a_call_whose_connection_is_cut_runs_again(
+    empty: Database, empty_database_url: str
+) -> None:
     other = Database.connect(empty_database_url)
     sql = "INSERT INTO written VALUES (%(n)s) RETURNING n"
     assert [other.call(sql, n=1), other.call(sql, n=2)] == [[(1,)], [(2,)]]
@@ -82,7 +92,9 @@ def test_a_call_whose_connection_is_cut_runs_again(empty: Database, empty_databa
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_a_function_that_refuses_is_told_apart_from_trouble(empty: Database, empty_database_url: str, *, cut: bool) -> None:
+def test_a_function_that_refuses_is_told_apart_from_trouble(
+    empty: Database, empty_database_url: str, *, cut: bool
+) -> None:
     raising = "RAISE EXCEPTION USING ERRCODE = 'MH999', DETAIL = 'a,b'"
     execute(empty, f"""CREATE FUNCTION refuse() RETURNS integer LANGUAGE plpgsql
                        AS $$ BEGIN INSERT INTO written VALUES (1); {raising}; END $$""")  # fmt: skip
@@ -104,7 +116,9 @@ def test_a_call_to_a_server_that_is_not_there_is_given_up_on() -> None:
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
-def test_an_error_of_our_own_is_raised_at_once_and_rolls_back(empty: Database, *, autocommit: bool) -> None:
+def test_an_error_of_our_own_is_raised_at_once_and_rolls_back(
+    empty: Database, *, autocommit: bool
+) -> None:
     tries: list[int] = []
 
     def work(connection: Connection) -> None:
@@ -118,7 +132,9 @@ def test_an_error_of_our_own_is_raised_at_once_and_rolls_back(empty: Database, *
     assert count(empty) == int(autocommit)
 
 
-def test_two_transactions_that_lock_each_other_out_both_get_through(empty_database_url: str) -> None:
+def test_two_transactions_that_lock_each_other_out_both_get_through(
+    empty_database_url: str,
+) -> None:
     database = Database.connect(empty_database_url)
     execute(database, "CREATE TABLE written AS SELECT n, 0 AS hits FROM generate_series(1, 2) n")
     both_hold_one = threading.Barrier(2, timeout=30)
@@ -128,10 +144,14 @@ def test_two_transactions_that_lock_each_other_out_both_get_through(empty_databa
 
         def work(connection: Connection) -> None:
             tries.append(1)
-            connection.execute(text("UPDATE written SET hits = hits + 1 WHERE n = :n"), {"n": first})
+            connection.execute(
+                text("UPDATE written SET hits = hits + 1 WHERE n = :n"), {"n": first}
+            )
             if len(tries) == 1:
                 both_hold_one.wait()
-            connection.execute(text("UPDATE written SET hits = hits + 1 WHERE n = :n"), {"n": second})
+            connection.execute(
+                text("UPDATE written SET hits = hits + 1 WHERE n = :n"), {"n": second}
+            )
 
         database.transaction(work)
 
@@ -153,7 +173,9 @@ def test_two_transactions_that_lock_each_other_out_both_get_through(empty_databa
         ("postgresql:///mohe?host=127.0.0.1&port=1&user=someone&password=recognisable-secret", 0.0),
     ],
 )
-def test_a_server_that_is_not_there_is_given_up_on_without_showing_the_password(url: str, patience: float) -> None:
+def test_a_server_that_is_not_there_is_given_up_on_without_showing_the_password(
+    url: str, patience: float
+) -> None:
     connected = Database.connect(url)
     with pytest.raises(DatabaseUnavailable) as caught:
         Database(engine=connected.engine, reconnect_seconds=patience).transaction(lambda _: None)
@@ -169,7 +191,9 @@ def test_a_server_that_is_not_there_is_given_up_on_without_showing_the_password(
 def test_a_statement_that_fails_does_not_show_the_values_it_was_given(empty: Database) -> None:
     execute(empty, "ALTER TABLE written ADD CONSTRAINT small CHECK (n < 10)")
     with pytest.raises(IntegrityError) as caught:
-        empty.transaction(lambda c: c.execute(text("INSERT INTO written VALUES (:n)"), {"n": 424_242}))
+        empty.transaction(
+            lambda c: c.execute(text("INSERT INTO written VALUES (:n)"), {"n": 424_242})
+        )
     assert "parameters hidden" in str(caught.value)
 
 
@@ -185,7 +209,9 @@ def own_server() -> Iterator[EmbeddedServer]:
     shutil.rmtree(home)
 
 
-def test_transactions_wait_for_a_server_that_restarts_or_crashed(own_server: EmbeddedServer) -> None:
+def test_transactions_wait_for_a_server_that_restarts_or_crashed(
+    own_server: EmbeddedServer,
+) -> None:
     database = Database.connect(own_server.url())
     execute(database, "CREATE TABLE written (n integer PRIMARY KEY)")
     own_server.stop()
@@ -202,7 +228,9 @@ def test_transactions_wait_for_a_server_that_restarts_or_crashed(own_server: Emb
         # Safe to repeat, as `transact` demands: the commit may have come through before the crash.
         connection.execute(text("INSERT INTO written VALUES (2) ON CONFLICT DO NOTHING"))
         if len(tries) == 1:
-            os.kill(postmaster, signal.SIGQUIT)  # immediate shutdown: what a crash looks like to its clients
+            os.kill(
+                postmaster, signal.SIGQUIT
+            )  # immediate shutdown: what a crash looks like to its clients
 
     again = threading.Timer(1.0, own_server.start)
     again.start()
@@ -219,32 +247,58 @@ def test_a_vanished_client_is_noticed_by_the_server_too(own_server: EmbeddedServ
     options = f"-k '{own_server.socket_folder}' -h 127.0.0.1 -p {port}"
     assert own_server._pg_ctl("-w", "-o", options, "restart").returncode == 0
     database = Database.connect(f"postgresql://{SUPERUSER}@127.0.0.1:{port}/{DATA_DATABASE}")
-    names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+    names = (
+        "tcp_keepalives_idle",
+        "tcp_keepalives_interval",
+        "tcp_keepalives_count",
+        "tcp_user_timeout",
+    )
     sql = "SELECT name, setting FROM pg_settings WHERE name = ANY(:names)"
     found = database.transaction(lambda connection: rows(connection, sql, names=list(names)))
     # As the kernel has them, in seconds, times, and milliseconds.
-    assert {row["name"]: int(row["setting"]) for row in found} == dict(zip(names, (10, 5, 3, 20_000), strict=True))
+    assert {row["name"]: int(row["setting"]) for row in found} == dict(
+        zip(names, (10, 5, 3, 20_000), strict=True)
+    )
     database.close()
 
 
 @pytest.mark.parametrize(
     ("named", "dagsters", "kept"),
     [
-        ("postgresql://me:p%40ss@db.example:5432/mohe_db", "postgresql://me:p%40ss@db.example:5432/dagster", {}),
-        ("postgresql://me@/mohe_db?host=10.0.0.1", "postgresql://me@/dagster?host=10.0.0.1", {"host": "10.0.0.1"}),
+        (
+            "postgresql://me:p%40ss@db.example:5432/mohe_db",
+            "postgresql://me:p%40ss@db.example:5432/dagster",
+            {},
+        ),
+        (
+            "postgresql://me@/mohe_db?host=10.0.0.1",
+            "postgresql://me@/dagster?host=10.0.0.1",
+            {"host": "10.0.0.1"},
+        ),
     ],
 )
 def test_dagsters_connections_notice_loss_as_ours_do_once_and_for_all(
     tmp_path: Path, named: str, dagsters: str, kept: dict[str, str]
 ) -> None:
     def dagster_url(**variables: str) -> str:
-        return resolve_urls(settings_module.load({"MOHE_HOME": str(tmp_path), "MOHE_DATABASE_URL": named, **variables})).dagster
+        return resolve_urls(
+            settings_module.load(
+                {"MOHE_HOME": str(tmp_path), "MOHE_DATABASE_URL": named, **variables}
+            )
+        ).dagster
 
     url = dagster_url()
     assert url.partition("?")[0] == dagsters.partition("?")[0]
-    assert make_url(url).query == {**{name: str(value) for name, value in LOSS_NOTICED.items()}, **kept}
+    assert make_url(url).query == {
+        **{name: str(value) for name, value in LOSS_NOTICED.items()},
+        **kept,
+    }
     assert dagster_url(MOHE_DAGSTER_DATABASE_URL=url) == url
-    other = make_url(url).update_query_dict({"tcp_user_timeout": "1000"}).render_as_string(hide_password=False)
+    other = (
+        make_url(url)
+        .update_query_dict({"tcp_user_timeout": "1000"})
+        .render_as_string(hide_password=False)
+    )
     assert dagster_url(MOHE_DAGSTER_DATABASE_URL=other) == other, "what a person wrote is theirs"
     socket_url = "postgresql://me@/dagster?host=%2Frun%2Fpostgresql"
     assert dagster_url(MOHE_DAGSTER_DATABASE_URL=socket_url) == socket_url

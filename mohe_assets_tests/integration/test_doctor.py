@@ -1,4 +1,6 @@
-"""`mohe doctor`: each thing that can be wrong is found, named, and comes with what to do; nothing else is."""
+"""`mohe doctor`: each thing that can be wrong is found, named, and comes with what to do; nothing
+else is.
+"""
 
 import json
 import os
@@ -28,7 +30,9 @@ Examine = Callable[..., dict[str, dict[str, Any]]]
 
 @pytest.fixture(autouse=True)
 def sound(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whatever the date, the classic API does not end; and the environment is put back: the command sets DAGSTER_HOME."""
+    """Whatever the date, the classic API does not end; and the environment is put back: the command
+    sets DAGSTER_HOME.
+    """
     monkeypatch.setattr(doctor, "classic_ends", lambda _, uses_hub: None)  # noqa: ARG005 - its signature
     before = dict(os.environ)
     yield
@@ -76,7 +80,10 @@ def test_without_calls_none_is_sent(examine: Examine, store: Store, simulator: S
 def test_for_people_it_is_a_line_each_with_advice_below(mohe: Mohe, store: Store) -> None:
     del store
     done = mohe("doctor", "--no-calls", MOHE_DAILY_QOUTA="5")
-    assert "warning settings: MOHE_DAILY_QOUTA is set, and is no setting.\n        → Did you mean MOHE_DAILY_QUOTA?" in done.out
+    assert (
+        "warning settings: MOHE_DAILY_QOUTA is set, and is no setting.\n        → Did you mean MOHE_DAILY_QUOTA?"
+        in done.out
+    )
     assert "0 errors, 2 warnings" in done.out
 
 
@@ -86,7 +93,9 @@ def test_a_bad_setting_is_all_that_is_looked_at(examine: Examine) -> None:
     assert found["settings"]["found"] == "MOHE_DAILY_QUOTA is 'many'; it has to be a whole number."
 
 
-def test_refused_keys_are_named_and_the_platform_knows_them_as_blocked(examine: Examine, store: Store) -> None:
+def test_refused_keys_are_named_and_the_platform_knows_them_as_blocked(
+    examine: Examine, store: Store
+) -> None:
     found = examine(GOVT_API_KEY=NEEDLES[0], NAVER_CLIENT_SECRET=NEEDLES[1])
     assert wrong(found) == {"GOVT_API_KEY", "NAVER_CLIENT_ID", "daemon"}
     assert "GOVT_API_KEY" in found["GOVT_API_KEY"]["found"]
@@ -95,10 +104,14 @@ def test_refused_keys_are_named_and_the_platform_knows_them_as_blocked(examine: 
     assert len(store.read("SELECT 1 AS one FROM api_budget WHERE blocked IS NOT NULL")) == 1
     again = examine(GOVT_API_KEY=NEEDLES[0], NAVER_CLIENT_SECRET=NEEDLES[1])
     assert again["NAVER_CLIENT_ID"]["level"] == "error"
-    assert store.read("SELECT reserved FROM api_usage") == [{"reserved": 1}], "blocked keys are not sent again"
+    assert store.read("SELECT reserved FROM api_usage") == [{"reserved": 1}], (
+        "blocked keys are not sent again"
+    )
 
 
-def test_a_used_up_quota_is_no_error_and_says_until_when(examine: Examine, store: Store, simulator: Simulator) -> None:
+def test_a_used_up_quota_is_no_error_and_says_until_when(
+    examine: Examine, store: Store, simulator: Simulator
+) -> None:
     del store
     simulator.configure(daily_quota=0)
     found = examine()
@@ -106,7 +119,9 @@ def test_a_used_up_quota_is_no_error_and_says_until_when(examine: Examine, store
     assert "no call is left until" in found["NAVER_CLIENT_ID"]["found"]
 
 
-def test_an_api_that_cannot_be_reached_is_an_error_after_one_try(examine: Examine, store: Store) -> None:
+def test_an_api_that_cannot_be_reached_is_an_error_after_one_try(
+    examine: Examine, store: Store
+) -> None:
     del store
     nowhere = "http://127.0.0.1:1"
     found = examine(MOHE_NAVER_API_URL=nowhere, MOHE_GOVERNMENT_API_URL=nowhere)
@@ -122,9 +137,13 @@ def test_hub_keys_are_tried_on_their_own_host(examine: Examine, store: Store) ->
     assert "NAVER API HUB" in found["settings"]["found"]
 
 
-def test_the_end_of_the_classic_api_is_a_warning(examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_the_classic_api_is_a_warning(
+    examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     del store
-    monkeypatch.setattr(doctor, "classic_ends", lambda _, uses_hub: None if uses_hub else "It ends.")
+    monkeypatch.setattr(
+        doctor, "classic_ends", lambda _, uses_hub: None if uses_hub else "It ends."
+    )
     found = examine("--no-calls")["classic API"]
     assert (found["level"], found["found"]) == ("warning", "It ends.")
 
@@ -136,16 +155,25 @@ def test_a_database_that_is_away_is_said_without_its_password(examine: Examine) 
     assert "daemon" not in found
 
 
-def test_an_old_schema_is_an_error_and_is_not_touched(examine: Examine, empty_database_url: str) -> None:
+def test_an_old_schema_is_an_error_and_is_not_touched(
+    examine: Examine, empty_database_url: str
+) -> None:
     found = examine(MOHE_DATABASE_URL=empty_database_url)
     assert found["schema"]["level"] == "error"
     assert "mohe db migrate" in found["schema"]["advice"]
     empty = Database.connect(empty_database_url)
-    assert empty.transaction(lambda c: c.exec_driver_sql("SELECT to_regclass('batch_checkpoint')").scalar()) is None
+    assert (
+        empty.transaction(
+            lambda c: c.exec_driver_sql("SELECT to_regclass('batch_checkpoint')").scalar()
+        )
+        is None
+    )
     empty.close()
 
 
-def test_a_dagster_database_that_is_missing(examine: Examine, store: Store, postgres: EmbeddedServer) -> None:
+def test_a_dagster_database_that_is_missing(
+    examine: Examine, store: Store, postgres: EmbeddedServer
+) -> None:
     del store
     found = examine(MOHE_DAGSTER_DATABASE_URL=postgres.url("nobody_made_this"))
     assert found["Dagster's database"]["level"] == "error"
@@ -166,16 +194,22 @@ def test_an_embedded_server_that_is_down_is_started_and_that_is_said(examine: Ex
         shutil.rmtree(home)
 
 
-def test_clocks_that_differ_are_a_warning(examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clocks_that_differ_are_a_warning(
+    examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     del store
     monkeypatch.setattr(doctor, "_clock_of", lambda _: 400.0)
     found = examine()["clock of the search API"]
     assert (found["level"], found["found"][:5]) == ("warning", "400.0")
 
 
-def test_silent_runs_regions_given_up_and_a_snapshot_are_warnings(examine: Examine, store: Store) -> None:
+def test_silent_runs_regions_given_up_and_a_snapshot_are_warnings(
+    examine: Examine, store: Store
+) -> None:
     store.executions.start("silent-run")
-    store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '61 seconds'")
+    store.execute(
+        "UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '61 seconds'"
+    )
     store.fail(store.claim("11680"), final=True)
     found = examine()
     assert "silent-r" in found["runs"]["found"]
@@ -185,7 +219,9 @@ def test_silent_runs_regions_given_up_and_a_snapshot_are_warnings(examine: Exami
     assert "bundled snapshot" in examine()["regions"]["found"]
 
 
-def test_little_room_and_a_folder_of_somebody_else(examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_room_and_a_folder_of_somebody_else(
+    examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     del store
     monkeypatch.setattr(doctor, "LEAST_FREE_BYTES", 10**18)
     assert examine()["MOHE_HOME"]["level"] == "warning"
@@ -193,7 +229,9 @@ def test_little_room_and_a_folder_of_somebody_else(examine: Examine, store: Stor
     assert examine()["MOHE_HOME"]["level"] == "error"
 
 
-def test_a_sensor_somebody_stopped_and_one_that_may_not_resume(examine: Examine, store: Store) -> None:
+def test_a_sensor_somebody_stopped_and_one_that_may_not_resume(
+    examine: Examine, store: Store
+) -> None:
     del store
     assert "CHECKPOINT_AUTO_RESUME" in examine(CHECKPOINT_AUTO_RESUME="false")["daemon"]["found"]
     assert examine()["daemon"]["found"] == "no daemon is alive: nothing is launched by itself."
@@ -210,7 +248,9 @@ def test_a_sensor_somebody_stopped_and_one_that_may_not_resume(examine: Examine,
 
 def _hear_of_daemons(instance: dg.DagsterInstance, *, seconds_ago: float) -> None:
     for name in doctor_command.DAEMONS:
-        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - seconds_ago, name, "a-daemon", []))
+        instance.add_daemon_heartbeat(
+            DaemonHeartbeat(time.time() - seconds_ago, name, "a-daemon", [])
+        )
 
 
 def _stop_sensor(instance: dg.DagsterInstance) -> None:
@@ -228,7 +268,13 @@ def _stop_sensor(instance: dg.DagsterInstance) -> None:
     )
     from dagster._core.types.loadable_target_origin import LoadableTargetOrigin  # noqa: PLC0415
 
-    location = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="mohe_assets.definitions"))
-    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), "pending_region_sensor")
+    location = InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(module_name="mohe_assets.definitions")
+    )
+    origin = RemoteInstigatorOrigin(
+        RemoteRepositoryOrigin(location, "__repository__"), "pending_region_sensor"
+    )
     data = SensorInstigatorData(sensor_type=None)
-    instance.add_instigator_state(InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.STOPPED, data))
+    instance.add_instigator_state(
+        InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.STOPPED, data)
+    )

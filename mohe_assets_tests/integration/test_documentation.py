@@ -1,4 +1,6 @@
-"""What the pages say is true: the contract is the schema, queries run, commands, options, variables and links exist."""
+"""What the pages say is true: the contract is the schema, queries run, commands, options, variables
+and links exist.
+"""
 
 import re
 from collections.abc import Iterator
@@ -39,7 +41,9 @@ SELECT c.relname AS table, a.attname AS column, format_type(a.atttypid, a.atttyp
   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
  WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
 """
-FUNCTIONS = "SELECT DISTINCT proname AS name FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+FUNCTIONS = (
+    "SELECT DISTINCT proname AS name FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+)
 _SHORT = {"character varying": "varchar", "timestamp with time zone": "timestamptz"}
 
 
@@ -64,7 +68,9 @@ def documented() -> dict[tuple[str, str], tuple[str, bool]]:
             table = heading[1]
         elif line.startswith("## "):
             table = ""
-        elif table and (row := re.match(r"\| `(\w+)` \| ([^|]+) \| (yes)? *\| (old|stable|internal) \|", line)):
+        elif table and (
+            row := re.match(r"\| `(\w+)` \| ([^|]+) \| (yes)? *\| (old|stable|internal) \|", line)
+        ):
             assert (table, row[1]) not in found, f"{table}.{row[1]} is described twice"
             found[table, row[1]] = (row[2].strip(), bool(row[3]))
     return found
@@ -80,24 +86,36 @@ def live(database: Database) -> dict[tuple[str, str], tuple[str, bool]]:
     return found
 
 
-def test_the_contract_describes_every_column_of_the_database_and_no_other(database: Database) -> None:
+def test_the_contract_describes_every_column_of_the_database_and_no_other(
+    database: Database,
+) -> None:
     described, there = documented(), live(database)
-    missing = [f"{table}.{column} {there[table, column][0]}" for table, column in there if (table, column) not in described]
+    missing = [
+        f"{table}.{column} {there[table, column][0]}"
+        for table, column in there
+        if (table, column) not in described
+    ]
     assert not missing, f"docs/data_contract.md lacks {', '.join(sorted(missing))}"
     gone = [".".join(key) for key in described if key not in there]
-    assert not gone, f"docs/data_contract.md describes {', '.join(sorted(gone))}, which the database does not have"
+    assert not gone, (
+        f"docs/data_contract.md describes {', '.join(sorted(gone))}, which the database does not have"
+    )
     assert {key: described[key] for key in there} == there
 
 
 def test_the_contract_names_every_function_of_the_database(database: Database) -> None:
     section = text_of("docs/data_contract.md").partition("## Functions")[2].partition("\n## ")[0]
-    assert set(re.findall(r"`(\w+)\(", section)) == {row["name"] for row in read(database, FUNCTIONS)}
+    assert set(re.findall(r"`(\w+)\(", section)) == {
+        row["name"] for row in read(database, FUNCTIONS)
+    }
 
 
 def test_the_columns_of_the_batch_system_are_promised_for_good() -> None:
     old = {"batch_checkpoint": 13, "batch_execution_metadata": 12, "places": 12}
     lines = text_of("docs/data_contract.md").split("### `")
-    promised = {section.partition("`")[0]: len(re.findall(r"\| old \|", section)) for section in lines[1:]}
+    promised = {
+        section.partition("`")[0]: len(re.findall(r"\| old \|", section)) for section in lines[1:]
+    }
     assert {table: count for table, count in promised.items() if count} == old
 
 
@@ -130,7 +148,9 @@ def mohe_commands(name: str) -> Iterator[list[str]]:
 
 
 def complaint(words: list[str]) -> str:
-    """What the command line does not know; empty when it knows all of it. Positional arguments are anybody's."""
+    """What the command line does not know; empty when it knows all of it. Positional arguments are
+    anybody's.
+    """
     command: Any = typer.main.get_command(commands)
     rest = list(words)
     while hasattr(command, "get_command") and rest:
@@ -140,14 +160,26 @@ def complaint(words: list[str]) -> str:
         command = command.get_command(None, alternatives[0])
     if command.context_settings.get("ignore_unknown_options"):
         return ""
-    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    unknown = [one for one in (word.partition("=")[0] for word in rest) if one.startswith("--") and one not in options]
+    options = {
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    unknown = [
+        one
+        for one in (word.partition("=")[0] for word in rest)
+        if one.startswith("--") and one not in options
+    ]
     return f"there is no option {unknown[0]}" if unknown else ""
 
 
 @pytest.mark.parametrize("page", _NAMES)
 def test_every_command_and_option_of_a_page_exists(page: str) -> None:
-    wrong = {f"mohe {' '.join(words)}: {reason}" for words in mohe_commands(page) if (reason := complaint(words))}
+    wrong = {
+        f"mohe {' '.join(words)}: {reason}"
+        for words in mohe_commands(page)
+        if (reason := complaint(words))
+    }
     assert not wrong
 
 
@@ -159,8 +191,12 @@ def knowing() -> str:
 
 
 @pytest.mark.parametrize("page", _NAMES)
-def test_every_variable_of_a_page_is_known_to_the_code_or_the_deployment(page: str, knowing: str) -> None:
-    assert {name for name in _VARIABLE.findall(text_of(page)) if not re.search(rf"\b{name}\b", knowing)} == set()
+def test_every_variable_of_a_page_is_known_to_the_code_or_the_deployment(
+    page: str, knowing: str
+) -> None:
+    assert {
+        name for name in _VARIABLE.findall(text_of(page)) if not re.search(rf"\b{name}\b", knowing)
+    } == set()
 
 
 @pytest.mark.parametrize("page", _NAMES)
@@ -178,11 +214,16 @@ def test_every_link_of_a_page_leads_to_a_file_or_a_heading(page: str) -> None:
 
 def _anchors(file: Path) -> set[str]:
     """As GitHub makes them: lower case, punctuation dropped, spaces to hyphens."""
-    headings = re.findall(r"^#+ (.+)$", _BLOCK.sub("", file.read_text(encoding="utf-8")), re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.+)$", _BLOCK.sub("", file.read_text(encoding="utf-8")), re.MULTILINE
+    )
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_index_of_the_pages_names_every_one_of_them() -> None:
     folder = ROOT / "docs"
-    named = {(folder / link.partition("#")[0]).resolve() for link in _LINK.findall(text_of("docs/README.md"))}
+    named = {
+        (folder / link.partition("#")[0]).resolve()
+        for link in _LINK.findall(text_of("docs/README.md"))
+    }
     assert {page for page in folder.rglob("*.md") if page != folder / "README.md"} - named == set()

@@ -1,4 +1,6 @@
-"""The embedded server: where its data lands, that no folder of others is touched, and that many may start it."""
+"""The embedded server: where its data lands, that no folder of others is touched, and that many may
+start it.
+"""
 
 import os
 import shutil
@@ -30,7 +32,12 @@ EmbeddedServer(home=Path(sys.argv[1])).start()
 
 def modes(*paths: Path) -> dict[Path, int]:
     """Permissions of every folder above these paths."""
-    return {folder: stat.S_IMODE(folder.stat().st_mode) for path in paths for folder in path.parents if folder.exists()}
+    return {
+        folder: stat.S_IMODE(folder.stat().st_mode)
+        for path in paths
+        for folder in path.parents
+        if folder.exists()
+    }
 
 
 def ask(server: EmbeddedServer, sql: str, database: str = "mohe") -> object:
@@ -42,7 +49,12 @@ def ask(server: EmbeddedServer, sql: str, database: str = "mohe") -> object:
 
 
 def watched(home: Path) -> tuple[Path, ...]:
-    return home / "postgres", Path.home() / "any", embedded._site_packages() / "any", embedded.STATE_FOLDER / "any"
+    return (
+        home / "postgres",
+        Path.home() / "any",
+        embedded._site_packages() / "any",
+        embedded.STATE_FOLDER / "any",
+    )
 
 
 @pytest.fixture
@@ -61,7 +73,9 @@ def outer() -> Iterator[Path]:
 
 
 @as_root
-def test_in_a_closed_folder_the_data_goes_where_the_server_may_go_and_no_folder_is_opened(outer: Path) -> None:
+def test_in_a_closed_folder_the_data_goes_where_the_server_may_go_and_no_folder_is_opened(
+    outer: Path,
+) -> None:
     home = outer / "work" / ".mohe"
     before = modes(*watched(home))
     server = EmbeddedServer(home=home)
@@ -80,9 +94,13 @@ def test_in_a_closed_folder_the_data_goes_where_the_server_may_go_and_no_folder_
     assert ask(server, "SELECT current_setting('timezone')") == "Asia/Seoul"
 
     started = ask(server, "SELECT pg_postmaster_start_time()")
-    again = subprocess.run([sys.executable, "-c", START_AGAIN, str(home)], capture_output=True, text=True, check=False)
+    again = subprocess.run(
+        [sys.executable, "-c", START_AGAIN, str(home)], capture_output=True, text=True, check=False
+    )
     assert again.returncode == 0, again.stderr
-    assert ask(server, "SELECT pg_postmaster_start_time()") == started, "the second start found the first one's server"
+    assert ask(server, "SELECT pg_postmaster_start_time()") == started, (
+        "the second start found the first one's server"
+    )
 
     assert server.stop() is True
     assert not server.running
@@ -92,7 +110,9 @@ def test_in_a_closed_folder_the_data_goes_where_the_server_may_go_and_no_folder_
     assert modes(*watched(home)).items() >= before.items()
 
 
-def test_a_long_path_with_spaces_and_korean_letters_works_and_many_may_start_it_at_once(outer: Path) -> None:
+def test_a_long_path_with_spaces_and_korean_letters_works_and_many_may_start_it_at_once(
+    outer: Path,
+) -> None:
     outer.chmod(0o755)
     home = outer / ("오래 걸리는 수집 " * 5).strip() / "a folder's name"
     server = EmbeddedServer(home=home)
@@ -104,7 +124,12 @@ def test_a_long_path_with_spaces_and_korean_letters_works_and_many_may_start_it_
     assert server.data == home / "postgres"
     assert len(str(server.data).encode()) > 107, "a socket's path could not be this long"
     assert ask(server, "SELECT current_database()", DAGSTER_DATABASE) == DAGSTER_DATABASE
-    done = subprocess.run([str(server.psql()), "-XAtqc", "SELECT 1", server.url()], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(server.psql()), "-XAtqc", "SELECT 1", server.url()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout == "1\n"
     assert server.stop() is True
 
@@ -132,7 +157,9 @@ def test_a_home_made_under_a_closing_umask_is_found_where_it_was_put(
 
 
 @pytest.mark.parametrize("there_is", ["a file", "nothing, in a place of no files"])
-def test_a_home_that_cannot_be_a_folder_is_refused_by_its_variable(outer: Path, there_is: str) -> None:
+def test_a_home_that_cannot_be_a_folder_is_refused_by_its_variable(
+    outer: Path, there_is: str
+) -> None:
     home = outer / "home" if there_is == "a file" else Path("/proc/mohe")
     if there_is == "a file":
         home.write_text("", encoding="ascii")

@@ -15,7 +15,9 @@ from mohe_assets_tests.support.stores import Store, place
 
 
 def run_row(store: Store, run_id: str = "run") -> dict[str, object]:
-    return store.read("SELECT * FROM batch_execution_metadata WHERE execution_id = :run", run=run_id)[0]
+    return store.read(
+        "SELECT * FROM batch_execution_metadata WHERE execution_id = :run", run=run_id
+    )[0]
 
 
 def belong_to(store: Store, process: Process, run_id: str = "run") -> None:
@@ -47,8 +49,16 @@ class TestRow:
         store.executions.start("run", total=9)
         row = run_row(store)
         this = Process.current()
-        assert (row["status"], row["total_regions"], row["batch_name"]) == ("RUNNING", 9, "place-ingestion-batch")
-        assert (row["host"], row["process_id"], row["process_started"]) == (this.host, this.process_id, this.process_started)
+        assert (row["status"], row["total_regions"], row["batch_name"]) == (
+            "RUNNING",
+            9,
+            "place-ingestion-batch",
+        )
+        assert (row["host"], row["process_id"], row["process_started"]) == (
+            this.host,
+            this.process_id,
+            this.process_started,
+        )
         assert this.gone is False
 
     def test_totals_follow_the_regions_in_the_same_transactions(self, store: Store) -> None:
@@ -70,7 +80,11 @@ class TestRow:
         store.claim("11140")
         assert store.executions.finish("run", Ending.FAILED, "1 regions failed") is True
         row = run_row(store)
-        assert (row["status"], row["note"], row["total_regions"]) == ("FAILED", "1 regions failed", 3)
+        assert (row["status"], row["note"], row["total_regions"]) == (
+            "FAILED",
+            "1 regions failed",
+            3,
+        )
         assert row["calls_used"] == 4
         assert row["end_time"] is not None
 
@@ -90,7 +104,12 @@ class TestRow:
         store.executions.mark_ended_in_dagster(["run"])
         store.executions.start("run")
         row = run_row(store)
-        assert (row["status"], row["note"], row["end_time"], row["dagster_ended_at"]) == ("RUNNING", None, None, None)
+        assert (row["status"], row["note"], row["end_time"], row["dagster_ended_at"]) == (
+            "RUNNING",
+            None,
+            None,
+            None,
+        )
 
 
 class TestDeadRuns:
@@ -102,7 +121,9 @@ class TestDeadRuns:
         assert (reaped.dead_runs, reaped.regions) == ((), ())
         assert run_row(store)["status"] == "RUNNING"
 
-    def test_a_run_that_was_silent_for_its_lease_is_interrupted_and_loses_its_regions(self, store: Store) -> None:
+    def test_a_run_that_was_silent_for_its_lease_is_interrupted_and_loses_its_regions(
+        self, store: Store
+    ) -> None:
         store.executions.start("run", total=4)
         done = store.claim("11110")
         store.complete(done)
@@ -115,7 +136,10 @@ class TestDeadRuns:
         assert (reaped.dead_runs, reaped.regions) == (("run",), ("11680",))
         row = run_row(store)
         assert (row["status"], row["end_time"], row["calls_used"]) == ("INTERRUPTED", last_heard, 4)
-        assert (store.row("11680")["status"], store.row("11110")["status"]) == ("PENDING", "COMPLETED")
+        assert (store.row("11680")["status"], store.row("11110")["status"]) == (
+            "PENDING",
+            "COMPLETED",
+        )
         again = store.executions.reap_dead_runs(store.checkpoints)
         assert (again.dead_runs, again.regions) == ((), ())
 
@@ -138,10 +162,16 @@ class TestDeadRuns:
         reaped = store.executions.reap_dead_runs(store.checkpoints)
         assert (reaped.dead_runs, reaped.regions) == (("run",), ("11680",))
 
-    def test_a_process_id_that_another_process_has_now_does_not_keep_a_run_alive(self, store: Store) -> None:
+    def test_a_process_id_that_another_process_has_now_does_not_keep_a_run_alive(
+        self, store: Store
+    ) -> None:
         store.executions.start("run")
         with living_process() as (_, process):
-            reused = Process(host=process.host, process_id=process.process_id, process_started=process.process_started - 60)
+            reused = Process(
+                host=process.host,
+                process_id=process.process_id,
+                process_started=process.process_started - 60,
+            )
             belong_to(store, reused)
             assert store.executions.reap_dead_runs(store.checkpoints).dead_runs == ("run",)
 
@@ -151,13 +181,17 @@ class TestDeadRuns:
     ) -> None:
         store.executions.start("run")
         with living_process() as (_, process):
-            elsewhere = Process(host="elsewhere/boot/pid:[1]", process_id=process.process_id, process_started=0.0)
+            elsewhere = Process(
+                host="elsewhere/boot/pid:[1]", process_id=process.process_id, process_started=0.0
+            )
         belong_to(store, elsewhere)
         fall_silent(store, silent_for)
         assert elsewhere.gone is False
         assert store.executions.reap_dead_runs(store.checkpoints).dead_runs == dead
 
-    def test_what_dagster_knows_to_be_over_is_dead_and_only_doubtful_runs_are_asked_for(self, store: Store) -> None:
+    def test_what_dagster_knows_to_be_over_is_dead_and_only_doubtful_runs_are_asked_for(
+        self, store: Store
+    ) -> None:
         for run_id in ("over", "running", "silent"):
             store.executions.start(run_id)
         store.claim(run_id="over")
@@ -173,7 +207,9 @@ class TestDeadRuns:
         assert (set(reaped.dead_runs), reaped.regions) == ({"over", "silent"}, ("11680",))
 
     def test_the_runs_of_another_batch_are_not_ours_to_bury(self, store: Store) -> None:
-        store.execute("INSERT INTO batch_execution_metadata (batch_name, execution_id) VALUES ('another', 'theirs')")
+        store.execute(
+            "INSERT INTO batch_execution_metadata (batch_name, execution_id) VALUES ('another', 'theirs')"
+        )
         assert store.executions.reap_dead_runs(store.checkpoints).dead_runs == ()
 
     def test_a_buried_run_is_offered_until_it_was_ended_in_dagster(self, store: Store) -> None:
@@ -192,9 +228,13 @@ class TestDeadRuns:
         store.claim("11110")
         fall_silent(store)
         with store.database.engine.connect() as frozen:
-            frozen.execute(text("SELECT FROM batch_checkpoint WHERE region_code = '11680' FOR UPDATE"))
+            frozen.execute(
+                text("SELECT FROM batch_checkpoint WHERE region_code = '11680' FOR UPDATE")
+            )
             reaped = store.executions.reap_dead_runs(store.checkpoints)
             assert (reaped.dead_runs, reaped.regions) == (("run",), ("11110",))
             frozen.rollback()
-        store.execute("UPDATE batch_checkpoint SET lease_expires_at = now() WHERE region_code = '11680'")
+        store.execute(
+            "UPDATE batch_checkpoint SET lease_expires_at = now() WHERE region_code = '11680'"
+        )
         assert store.executions.reap_dead_runs(store.checkpoints).regions == ("11680",)

@@ -1,4 +1,6 @@
-"""A search is stored all or nothing, several at once as one by one would be, and repeating it changes nothing."""
+"""A search is stored all or nothing, several at once as one by one would be, and repeating it
+changes nothing.
+"""
 
 import datetime as dt
 import itertools
@@ -33,10 +35,14 @@ def places(store: Store) -> dict[str, dict[str, Any]]:
 def numbered(number: int) -> Search:
     """One of as many searches as a test wants."""
     stage = Stage.BASE if number % 2 else Stage.DONG
-    return Search(query=f"query {number}", sort=Sort.ACCURACY, keyword="카페", stage=stage, dong_name=None)
+    return Search(
+        query=f"query {number}", sort=Sort.ACCURACY, keyword="카페", stage=stage, dong_name=None
+    )
 
 
-def done(lease: Lease, number: int, found: Collection[AttributedPlace] = (), **changes: Any) -> Write:
+def done(
+    lease: Lease, number: int, found: Collection[AttributedPlace] = (), **changes: Any
+) -> Write:
     list_version = changes.pop("list_version", None)
     stored = StoredSearch(
         search=numbered(number), answer={"n": number}, result_count=len(found), calls=1, places=tuple(found), set_aside=(),
@@ -50,15 +56,35 @@ def here(*keys: str) -> list[AttributedPlace]:
 
 
 class TestStoring:
-    def test_a_search_keeps_its_answer_its_cost_and_its_places_in_the_answers_order(self, store: Store) -> None:
+    def test_a_search_keeps_its_answer_its_cost_and_its_places_in_the_answers_order(
+        self, store: Store
+    ) -> None:
         answer = {"items": [{"title": "<b>가</b>"}], "total": 1}
         aside = [RejectedItem(position=1, reason=RejectionReason.KATECH)]
-        store.store(store.claim(), 0, [place("z"), place("a")], answer=answer, calls=2, result_count=3, set_aside=aside)
+        store.store(
+            store.claim(),
+            0,
+            [place("z"), place("a")],
+            answer=answer,
+            calls=2,
+            result_count=3,
+            set_aside=aside,
+        )
         (row,) = searches(store)
         ids = {key: known["id"] for key, known in places(store).items()}
         assert row["place_ids"] == [ids["z"], ids["a"]]
-        assert (row["status"], row["calls"], row["result_count"], row["new_places"], row["strays"]) == ("DONE", 2, 3, 2, 0)
-        assert (row["query"], row["keyword"], row["sort"]) == ("서울특별시 강남구 카페", "카페", "random")
+        assert (
+            row["status"],
+            row["calls"],
+            row["result_count"],
+            row["new_places"],
+            row["strays"],
+        ) == ("DONE", 2, 3, 2, 0)
+        assert (row["query"], row["keyword"], row["sort"]) == (
+            "서울특별시 강남구 카페",
+            "카페",
+            "random",
+        )
         assert row["set_aside"] == [{"position": 1, "reason": "katech_coordinates"}]
         assert row["answer"] == answer
         assert (row["attempt"], row["run_id"], row["answered_at"]) == (1, "run", ANSWERED)
@@ -69,7 +95,9 @@ class TestStoring:
         assert store.done(lease) == ({search.identity}, 1)
         assert (searches(store)[0]["place_ids"], store.row()["processed_count"]) == ([], 0)
 
-    def test_a_place_is_new_once_and_a_stray_keeps_the_region_of_its_address(self, store: Store) -> None:
+    def test_a_place_is_new_once_and_a_stray_keeps_the_region_of_its_address(
+        self, store: Store
+    ) -> None:
         lease = store.claim()
         store.store(lease, 0, [place("a")])
         found = [
@@ -86,24 +114,43 @@ class TestStoring:
         }  # fmt: skip
         assert store.row()["processed_count"] == 3
 
-    def test_a_place_seen_again_takes_what_is_new_and_keeps_what_an_answer_left_out(self, store: Store) -> None:
+    def test_a_place_seen_again_takes_what_is_new_and_keeps_what_an_answer_left_out(
+        self, store: Store
+    ) -> None:
         lease = store.claim()
-        known = place("a", road_address="역삼로 1", phone="02-1", website_url="http://a", category="카페")
+        known = place(
+            "a", road_address="역삼로 1", phone="02-1", website_url="http://a", category="카페"
+        )
         store.store(lease, 0, [known])
-        seen_again = place("a", name="새 이름", category="디저트", address="서울특별시 강남구 역삼동 1 2층")
+        seen_again = place(
+            "a", name="새 이름", category="디저트", address="서울특별시 강남구 역삼동 1 2층"
+        )
         found = [AttributedPlace(place=seen_again, region_code=None)]
         store.store(lease, 1, places=found, answered_at=ANSWERED + dt.timedelta(days=1))
         row = places(store)["a"]
-        assert (row["name"], row["category"], row["address"]) == ("새 이름", "디저트", "서울특별시 강남구 역삼동 1 2층")
-        assert (row["road_address"], row["phone"], row["website_url"]) == ("역삼로 1", "02-1", "http://a")
+        assert (row["name"], row["category"], row["address"]) == (
+            "새 이름",
+            "디저트",
+            "서울특별시 강남구 역삼동 1 2층",
+        )
+        assert (row["road_address"], row["phone"], row["website_url"]) == (
+            "역삼로 1",
+            "02-1",
+            "http://a",
+        )
         assert row["region_code"] == "11680"
 
     @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-    def test_the_newest_answer_wins_in_whatever_order_they_are_stored(self, store: Store, order: tuple[int, ...]) -> None:
+    def test_the_newest_answer_wins_in_whatever_order_they_are_stored(
+        self, store: Store, order: tuple[int, ...]
+    ) -> None:
         answers = [
             (place("a", name="옛 이름", phone="02-1"), ANSWERED.replace(year=2024)),
             (place("a", name="가", address="옛 주소"), ANSWERED),
-            (place("a", name="나", road_address="역삼로 1"), ANSWERED),  # of the same moment: its text sorts after
+            (
+                place("a", name="나", road_address="역삼로 1"),
+                ANSWERED,
+            ),  # of the same moment: its text sorts after
         ]
         lease = store.claim()
         for number, which in enumerate(order):
@@ -111,10 +158,20 @@ class TestStoring:
             search = replace(plan_of(lease)[0], query=f"query {number}")
             store.store(lease, 0, [record], search=search, answered_at=moment)
         row = places(store)["a"]
-        assert (row["name"], row["address"], row["road_address"], row["phone"]) == ("나", place("a").address, "역삼로 1", "02-1")
-        assert (row["first_seen_at"], row["last_seen_at"]) == (ANSWERED.replace(year=2024), ANSWERED)
+        assert (row["name"], row["address"], row["road_address"], row["phone"]) == (
+            "나",
+            place("a").address,
+            "역삼로 1",
+            "02-1",
+        )
+        assert (row["first_seen_at"], row["last_seen_at"]) == (
+            ANSWERED.replace(year=2024),
+            ANSWERED,
+        )
 
-    @pytest.mark.parametrize("field", ["name", "category", "address", "road_address", "phone", "website_url"])
+    @pytest.mark.parametrize(
+        "field", ["name", "category", "address", "road_address", "phone", "website_url"]
+    )
     def test_odd_text_survives_in_every_field(self, store: Store, field: str) -> None:
         store.store(store.claim(), 0, [place("a", **{field: ODD})], answer={ODD: ODD})
         assert places(store)["a"][field] == ODD
@@ -133,7 +190,9 @@ def test_places_that_were_given_their_regions_by_an_older_list_are_not_stored(st
     lease = store.claim()
     known = store.read("SELECT max(id) AS version FROM region_refresh")[0]["version"]
     search = plan_of(lease)[0]
-    stored = StoredSearch(search=search, answer={}, result_count=0, calls=1, places=(), set_aside=())
+    stored = StoredSearch(
+        search=search, answer={}, result_count=0, calls=1, places=(), set_aside=()
+    )
     store.take_over(CODES)
     before = store.everything()
     with pytest.raises(ListChanged):
@@ -148,7 +207,10 @@ class TestRepeating:
         lease = store.claim()
         store.store(lease, 0, [place("b"), place("a")], calls=3)
         before = searches(store), set(places(store))
-        counters = {name: store.row()[name] for name in ("searches_done", "calls_used", "processed_count", "status")}
+        counters = {
+            name: store.row()[name]
+            for name in ("searches_done", "calls_used", "processed_count", "status")
+        }
         store.store(lease, 0, [place("b"), place("a")], calls=3)
         assert (searches(store), set(places(store))) == before
         assert {name: store.row()[name] for name in counters} == counters
@@ -200,7 +262,9 @@ def test_the_counters_are_the_sums_of_the_ledger(store: Store) -> None:
     assert {name: store.row()[name] for name in expected} == expected
 
 
-def test_many_that_store_the_same_places_in_opposite_orders_do_not_lock_each_other_out(database: Database) -> None:
+def test_many_that_store_the_same_places_in_opposite_orders_do_not_lock_each_other_out(
+    database: Database,
+) -> None:
     codes = [region.region_code for region in bundled_snapshot().leaves[:8]]
     # Without patience, so that a deadlock is an error instead of another try.
     store = Store.of(Database(engine=database.engine, reconnect_seconds=0), codes=codes)
@@ -217,7 +281,10 @@ def test_many_that_store_the_same_places_in_opposite_orders_do_not_lock_each_oth
         except BaseException as error:  # noqa: BLE001 - shown by the assertion
             problems.append(error)
 
-    threads = [threading.Thread(target=work, args=(code, 1 if n % 2 else -1)) for n, code in enumerate(codes)]
+    threads = [
+        threading.Thread(target=work, args=(code, 1 if n % 2 else -1))
+        for n, code in enumerate(codes)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -244,7 +311,9 @@ class TestTogether:
         assert [store.claim(code) for code in CODES[:3]] == leases
         for batch in batches:
             results = store.ledger().write_all(batch)
-            assert [_keys(store, result) for result in results] == [_answered_keys(write) for write in batch]
+            assert [_keys(store, result) for result in results] == [
+                _answered_keys(write) for write in batch
+            ]
         assert _kept(store) == one_by_one
         for batch in batches:  # as after an unclear commit
             store.ledger().write_all([write for write in batch if write.status != "FAILED"])
@@ -254,11 +323,17 @@ class TestTogether:
 
     def test_they_are_one_transaction(self, store: Store) -> None:
         lease = store.claim()
-        store.ledger().write_all([done(lease, number, here("a", f"{number}")) for number in range(5)])
-        (row,) = store.read("SELECT count(DISTINCT xmin::text) AS transactions, count(*) AS searches FROM search_query")
+        store.ledger().write_all(
+            [done(lease, number, here("a", f"{number}")) for number in range(5)]
+        )
+        (row,) = store.read(
+            "SELECT count(DISTINCT xmin::text) AS transactions, count(*) AS searches FROM search_query"
+        )
         assert row == {"transactions": 1, "searches": 5}
 
-    def test_a_place_that_two_of_them_have_is_new_and_novel_once_for_each_region(self, store: Store) -> None:
+    def test_a_place_that_two_of_them_have_is_new_and_novel_once_for_each_region(
+        self, store: Store
+    ) -> None:
         gangnam, jongno = store.claim("11680"), store.claim("11110")
         later = ANSWERED + dt.timedelta(seconds=1)
         store.ledger().write_all(
@@ -268,7 +343,9 @@ class TestTogether:
                 done(jongno, 1, here("c")),
             ]
         )
-        found = store.read("SELECT region_code, query, novel, new_places FROM search_query ORDER BY region_code, query")
+        found = store.read(
+            "SELECT region_code, query, novel, new_places FROM search_query ORDER BY region_code, query"
+        )
         assert [tuple(row.values()) for row in found] == [
             ("11110", "query 1", 1, 0), ("11680", "query 1", 1, 1), ("11680", "query 2", 2, 2),
         ]  # fmt: skip
@@ -287,12 +364,23 @@ class TestTogether:
             Write.skipped(stale, numbered(3), calls=1, reason="SE01"),
         ]
         results = store.ledger().write_all(writes)
-        assert [type(result) for result in results] == [LeaseLost, tuple, LeaseLost, tuple, LeaseLost]
+        assert [type(result) for result in results] == [
+            LeaseLost,
+            tuple,
+            LeaseLost,
+            tuple,
+            LeaseLost,
+        ]
         assert "서울특별시 강남구" in str(results[0])
         assert set(places(store)) == {"a", "b"}
-        assert [(row["region_code"], row["attempt"]) for row in searches(store)] == [("11110", 1), ("11680", 2)]
+        assert [(row["region_code"], row["attempt"]) for row in searches(store)] == [
+            ("11110", 1),
+            ("11680", 2),
+        ]
 
-    def test_a_list_that_changed_keeps_those_without_places_from_nothing(self, store: Store) -> None:
+    def test_a_list_that_changed_keeps_those_without_places_from_nothing(
+        self, store: Store
+    ) -> None:
         lease = store.claim()
         known = store.read("SELECT max(id) AS version FROM region_refresh")[0]["version"]
         store.take_over(CODES)
@@ -309,19 +397,31 @@ class TestTogether:
         lease, stale = store.claim("11680"), store.claim("11110")
         store.checkpoints.release(stale)
         writes = [done(lease, 1, list_version=999), done(stale, 1), done(lease, 2)]
-        assert [type(result) for result in store.ledger().write_all(writes)] == [ListChanged, LeaseLost, tuple]
+        assert [type(result) for result in store.ledger().write_all(writes)] == [
+            ListChanged,
+            LeaseLost,
+            tuple,
+        ]
 
     @pytest.mark.parametrize("poison", ["\x00", "\ud800"])
-    def test_an_answer_that_cannot_be_stored_does_not_keep_the_others_from_it(self, store: Store, poison: str) -> None:
+    def test_an_answer_that_cannot_be_stored_does_not_keep_the_others_from_it(
+        self, store: Store, poison: str
+    ) -> None:
         lease = store.claim()
-        writes = [done(lease, 1, here("a")), done(lease, 2, answer={"title": poison}), done(lease, 3, here("b"))]
+        writes = [
+            done(lease, 1, here("a")),
+            done(lease, 2, answer={"title": poison}),
+            done(lease, 3, here("b")),
+        ]
         results = store.ledger().write_all(writes)
         assert [isinstance(result, Exception) for result in results] == [False, True, False]
         assert [row["query"] for row in searches(store)] == ["query 1", "query 3"]
 
     def test_a_search_that_is_there_twice_is_stored_once(self, store: Store) -> None:
         lease = store.claim()
-        first, second = store.ledger().write_all([done(lease, 1, here("a")), done(lease, 1, here("a"))])
+        first, second = store.ledger().write_all(
+            [done(lease, 1, here("a")), done(lease, 1, here("a"))]
+        )
         assert first == second == tuple(row["id"] for row in places(store).values())
         assert (len(searches(store)), store.row()["calls_used"]) == (1, 1)
 
@@ -331,15 +431,26 @@ class TestTogether:
 
     def test_without_a_database_none_of_them_is_said_to_be_stored(self, store: Store) -> None:
         lease = store.claim()
-        nowhere = Database(engine=Database.connect("postgresql://nobody@127.0.0.1:1/mohe").engine, reconnect_seconds=0)
-        ledger = Ledger(checkpoints=replace(store.checkpoints, database=nowhere), source="naver-local", run_id="run")
+        nowhere = Database(
+            engine=Database.connect("postgresql://nobody@127.0.0.1:1/mohe").engine,
+            reconnect_seconds=0,
+        )
+        ledger = Ledger(
+            checkpoints=replace(store.checkpoints, database=nowhere),
+            source="naver-local",
+            run_id="run",
+        )
         with pytest.raises(DatabaseUnavailable):
             ledger.write_all([done(lease, 1), done(lease, 2)])
 
 
 def _made_up(chance: random.Random, leases: Sequence[Lease]) -> Sequence[Write]:
-    """Searches of a few regions with a few places between them, told differently and at the same moments now and then."""
-    picked = chance.sample([(lease, number) for lease in leases for number in range(12)], chance.randint(2, 30))
+    """Searches of a few regions with a few places between them, told differently and at the same
+    moments now and then.
+    """
+    picked = chance.sample(
+        [(lease, number) for lease in leases for number in range(12)], chance.randint(2, 30)
+    )
     return [_made_up_write(chance, lease, number) for lease, number in picked]
 
 
@@ -350,13 +461,18 @@ def _made_up_write(chance: random.Random, lease: Lease, number: int) -> Write:
     found = [
         AttributedPlace(
             place=place(
-                key, name=chance.choice("가나"), phone=chance.choice(["", "1", "2"]), website_url=chance.choice(["", "a"])
+                key,
+                name=chance.choice("가나"),
+                phone=chance.choice(["", "1", "2"]),
+                website_url=chance.choice(["", "a"]),
             ),
             region_code=chance.choice([None, "11680", "11110", "99999"]),
         )
         for key in chance.sample("abcdefgh", chance.randint(0, 5))
     ]
-    return done(lease, number, found, answered_at=ANSWERED + dt.timedelta(seconds=chance.randint(0, 4)))
+    return done(
+        lease, number, found, answered_at=ANSWERED + dt.timedelta(seconds=chance.randint(0, 4))
+    )
 
 
 def _answered_at(write: Write) -> dt.datetime:
@@ -392,7 +508,10 @@ class TestBeginning:
     def test_the_history_of_several_regions_is_read_at_once(self, store: Store) -> None:
         gangnam, jongno, new = store.claim("11680"), store.claim("11110"), store.claim("11140")
         later = ANSWERED + dt.timedelta(seconds=1)
-        found = [AttributedPlace(place=place(key, category=f"분류 {key}"), region_code="11680") for key in "zab"]
+        found = [
+            AttributedPlace(place=place(key, category=f"분류 {key}"), region_code="11680")
+            for key in "zab"
+        ]
         writes = [
             done(gangnam, 1, found, answered_at=later),
             done(gangnam, 2, found[:1], calls=2),
@@ -403,10 +522,20 @@ class TestBeginning:
         results = store.ledger().write_all(writes)
         begun = store.ledger().begun([gangnam, jongno, new])
         history, calls = begun["11680"]
-        assert [(one.query, one.result_count) for one in history] == [("query 2", 1), ("query 1", 3), ("query 3", 0)]
+        assert [(one.query, one.result_count) for one in history] == [
+            ("query 2", 1),
+            ("query 1", 3),
+            ("query 3", 0),
+        ]
         assert [one.place_ids for one in history] == [results[1], results[0], ()]
-        assert [one.categories for one in history] == [("분류 z",), ("분류 z", "분류 a", "분류 b"), ()]
-        assert {(one.sort, one.keyword, one.dong_name) for one in history} == {(Sort.ACCURACY, "카페", None)}
+        assert [one.categories for one in history] == [
+            ("분류 z",),
+            ("분류 z", "분류 a", "분류 b"),
+            (),
+        ]
+        assert {(one.sort, one.keyword, one.dong_name) for one in history} == {
+            (Sort.ACCURACY, "카페", None)
+        }
         assert [one.stage for one in history] == [Stage.DONG, Stage.BASE, Stage.BASE]
         assert calls == 8
         assert ([one.query for one in begun["11110"][0]], begun["11110"][1]) == (["query 1"], 1)
@@ -419,7 +548,9 @@ class TestBeginning:
         assert store.ledger().begun([lease]) == {"11680": ([], 1)}
 
 
-def test_two_runs_that_store_the_same_places_for_the_same_regions_in_opposite_orders_never_deadlock(database: Database) -> None:
+def test_two_runs_that_store_the_same_places_for_the_same_regions_in_opposite_orders_never_deadlock(
+    database: Database,
+) -> None:
     store = Store.of(Database(engine=database.engine, reconnect_seconds=0))
     leases = [store.claim(code) for code in CODES]
     everybodys = here(*(f"{number:02}" for number in range(30)))
@@ -436,8 +567,14 @@ def test_two_runs_that_store_the_same_places_for_the_same_regions_in_opposite_or
 
     def storing(turn: int, order: int) -> None:
         numbers = range(turn * 2, turn * 2 + 2)
-        batch = [done(lease, number, everybodys[::order]) for lease in leases[::order] for number in numbers]
-        problems.extend(one for one in store.ledger().write_all(batch[::order]) if isinstance(one, Exception))
+        batch = [
+            done(lease, number, everybodys[::order])
+            for lease in leases[::order]
+            for number in numbers
+        ]
+        problems.extend(
+            one for one in store.ledger().write_all(batch[::order]) if isinstance(one, Exception)
+        )
 
     def renewing(_: int, order: int) -> None:
         assert store.checkpoints.renew(leases[::order]) == len(leases)
@@ -451,6 +588,10 @@ def test_two_runs_that_store_the_same_places_for_the_same_regions_in_opposite_or
         thread.join()
     assert problems == []
     database.close()  # so that the server has heard of all that its connections counted
-    assert store.read("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [{"deadlocks": 0}]
+    assert store.read(
+        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    ) == [{"deadlocks": 0}]
     assert sum(row["new_places"] for row in searches(store)) == 30
-    assert {row["calls_used"] for row in store.read("SELECT calls_used FROM batch_checkpoint")} == {80}
+    assert {row["calls_used"] for row in store.read("SELECT calls_used FROM batch_checkpoint")} == {
+        80
+    }

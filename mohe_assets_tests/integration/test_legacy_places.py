@@ -1,4 +1,6 @@
-"""A database of the batch system is taken over whole or not at all, whatever people have built on its tables."""
+"""A database of the batch system is taken over whole or not at all, whatever people have built on
+its tables.
+"""
 
 import datetime as dt
 import subprocess
@@ -67,7 +69,9 @@ def column_types(database: Database) -> dict[tuple[str, str], tuple[str, str]]:
         """SELECT table_name, column_name, data_type || coalesce(character_maximum_length::text, '') AS type, is_nullable
              FROM information_schema.columns WHERE table_schema = current_schema()""",
     )
-    return {(row["table_name"], row["column_name"]): (row["type"], row["is_nullable"]) for row in found}
+    return {
+        (row["table_name"], row["column_name"]): (row["type"], row["is_nullable"]) for row in found
+    }
 
 
 def test_no_row_is_lost_and_what_failed_is_due_again(old: Database) -> None:
@@ -75,18 +79,31 @@ def test_no_row_is_lost_and_what_failed_is_due_again(old: Database) -> None:
     assert schema.migrate(old) == schema.head_revision()
 
     assert kept(old) == before
-    assert read(old, "SELECT count(*) AS due FROM batch_checkpoint WHERE status = 'FAILED' AND retry_at <= now()") == [{"due": 5}]
+    assert read(
+        old,
+        "SELECT count(*) AS due FROM batch_checkpoint WHERE status = 'FAILED' AND retry_at <= now()",
+    ) == [{"due": 5}]
     marks = {"plan": None, "promise": 0, "attempt": 0}
     assert read(old, "SELECT DISTINCT plan, promise, attempt FROM batch_checkpoint") == [marks]
-    assert read(old, "SELECT execution_id, status, note, completed_regions FROM batch_execution_metadata ORDER BY id") == [
+    assert read(
+        old,
+        "SELECT execution_id, status, note, completed_regions FROM batch_execution_metadata ORDER BY id",
+    ) == [
         {"execution_id": "17", "status": "COMPLETED", "note": None, "completed_regions": 40},
-        {"execution_id": "18", "status": "RUNNING", "note": "the batch system called it STARTED", "completed_regions": 0},
+        {
+            "execution_id": "18",
+            "status": "RUNNING",
+            "note": "the batch system called it STARTED",
+            "completed_regions": 0,
+        },
     ]
     assert schema.migrate(old) == schema.head_revision()
     assert kept(old) == before
 
 
-def test_its_columns_become_as_wide_and_as_strict_as_ours(old: Database, database: Database) -> None:
+def test_its_columns_become_as_wide_and_as_strict_as_ours(
+    old: Database, database: Database
+) -> None:
     schema.migrate(old)
     adopted, ours = column_types(old), column_types(database)
     # Places without coordinates are kept, too.
@@ -105,7 +122,16 @@ def test_psql_takes_the_files_over_it_twice_and_a_migration_finishes_what_they_b
     before = kept(old)
     old.transaction(lambda connection: old_database.add_places(connection, [PLACE]))
     for file in 2 * sorted(packaged_file("sql").glob("[0-9]*.sql")):
-        command = [str(postgres.psql()), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(file), empty_database_url]
+        command = [
+            str(postgres.psql()),
+            "-X",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-f",
+            str(file),
+            empty_database_url,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{file.name}: {done.stderr}"
     assert kept(old) == before
@@ -129,14 +155,20 @@ def test_views_of_its_users_are_put_back_with_their_rights(old: Database) -> Non
 def test_what_cannot_be_put_back_is_named_and_everything_stays_as_it_was(old: Database) -> None:
     execute(old, "CREATE MATERIALIZED VIEW done_regions AS SELECT end_time FROM batch_checkpoint")
     before = kept(old), column_types(old)
-    with pytest.raises(DatabaseUnavailable, match="is as it was: done_regions reads a table of the batch system"):
+    with pytest.raises(
+        DatabaseUnavailable, match="is as it was: done_regions reads a table of the batch system"
+    ):
         schema.migrate(old)
     assert (kept(old), column_types(old)) == before
     assert schema.current_revision(old) is None
 
 
-def test_tables_that_are_in_use_are_left_alone_and_the_sentence_says_so(old: Database, empty_database_url: str) -> None:
-    impatient = make_url(empty_database_url).update_query_dict({"options": "-c lock_timeout=300ms"}, append=True)
+def test_tables_that_are_in_use_are_left_alone_and_the_sentence_says_so(
+    old: Database, empty_database_url: str
+) -> None:
+    impatient = make_url(empty_database_url).update_query_dict(
+        {"options": "-c lock_timeout=300ms"}, append=True
+    )
     database = Database.connect(impatient.render_as_string(hide_password=False))
     holder = psycopg2.connect(empty_database_url)
     try:
@@ -157,16 +189,32 @@ def test_a_place_keeps_its_row_and_gets_our_key_and_the_key_before_is_kept(old: 
     execute(old, "INSERT INTO bookmarks (place_id) SELECT id FROM places")
     schema.migrate(old)
 
-    found = read(old, "SELECT id, naver_place_id AS key, old_place_id, rating, website_url FROM places ORDER BY id")
+    found = read(
+        old,
+        "SELECT id, naver_place_id AS key, old_place_id, rating, website_url FROM places ORDER BY id",
+    )
     first, second, third = [row["id"] for row in found]
-    latitude, longitude = (read(old, "SELECT latitude, longitude FROM places WHERE id = :id", id=first)[0]).values()
-    assert [row["key"] for row in found] == [place_key("카페 온도", latitude, longitude), f"old-{second}", f"old-{third}"]
+    latitude, longitude = (
+        read(old, "SELECT latitude, longitude FROM places WHERE id = :id", id=first)[0]
+    ).values()
+    assert [row["key"] for row in found] == [
+        place_key("카페 온도", latitude, longitude),
+        f"old-{second}",
+        f"old-{third}",
+    ]
     assert [row["old_place_id"] for row in found] == ["NAVER-1", None, None]
     assert {row["website_url"] for row in found} == {""}
-    assert read(old, "SELECT DISTINCT first_seen_at, last_seen_at, created_at, updated_at FROM places") == [
+    assert read(
+        old, "SELECT DISTINCT first_seen_at, last_seen_at, created_at, updated_at FROM places"
+    ) == [
         {
             name: dt.datetime(2025, 11, day, 2, tzinfo=KST)
-            for name, day in (("first_seen_at", 3), ("last_seen_at", 4), ("created_at", 3), ("updated_at", 4))
+            for name, day in (
+                ("first_seen_at", 3),
+                ("last_seen_at", 4),
+                ("created_at", 3),
+                ("updated_at", 4),
+            )
         }
     ]
     assert read(old, "SELECT count(*) AS kept FROM bookmarks") == [{"kept": 3}]
@@ -177,14 +225,19 @@ def test_codes_of_ten_digits_become_those_of_the_regions(empty_database_url: str
     try:
         old_database.in_database(database, codes_of_ten_digits=True)
         schema.migrate(database)
-        found = read(database, "SELECT region_code FROM batch_checkpoint WHERE status = 'COMPLETED' ORDER BY id")
+        found = read(
+            database,
+            "SELECT region_code FROM batch_checkpoint WHERE status = 'COMPLETED' ORDER BY id",
+        )
     finally:
         database.close()
     assert [row["region_code"] for row in found] == old_database.codes("COMPLETED")
 
 
 def test_tables_in_another_schema_are_taken_over_where_they_are(empty_database_url: str) -> None:
-    url = make_url(empty_database_url).update_query_dict({"options": "-c search_path=batch"}, append=True)
+    url = make_url(empty_database_url).update_query_dict(
+        {"options": "-c search_path=batch"}, append=True
+    )
     database = Database.connect(url.render_as_string(hide_password=False))
     public = Database.connect(empty_database_url)
     try:
@@ -193,10 +246,16 @@ def test_tables_in_another_schema_are_taken_over_where_they_are(empty_database_u
         execute(database, "CREATE SCHEMA batch")
         old_database.in_database(database)
         schema.migrate(database)
-        assert read(database, "SELECT count(*) AS rows FROM batch.batch_checkpoint") == [{"rows": 256}]
+        assert read(database, "SELECT count(*) AS rows FROM batch.batch_checkpoint") == [
+            {"rows": 256}
+        ]
         assert read(public, "SELECT count(*) AS rows FROM public.batch_checkpoint") == [{"rows": 0}]
         with pytest.raises(Exception, match="batch_checkpoint_status_known"):
-            database.transaction(lambda connection: connection.execute(text("UPDATE batch_checkpoint SET status = 'DONE'")))
+            database.transaction(
+                lambda connection: connection.execute(
+                    text("UPDATE batch_checkpoint SET status = 'DONE'")
+                )
+            )
     finally:
         database.close()
         public.close()

@@ -32,9 +32,12 @@ Scrape = Callable[..., Figures]
 
 
 def parsed(page: str) -> Figures:
-    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    samples = [
+        sample for family in text_string_to_metric_families(page) for sample in family.samples
+    ]
     return {
-        name + ",".join(f'{{{key}="{value}"}}' for key, value in labels.items()): value for name, labels, value, *_ in samples
+        name + ",".join(f'{{{key}="{value}"}}' for key, value in labels.items()): value
+        for name, labels, value, *_ in samples
     }
 
 
@@ -66,24 +69,36 @@ def test_the_figures_are_those_of_the_collection(scrape: Scrape, database: Datab
         "pending": 3, "processing": 1, "completed": 1, "failed": 1,
     }  # fmt: skip
     assert found['mohe_regions_failed{kind="transient"}'] == found["mohe_regions_given_up"] == 1
-    assert (found["mohe_places"], found["mohe_searches_done"], found["mohe_calls_used"]) == (2, 3, 4)
+    assert (found["mohe_places"], found["mohe_searches_done"], found["mohe_calls_used"]) == (
+        2,
+        3,
+        4,
+    )
     assert (found["mohe_runs_active"], found["mohe_runs_silent"]) == (1, 0)
     assert 0 <= found["mohe_runs_oldest_heartbeat_age_seconds"] < 60
     assert abs(found["mohe_last_completion_timestamp_seconds"] - time.time()) < 60
     assert found['mohe_api_open{api="naver-classic"}'] == 1
-    assert 0 < found['mohe_api_resets_timestamp_seconds{api="naver-classic"}'] - time.time() <= 86_400
+    assert (
+        0 < found['mohe_api_resets_timestamp_seconds{api="naver-classic"}'] - time.time() <= 86_400
+    )
     assert not [name for name in found if "11680" in name], "no region is a label"
 
 
 def test_the_hub_has_a_month_and_without_keys_there_is_no_api(scrape: Scrape) -> None:
-    hub = scrape(NCP_APIGW_API_KEY_ID="some-hub-id", NCP_APIGW_API_KEY="some-hub-key", MOHE_DAILY_QUOTA="25000")
+    hub = scrape(
+        NCP_APIGW_API_KEY_ID="some-hub-id",
+        NCP_APIGW_API_KEY="some-hub-key",
+        MOHE_DAILY_QUOTA="25000",
+    )
     assert hub['mohe_api_quota_calls{api="naver-hub"},{period="month"}'] == 775_000
     keyless = scrape(NAVER_CLIENT_ID="", NAVER_CLIENT_SECRET="")
     assert keyless["mohe_up"] == 1
     assert not [name for name in keyless if name.startswith("mohe_api")]
 
 
-def test_a_database_that_is_down_or_empty_is_a_figure_and_no_crash(scrape: Scrape, empty_database_url: str) -> None:
+def test_a_database_that_is_down_or_empty_is_a_figure_and_no_crash(
+    scrape: Scrape, empty_database_url: str
+) -> None:
     assert scrape(MOHE_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none") == {"mohe_up": 0}
     assert scrape(MOHE_DATABASE_URL=empty_database_url) == {"mohe_up": 0}
 
@@ -93,14 +108,20 @@ def page_of(url: str) -> str:
         return str(response.read().decode())
 
 
-def test_the_command_serves_the_page_until_it_is_told_to_stop(process_environment: Callable[..., Environment]) -> None:
+def test_the_command_serves_the_page_until_it_is_told_to_stop(
+    process_environment: Callable[..., Environment],
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = [str(Path(sys.executable).with_name("mohe")), "metrics", "--port", str(port)]
-        refused = subprocess.run(command, env=process_environment(), capture_output=True, text=True, check=False)
+        refused = subprocess.run(
+            command, env=process_environment(), capture_output=True, text=True, check=False
+        )
     assert refused.returncode == 1
     assert f"Port {port}" in refused.stderr
-    with subprocess.Popen(command, env=process_environment(), stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=process_environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         try:
             assert f"http://127.0.0.1:{port}/metrics" in process.stdout.readline()
@@ -121,14 +142,27 @@ def test_page_and_alerts_name_metrics_that_exist(scrape: Scrape, database: Datab
     store.execute(
         "INSERT INTO batch_plan (batch_name, region_type, plan, searches) VALUES ('place-ingestion-batch', 'sigungu', '', 1)"
     )
-    exist = {re.sub(r"{.*", "", name) for name in scrape(NCP_APIGW_API_KEY_ID="some-hub-id", NCP_APIGW_API_KEY="some-hub-key")}
+    exist = {
+        re.sub(r"{.*", "", name)
+        for name in scrape(NCP_APIGW_API_KEY_ID="some-hub-id", NCP_APIGW_API_KEY="some-hub-key")
+    }
 
-    described = set(re.findall(r"\bmohe_[a-z_]+[a-z]\b", (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")))
+    described = set(
+        re.findall(
+            r"\bmohe_[a-z_]+[a-z]\b", (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+        )
+    )
     assert exist == described - {"mohe_assets", "mohe_api_"}
     groups = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert {name for rule in rules for name in re.findall(r"\bmohe_[a-z_]+", rule["expr"])} <= exist
-    told = set(re.findall(r"^\| (Mohe\w+) \|", (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"), re.MULTILINE))
+    told = set(
+        re.findall(
+            r"^\| (Mohe\w+) \|",
+            (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+    )
     assert {rule["alert"] for rule in rules} == told
 
 

@@ -1,4 +1,6 @@
-"""The views people and monitoring read: durations by attempt and round, totals, and what is planned."""
+"""The views people and monitoring read: durations by attempt and round, totals, and what is
+planned.
+"""
 
 import datetime as dt
 
@@ -23,7 +25,9 @@ def earlier(store: Store, minutes: int) -> None:
     )
 
 
-def test_a_region_that_was_tried_twice_shows_its_last_attempt_and_the_time_of_both(database: Database) -> None:
+def test_a_region_that_was_tried_twice_shows_its_last_attempt_and_the_time_of_both(
+    database: Database,
+) -> None:
     store = Store.of(database)
     record_plan(database, BATCH, TYPE, base_plan("", KEYWORDS))
     store.executions.start("run", total=1)
@@ -31,12 +35,22 @@ def test_a_region_that_was_tried_twice_shows_its_last_attempt_and_the_time_of_bo
     store.store(lease, 0, [place("a"), place("b")])
     earlier(store, 10)
     held = store.read(PROGRESS)[0]
-    assert (held["lease"], held["run_status"], held["searches_done"], held["searches_planned"]) == ("held", "RUNNING", 1, 2)
+    assert (held["lease"], held["run_status"], held["searches_done"], held["searches_planned"]) == (
+        "held",
+        "RUNNING",
+        1,
+        2,
+    )
     assert 10 * MINUTES <= held["attempt_duration"] <= held["working_time"] < 11 * MINUTES
 
     store.checkpoints.fail(lease, kind=FailureKind.TRANSIENT, message="HTTP 500")
     failed = store.read(PROGRESS)[0]
-    assert (failed["lease"], failed["failure_kind"], failed["failures"], failed["attempt"]) == ("free", "transient", 1, 1)
+    assert (failed["lease"], failed["failure_kind"], failed["failures"], failed["attempt"]) == (
+        "free",
+        "transient",
+        1,
+        1,
+    )
     assert 10 * MINUTES <= failed["attempt_duration"] == failed["working_time"] < 11 * MINUTES
 
     again = store.claim(force_retry=True)
@@ -44,8 +58,18 @@ def test_a_region_that_was_tried_twice_shows_its_last_attempt_and_the_time_of_bo
     store.complete(again)
     store.executions.finish("run", Ending.COMPLETED)
     done = store.read(PROGRESS)[0]
-    assert (done["status"], done["attempt"], done["sido_name"], done["is_collected"]) == ("COMPLETED", 2, "서울특별시", True)
-    assert (done["searches_done"], done["refinements"], done["places_found"], done["places_in_region"]) == (2, 0, 2, 2)
+    assert (done["status"], done["attempt"], done["sido_name"], done["is_collected"]) == (
+        "COMPLETED",
+        2,
+        "서울특별시",
+        True,
+    )
+    assert (
+        done["searches_done"],
+        done["refinements"],
+        done["places_found"],
+        done["places_in_region"],
+    ) == (2, 0, 2, 2)
     assert 5 * MINUTES <= done["attempt_duration"] < 6 * MINUTES
     assert 15 * MINUTES <= done["working_time"] < 16 * MINUTES
 
@@ -58,7 +82,9 @@ def test_a_dead_holders_time_ends_with_its_lease(database: Database) -> None:
     store = Store.of(database)
     store.claim()
     earlier(store, 60)
-    store.execute("UPDATE batch_checkpoint SET lease_expires_at = now() - interval '50 minutes' WHERE status = 'PROCESSING'")
+    store.execute(
+        "UPDATE batch_checkpoint SET lease_expires_at = now() - interval '50 minutes' WHERE status = 'PROCESSING'"
+    )
     assert store.read(PROGRESS)[0]["lease"] == "expired"
     assert store.read("SELECT leases_expired FROM batch_totals") == [{"leases_expired": 1}]
     database.transaction(lambda connection: store.checkpoints.reclaim(connection, ()))
@@ -66,7 +92,9 @@ def test_a_dead_holders_time_ends_with_its_lease(database: Database) -> None:
     assert (found["status"], round(found["working_time"] / MINUTES)) == ("PENDING", 10)
 
 
-def test_totals_are_over_the_regions_that_are_collected_and_progress_is_over_all(database: Database) -> None:
+def test_totals_are_over_the_regions_that_are_collected_and_progress_is_over_all(
+    database: Database,
+) -> None:
     store = Store.of(database)
     record_plan(database, BATCH, TYPE, base_plan("", KEYWORDS))
     store.complete(store.claim())
@@ -74,6 +102,11 @@ def test_totals_are_over_the_regions_that_are_collected_and_progress_is_over_all
     rows = store.read("SELECT region_code, is_collected FROM batch_progress ORDER BY 1")
     assert [row["is_collected"] for row in rows] == [True] * 4 + [False] * 2
     totals = store.read("SELECT * FROM batch_totals")[0]
-    assert (totals["regions"], totals["completed"], totals["pending"], totals["searches_planned"]) == (4, 1, 3, 8)
+    assert (
+        totals["regions"],
+        totals["completed"],
+        totals["pending"],
+        totals["searches_planned"],
+    ) == (4, 1, 3, 8)
     record_plan(database, BATCH, TYPE, base_plan("", (*KEYWORDS, "서점")))
     assert store.read("SELECT searches_planned FROM batch_totals") == [{"searches_planned": 12}]

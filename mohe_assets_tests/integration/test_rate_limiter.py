@@ -1,4 +1,5 @@
-"""The calls all processes share. The clock is the test database's own, moved by replacing budget_clock().
+"""The calls all processes share. The clock is the test database's own, moved by replacing
+budget_clock().
 
 A loop in a thread of its own stands for a process, a Task for a search.
 """
@@ -20,8 +21,20 @@ from sqlalchemy import Connection, text
 
 from mohe_assets.collection import rate_limiter as api_budget
 from mohe_assets.collection.cancellation import Stop
-from mohe_assets.collection.rate_limiter import AGAIN_AT, MOST_AHEAD, RECHECK_SECONDS, SharedRateLimiter
-from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, StopRequested, TransientApiError
+from mohe_assets.collection.rate_limiter import (
+    AGAIN_AT,
+    MOST_AHEAD,
+    RECHECK_SECONDS,
+    SharedRateLimiter,
+)
+from mohe_assets.errors import (
+    ApiBlocked,
+    ApiError,
+    QuotaExhausted,
+    RateLimited,
+    StopRequested,
+    TransientApiError,
+)
 from mohe_assets.store.api_calls import HEADROOM, PROBE_SECONDS, Slot
 from mohe_assets.store.api_state import ApiAccount, ApiState, read_state, unblock
 from mohe_assets.store.database import Database, rows
@@ -30,7 +43,9 @@ KST = dt.timezone(dt.timedelta(hours=9))
 NOON = dt.datetime(2026, 12, 30, 12, tzinfo=KST)
 MIDNIGHT = dt.datetime(2026, 12, 31, tzinfo=KST)
 ACCOUNT = ApiAccount.of("naver-local", "id", "secret", rate=100_000, daily=1_000, monthly=None)
-OTHER_SECRET = ApiAccount.of("naver-local", "id", "another secret", rate=100_000, daily=1_000, monthly=None)
+OTHER_SECRET = ApiAccount.of(
+    "naver-local", "id", "another secret", rate=100_000, daily=1_000, monthly=None
+)
 RATE = RateLimited("too fast", api="naver-local")
 BLOCKED = ApiBlocked("look at NAVER_CLIENT_ID", api="naver-local", variables=("NAVER_CLIENT_ID",))
 TRANSIENT = TransientApiError("HTTP 500", api="naver-local")
@@ -64,7 +79,9 @@ def set_clock(database: Database, moment: dt.datetime) -> None:
 
 @pytest.fixture(autouse=True)
 def noon(database: Database) -> None:
-    """Of a day whose midnight is also close to the end of its month, and never passes during a test."""
+    """Of a day whose midnight is also close to the end of its month, and never passes during a
+    test.
+    """
     set_clock(database, NOON)
 
 
@@ -73,7 +90,9 @@ def new_budget(database: Database) -> NewBudget:
     """Budgets of as many processes as are asked for."""
 
     def build(account: ApiAccount = ACCOUNT, **changes: Any) -> SharedRateLimiter:
-        return SharedRateLimiter(database=database, account=replace(account, **changes), stop=Stop())
+        return SharedRateLimiter(
+            database=database, account=replace(account, **changes), stop=Stop()
+        )
 
     return build
 
@@ -137,7 +156,9 @@ def next_slot(database: Database) -> float:
 async def far_from_their_turn(
     database: Database, rate_limiter: SharedRateLimiter, *, searches: int
 ) -> tuple[int, list[asyncio.Task[None]]]:
-    """The calls in use before, and so many searches that have reserved theirs and sleep until its slot."""
+    """The calls in use before, and so many searches that have reserved theirs and sleep until its
+    slot.
+    """
     await rate_limiter.reserve()
     before = used(database)
     waiting = [asyncio.create_task(rate_limiter.reserve()) for _ in range(searches)]
@@ -161,17 +182,22 @@ class TestRate:
     async def test_slots_asked_for_at_once_are_all_different(self, open_budget: NewBudget) -> None:
         budgets = [open_budget(calls_per_second=50) for _ in range(2)]
         with ThreadPoolExecutor(8) as threads:
-            waits = sorted(row["wait_seconds"] for row in threads.map(lambda n: budgets[n % 2].calls.reserve_row(), range(100)))
+            waits = sorted(
+                row["wait_seconds"]
+                for row in threads.map(lambda n: budgets[n % 2].calls.reserve_row(), range(100))
+            )
         gaps = [later - earlier for earlier, later in pairwise(waits)]
         assert min(gaps) == pytest.approx(1 / (50 * HEADROOM), abs=1e-5)
 
-    async def test_time_nobody_used_is_not_saved_up(self, database: Database, open_budget: NewBudget) -> None:
+    async def test_time_nobody_used_is_not_saved_up(
+        self, database: Database, open_budget: NewBudget
+    ) -> None:
         rate_limiter = open_budget(calls_per_second=10)
         rate_limiter.calls.reserve_row()
         set_clock(database, NOON + dt.timedelta(minutes=1))
-        assert [rate_limiter.calls.reserve_row()["wait_seconds"] for _ in range(2)] == pytest.approx(
-            [0, 1 / (10 * HEADROOM)], abs=1e-5
-        )
+        assert [
+            rate_limiter.calls.reserve_row()["wait_seconds"] for _ in range(2)
+        ] == pytest.approx([0, 1 / (10 * HEADROOM)], abs=1e-5)
 
     async def test_a_lone_refusal_costs_half_a_per_cent_and_its_call_counts_for_no_quota(
         self, database: Database, open_budget: NewBudget
@@ -201,7 +227,9 @@ class TestRate:
         assert seen == sorted(seen)
         assert seen[-1] == pytest.approx(1 / (10 * HEADROOM * 0.02), rel=1e-4)
 
-    async def test_the_full_pace_is_back_after_two_quiet_hours(self, database: Database, open_budget: NewBudget) -> None:
+    async def test_the_full_pace_is_back_after_two_quiet_hours(
+        self, database: Database, open_budget: NewBudget
+    ) -> None:
         rate_limiter = open_budget(calls_per_second=10)
         for second in range(600):
             set_clock(database, NOON + dt.timedelta(seconds=second))
@@ -209,7 +237,9 @@ class TestRate:
         set_clock(database, NOON + dt.timedelta(hours=6))
         assert spacing(rate_limiter) == pytest.approx(1 / (10 * HEADROOM), rel=1e-4)
 
-    async def test_a_stop_gives_back_the_call_that_was_not_sent(self, database: Database, open_budget: NewBudget) -> None:
+    async def test_a_stop_gives_back_the_call_that_was_not_sent(
+        self, database: Database, open_budget: NewBudget
+    ) -> None:
         rate_limiter = open_budget(calls_per_second=0.001)
         before, waiting = await far_from_their_turn(database, rate_limiter, searches=3)
         rate_limiter.stop.set()
@@ -263,7 +293,9 @@ class TestRate:
         await rate_limiter.close()
         assert used(database) == before + 1, "without a next one it is given back at the end"
 
-    async def test_searches_are_sent_in_the_order_they_asked_spaced_by_the_rate(self, open_budget: NewBudget) -> None:
+    async def test_searches_are_sent_in_the_order_they_asked_spaced_by_the_rate(
+        self, open_budget: NewBudget
+    ) -> None:
         rate_limiter, sent = open_budget(calls_per_second=100), []
         loop = asyncio.get_running_loop()
 
@@ -280,8 +312,12 @@ class TestRate:
 class TestLate:
     """Searches that come to their slots late, because something held their process up."""
 
-    async def held_up(self, rate_limiter: SharedRateLimiter, *, calls: int, seconds: float) -> list[float]:
-        """When these calls were sent, in seconds from the first slot; the loop is blocked right after all have their slots."""
+    async def held_up(
+        self, rate_limiter: SharedRateLimiter, *, calls: int, seconds: float
+    ) -> list[float]:
+        """When these calls were sent, in seconds from the first slot; the loop is blocked right
+        after all have their slots.
+        """
         sent = list[float]()
         await rate_limiter.reserve()
         loop, began = asyncio.get_running_loop(), time.monotonic()
@@ -308,14 +344,18 @@ class TestLate:
         assert round(slots) == 1 + 4 + 4, "the four that were missed, and four that nobody else has"
         assert used(database) == 1 + 1 + 4, "what was missed is given back"
 
-    async def test_a_process_that_is_always_late_sends_all_the_same(self, open_budget: NewBudget, monkeypatch: Patch) -> None:
+    async def test_a_process_that_is_always_late_sends_all_the_same(
+        self, open_budget: NewBudget, monkeypatch: Patch
+    ) -> None:
         monkeypatch.setattr(api_budget, "LATE_SECONDS", -math.inf)
         rate_limiter = open_budget(calls_per_second=200)
         rate_limiter._waited = True
         for _ in range(40):
             await rate_limiter.reserve()
 
-    async def test_while_the_limit_is_far_a_delay_is_not_passed_on(self, open_budget: NewBudget) -> None:
+    async def test_while_the_limit_is_far_a_delay_is_not_passed_on(
+        self, open_budget: NewBudget
+    ) -> None:
         rate_limiter = open_budget(calls_per_second=10_000)
         await self.held_up(rate_limiter, calls=8, seconds=0.2)
         waited = list[float]()
@@ -324,7 +364,9 @@ class TestLate:
             began = time.monotonic()
             await rate_limiter.reserve()
             waited.append(time.monotonic() - began)
-        assert sorted(waited)[2] < 0.1, "they would come 0.2 s after their slots, as those before them"
+        assert sorted(waited)[2] < 0.1, (
+            "they would come 0.2 s after their slots, as those before them"
+        )
 
 
 class TestQuota:
@@ -362,7 +404,9 @@ class TestQuota:
         assert verdict(rate_limiter) == "GO"
         assert verdict(rate_limiter) == "EXHAUSTED"
 
-    async def test_the_servers_word_closes_the_day_for_everybody(self, database: Database, open_budget: NewBudget) -> None:
+    async def test_the_servers_word_closes_the_day_for_everybody(
+        self, database: Database, open_budget: NewBudget
+    ) -> None:
         one, other = open_budget(), open_budget()
         await one.reserve()
         await one.refused(quota())
@@ -373,7 +417,12 @@ class TestQuota:
             assert (caught.value.reset_at, caught.value.calls) == (MIDNIGHT, 0)
         assert used(database) == before
         state = read_state(database, ACCOUNT)
-        assert (state.open, state.closed_until, state.closed_why, state.refused_quota) == (False, MIDNIGHT, "used up", 1)
+        assert (state.open, state.closed_until, state.closed_why, state.refused_quota) == (
+            False,
+            MIDNIGHT,
+            "used up",
+            1,
+        )
 
     async def test_a_quota_without_a_known_reset_is_closed_until_the_next_midnight(
         self, database: Database, open_budget: NewBudget
@@ -381,7 +430,9 @@ class TestQuota:
         await open_budget().refused(quota(None))
         assert read_state(database, ACCOUNT).closed_until == MIDNIGHT
 
-    async def test_a_later_word_does_not_open_a_day_earlier(self, database: Database, open_budget: NewBudget) -> None:
+    async def test_a_later_word_does_not_open_a_day_earlier(
+        self, database: Database, open_budget: NewBudget
+    ) -> None:
         await open_budget().refused(quota())
         await open_budget().refused(quota(NOON + dt.timedelta(minutes=10)))
         assert read_state(database, ACCOUNT).closed_until == MIDNIGHT
@@ -412,7 +463,8 @@ class TestQuota:
         rate_limiter, before = open_budget(calls_per_second=20), used(database)
         await asyncio.gather(*(rate_limiter.reserve() for _ in range(20)))
         assert used(database) == before + 20
-        # They take a second: one looks in each quarter of it, or two, where it takes longer than to the next one's slot.
+        # They take a second: one looks in each quarter of it, or two, where it takes longer than to
+        # the next one's slot.
         assert 1 <= len(looks) <= 2 / RECHECK_SECONDS
 
     async def test_the_hub_has_a_months_quota_besides(self, database: Database) -> None:
@@ -431,9 +483,13 @@ class TestQuota:
         set_clock(database, dt.datetime(2027, 1, 1, tzinfo=KST))
         assert verdict(rate_limiter) == "GO"
 
-    async def test_accounts_do_not_share_their_calls(self, database: Database, open_budget: NewBudget) -> None:
+    async def test_accounts_do_not_share_their_calls(
+        self, database: Database, open_budget: NewBudget
+    ) -> None:
         assert verdict(open_budget(daily_quota=1)) == "EXHAUSTED"
-        another = ApiAccount.of("naver-local", "another id", "secret", rate=100, daily=1, monthly=None)
+        another = ApiAccount.of(
+            "naver-local", "another id", "secret", rate=100, daily=1, monthly=None
+        )
         assert verdict(SharedRateLimiter(database=database, account=another, stop=Stop())) == "GO"
 
 
@@ -444,7 +500,9 @@ class TestReservingAhead:
     def time_stands_still(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(api_budget, "AHEAD_SECONDS", 3600)
 
-    async def test_what_was_not_sent_is_given_back_at_the_end(self, database: Database, open_budget: NewBudget) -> None:
+    async def test_what_was_not_sent_is_given_back_at_the_end(
+        self, database: Database, open_budget: NewBudget
+    ) -> None:
         rate_limiter, before = open_budget(daily_quota=10_000), used(database)
         for _ in range(20):
             await rate_limiter.reserve()
@@ -464,14 +522,18 @@ class TestReservingAhead:
         await rate_limiter.reserve()
         assert used(database) == before + sent + 1
 
-    async def test_it_counts_for_the_day_it_was_reserved_for(self, database: Database, open_budget: NewBudget) -> None:
+    async def test_it_counts_for_the_day_it_was_reserved_for(
+        self, database: Database, open_budget: NewBudget
+    ) -> None:
         rate_limiter = open_budget()
         for _ in range(4):
             await rate_limiter.reserve()
         set_clock(database, MIDNIGHT)
         await open_budget().reserve()
         await rate_limiter.close()
-        found = database.transaction(lambda connection: rows(connection, "SELECT day, reserved FROM api_usage ORDER BY day"))
+        found = database.transaction(
+            lambda connection: rows(connection, "SELECT day, reserved FROM api_usage ORDER BY day")
+        )
         assert [row["reserved"] for row in found] == [1 + 4, 1]
 
     async def test_a_limit_that_makes_calls_wait_is_shared_out_call_by_call(
@@ -495,7 +557,9 @@ class TestReservingAhead:
             await rate_limiter.reserve()
         assert used(database) == 30
 
-    async def test_a_stop_sends_nothing_of_what_was_reserved(self, database: Database, open_budget: NewBudget) -> None:
+    async def test_a_stop_sends_nothing_of_what_was_reserved(
+        self, database: Database, open_budget: NewBudget
+    ) -> None:
         rate_limiter, before = open_budget(), used(database)
         for _ in range(4):
             await rate_limiter.reserve()
@@ -546,7 +610,9 @@ class TestReservingAhead:
         rate_limiter._taken.extend([time.monotonic()] * 100)
         assert rate_limiter._needed_soon(time.monotonic()) == 10
 
-    async def test_what_is_being_reserved_at_the_end_is_given_back_too(self, database: Database, open_budget: NewBudget) -> None:
+    async def test_what_is_being_reserved_at_the_end_is_given_back_too(
+        self, database: Database, open_budget: NewBudget
+    ) -> None:
         rate_limiter, before = await warm(open_budget(daily_quota=10_000)), used(database)
         left = len(rate_limiter._ahead)
         with a_locked_row(database, "api_budget"):
@@ -569,12 +635,18 @@ class TestReservingAhead:
         with pytest.raises(QuotaExhausted):
             await rate_limiter.reserve()
 
-    async def test_neither_a_stop_nor_the_end_waits_for_a_database_that_is_gone(self, open_budget: NewBudget) -> None:
+    async def test_neither_a_stop_nor_the_end_waits_for_a_database_that_is_gone(
+        self, open_budget: NewBudget
+    ) -> None:
         rate_limiter = open_budget()
         await rate_limiter.reserve()
         gone = Database.connect("postgresql://nobody@127.0.0.1:9/nothing")
-        cut_off = SharedRateLimiter(database=gone, account=rate_limiter.account, stop=rate_limiter.stop)
-        cut_off._ahead.extend([Slot(at=-math.inf, day=NOON.date(), probe=False, gap=0.0, unthrottled=True)])
+        cut_off = SharedRateLimiter(
+            database=gone, account=rate_limiter.account, stop=rate_limiter.stop
+        )
+        cut_off._ahead.extend(
+            [Slot(at=-math.inf, day=NOON.date(), probe=False, gap=0.0, unthrottled=True)]
+        )
         async with asyncio.timeout(60):
             asking = asyncio.create_task(cut_off.reserve())
             await asyncio.sleep(0.1)
@@ -602,14 +674,18 @@ class TestProbing:
         set_clock(database, MIDNIGHT)
         return open_budget
 
-    async def test_the_next_day_begins_with_one_call_and_opens_with_its_answer(self, next_day: NewBudget) -> None:
+    async def test_the_next_day_begins_with_one_call_and_opens_with_its_answer(
+        self, next_day: NewBudget
+    ) -> None:
         prober, other = next_day(), next_day()
         await prober.reserve()
         assert [verdict(other) for _ in range(3)] == ["WAIT"] * 3
         await prober.answered()
         assert [verdict(other) for _ in range(3)] == ["GO"] * 3
 
-    async def test_those_that_wait_for_the_probe_go_on_when_it_is_answered(self, database: Database, next_day: NewBudget) -> None:
+    async def test_those_that_wait_for_the_probe_go_on_when_it_is_answered(
+        self, database: Database, next_day: NewBudget
+    ) -> None:
         prober, other = next_day(), next_day()
         await prober.reserve()
         waiting = [asyncio.create_task(other.reserve()) for _ in range(4)]
@@ -622,7 +698,9 @@ class TestProbing:
         assert database.transaction(lambda c: rows(c, sql)) == [{"reserved": 5}]
 
     @pytest.mark.parametrize("how", ["transient", "rate", "gave no word"])
-    async def test_a_probe_without_a_verdict_lets_another_probe(self, database: Database, next_day: NewBudget, how: str) -> None:
+    async def test_a_probe_without_a_verdict_lets_another_probe(
+        self, database: Database, next_day: NewBudget, how: str
+    ) -> None:
         prober, other = next_day(), next_day()
         await prober.reserve()
         if how == "transient":
@@ -634,14 +712,18 @@ class TestProbing:
         assert verdict(other) == "GO"
         assert verdict(other) == "WAIT"
 
-    async def test_a_probe_that_was_stopped_before_it_was_sent_lets_another_probe(self, next_day: NewBudget) -> None:
+    async def test_a_probe_that_was_stopped_before_it_was_sent_lets_another_probe(
+        self, next_day: NewBudget
+    ) -> None:
         prober, other = next_day(), next_day()
         prober.stop.set()
         with pytest.raises(StopRequested):
             await prober.reserve()
         assert verdict(other) == "GO"
 
-    async def test_a_probe_cancelled_before_it_was_sent_lets_another_probe(self, database: Database, next_day: NewBudget) -> None:
+    async def test_a_probe_cancelled_before_it_was_sent_lets_another_probe(
+        self, database: Database, next_day: NewBudget
+    ) -> None:
         prober, other = next_day(calls_per_second=0.001), next_day()
         await prober.reserve()  # the next slot is far
         await prober.failed(TRANSIENT)
@@ -665,7 +747,9 @@ class TestProbing:
         await prober.close()
         assert verdict(other) == "GO"
 
-    async def test_only_the_search_that_probes_can_give_a_verdict(self, next_day: NewBudget) -> None:
+    async def test_only_the_search_that_probes_can_give_a_verdict(
+        self, next_day: NewBudget
+    ) -> None:
         prober, other = next_day(), next_day()
         await prober.reserve()
         # What was sent yesterday, before the quota ended, is answered today.
@@ -690,7 +774,9 @@ class TestProbing:
 
 
 class TestBlocking:
-    async def test_wrong_credentials_cost_one_call_in_all(self, database: Database, new_budget: NewBudget) -> None:
+    async def test_wrong_credentials_cost_one_call_in_all(
+        self, database: Database, new_budget: NewBudget
+    ) -> None:
         budgets = [new_budget(), new_budget()]
 
         async def call(rate_limiter: SharedRateLimiter) -> ApiError | None:
@@ -708,7 +794,9 @@ class TestBlocking:
         assert len(errors) == 7
         assert read_state(database, ACCOUNT).blocked_why == "look at NAVER_CLIENT_ID"
 
-    async def test_other_credentials_of_the_same_client_are_not_blocked(self, database: Database, new_budget: NewBudget) -> None:
+    async def test_other_credentials_of_the_same_client_are_not_blocked(
+        self, database: Database, new_budget: NewBudget
+    ) -> None:
         refused, changed = new_budget(), new_budget(OTHER_SECRET)
         await refused.reserve()
         await refused.refused(BLOCKED)
@@ -718,7 +806,9 @@ class TestBlocking:
         await changed.answered()
         assert verdict(changed) == "GO"
 
-    async def test_a_person_may_unblock_and_one_call_finds_out(self, database: Database, new_budget: NewBudget) -> None:
+    async def test_a_person_may_unblock_and_one_call_finds_out(
+        self, database: Database, new_budget: NewBudget
+    ) -> None:
         rate_limiter = new_budget()
         await rate_limiter.reserve()
         await rate_limiter.refused(BLOCKED)
@@ -736,7 +826,9 @@ class TestBlocking:
         assert [verdict(open_budget(OTHER_SECRET)) for _ in range(2)] == ["GO", "WAIT"]
 
     async def test_neither_id_nor_secret_is_in_the_database(self, database: Database) -> None:
-        account = ApiAccount.of("naver-local", "RecognisableId", "RecognisableSecret", rate=10, daily=10, monthly=None)
+        account = ApiAccount.of(
+            "naver-local", "RecognisableId", "RecognisableSecret", rate=10, daily=10, monthly=None
+        )
         rate_limiter = SharedRateLimiter(database=database, account=account, stop=Stop())
         await rate_limiter.reserve()
         await rate_limiter.refused(BLOCKED)
@@ -747,4 +839,9 @@ class TestBlocking:
 
 async def test_the_state_of_an_api_that_was_never_called_is_open(database: Database) -> None:
     state = read_state(database, ACCOUNT)
-    assert (state.open, state.used_today, state.daily_quota, state.resets_at) == (True, 0, 1_000, MIDNIGHT)
+    assert (state.open, state.used_today, state.daily_quota, state.resets_at) == (
+        True,
+        0,
+        1_000,
+        MIDNIGHT,
+    )

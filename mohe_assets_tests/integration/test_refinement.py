@@ -1,4 +1,6 @@
-"""Depth: which regions are searched beyond their base plan, in which order, and how each interruption leaves them."""
+"""Depth: which regions are searched beyond their base plan, in which order, and how each
+interruption leaves them.
+"""
 
 import datetime as dt
 import threading
@@ -10,7 +12,13 @@ import pytest
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
-from mohe_assets.collection.region_worker import SLICE_SEARCHES, TALLIES_SEARCHES, CachedTallies, Outcome, RegionOutcome
+from mohe_assets.collection.region_worker import (
+    SLICE_SEARCHES,
+    TALLIES_SEARCHES,
+    CachedTallies,
+    Outcome,
+    RegionOutcome,
+)
 from mohe_assets.collection.run import CollectionRun
 from mohe_assets.collection.scheduler import MOST_REFINED, ClaimFilter
 from mohe_assets.errors import FailureKind, LeaseLost
@@ -39,11 +47,19 @@ def open_platform(environment: Environment, simulator: Simulator) -> Iterator[Op
     opened: list[Any] = []
 
     def build(**changes: str) -> App:
-        variables = {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS), "MOHE_SEARCHES_IN_FLIGHT": "3", **changes}
+        variables = {
+            **environment,
+            "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS),
+            "MOHE_SEARCHES_IN_FLIGHT": "3",
+            **changes,
+        }
         opened.append(App.open(settings_module.load(variables)))
         app: App = opened[-1].__enter__()
         if len(opened) == 1:
-            store_of(app).execute("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=list(CODES))
+            store_of(app).execute(
+                "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)",
+                codes=list(CODES),
+            )
         return app
 
     yield build
@@ -83,7 +99,10 @@ def statuses(store: Store) -> Counter[str]:
 
 
 def searches(store: Store) -> list[tuple[str, str]]:
-    return [(row["query"], row["sort"]) for row in store.read("SELECT query, sort FROM search_query ORDER BY id")]
+    return [
+        (row["query"], row["sort"])
+        for row in store.read("SELECT query, sort FROM search_query ORDER BY id")
+    ]
 
 
 def places(store: Store) -> int:
@@ -113,7 +132,11 @@ def test_however_many_searches_may_be_in_flight_most_regions_are_there_to_choose
     environment: Environment, simulator: Simulator
 ) -> None:
     simulator.configure(latency_ms=20)
-    changes = {"MOHE_SEARCH_KEYWORDS": "카페", "MOHE_SEARCHES_IN_FLIGHT": "150", "MOHE_MAX_CALLS_PER_REGION": "4"}
+    changes = {
+        "MOHE_SEARCH_KEYWORDS": "카페",
+        "MOHE_SEARCHES_IN_FLIGHT": "150",
+        "MOHE_MAX_CALLS_PER_REGION": "4",
+    }
     with App.open(settings_module.load({**environment, **changes})) as app:
         collect(app)
         with app.collection("deeper", ClaimFilter(refine=True)) as collection:
@@ -142,9 +165,17 @@ class TestGoingDeeper:
         answers = simulator.stats()["naver"]["answers_per_search"]
         assert repeated(answers) == 0
         assert len(answers) == len(searches(store))
-        run_row = store.read("SELECT * FROM batch_execution_metadata WHERE execution_id = 'deeper'")[0]
-        assert (run_row["status"], run_row["completed_regions"], run_row["failed_regions"]) == ("COMPLETED", 3, 0)
-        assert run_row["calls_used"] == sum(row["refinements"] for row in store.read("SELECT refinements FROM batch_checkpoint"))
+        run_row = store.read(
+            "SELECT * FROM batch_execution_metadata WHERE execution_id = 'deeper'"
+        )[0]
+        assert (run_row["status"], run_row["completed_regions"], run_row["failed_regions"]) == (
+            "COMPLETED",
+            3,
+            0,
+        )
+        assert run_row["calls_used"] == sum(
+            row["refinements"] for row in store.read("SELECT refinements FROM batch_checkpoint")
+        )
 
     def test_only_what_came_back_full_is_refined(self, open_platform: OpenPlatform) -> None:
         app = open_platform(MOHE_MAX_CALLS_PER_REGION="40")
@@ -152,12 +183,18 @@ class TestGoingDeeper:
         collect(app)
         refine(app)
         rows = store.read("SELECT region_code, keyword, stage, result_count FROM search_query")
-        full = {(row["region_code"], row["keyword"]) for row in rows if row["stage"] == "base" and row["result_count"] == 5}
+        full = {
+            (row["region_code"], row["keyword"])
+            for row in rows
+            if row["stage"] == "base" and row["result_count"] == 5
+        }
         deeper = {(row["region_code"], row["keyword"]) for row in rows if row["stage"] != "base"}
         assert deeper
         assert deeper <= full
 
-    def test_a_second_refinement_finds_nothing_left_within_the_budget(self, open_platform: OpenPlatform) -> None:
+    def test_a_second_refinement_finds_nothing_left_within_the_budget(
+        self, open_platform: OpenPlatform
+    ) -> None:
         app = open_platform(MOHE_MAX_CALLS_PER_REGION="30")
         collect(app)
         refine(app)
@@ -170,11 +207,18 @@ class TestGoingDeeper:
         collect(app)
         for code, expected_gain in zip(CODES, (1.5, 3.5, 2.5), strict=True):
             store.execute(
-                "UPDATE batch_checkpoint SET promise = :promise WHERE region_code = :code", expected_gain=expected_gain, code=code
+                "UPDATE batch_checkpoint SET promise = :promise WHERE region_code = :code",
+                expected_gain=expected_gain,
+                code=code,
             )
         app.executions.start("deeper")
         claimed = [app.refinement.claim("deeper") for _ in range(4)]
-        assert [[one.region_code for one in found] for found in claimed] == [["36110"], ["41135"], ["11680"], []]
+        assert [[one.region_code for one in found] for found in claimed] == [
+            ["36110"],
+            ["41135"],
+            ["11680"],
+            [],
+        ]
         assert app.refinement.backlog().refining == 3
 
     @pytest.mark.parametrize(
@@ -185,21 +229,27 @@ class TestGoingDeeper:
             "status = 'PROCESSING', lease_expires_at = now() + interval '1 minute'",
         ],
     )
-    def test_a_region_that_waits_for_its_base_plan_has_precedence(self, app: App, store: Store, waits: str) -> None:
+    def test_a_region_that_waits_for_its_base_plan_has_precedence(
+        self, app: App, store: Store, waits: str
+    ) -> None:
         collect(app)
         assert app.refinement.backlog().has_work
         store.execute(f"UPDATE batch_checkpoint SET {waits} WHERE region_code = '36110'")
         assert app.refinement.claim("deeper") == []
         assert not app.refinement.backlog().has_work
 
-    def test_a_failed_region_whose_time_has_not_come_holds_nothing_up(self, app: App, store: Store) -> None:
+    def test_a_failed_region_whose_time_has_not_come_holds_nothing_up(
+        self, app: App, store: Store
+    ) -> None:
         collect(app)
         store.execute(
             "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now() + interval '1 hour' WHERE region_code = '36110'"
         )
         assert len(app.refinement.claim("deeper")) == 1
 
-    def test_regions_of_the_batch_system_which_have_no_ledger_are_left_as_they_are(self, app: App, store: Store) -> None:
+    def test_regions_of_the_batch_system_which_have_no_ledger_are_left_as_they_are(
+        self, app: App, store: Store
+    ) -> None:
         store.execute("UPDATE batch_checkpoint SET status = 'COMPLETED', end_time = now()")
         assert app.reopen_regions_with_old_plan() == []
         assert refine(app)[1] == []
@@ -229,11 +279,13 @@ class TestInterruptions:
             next(outcomes)
             outcomes.close()
         assert statuses(store) == {"COMPLETED": 3}
-        assert store.read("SELECT count(*) AS n FROM batch_checkpoint WHERE refining OR lease_expires_at IS NOT NULL") == [
-            {"n": 0}
-        ]
+        assert store.read(
+            "SELECT count(*) AS n FROM batch_checkpoint WHERE refining OR lease_expires_at IS NOT NULL"
+        ) == [{"n": 0}]
 
-    def test_a_refinement_that_died_is_taken_back_and_keeps_its_promise(self, app: App, store: Store) -> None:
+    def test_a_refinement_that_died_is_taken_back_and_keeps_its_promise(
+        self, app: App, store: Store
+    ) -> None:
         collect(app)
         app.executions.start("dies")
         (lease,) = app.refinement.claim("dies")
@@ -241,18 +293,28 @@ class TestInterruptions:
         store.expire()
         assert store.reclaim() == [lease.region_code]
         after = store.row(lease.region_code)
-        assert (after["status"], after["refining"], after["promise"]) == ("COMPLETED", False, before["promise"])
+        assert (after["status"], after["refining"], after["promise"]) == (
+            "COMPLETED",
+            False,
+            before["promise"],
+        )
         with pytest.raises(LeaseLost):
             app.refinement.settle(lease, expected_gain=0, also=lambda _: None)
         assert store.row(lease.region_code)["promise"] == before["promise"]
 
-    def test_a_failure_leaves_the_region_completed_with_the_reason_and_postpones_it(self, app: App, store: Store) -> None:
+    def test_a_failure_leaves_the_region_completed_with_the_reason_and_postpones_it(
+        self, app: App, store: Store
+    ) -> None:
         collect(app)
         app.executions.start("deeper")
         (lease,) = app.refinement.claim("deeper")
         assert app.checkpoints.fail(lease, kind=FailureKind.TRANSIENT, message="HTTP 503")
         row = store.row(lease.region_code)
-        assert (row["status"], row["error_message"], row["failures"]) == ("COMPLETED", "HTTP 503", 1)
+        assert (row["status"], row["error_message"], row["failures"]) == (
+            "COMPLETED",
+            "HTTP 503",
+            1,
+        )
         assert row["retry_at"] is not None
         others = {one.region_code for one in app.refinement.claim("deeper", 10)}
         assert others == set(CODES) - {lease.region_code}
@@ -266,25 +328,33 @@ class TestInterruptions:
         simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구"}])
         collection, outcomes = refine(app)
         assert collection.failed == []
-        assert {one.lease.region_code for one in outcomes if one.outcome is Outcome.RELEASED} == {"11680"}
+        assert {one.lease.region_code for one in outcomes if one.outcome is Outcome.RELEASED} == {
+            "11680"
+        }
         assert statuses(store) == {"COMPLETED": 3}
         assert store.row("11680")["error_message"]
 
 
 class TestPrecedenceOfPeople:
-    def test_a_person_who_wants_a_region_afresh_takes_it_from_its_refinement(self, app: App, store: Store) -> None:
+    def test_a_person_who_wants_a_region_afresh_takes_it_from_its_refinement(
+        self, app: App, store: Store
+    ) -> None:
         collect(app)
         app.executions.start("deeper")
         (refining,) = app.refinement.claim("deeper")
         code = refining.region_code
-        assert app.checkpoints.claim("base", codes=[code], force_retry=True) == [], "only when asked for afresh"
+        assert app.checkpoints.claim("base", codes=[code], force_retry=True) == [], (
+            "only when asked for afresh"
+        )
         app.executions.start("person")
         (afresh,) = app.checkpoints.claim("person", codes=[code], recollect_completed_before=LATER)
         assert (afresh.round, store.row(code)["refining"]) == (2, False)
         with pytest.raises(LeaseLost):
             store.store(refining)
 
-    def test_a_new_round_begins_for_regions_under_refinement_too(self, app: App, store: Store) -> None:
+    def test_a_new_round_begins_for_regions_under_refinement_too(
+        self, app: App, store: Store
+    ) -> None:
         collect(app)
         app.executions.start("deeper")
         (refining,) = app.refinement.claim("deeper")
@@ -295,7 +365,9 @@ class TestPrecedenceOfPeople:
 
 
 class TestAChangedKeywordList:
-    def test_only_what_is_new_is_searched_and_the_round_stays(self, open_platform: OpenPlatform, simulator: Simulator) -> None:
+    def test_only_what_is_new_is_searched_and_the_round_stays(
+        self, open_platform: OpenPlatform, simulator: Simulator
+    ) -> None:
         first = open_platform()
         store = store_of(first)
         collect(first)
@@ -315,14 +387,21 @@ class TestAChangedKeywordList:
         first = open_platform()
         collect(first)
         calls = simulator.stats(brief=True)["naver"]["received"]
-        assert open_platform(MOHE_SEARCH_KEYWORDS=",".join(reversed(KEYWORDS))).reopen_regions_with_old_plan() == []
+        assert (
+            open_platform(
+                MOHE_SEARCH_KEYWORDS=",".join(reversed(KEYWORDS))
+            ).reopen_regions_with_old_plan()
+            == []
+        )
         fewer = open_platform(MOHE_SEARCH_KEYWORDS=KEYWORDS[0])
         assert len(fewer.reopen_regions_with_old_plan()) == 3
         collect(fewer, "with fewer")
         assert simulator.stats(brief=True)["naver"]["received"] == calls
 
 
-def test_threads_that_share_a_country_never_refine_one_region_at_once(app: App, store: Store) -> None:
+def test_threads_that_share_a_country_never_refine_one_region_at_once(
+    app: App, store: Store
+) -> None:
     collect(app)
     app.executions.start("deeper")
     claimed: list[str] = []

@@ -1,4 +1,6 @@
-"""Reforms of the districts in the middle of a collection: nothing is lost, nothing doubled, only what is new is collected."""
+"""Reforms of the districts in the middle of a collection: nothing is lost, nothing doubled, only
+what is new is collected.
+"""
 
 import asyncio
 import dataclasses
@@ -30,14 +32,20 @@ OpenPlatform = Callable[[list[dict[str, Any]]], App]
 
 
 @pytest.fixture
-def before(environment: Environment, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenPlatform]:
+def before(
+    environment: Environment, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[OpenPlatform]:
     """A platform that knows the list as these edits make it."""
     monkeypatch.setattr(platform_module, "REGION_CALLS_PER_SECOND", 10_000.0)
     opened: list[Any] = []
 
     def build(edits: list[dict[str, Any]]) -> App:
         simulator.configure(region_edits=edits)
-        variables = {**environment, "MOHE_SEARCH_KEYWORDS": "카페,음식점,공원", "MOHE_SEARCHES_IN_FLIGHT": "2"}
+        variables = {
+            **environment,
+            "MOHE_SEARCH_KEYWORDS": "카페,음식점,공원",
+            "MOHE_SEARCHES_IN_FLIGHT": "2",
+        }
         opened.append(App.open(settings_module.load(variables)))
         app: App = opened[-1].__enter__()
         app.refresh_regions()
@@ -79,7 +87,9 @@ def successors(app: App) -> dict[str, set[str]]:
 
 
 class TestJuly:
-    def test_the_reform_of_2026_07_01_in_the_middle_of_a_collection(self, before: OpenPlatform, simulator: Simulator) -> None:
+    def test_the_reform_of_2026_07_01_in_the_middle_of_a_collection(
+        self, before: OpenPlatform, simulator: Simulator
+    ) -> None:
         app = before(BEFORE_JULY)
         assert len(app.regions.leaf_names()) == 255
         assert set(collect(app, COLLECTED, "old").values()) == {Outcome.COMPLETED}
@@ -93,7 +103,10 @@ class TestJuly:
 
         assert len(app.regions.leaf_names()) == 256
         assert (set(sync.changes.abolished), set(sync.changes.added)) == (OLD_OF_JULY, NEW_IN_JULY)
-        dated = read(app, "SELECT region_code FROM region WHERE status = 'ABOLISHED' AND abolished_at IS NOT NULL")
+        dated = read(
+            app,
+            "SELECT region_code FROM region WHERE status = 'ABOLISHED' AND abolished_at IS NOT NULL",
+        )
         assert {row["region_code"] for row in dated} == OLD_OF_JULY
         became = successors(app)
         assert became.keys() == OLD_OF_JULY
@@ -103,14 +116,18 @@ class TestJuly:
         others = [became[code] for code in OLD_OF_JULY if not code.startswith("28")]
         assert len({next(iter(one)) for one in others}) == sum(len(one) for one in others) == 27
         names = "SELECT old_name, new_name FROM region_succession WHERE old_code LIKE '29%' OR old_code LIKE '46%'"
-        assert all(row["old_name"].split()[1] == row["new_name"].split()[1] for row in read(app, names))
+        assert all(
+            row["old_name"].split()[1] == row["new_name"].split()[1] for row in read(app, names)
+        )
 
         assert astray(app) == []
         moved = homes(app)
         assert moved.keys() == known.keys()
         assert all(moved[key] in became.get(code, {code}) for key, code in known.items())
         assert sync.reassigned.moved == sum(code in OLD_OF_JULY for code in known.values())
-        assert read(app, "SELECT * FROM search_query ORDER BY id") == history, "the ledger is history"
+        assert read(app, "SELECT * FROM search_query ORDER BY id") == history, (
+            "the ledger is history"
+        )
         kept = "SELECT DISTINCT status FROM batch_checkpoint WHERE region_code = ANY(:codes)"
         assert read(app, kept, codes=COLLECTED) == [{"status": "COMPLETED"}]
         assert app.checkpoints.claim("x", codes=sorted(OLD_OF_JULY), force_retry=True) == []
@@ -124,7 +141,9 @@ class TestJuly:
         assert read(app, twice) == []
         again = read(app, "SELECT count(*) AS n FROM search_query q WHERE run_id = 'new' AND place_ids && ARRAY("
                      "SELECT id FROM places WHERE naver_place_id = ANY(:keys))", keys=list(known))  # fmt: skip
-        assert again[0]["n"] > 0, "places known under the old codes are met again, and are the same rows"
+        assert again[0]["n"] > 0, (
+            "places known under the old codes are met again, and are the same rows"
+        )
         by_run = read(app, "SELECT DISTINCT region_code FROM search_query WHERE run_id = 'new'")
         assert {row["region_code"] for row in by_run} == set(new)
 
@@ -134,7 +153,9 @@ class TestJuly:
         app = before(BEFORE_JULY)
 
         class Reform:
-            """The real source; at the first search in 인천 중구 the list changes before the answer is stored."""
+            """The real source; at the first search in 인천 중구 the list changes before the answer is
+            stored.
+            """
 
             def __init__(self, real: PlaceSource) -> None:
                 self.real, self.name, self.done = real, real.name, False
@@ -157,17 +178,23 @@ class TestJuly:
         codes = frozenset({"28110", "28200", "28237", "28140"})
         with app.collection("run", ClaimFilter(codes=codes)) as run:
             reformed: Any = Reform(run.work.source)
-            alone = dataclasses.replace(run.work.limits, in_flight=1)  # nobody has stored another search of it by then
+            alone = dataclasses.replace(
+                run.work.limits, in_flight=1
+            )  # nobody has stored another search of it by then
             run.work = dataclasses.replace(run.work, source=reformed, limits=alone)
             outcomes = {one.lease.region_code: one.outcome for one in run.outcomes()}
         assert outcomes["28110"] is Outcome.LOST
         assert (outcomes["28200"], outcomes["28237"]) == (Outcome.COMPLETED, Outcome.COMPLETED)
         assert read(app, "SELECT 1 AS any FROM search_query WHERE region_code = '28110'") == []
         assert astray(app) == []
-        gone = read(app, "SELECT status, lease_expires_at FROM batch_checkpoint WHERE region_code = '28110'")
+        gone = read(
+            app, "SELECT status, lease_expires_at FROM batch_checkpoint WHERE region_code = '28110'"
+        )
         assert gone == [{"status": "PENDING", "lease_expires_at": None}]
 
-    def test_a_claim_that_won_the_race_writes_nothing(self, before: OpenPlatform, simulator: Simulator) -> None:
+    def test_a_claim_that_won_the_race_writes_nothing(
+        self, before: OpenPlatform, simulator: Simulator
+    ) -> None:
         app = before(BEFORE_JULY)
         (lease,) = app.checkpoints.claim("run", codes=["28110"])
         simulator.configure(region_edits=[])
@@ -178,7 +205,9 @@ class TestJuly:
         lease = dataclasses.replace(lease, attempt=9)
         with app.collection("run", ClaimFilter(codes=frozenset())) as run:
             (search, *_) = run.work.source.plan(lease.region_name)
-        stored = StoredSearch(search=search, answer={}, result_count=0, calls=1, places=[], set_aside=[])
+        stored = StoredSearch(
+            search=search, answer={}, result_count=0, calls=1, places=[], set_aside=[]
+        )
         ledger = Ledger(checkpoints=app.checkpoints, source="naver-local", run_id="run")
         (result,) = ledger.write_all([Write.done(lease, stored)])
         assert isinstance(result, LeaseLost)
@@ -223,7 +252,9 @@ class TestFebruary:
         assert successors(app) == {"41590": gu}
         assert app.checkpoints.claim("x", codes=["41590"], force_retry=True) == []
         left = astray(app)
-        assert all("능동" in one["address"] for one in left), "two gu have a 능동: the address alone does not say which"
+        assert all("능동" in one["address"] for one in left), (
+            "two gu have a 능동: the address alone does not say which"
+        )
         assert len(left) == sync.reassigned.unassigned
         assert gu & set(homes(app).values())
         assert set(collect(app, sorted(gu), "new").values()) == {Outcome.COMPLETED}
@@ -239,7 +270,10 @@ class TestTheGuard:
         edits: list[dict[str, Any]] = []
         for row in counties:
             code = f"{row['region_code']}00000"
-            edits += [{"op": "drop", "code": code}, {"op": "add", "code": code, "name": row["region_name"]}]
+            edits += [
+                {"op": "drop", "code": code},
+                {"op": "add", "code": code, "name": row["region_name"]},
+            ]
         simulator.configure(region_edits=edits)
         with pytest.raises(RegionListRefused, match=r"lacks \d+ of the 20276 names of dongs"):
             app.refresh_regions()
@@ -249,9 +283,15 @@ class TestTheGuard:
         self, before: OpenPlatform, simulator: Simulator
     ) -> None:
         app = before([])
-        simulator.configure(region_edits=[{"op": "rename", "code": "5200000000", "name": "새전북도"}])
+        simulator.configure(
+            region_edits=[{"op": "rename", "code": "5200000000", "name": "새전북도"}]
+        )
         sync = app.refresh_regions()
         assert sync.changes.abolished == sync.changes.added == ()
         index = app.lifecycle.index()
-        for address in ("새전북도 남원시 도통동 1", "전북특별자치도 남원시 도통동 1", "전북 남원시 도통동 1"):
+        for address in (
+            "새전북도 남원시 도통동 1",
+            "전북특별자치도 남원시 도통동 1",
+            "전북 남원시 도통동 1",
+        ):
             assert index.region_of(address) == "52190"

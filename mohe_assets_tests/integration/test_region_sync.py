@@ -60,7 +60,9 @@ def tables(app: App) -> list[Any]:
 
 
 class TestFirstRefresh:
-    def test_the_whole_list_is_taken_over_and_every_leaf_is_pending(self, empty: App, simulator: Simulator) -> None:
+    def test_the_whole_list_is_taken_over_and_every_leaf_is_pending(
+        self, empty: App, simulator: Simulator
+    ) -> None:
         assert empty.refresh_is_due()
         sync = empty.refresh_regions()
 
@@ -80,7 +82,9 @@ class TestFirstRefresh:
         assert empty.checkpoints.progress().pending == 256
         assert not empty.refresh_is_due()
         known = "SELECT reltuples::int AS n FROM pg_class WHERE relname IN ('legal_dong', 'batch_checkpoint') ORDER BY 1"
-        assert read(empty, known) == [{"n": 256}, {"n": 20_276}], "the planner knows of them at once"
+        assert read(empty, known) == [{"n": 256}, {"n": 20_276}], (
+            "the planner knows of them at once"
+        )
 
     def test_without_an_api_the_bundled_list_is_taken_with_a_warning_and_the_refresh_stays_due(
         self, empty: App, simulator: Simulator, caplog: pytest.LogCaptureFixture
@@ -97,16 +101,19 @@ class TestFirstRefresh:
 
         simulator.clear_faults()
         assert empty.refresh_regions().warning is None
-        assert read(empty, "SELECT count(dong_code) AS coded, count(*) AS n FROM legal_dong WHERE status = 'ACTIVE'") == [
-            {"coded": 20_276, "n": 20_276}
-        ]
+        assert read(
+            empty,
+            "SELECT count(dong_code) AS coded, count(*) AS n FROM legal_dong WHERE status = 'ACTIVE'",
+        ) == [{"coded": 20_276, "n": 20_276}]
         assert not empty.refresh_is_due()
 
     def test_a_wrong_key_is_no_reason_for_the_bundled_list(
         self, empty: App, environment: Environment, simulator: Simulator
     ) -> None:
         del empty
-        with App.open(settings_module.load({**environment, "GOVT_API_KEY": "recognisable-wrong-key"})) as app:
+        with App.open(
+            settings_module.load({**environment, "GOVT_API_KEY": "recognisable-wrong-key"})
+        ) as app:
             with pytest.raises(ApiBlocked, match="GOVT_API_KEY") as caught:
                 app.refresh_regions()
             assert "recognisable-wrong-key" not in str(caught.value)
@@ -129,7 +136,9 @@ class TestLaterRefreshes:
             app.refresh_regions()
         assert tables(app) == before
 
-    def test_an_api_that_is_down_is_an_error_and_the_old_list_stays(self, app: App, simulator: Simulator) -> None:
+    def test_an_api_that_is_down_is_an_error_and_the_old_list_stays(
+        self, app: App, simulator: Simulator
+    ) -> None:
         before = tables(app)
         simulator.add_faults(DOWN)
         with pytest.raises(ApiError):
@@ -139,7 +148,12 @@ class TestLaterRefreshes:
     def test_an_unchanged_list_changes_nothing_but_the_date(self, app: App) -> None:
         _, *before, _ = tables(app)
         sync = app.refresh_regions()
-        assert (sync.seeded, sync.changes.added, sync.changes.abolished, sync.changes.renamed) == (0, (), (), ())
+        assert (sync.seeded, sync.changes.added, sync.changes.abolished, sync.changes.renamed) == (
+            0,
+            (),
+            (),
+            (),
+        )
         _, *after, _ = tables(app)
         assert after == before
 
@@ -155,7 +169,9 @@ class TestLaterRefreshes:
         gone = region(app)
         assert gone["status"] == "ABOLISHED"
         assert isinstance(gone["abolished_at"], dt.datetime)
-        assert read(app, "SELECT DISTINCT status FROM legal_dong WHERE region_code = '11680'") == [{"status": "ABOLISHED"}]
+        assert read(app, "SELECT DISTINCT status FROM legal_dong WHERE region_code = '11680'") == [
+            {"status": "ABOLISHED"}
+        ]
         assert read(app, checkpoint) == before
         assert app.checkpoints.claim("run", codes=["11680"], force_retry=True) == []
         assert "11680" not in app.regions.partition_keys()
@@ -167,8 +183,12 @@ class TestLaterRefreshes:
         assert app.refresh_regions().changes.added == ("11680",)
         back = region(app)
         assert (back["status"], back["abolished_at"], back["life"]) == ("ACTIVE", None, 2)
-        assert back["partition_key"] == f"{key}_2", "Dagster shows a key that comes back as materialized"
-        assert read(app, "SELECT DISTINCT status FROM legal_dong WHERE region_code = '11680'") == [{"status": "ACTIVE"}]
+        assert back["partition_key"] == f"{key}_2", (
+            "Dagster shows a key that comes back as materialized"
+        )
+        assert read(app, "SELECT DISTINCT status FROM legal_dong WHERE region_code = '11680'") == [
+            {"status": "ACTIVE"}
+        ]
         assert read(app, checkpoint) == [{**before[0], "attempt": before[0]["attempt"] + 1}]
         (lease,) = app.checkpoints.claim("run", codes=["11680"])
         assert (lease.round, lease.partition_key) == (2, back["partition_key"])
@@ -176,18 +196,28 @@ class TestLaterRefreshes:
     def test_a_renamed_region_keeps_its_partition_key_and_its_checkpoint_takes_the_name(
         self, app: App, simulator: Simulator
     ) -> None:
-        simulator.configure(region_edits=[{"op": "rename", "code": "1168000000", "name": "서울특별시 새강남구"}])
+        simulator.configure(
+            region_edits=[{"op": "rename", "code": "1168000000", "name": "서울특별시 새강남구"}]
+        )
         sync = app.refresh_regions()
         assert (sync.changes.renamed, sync.seeded) == (("11680",), 0)
         renamed = region(app)
-        assert (renamed["region_name"], renamed["partition_key"]) == ("서울특별시 새강남구", "11680_서울특별시_강남구")
+        assert (renamed["region_name"], renamed["partition_key"]) == (
+            "서울특별시 새강남구",
+            "11680_서울특별시_강남구",
+        )
         assert app.checkpoints.claim("run", codes=["11680"])[0].region_name == "서울특별시 새강남구"
 
     def test_a_city_that_gets_gu_is_left_for_its_gu(self, app: App, simulator: Simulator) -> None:
-        simulator.configure(region_edits=[{"op": "add", "code": "5011100000", "name": "제주특별자치도 제주시 동구"}])
+        simulator.configure(
+            region_edits=[{"op": "add", "code": "5011100000", "name": "제주특별자치도 제주시 동구"}]
+        )
         sync = app.refresh_regions()
         assert (sync.changes.added, sync.changes.abolished) == (("50111",), ("50110",))
-        assert (region(app, "50110")["is_leaf"], region(app, "50110")["status"]) == (False, "ACTIVE")
+        assert (region(app, "50110")["is_leaf"], region(app, "50110")["status"]) == (
+            False,
+            "ACTIVE",
+        )
         assert region(app, "50111")["parent_code"] == "50110"
         assert app.checkpoints.claim("run", codes=["50110"]) == []
 
@@ -195,7 +225,9 @@ class TestLaterRefreshes:
         self, app: App, simulator: Simulator
     ) -> None:
         before = tables(app)
-        simulator.configure(region_edits=[{"op": "drop", "code": f"{sido}00000000"} for sido in (11, 41, 47)])
+        simulator.configure(
+            region_edits=[{"op": "drop", "code": f"{sido}00000000"} for sido in (11, 41, 47)]
+        )
         with pytest.raises(RegionListRefused, match=r"lacks \d+ of the 256 regions known"):
             app.refresh_regions()
         assert tables(app) == before

@@ -1,4 +1,6 @@
-"""A replay gives what a collection of today would give, from answers of yesterday, without a call; or it changes nothing."""
+"""A replay gives what a collection of today would give, from answers of yesterday, without a call;
+or it changes nothing.
+"""
 
 import datetime as dt
 from collections.abc import Callable
@@ -20,7 +22,13 @@ from mohe_assets.store.executions import Ending
 from mohe_assets.store.ledger import attributed
 from mohe_assets.store.replay import Reading, Replays, StoredAnswer
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.test_collection_run import collect, few, no_waiting, open_platform, store
+from mohe_assets_tests.integration.test_collection_run import (
+    collect,
+    few,
+    no_waiting,
+    open_platform,
+    store,
+)
 from mohe_assets_tests.support.stores import Store
 
 __all__ = ["few", "no_waiting", "open_platform", "store"]  # fixtures
@@ -54,7 +62,10 @@ def by_name_and_a_kilometre(name: str, latitude: Decimal, longitude: Decimal) ->
 
 
 original_title = places_module.clean_title
-CHANGES: dict[str, Callable[..., str]] = {"clean_title": shouting, "place_key": by_name_and_a_kilometre}
+CHANGES: dict[str, Callable[..., str]] = {
+    "clean_title": shouting,
+    "place_key": by_name_and_a_kilometre,
+}
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +82,29 @@ def collected(few: App) -> App:
 
 
 class TestReplaying:
-    def test_places_that_were_lost_come_back_as_they_were(self, collected: App, store: Store, simulator: Simulator) -> None:
+    def test_places_that_were_lost_come_back_as_they_were(
+        self, collected: App, store: Store, simulator: Simulator
+    ) -> None:
         before, calls = snapshot(store), simulator.stats(brief=True)["naver"]["received"]
-        searches = store.read("SELECT id, new_places, strays, set_aside, result_count FROM search_query ORDER BY id")
+        searches = store.read(
+            "SELECT id, new_places, strays, set_aside, result_count FROM search_query ORDER BY id"
+        )
         store.execute("DELETE FROM places")
         done = collected.replay()
-        assert (done.places, done.added, done.removed, done.changed) == (len(before), len(before), 0, 0)
+        assert (done.places, done.added, done.removed, done.changed) == (
+            len(before),
+            len(before),
+            0,
+            0,
+        )
         assert snapshot(store) == before
         assert len(before) > 0
-        assert store.read("SELECT id, new_places, strays, set_aside, result_count FROM search_query ORDER BY id") == searches
+        assert (
+            store.read(
+                "SELECT id, new_places, strays, set_aside, result_count FROM search_query ORDER BY id"
+            )
+            == searches
+        )
         dangling = """SELECT count(*) AS n FROM search_query, unnest(place_ids) AS one (id)
                        WHERE NOT EXISTS (SELECT FROM places p WHERE p.id = one.id)"""
         assert store.read(dangling) == [{"n": 0}]
@@ -98,30 +123,42 @@ class TestReplaying:
         before = store.read(TIMELESS)
         monkeypatch.setattr(places_module, name, CHANGES[name])
         done = collected.replay()
-        replayed, counts = store.read(TIMELESS), store.read("SELECT processed_count FROM batch_checkpoint ORDER BY region_code")
+        replayed, counts = (
+            store.read(TIMELESS),
+            store.read("SELECT processed_count FROM batch_checkpoint ORDER BY region_code"),
+        )
         assert done.added > 0
         assert done.removed > 0
         assert replayed != before
         collected.checkpoints.reset()
         collect(collected, THREE, run_id="fresh")
         assert store.read(TIMELESS) == replayed
-        assert store.read("SELECT processed_count FROM batch_checkpoint ORDER BY region_code") == counts
+        assert (
+            store.read("SELECT processed_count FROM batch_checkpoint ORDER BY region_code")
+            == counts
+        )
 
     def test_a_place_whose_key_is_unchanged_keeps_its_id(
         self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ids = store.read("SELECT id, naver_place_id FROM places ORDER BY id")
-        monkeypatch.setattr(places_module, "clean_address", lambda address: f"대한민국 {address}" if address else "")
+        monkeypatch.setattr(
+            places_module, "clean_address", lambda address: f"대한민국 {address}" if address else ""
+        )
         done = collected.replay()
         assert (done.added, done.removed, done.changed) == (0, 0, len(ids))
         assert store.read("SELECT id, naver_place_id FROM places ORDER BY id") == ids
         assert store.read("SELECT DISTINCT region_code FROM places") == [{"region_code": None}]
 
-    def test_ledger_and_checkpoints_are_derived_anew(self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_ledger_and_checkpoints_are_derived_anew(
+        self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         before = store.read(DERIVED)
         monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
         collected.replay()
-        sums = store.read("SELECT sum(new_places) AS new, (SELECT count(*) FROM places) AS places FROM search_query")
+        sums = store.read(
+            "SELECT sum(new_places) AS new, (SELECT count(*) FROM places) AS places FROM search_query"
+        )
         assert sums[0]["new"] == sums[0]["places"]
         assert store.read(DERIVED) != before
         collected.replay()
@@ -136,12 +173,17 @@ class TestReplaying:
     ) -> None:
         before = snapshot(store)
         store.execute("DELETE FROM places")
-        store.execute("UPDATE search_query SET answered_at = :moment", moment=dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+        store.execute(
+            "UPDATE search_query SET answered_at = :moment",
+            moment=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+        )
         monkeypatch.setattr(store_replay, "SEARCHES_AT_ONCE", 2)
         assert collected.replay().searches == 6
         assert len(snapshot(store)) == len(before)
 
-    def test_a_search_that_is_stored_while_it_reads_is_read_too(self, collected: App, store: Store) -> None:
+    def test_a_search_that_is_stored_while_it_reads_is_read_too(
+        self, collected: App, store: Store
+    ) -> None:
         index = RegionIndex(collected.regions.active())
         late = """INSERT INTO search_query (batch_name, region_type, region_code, round, source, query, sort, keyword, stage,
                                             status, attempt, run_id, calls, answer, answered_at)
@@ -155,9 +197,13 @@ class TestReplaying:
                 store.execute(late)
             seen.append(stored.id)
             places, set_aside = places_module.parse_items(stored.answer["items"])
-            return Reading(places=attributed(places, index), set_aside=set_aside, result_count=len(places))
+            return Reading(
+                places=attributed(places, index), set_aside=set_aside, result_count=len(places)
+            )
 
-        done = Replays(checkpoints=collected.checkpoints, source="naver-local").rebuild(read, dry_run=False)
+        done = Replays(checkpoints=collected.checkpoints, source="naver-local").rebuild(
+            read, dry_run=False
+        )
         assert (done.searches, done.added, done.removed) == (7, 0, 0)
         first, last = (store.read(f"SELECT place_ids, new_places FROM search_query ORDER BY id {order} LIMIT 1")[0]
                        for order in ("ASC", "DESC"))  # fmt: skip
@@ -166,14 +212,18 @@ class TestReplaying:
 
 
 class TestLeavingAlone:
-    def test_places_that_no_search_found_stay(self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_places_that_no_search_found_stay(
+        self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         store.execute(LEGACY)
         legacy = store.read("SELECT * FROM places WHERE naver_place_id = '1234567'")
         monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
         collected.replay()
         assert store.read("SELECT * FROM places WHERE naver_place_id = '1234567'") == legacy
 
-    def test_a_dry_run_counts_and_changes_nothing(self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_dry_run_counts_and_changes_nothing(
+        self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
         before = everything(store)
         planned = collected.replay(dry_run=True)
@@ -190,12 +240,16 @@ class TestLeavingAlone:
         assert store.read("SELECT FROM places") == []
 
     @pytest.mark.parametrize("how", ["silent", "ended"])
-    def test_a_run_that_is_dead_or_over_does_not_hinder_it(self, collected: App, store: Store, how: str) -> None:
+    def test_a_run_that_is_dead_or_over_does_not_hinder_it(
+        self, collected: App, store: Store, how: str
+    ) -> None:
         collected.executions.start("was-at-work")
         if how == "ended":
             collected.executions.finish("was-at-work", Ending.COMPLETED)
         else:
-            store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'")
+            store.execute(
+                "UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour'"
+            )
         assert collected.replay().searches == 6
 
     def test_one_that_breaks_off_leaves_the_old_places(
@@ -221,7 +275,10 @@ def test_the_command_says_what_it_did_and_what_it_would_do(
     count = len(snapshot(store))
     store.execute("DELETE FROM places")
     would = CliRunner().invoke(commands, ["replay", "--dry-run"])
-    assert f"6 searches read again, {count} places: {count} would be added, 0 would be removed" in would.output
+    assert (
+        f"6 searches read again, {count} places: {count} would be added, 0 would be removed"
+        in would.output
+    )
     assert store.read("SELECT FROM places") == []
     assert f"{count} added, 0 removed, 0 changed" in CliRunner().invoke(commands, ["replay"]).output
     assert len(snapshot(store)) == count

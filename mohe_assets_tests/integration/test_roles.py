@@ -1,4 +1,6 @@
-"""sql/roles.sql: the collecting role does all that a collection does and nothing more, the reading role reads."""
+"""sql/roles.sql: the collecting role does all that a collection does and nothing more, the reading
+role reads.
+"""
 
 import json
 import subprocess
@@ -29,7 +31,9 @@ def url_as(role: str, url: str) -> str:
 
 @pytest.fixture
 def connected_as(database: Database, database_url: str) -> Iterator[As]:
-    """Connects as one of the roles, whose rights were given twice: the file may be run any number of times."""
+    """Connects as one of the roles, whose rights were given twice: the file may be run any number
+    of times.
+    """
     roles.grant(database)
     roles.grant(database)
     opened: list[Database] = []
@@ -63,11 +67,15 @@ def test_the_collecting_role_does_all_that_a_collection_a_replay_and_a_reset_nee
 ) -> None:
     connected_as(roles.COLLECTOR)
     few = {"MOHE_SEARCH_KEYWORDS": "카페,공원", "MOHE_MAX_CALLS_PER_REGION": "6"}
-    settings = settings_module.load({**environment, **few, "MOHE_DATABASE_URL": url_as(roles.COLLECTOR, database_url)})
+    settings = settings_module.load(
+        {**environment, **few, "MOHE_DATABASE_URL": url_as(roles.COLLECTOR, database_url)}
+    )
     ensure_ready(settings)  # a current schema needs no right to change it
     with App.open(settings) as app:
         app.refresh_regions()
-        listed = read(app.database, "SELECT region_code FROM batch_checkpoint ORDER BY region_code LIMIT 2")
+        listed = read(
+            app.database, "SELECT region_code FROM batch_checkpoint ORDER BY region_code LIMIT 2"
+        )
         codes = frozenset(row["region_code"] for row in listed)
         for request in (ClaimFilter(codes=codes), ClaimFilter(codes=codes, refine=True)):
             with app.collection(f"run-{request.refine}", request) as run:
@@ -80,7 +88,9 @@ def test_the_collecting_role_does_all_that_a_collection_a_replay_and_a_reset_nee
         assert app.checkpoints.reset() == 256
 
 
-def test_the_collecting_role_gathers_statistics_of_what_a_refresh_fills(connected_as: As, database: Database) -> None:
+def test_the_collecting_role_gathers_statistics_of_what_a_refresh_fills(
+    connected_as: As, database: Database
+) -> None:
     connected_as(roles.COLLECTOR)
     may_gather = "SELECT has_table_privilege('mohe_collector', name, 'MAINTAIN') AS may FROM unnest('{%s}'::text[]) name"
     assert read(database, may_gather % "region,legal_dong,batch_checkpoint") == [{"may": True}] * 3
@@ -106,13 +116,20 @@ def test_the_collecting_role_gathers_statistics_of_what_a_refresh_fills(connecte
         f"ALTER ROLE {roles.READER} SUPERUSER",
     ],
 )
-def test_the_collecting_role_changes_no_table_and_deletes_no_history(connected_as: As, sql: str) -> None:
+def test_the_collecting_role_changes_no_table_and_deletes_no_history(
+    connected_as: As, sql: str
+) -> None:
     assert not may(connected_as(roles.COLLECTOR), sql)
 
 
-def test_the_reading_role_reads_every_table_and_writes_none(connected_as: As, database: Database) -> None:
+def test_the_reading_role_reads_every_table_and_writes_none(
+    connected_as: As, database: Database
+) -> None:
     reader = connected_as(roles.READER)
-    tables = [row["tablename"] for row in read(database, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    tables = [
+        row["tablename"]
+        for row in read(database, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    ]
     assert len(tables) > 8
     for table in tables:
         assert may(reader, f"SELECT count(*) FROM {table}")
@@ -135,17 +152,23 @@ def test_mohe_status_needs_the_reading_role_only_and_what_it_may_not_is_one_sent
     def mohe(*arguments: str) -> subprocess.CompletedProcess[str]:
         variables = process_environment(MOHE_DATABASE_URL=url_as(roles.READER, database_url))
         program = Path(sys.executable).with_name("mohe")
-        return subprocess.run([program, *arguments], env=variables, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [program, *arguments], env=variables, capture_output=True, text=True, check=False
+        )
 
     status = mohe("status", "--json")
     assert json.loads(status.stdout)["progress"]["completed"] == 0, status.stderr
     refused = mohe("retry")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("mohe: The database postgresql://mohe_reader@")
-    assert refused.stderr.endswith("does not let this role do that: permission denied for table batch_checkpoint.\n")
+    assert refused.stderr.endswith(
+        "does not let this role do that: permission denied for table batch_checkpoint.\n"
+    )
 
 
-def test_tables_that_a_later_migration_makes_have_their_rights_at_once(connected_as: As, database: Database) -> None:
+def test_tables_that_a_later_migration_makes_have_their_rights_at_once(
+    connected_as: As, database: Database
+) -> None:
     collector, reader = connected_as(roles.COLLECTOR), connected_as(roles.READER)
     execute(database, "CREATE TABLE later (id bigserial PRIMARY KEY)")
     assert may(collector, "INSERT INTO later DEFAULT VALUES")
@@ -154,22 +177,30 @@ def test_tables_that_a_later_migration_makes_have_their_rights_at_once(connected
     assert not may(reader, "INSERT INTO later DEFAULT VALUES")
 
 
-def test_who_may_not_migrate_is_told_so(connected_as: As, empty_database_url: str, environment: Environment) -> None:
+def test_who_may_not_migrate_is_told_so(
+    connected_as: As, empty_database_url: str, environment: Environment
+) -> None:
     connected_as(roles.COLLECTOR)
     url = url_as(roles.COLLECTOR, empty_database_url)
-    settings = settings_module.load({**environment, "MOHE_DATABASE_URL": url, "MOHE_DAGSTER_DATABASE_URL": url})
+    settings = settings_module.load(
+        {**environment, "MOHE_DATABASE_URL": url, "MOHE_DAGSTER_DATABASE_URL": url}
+    )
     with pytest.raises(NotPermitted, match="permission denied for schema public"):
         ensure_ready(settings)
 
 
-def test_the_roles_of_a_database_without_tables_are_refused_with_what_to_do(empty_database_url: str) -> None:
+def test_the_roles_of_a_database_without_tables_are_refused_with_what_to_do(
+    empty_database_url: str,
+) -> None:
     database = Database.connect(empty_database_url)
     with pytest.raises(Exception, match="run `mohe db migrate` first"):
         roles.grant(database)
     database.close()
 
 
-def test_a_password_is_sent_as_what_the_server_keeps_of_it(connected_as: As, database: Database) -> None:
+def test_a_password_is_sent_as_what_the_server_keeps_of_it(
+    connected_as: As, database: Database
+) -> None:
     connected_as(roles.READER)
     password = "p@ss'w\"ord \\ %"
     roles.set_password(database, roles.READER, password)

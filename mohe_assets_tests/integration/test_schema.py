@@ -1,4 +1,6 @@
-"""The tables: the same through psql and through `mohe db migrate`, any number of times, and what they refuse."""
+"""The tables: the same through psql and through `mohe db migrate`, any number of times, and what
+they refuse.
+"""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -130,13 +132,23 @@ def test_migrations_are_named_after_their_revisions_and_follow_each_other() -> N
 
 class TestFiles:
     def test_psql_takes_all_files_in_order_twice_and_makes_what_a_migration_makes(
-        self, postgres: EmbeddedServer, empty_database: Database, empty_database_url: str, database: Database
+        self,
+        postgres: EmbeddedServer,
+        empty_database: Database,
+        empty_database_url: str,
+        database: Database,
     ) -> None:
         run_files(postgres, empty_database_url)
         once = shape(empty_database)
         run_files(postgres, empty_database_url)
         assert shape(empty_database) == once == shape(database)
-        assert {table for table, *_ in once["columns"]} >= {"region", "batch_checkpoint", "places", "search_query", "api_usage"}
+        assert {table for table, *_ in once["columns"]} >= {
+            "region",
+            "batch_checkpoint",
+            "places",
+            "search_query",
+            "api_usage",
+        }
 
     def test_a_database_made_with_psql_is_migrated_without_losing_a_row(
         self, postgres: EmbeddedServer, empty_database: Database, empty_database_url: str
@@ -144,9 +156,13 @@ class TestFiles:
         run_files(postgres, empty_database_url)
         add_checkpoint(empty_database)
         assert schema.migrate(empty_database) == schema.head_revision()
-        assert read(empty_database, "SELECT region_code FROM batch_checkpoint") == [{"region_code": "11680"}]
+        assert read(empty_database, "SELECT region_code FROM batch_checkpoint") == [
+            {"region_code": "11680"}
+        ]
 
-    def test_the_tables_of_the_batch_system_before_are_taken_over_with_their_rows(self, empty_database: Database) -> None:
+    def test_the_tables_of_the_batch_system_before_are_taken_over_with_their_rows(
+        self, empty_database: Database
+    ) -> None:
         execute(
             empty_database,
             """CREATE TABLE batch_checkpoint (id BIGSERIAL PRIMARY KEY, batch_name VARCHAR(100) NOT NULL,
@@ -171,18 +187,26 @@ class TestFiles:
         assert schema.migrate(database) == schema.head_revision()
         assert shape(database) == before
 
-    def test_two_that_migrate_at_once_both_succeed(self, empty_database_url: str, connect: Connect, database: Database) -> None:
+    def test_two_that_migrate_at_once_both_succeed(
+        self, empty_database_url: str, connect: Connect, database: Database
+    ) -> None:
         both = [connect(empty_database_url) for _ in range(2)]
         with ThreadPoolExecutor(2) as threads:
             assert set(threads.map(schema.migrate, both)) == {schema.head_revision()}
         assert shape(both[0]) == shape(database)
 
-    def test_a_database_with_dagsters_own_version_table_is_migrated_beside_it(self, empty_database: Database) -> None:
-        execute(empty_database, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+    def test_a_database_with_dagsters_own_version_table_is_migrated_beside_it(
+        self, empty_database: Database
+    ) -> None:
+        execute(
+            empty_database, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)"
+        )
         execute(empty_database, "INSERT INTO alembic_version VALUES ('dagsters-own')")
         assert schema.current_revision(empty_database) is None
         schema.migrate(empty_database)
-        assert read(empty_database, "SELECT version_num FROM alembic_version") == [{"version_num": "dagsters-own"}]
+        assert read(empty_database, "SELECT version_num FROM alembic_version") == [
+            {"version_num": "dagsters-own"}
+        ]
         assert schema.current_revision(empty_database) == schema.head_revision()
 
     def test_a_failed_migration_leaves_nothing_behind(self, empty_database: Database) -> None:
@@ -192,7 +216,9 @@ class TestFiles:
         assert schema.current_revision(empty_database) is None
         assert columns(empty_database, "region") == set()
 
-    def test_an_empty_or_old_schema_is_refused_with_what_to_do(self, empty_database: Database) -> None:
+    def test_an_empty_or_old_schema_is_refused_with_what_to_do(
+        self, empty_database: Database
+    ) -> None:
         with pytest.raises(DatabaseUnavailable, match=r"is empty, .* run `mohe db migrate`\.$"):
             schema.require_current(empty_database)
         schema.migrate(empty_database)
@@ -201,11 +227,15 @@ class TestFiles:
         with pytest.raises(DatabaseUnavailable, match="is at revision 001"):
             schema.require_current(empty_database)
 
-    def test_a_schema_of_a_newer_version_is_refused_and_left_alone(self, empty_database: Database) -> None:
+    def test_a_schema_of_a_newer_version_is_refused_and_left_alone(
+        self, empty_database: Database
+    ) -> None:
         schema.migrate(empty_database)
         execute(empty_database, f"UPDATE {schema.VERSION_TABLE} SET version_num = '999'")
         for needs_it in (schema.require_current, schema.migrate):
-            with pytest.raises(DatabaseUnavailable, match=r"is at revision 999, which this version does not know"):
+            with pytest.raises(
+                DatabaseUnavailable, match=r"is at revision 999, which this version does not know"
+            ):
                 needs_it(empty_database)
 
 
@@ -218,7 +248,9 @@ class TestWhatUsersRelyOn:
             ("places", PLACE_COLUMNS),
         ],
     )
-    def test_no_promised_column_is_missing(self, database: Database, table: str, promised: set[str]) -> None:
+    def test_no_promised_column_is_missing(
+        self, database: Database, table: str, promised: set[str]
+    ) -> None:
         assert promised <= columns(database, table)
 
     def test_their_queries_run_unchanged(self, database: Database) -> None:
@@ -246,14 +278,24 @@ class TestWhatUsersRelyOn:
             ("places", "(naver_place_id)", True),
         ],
     )
-    def test_their_indexes_are_there(self, database: Database, table: str, on: str, *, unique: bool) -> None:
-        found = read(database, "SELECT indexdef FROM pg_indexes WHERE tablename = :table", table=table)
-        assert any(row["indexdef"].endswith(f" {on}") and ("UNIQUE" in row["indexdef"]) == unique for row in found)
+    def test_their_indexes_are_there(
+        self, database: Database, table: str, on: str, *, unique: bool
+    ) -> None:
+        found = read(
+            database, "SELECT indexdef FROM pg_indexes WHERE tablename = :table", table=table
+        )
+        assert any(
+            row["indexdef"].endswith(f" {on}") and ("UNIQUE" in row["indexdef"]) == unique
+            for row in found
+        )
 
     def test_coordinates_have_their_precision(self, database: Database) -> None:
         sql = """SELECT column_name, numeric_precision AS p, numeric_scale AS s FROM information_schema.columns
                   WHERE table_name = 'places' AND column_name IN ('latitude', 'longitude') ORDER BY 1"""
-        assert [tuple(row.values()) for row in read(database, sql)] == [("latitude", 10, 8), ("longitude", 11, 8)]
+        assert [tuple(row.values()) for row in read(database, sql)] == [
+            ("latitude", 10, 8),
+            ("longitude", 11, 8),
+        ]
 
 
 class TestConstraints:
@@ -264,13 +306,20 @@ class TestConstraints:
             ("batch_execution_status_known", {ending.value for ending in Ending} | {"RUNNING"}),
         ],
     )
-    def test_sql_and_python_know_the_same_statuses(self, database: Database, constraint: str, known: set[str]) -> None:
+    def test_sql_and_python_know_the_same_statuses(
+        self, database: Database, constraint: str, known: set[str]
+    ) -> None:
         sql = """SELECT match[1] AS status FROM pg_constraint,
                         regexp_matches(pg_get_constraintdef(oid), '''([A-Z]+)''', 'g') AS match WHERE conname = :name"""
         assert {row["status"] for row in read(database, sql, name=constraint)} == known
 
-    @pytest.mark.parametrize("change", ["status = 'DONE'", "status = 'pending'", "attempt = -1", "round = 0", "calls_used = -1"])
-    def test_a_checkpoint_outside_of_the_state_machine_is_refused(self, database: Database, change: str) -> None:
+    @pytest.mark.parametrize(
+        "change",
+        ["status = 'DONE'", "status = 'pending'", "attempt = -1", "round = 0", "calls_used = -1"],
+    )
+    def test_a_checkpoint_outside_of_the_state_machine_is_refused(
+        self, database: Database, change: str
+    ) -> None:
         add_checkpoint(database)
         with pytest.raises(IntegrityError):
             execute(database, f"UPDATE batch_checkpoint SET {change}")
@@ -282,7 +331,10 @@ class TestConstraints:
 
     def test_a_run_of_unknown_status_is_refused(self, database: Database) -> None:
         with pytest.raises(IntegrityError):
-            execute(database, "INSERT INTO batch_execution_metadata (batch_name, execution_id, status) VALUES ('b', 'r', 'DEAD')")
+            execute(
+                database,
+                "INSERT INTO batch_execution_metadata (batch_name, execution_id, status) VALUES ('b', 'r', 'DEAD')",
+            )
 
     def test_a_partition_key_with_a_space_or_a_comma_is_refused(self, database: Database) -> None:
         insert = partial(
@@ -297,7 +349,9 @@ class TestConstraints:
                 insert(key=key)
         insert(key="1_a_b")
 
-    @pytest.mark.parametrize("table", ["batch_checkpoint", "batch_execution_metadata", "places", "api_budget"])
+    @pytest.mark.parametrize(
+        "table", ["batch_checkpoint", "batch_execution_metadata", "places", "api_budget"]
+    )
     def test_every_update_moves_updated_at(self, database: Database, table: str) -> None:
         inserts = {
             "batch_checkpoint": "(batch_name, region_type, region_code, region_name, updated_at) VALUES ('b', 's', '1', 'x', {})",
@@ -309,4 +363,6 @@ class TestConstraints:
         execute(database, f"INSERT INTO {table} " + inserts[table].format("'2000-01-01'"))
         key = "account" if table == "api_budget" else "id"
         execute(database, f"UPDATE {table} SET {key} = {key}")
-        assert read(database, f"SELECT updated_at > now() - interval '1 hour' AS moved FROM {table}") == [{"moved": True}]
+        assert read(
+            database, f"SELECT updated_at > now() - interval '1 hour' AS moved FROM {table}"
+        ) == [{"moved": True}]

@@ -1,4 +1,6 @@
-"""What tests lean on: the simulator's faults, counters, clock and process behave as its control endpoint promises."""
+"""What tests lean on: the simulator's faults, counters, clock and process behave as its control
+endpoint promises.
+"""
 
 import concurrent.futures
 import os
@@ -38,11 +40,15 @@ def simulator(process: Simulator) -> Simulator:
 
 def search(simulator: Simulator, query: str = QUERY, **parameters: Any) -> requests.Response:
     asked = {"query": query, "display": 5, **parameters}
-    return requests.get(f"{simulator.url}/v1/search/local.json", params=asked, headers=KEYS, timeout=10)
+    return requests.get(
+        f"{simulator.url}/v1/search/local.json", params=asked, headers=KEYS, timeout=10
+    )
 
 
 def hub(simulator: Simulator) -> requests.Response:
-    return requests.get(f"{simulator.url}/search/v1/local", params={"query": QUERY}, headers=HUB_KEYS, timeout=10)
+    return requests.get(
+        f"{simulator.url}/search/v1/local", params={"query": QUERY}, headers=HUB_KEYS, timeout=10
+    )
 
 
 def fault(name: str, **rule: Any) -> dict[str, Any]:
@@ -80,7 +86,10 @@ def test_every_call_is_counted_by_what_became_of_it(simulator: Simulator) -> Non
 def test_answers_are_counted_by_search(simulator: Simulator) -> None:
     for sort in ("random", "random", "comment"):
         search(simulator, sort=sort)
-    assert simulator.stats()["naver"]["answers_per_search"] == {f"{QUERY}|random": 2, f"{QUERY}|comment": 1}
+    assert simulator.stats()["naver"]["answers_per_search"] == {
+        f"{QUERY}|random": 2,
+        f"{QUERY}|comment": 1,
+    }
     assert "answers_per_search" not in simulator.stats(brief=True)["naver"]
 
 
@@ -91,7 +100,9 @@ def test_the_moments_of_answers_are_kept(simulator: Simulator) -> None:
     stats = simulator.stats(moments=True)["naver"]
     assert len(stats["answered_at"]) == 3
     assert stats["first_answered"]["monotonic"] == stats["answered_at"][0]
-    assert before <= stats["first_answered"]["wall"] <= stats["last_answered"]["wall"] <= time.time()
+    assert (
+        before <= stats["first_answered"]["wall"] <= stats["last_answered"]["wall"] <= time.time()
+    )
 
 
 def test_reset_forgets_counters_and_faults(simulator: Simulator) -> None:
@@ -113,7 +124,9 @@ def test_reset_forgets_counters_and_faults(simulator: Simulator) -> None:
         ("not_found", 404, "SE05"),
     ],
 )
-def test_a_scripted_refusal_has_the_classic_shape(simulator: Simulator, name: str, status: int, code: str) -> None:
+def test_a_scripted_refusal_has_the_classic_shape(
+    simulator: Simulator, name: str, status: int, code: str
+) -> None:
     simulator.add_faults([fault(name)])
     answer = search(simulator)
     assert (answer.status_code, answer.json()["errorCode"]) == (status, code)
@@ -121,16 +134,25 @@ def test_a_scripted_refusal_has_the_classic_shape(simulator: Simulator, name: st
 
 @pytest.mark.parametrize(
     ("name", "status", "code"),
-    [("quota", 429, "400"), ("auth", 401, "200"), ("unavailable", 503, "500"), ("gateway_timeout", 504, "510")],
+    [
+        ("quota", 429, "400"),
+        ("auth", 401, "200"),
+        ("unavailable", 503, "500"),
+        ("gateway_timeout", 504, "510"),
+    ],
 )
-def test_a_scripted_refusal_of_the_hub_is_wrapped(simulator: Simulator, name: str, status: int, code: str) -> None:
+def test_a_scripted_refusal_of_the_hub_is_wrapped(
+    simulator: Simulator, name: str, status: int, code: str
+) -> None:
     simulator.add_faults([fault(name)])
     answer = hub(simulator)
     assert (answer.status_code, answer.json()["error"]["errorCode"]) == (status, code)
 
 
 def test_any_status_and_body_can_be_scripted(simulator: Simulator) -> None:
-    simulator.add_faults([fault("status", status=502, body="<h1>Bad Gateway</h1>", content_type="text/html")])
+    simulator.add_faults(
+        [fault("status", status=502, body="<h1>Bad Gateway</h1>", content_type="text/html")]
+    )
     answer = search(simulator)
     assert (answer.status_code, answer.text, answer.headers["content-type"]) == (
         502,
@@ -140,7 +162,9 @@ def test_any_status_and_body_can_be_scripted(simulator: Simulator) -> None:
 
 
 def test_bodies_can_be_blank_html_cut_off_or_of_another_shape(simulator: Simulator) -> None:
-    simulator.add_faults([fault(name, times=1) for name in ("blank", "html", "garbage", "wrong_shape")])
+    simulator.add_faults(
+        [fault(name, times=1) for name in ("blank", "html", "garbage", "wrong_shape")]
+    )
     blank, page, cut_off, other = (search(simulator) for _ in range(4))
     assert {answer.status_code for answer in (blank, page, cut_off, other)} == {200}
     assert blank.content == b""
@@ -154,9 +178,13 @@ def test_bodies_can_be_blank_html_cut_off_or_of_another_shape(simulator: Simulat
 def test_a_reset_is_a_tcp_reset(simulator: Simulator) -> None:
     simulator.add_faults([fault("reset", times=1)])
     address = urlsplit(simulator.url)
-    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=5) as connection:
+    with socket.create_connection(
+        (str(address.hostname), int(address.port or 0)), timeout=5
+    ) as connection:
         headers = "".join(f"{name}: {value}\r\n" for name, value in KEYS.items())
-        connection.sendall(f"GET /v1/search/local.json?query=x HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+        connection.sendall(
+            f"GET /v1/search/local.json?query=x HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode()
+        )
         with pytest.raises(ConnectionResetError):
             connection.recv(1)
     assert search(simulator).status_code == 200
@@ -166,7 +194,9 @@ def test_a_hanging_call_never_gets_an_answer_and_holds_up_nobody(simulator: Simu
     simulator.add_faults([fault("hang", seconds=30, times=1)])
     asked = {"query": QUERY}
     with pytest.raises(requests.ReadTimeout):
-        requests.get(f"{simulator.url}/v1/search/local.json", params=asked, headers=KEYS, timeout=0.3)
+        requests.get(
+            f"{simulator.url}/v1/search/local.json", params=asked, headers=KEYS, timeout=0.3
+        )
     started = time.monotonic()
     assert search(simulator).status_code == 200
     assert time.monotonic() - started < 1
@@ -235,7 +265,9 @@ def test_cleared_faults_are_gone(simulator: Simulator) -> None:
         ({"api": "naver", "fault": "status", "status": 99}, "from 200 to 599"),
     ],
 )
-def test_a_malformed_rule_is_refused_with_a_sentence(simulator: Simulator, rule: dict[str, Any], sentence: str) -> None:
+def test_a_malformed_rule_is_refused_with_a_sentence(
+    simulator: Simulator, rule: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
         simulator.add_faults([rule])
     assert simulator.faults() == []
@@ -250,7 +282,9 @@ def test_a_malformed_rule_is_refused_with_a_sentence(simulator: Simulator, rule:
         ({"client_id": ""}, "must be a text"),
     ],
 )
-def test_a_malformed_setting_is_refused_with_a_sentence(simulator: Simulator, changes: dict[str, Any], sentence: str) -> None:
+def test_a_malformed_setting_is_refused_with_a_sentence(
+    simulator: Simulator, changes: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
         simulator.configure(**changes)
 
@@ -296,7 +330,9 @@ def test_it_ends_when_the_process_that_started_it_is_killed() -> None:
         "import time\nfrom mohe_assets.simulator.server import running\n"
         "with running() as simulator:\n    print(simulator.url, flush=True)\n    time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         url = parent.stdout.readline().strip()
         parent.kill()
@@ -316,8 +352,20 @@ def wait_until_refused(url: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_prints_what_to_export_and_ends_cleanly(number: signal.Signals) -> None:
-    command = [sys.executable, "-c", SIMULATE, "--port", "0", "--calls-per-second", "0", "--latency-ms", "1.5"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        "-c",
+        SIMULATE,
+        "--port",
+        "0",
+        "--calls-per-second",
+        "0",
+        "--latency-ms",
+        "1.5",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip().removeprefix("simulator listening on ")
         lines = [process.stdout.readline().strip() for _ in range(6)]
@@ -342,4 +390,7 @@ def test_the_command_says_when_its_port_is_taken(simulator: Simulator) -> None:
     command = [sys.executable, "-c", SIMULATE, "--port", port]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"The simulator cannot listen on 127.0.0.1 port {port}: Address already in use.\n"
+    assert (
+        done.stderr
+        == f"The simulator cannot listen on 127.0.0.1 port {port}: Address already in use.\n"
+    )

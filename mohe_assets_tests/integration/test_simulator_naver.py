@@ -1,4 +1,6 @@
-"""The simulated place search behaves as the real one was recorded, in both generations, over a socket."""
+"""The simulated place search behaves as the real one was recorded, in both generations, over a
+socket.
+"""
 
 import html
 import os
@@ -16,7 +18,10 @@ from mohe_assets.simulator.server import Simulator, running
 
 CLASSIC = "/v1/search/local.json"
 HUB = "/search/v1/local"
-CLASSIC_KEYS = {"X-Naver-Client-Id": "demo-client-id", "X-Naver-Client-Secret": "demo-client-secret"}
+CLASSIC_KEYS = {
+    "X-Naver-Client-Id": "demo-client-id",
+    "X-Naver-Client-Secret": "demo-client-secret",
+}
 HUB_KEYS = {"X-NCP-APIGW-API-KEY-ID": "demo-hub-key-id", "X-NCP-APIGW-API-KEY": "demo-hub-key"}
 KEYWORDS = (
     *("카페", "레스토랑", "음식점", "베이커리", "디저트", "공원", "박물관", "미술관"),
@@ -53,13 +58,17 @@ def simulator(process: Simulator) -> Simulator:
 
 @pytest.fixture(scope="module")
 def base_plan(process: Simulator) -> dict[tuple[str, str], list[Item]]:
-    """Every leaf district with each of the fifteen keywords: what a first collection of the country gets to see."""
+    """Every leaf district with each of the fifteen keywords: what a first collection of the country
+    gets to see.
+    """
     process.configure(**AS_STARTED)
     with requests.Session() as session:
         session.headers.update(CLASSIC_KEYS)
         return {
             (name, keyword): session.get(
-                process.url + CLASSIC, params={"query": f"{name} {keyword}", "display": "5"}, timeout=10
+                process.url + CLASSIC,
+                params={"query": f"{name} {keyword}", "display": "5"},
+                timeout=10,
             ).json()["items"]
             for name in leaf_names(process)
             for keyword in KEYWORDS
@@ -71,7 +80,9 @@ def leaf_names(simulator: Simulator) -> list[str]:
     found = {}
     for page in range(1, 22):
         answer = requests.get(
-            f"{simulator.url}/1741000/StanReginCd/getStanReginCdList", params=asked | {"pageNo": page}, timeout=10
+            f"{simulator.url}/1741000/StanReginCd/getStanReginCdList",
+            params=asked | {"pageNo": page},
+            timeout=10,
         )
         for row in answer.json()["StanReginCd"][1]["row"]:
             found[row["region_cd"]] = row["locatadd_nm"].strip()
@@ -131,7 +142,12 @@ def test_matched_words_are_marked_and_slashes_escaped_in_the_raw_text(simulator:
 
 
 def test_one_is_the_default_display(simulator: Simulator) -> None:
-    answer = requests.get(simulator.url + CLASSIC, params={"query": "서울특별시 강남구 카페"}, headers=CLASSIC_KEYS, timeout=10)
+    answer = requests.get(
+        simulator.url + CLASSIC,
+        params={"query": "서울특별시 강남구 카페"},
+        headers=CLASSIC_KEYS,
+        timeout=10,
+    )
     assert len(answer.json()["items"]) == 1
 
 
@@ -148,22 +164,30 @@ def test_one_is_the_default_display(simulator: Simulator) -> None:
         ({"sort": "sim"}, "SE04"),
     ],
 )
-def test_the_classic_api_refuses_bad_parameters(simulator: Simulator, parameters: dict[str, Any], code: str) -> None:
+def test_the_classic_api_refuses_bad_parameters(
+    simulator: Simulator, parameters: dict[str, Any], code: str
+) -> None:
     answer = classic(simulator, parameters.pop("query", "서울특별시 강남구 카페"), **parameters)
     assert (answer.status_code, answer.json()["errorCode"]) == (400, code)
 
 
 def test_a_query_that_is_not_utf_8_is_refused(simulator: Simulator) -> None:
-    answer = requests.get(f"{simulator.url}{CLASSIC}?query=%C4%AB%C6%E4", headers=CLASSIC_KEYS, timeout=10)
+    answer = requests.get(
+        f"{simulator.url}{CLASSIC}?query=%C4%AB%C6%E4", headers=CLASSIC_KEYS, timeout=10
+    )
     assert (answer.status_code, answer.json()["errorCode"]) == (400, "SE06")
 
 
 def test_an_unknown_search_api_is_not_found(simulator: Simulator) -> None:
-    answer = requests.get(f"{simulator.url}/v1/search/nothing.json", headers=CLASSIC_KEYS, timeout=10)
+    answer = requests.get(
+        f"{simulator.url}/v1/search/nothing.json", headers=CLASSIC_KEYS, timeout=10
+    )
     assert (answer.status_code, answer.json()["errorCode"]) == (404, "SE05")
 
 
-def test_the_hub_clamps_the_display_and_answers_any_start_with_the_first_five(simulator: Simulator) -> None:
+def test_the_hub_clamps_the_display_and_answers_any_start_with_the_first_five(
+    simulator: Simulator,
+) -> None:
     first = hub(simulator, "서울특별시 강남구 카페").json()["items"]
     assert hub(simulator, "서울특별시 강남구 카페", display=100).json()["items"] == first
     assert hub(simulator, "서울특별시 강남구 카페", start=6).json()["items"] == first
@@ -180,11 +204,15 @@ def test_keys_are_not_interchangeable(simulator: Simulator) -> None:
 
 def test_the_hub_answers_a_wrong_key_of_a_known_id_with_a_number(simulator: Simulator) -> None:
     headers = HUB_KEYS | {"X-NCP-APIGW-API-KEY": "wrong"}
-    answer = requests.get(simulator.url + HUB, params={"query": "카페"}, headers=headers, timeout=10)
+    answer = requests.get(
+        simulator.url + HUB, params={"query": "카페"}, headers=headers, timeout=10
+    )
     assert (answer.status_code, answer.json()["error"]["errorCode"]) == (401, 401)
 
 
-def test_one_call_more_than_the_rate_is_refused_until_the_second_is_over(simulator: Simulator) -> None:
+def test_one_call_more_than_the_rate_is_refused_until_the_second_is_over(
+    simulator: Simulator,
+) -> None:
     simulator.configure(calls_per_second=3)
     answers = [classic(simulator, "서울특별시 강남구 카페") for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
@@ -192,7 +220,10 @@ def test_one_call_more_than_the_rate_is_refused_until_the_second_is_over(simulat
         "errorMessage": "Rate limit exceeded. (속도 제한을 초과했습니다.)",
         "errorCode": "012",
     }
-    assert hub(simulator, "서울특별시 강남구 카페").json() == {"errorCode": "420", "message": "Rate Limited"}
+    assert hub(simulator, "서울특별시 강남구 카페").json() == {
+        "errorCode": "420",
+        "message": "Rate Limited",
+    }
     time.sleep(1.01)
     assert classic(simulator, "서울특별시 강남구 카페").status_code == 200
 
@@ -232,7 +263,9 @@ def test_the_hub_has_a_monthly_quota_besides(simulator: Simulator) -> None:
 def test_refused_calls_count_against_the_quota_only_if_told_so(
     simulator: Simulator, refused_calls_count: bool, used: int
 ) -> None:
-    simulator.configure(calls_per_second=1, daily_quota=100, refused_calls_count=refused_calls_count)
+    simulator.configure(
+        calls_per_second=1, daily_quota=100, refused_calls_count=refused_calls_count
+    )
     for _ in range(3):
         classic(simulator, "강남구 카페")
     (counted,) = simulator.stats()["quota_used"].values()
@@ -249,14 +282,20 @@ def test_a_dong_narrows_a_search_to_its_own_places(simulator: Simulator) -> None
 
 
 def test_the_second_sort_order_shows_other_places(simulator: Simulator) -> None:
-    by_accuracy = {identity(item) for item in items(simulator, "서울특별시 마포구 카페", sort="random")}
-    by_reviews = {identity(item) for item in items(simulator, "서울특별시 마포구 카페", sort="comment")}
+    by_accuracy = {
+        identity(item) for item in items(simulator, "서울특별시 마포구 카페", sort="random")
+    }
+    by_reviews = {
+        identity(item) for item in items(simulator, "서울특별시 마포구 카페", sort="comment")
+    }
     assert len(by_reviews - by_accuracy) >= 3
 
 
 def test_a_partial_name_means_every_region_that_bears_it(simulator: Simulator) -> None:
     keywords = ("카페", "음식점", "헬스장", "서점", "요가")
-    found = [item["address"] for keyword in keywords for item in items(simulator, f"중구 {keyword}")]
+    found = [
+        item["address"] for keyword in keywords for item in items(simulator, f"중구 {keyword}")
+    ]
     assert len({address.split()[0] for address in found if " 중구 " in address}) >= 3
 
 
@@ -266,19 +305,28 @@ def test_unknown_words_find_nothing(simulator: Simulator) -> None:
 
 
 def test_any_word_of_a_title_or_category_finds(simulator: Simulator) -> None:
-    assert all("치과" in item["category"] + item["title"] for item in items(simulator, "서울특별시 서초구 치과"))
+    assert all(
+        "치과" in item["category"] + item["title"]
+        for item in items(simulator, "서울특별시 서초구 치과")
+    )
     assert items(simulator, "경기도 수원시 장안구 국밥")
 
 
-def test_the_base_plan_finds_more_than_ten_thousand_places(base_plan: dict[tuple[str, str], list[Item]]) -> None:
-    distinct = {identity(item) for found in base_plan.values() for item in found if is_business(item)}
+def test_the_base_plan_finds_more_than_ten_thousand_places(
+    base_plan: dict[tuple[str, str], list[Item]],
+) -> None:
+    distinct = {
+        identity(item) for found in base_plan.values() for item in found if is_business(item)
+    }
     full = sum(len(found) == 5 for found in base_plan.values())
     assert len(base_plan) == 256 * 15
     assert len(distinct) > 10_000
     assert 0.35 < full / len(base_plan) < 0.85
 
 
-def test_rare_keywords_run_out_where_common_ones_do_not(base_plan: dict[tuple[str, str], list[Item]]) -> None:
+def test_rare_keywords_run_out_where_common_ones_do_not(
+    base_plan: dict[tuple[str, str], list[Item]],
+) -> None:
     full = Counter(keyword for (_, keyword), found in base_plan.items() if len(found) == 5)
     assert full["카페"] > 240
     assert full["미술관"] < 40
@@ -290,7 +338,11 @@ def test_quirks_have_their_shares(base_plan: dict[tuple[str, str], list[Item]]) 
     everything = [item for _, item in pairs]
     count = len(everything)
     assert 0.01 < strays / count < 0.06
-    assert 0.002 < sum(len(item["mapx"]) == len(item["mapy"]) == 6 for item in everything) / count < 0.015
+    assert (
+        0.002
+        < sum(len(item["mapx"]) == len(item["mapy"]) == 6 for item in everything) / count
+        < 0.015
+    )
     assert 0.003 < sum(item["category"].startswith("지명") for item in everything) / count < 0.02
     assert 0.02 < sum(item["roadAddress"] == "" for item in everything) / count < 0.12
     assert 0.2 < sum(item["link"] != "" for item in everything) / count < 0.6
@@ -299,7 +351,9 @@ def test_quirks_have_their_shares(base_plan: dict[tuple[str, str], list[Item]]) 
     assert {item["category"].count(">") for item in everything} >= {1, 2}
 
 
-def test_sejong_has_no_sigungu_and_sometimes_its_name_twice(base_plan: dict[tuple[str, str], list[Item]]) -> None:
+def test_sejong_has_no_sigungu_and_sometimes_its_name_twice(
+    base_plan: dict[tuple[str, str], list[Item]],
+) -> None:
     sejong = [
         item["address"]
         for (name, _), found in base_plan.items()
@@ -312,12 +366,21 @@ def test_sejong_has_no_sigungu_and_sometimes_its_name_twice(base_plan: dict[tupl
 
 
 def test_an_answer_is_found_in_the_truth_but_never_names_its_id(simulator: Simulator) -> None:
-    truth = {(place["title"], round(place["lng"] * 10**7)): place for place in simulator.universe("1168000000")}
-    answers = [item for item in items(simulator, "서울특별시 강남구 갤러리") if " 강남구 " in item["address"]]
+    truth = {
+        (place["title"], round(place["lng"] * 10**7)): place
+        for place in simulator.universe("1168000000")
+    }
+    answers = [
+        item
+        for item in items(simulator, "서울특별시 강남구 갤러리")
+        if " 강남구 " in item["address"]
+    ]
     places = [truth[identity(item)[0], int(item["mapx"])] for item in answers if is_business(item)]
     assert places
     assert {place["region"] for place in places} == {"11680"}
-    assert not any(place["id"] in classic(simulator, "서울특별시 강남구 갤러리").text for place in places)
+    assert not any(
+        place["id"] in classic(simulator, "서울특별시 강남구 갤러리").text for place in places
+    )
 
 
 def test_a_building_holds_several_shops_and_a_chain_many_buildings(simulator: Simulator) -> None:
@@ -336,21 +399,37 @@ def test_regions_are_long_tailed(simulator: Simulator) -> None:
     assert counts["47940"] < 100
 
 
-def test_two_processes_make_the_same_country(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_make_the_same_country(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONHASHSEED", "0" if os.environ.get("PYTHONHASHSEED") == "1" else "1")
     queries = [f"부산광역시 {name} {word}" for name in ("중구", "해운대구") for word in KEYWORDS]
     with running(SimulatorConfig(calls_per_second=None)) as other:
-        assert [items(other, query) for query in queries] == [items(simulator, query) for query in queries]
+        assert [items(other, query) for query in queries] == [
+            items(simulator, query) for query in queries
+        ]
     with running(SimulatorConfig(calls_per_second=None, seed=2)) as another:
         assert items(another, queries[0]) != items(simulator, queries[0])
 
 
 def test_later_rounds_drift_but_titles_lots_and_coordinates_stay(simulator: Simulator) -> None:
-    queries = [f"서울특별시 {name} {word}" for name in ("강남구", "마포구", "종로구") for word in KEYWORDS]
-    before = {identity(item): item for query in queries for item in items(simulator, query) if is_business(item)}
+    queries = [
+        f"서울특별시 {name} {word}" for name in ("강남구", "마포구", "종로구") for word in KEYWORDS
+    ]
+    before = {
+        identity(item): item
+        for query in queries
+        for item in items(simulator, query)
+        if is_business(item)
+    }
     rank_before = [identity(item) for query in queries for item in items(simulator, query)]
     simulator.configure(round=3)
-    after = {identity(item): item for query in queries for item in items(simulator, query) if is_business(item)}
+    after = {
+        identity(item): item
+        for query in queries
+        for item in items(simulator, query)
+        if is_business(item)
+    }
     assert rank_before != [identity(item) for query in queries for item in items(simulator, query)]
     both = before.keys() & after.keys()
     assert len(both) > len(before) * 0.6
@@ -370,21 +449,34 @@ def test_places_follow_their_dongs_when_a_district_is_split(simulator: Simulator
     assert "11680" not in counts
     assert counts["11681"] + counts["11683"] == whole
     addresses = [item["address"] for item in items(simulator, "서울특별시 동강구 헬스장")]
-    assert any(address.startswith(("서울특별시 동강구 역삼동", "서울특별시 동강구 대치동")) for address in addresses)
+    assert any(
+        address.startswith(("서울특별시 동강구 역삼동", "서울특별시 동강구 대치동"))
+        for address in addresses
+    )
     assert not any(address.startswith("서울특별시 강남구") for address in addresses)
 
 
 def test_a_dong_of_the_same_name_elsewhere_leaks_in(simulator: Simulator) -> None:
     simulator.configure(stray_share=1)
-    found = [item["address"] for word in KEYWORDS for item in items(simulator, f"부산광역시 해운대구 중동 {word}")]
+    found = [
+        item["address"]
+        for word in KEYWORDS
+        for item in items(simulator, f"부산광역시 해운대구 중동 {word}")
+    ]
     strays = [address for address in found if not address.startswith("부산광역시 해운대구")]
     assert strays
     assert all(" 중동" in address for address in strays)
 
 
 def test_a_new_region_list_moves_the_places_under_its_names(simulator: Simulator) -> None:
-    before = {identity(item) for item in items(simulator, "서울특별시 강남구 갤러리") if is_business(item)}
-    simulator.configure(region_edits=[{"op": "recode", "code": "1168000000", "to": "1199900000", "name": "서울특별시 새남구"}])
+    before = {
+        identity(item) for item in items(simulator, "서울특별시 강남구 갤러리") if is_business(item)
+    }
+    simulator.configure(
+        region_edits=[
+            {"op": "recode", "code": "1168000000", "to": "1199900000", "name": "서울특별시 새남구"}
+        ]
+    )
     moved = [item for item in items(simulator, "서울특별시 새남구 갤러리") if is_business(item)]
     assert any(item["address"].startswith("서울특별시 새남구 ") for item in moved)
     assert simulator.universe()["11999"] > 3_000

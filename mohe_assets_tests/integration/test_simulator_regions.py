@@ -15,7 +15,12 @@ from mohe_assets.simulator.server import Simulator, running
 KEY = "demo-govt-key+/=="
 PATH = "/1741000/StanReginCd/getStanReginCdList"
 BARE_NO_DATA = {"RESULT": {"resultCode": "INFO-3", "resultMsg": "데이터없음 에러"}}
-UNEDITED = {"region_edits": [], "region_short_by": 0, "region_duplicates": 0, "region_totals_disagree": False}
+UNEDITED = {
+    "region_edits": [],
+    "region_short_by": 0,
+    "region_duplicates": 0,
+    "region_totals_disagree": False,
+}
 
 Row = dict[str, Any]
 
@@ -67,7 +72,11 @@ def test_the_whole_list_is_20560_rows_on_21_pages(rows: list[Row]) -> None:
 
 def test_it_has_15_sido_269_sigungu_and_256_leaves(rows: list[Row]) -> None:
     sido = [row for row in rows if row["sgg_cd"] == "000"]
-    sigungu = [row["locatadd_nm"].strip() for row in rows if row["sgg_cd"] != "000" and row["umd_cd"] == "000"]
+    sigungu = [
+        row["locatadd_nm"].strip()
+        for row in rows
+        if row["sgg_cd"] != "000" and row["umd_cd"] == "000"
+    ]
     parents = [name for name in sigungu if any(other.startswith(f"{name} ") for other in sigungu)]
     assert (len(sido), len(sigungu), len(parents)) == (15, 269, 13)
 
@@ -86,7 +95,9 @@ def test_a_success_has_three_head_objects_and_says_that_it_is_html(simulator: Si
 
 def test_a_sigungu_row_has_the_recorded_fields(rows: list[Row]) -> None:
     gangnam = next(row for row in rows if row["region_cd"] == "1168000000")
-    assert {name: gangnam[name] for name in ("sido_cd", "sgg_cd", "umd_cd", "ri_cd", "locallow_nm")} == {
+    assert {
+        name: gangnam[name] for name in ("sido_cd", "sgg_cd", "umd_cd", "ri_cd", "locallow_nm")
+    } == {
         "sido_cd": "11",
         "sgg_cd": "680",
         "umd_cd": "000",
@@ -98,7 +109,9 @@ def test_a_sigungu_row_has_the_recorded_fields(rows: list[Row]) -> None:
 
 
 def test_all_values_are_strings_but_the_order(rows: list[Row]) -> None:
-    assert {name for row in rows for name, value in row.items() if not isinstance(value, str)} == {"locat_order"}
+    assert {name for row in rows for name, value in row.items() if not isinstance(value, str)} == {
+        "locat_order"
+    }
 
 
 def test_some_names_end_in_a_space_and_some_fields_are_one_space(rows: list[Row]) -> None:
@@ -108,7 +121,10 @@ def test_some_names_end_in_a_space_and_some_fields_are_one_space(rows: list[Row]
 
 
 def test_a_general_gu_points_at_its_sido_and_not_at_its_city(rows: list[Row]) -> None:
-    assert next(row for row in rows if row["region_cd"] == "4127100000")["locathigh_cd"] == "4100000000"
+    assert (
+        next(row for row in rows if row["region_cd"] == "4127100000")["locathigh_cd"]
+        == "4100000000"
+    )
 
 
 def test_sejong_is_one_sigungu_row_without_a_sido(rows: list[Row]) -> None:
@@ -126,7 +142,9 @@ def test_a_ri_stands_below_its_eup(rows: list[Row]) -> None:
 
 
 def test_levels_add_up(rows: list[Row]) -> None:
-    levels = Counter("ri" if row["ri_cd"] != "00" else "umd" if row["umd_cd"] != "000" else "top" for row in rows)
+    levels = Counter(
+        "ri" if row["ri_cd"] != "00" else "umd" if row["umd_cd"] != "000" else "top" for row in rows
+    )
     assert levels == {"ri": 15_209, "umd": 5_067, "top": 284}
 
 
@@ -172,7 +190,10 @@ def test_a_wrong_key_answers_the_gateways_envelope_with_403(simulator: Simulator
 
 
 def test_a_key_whose_plus_was_not_encoded_is_wrong(simulator: Simulator) -> None:
-    assert requests.get(f"{simulator.url}{PATH}?serviceKey={KEY}&type=json", timeout=10).status_code == 403
+    assert (
+        requests.get(f"{simulator.url}{PATH}?serviceKey={KEY}&type=json", timeout=10).status_code
+        == 403
+    )
 
 
 def test_a_wrong_key_asked_for_xml_answers_the_same_as_xml(simulator: Simulator) -> None:
@@ -180,7 +201,9 @@ def test_a_wrong_key_asked_for_xml_answers_the_same_as_xml(simulator: Simulator)
     assert root.findtext("cmmMsgHeader/returnReasonCode") == "30"
 
 
-def test_the_thirty_first_call_within_a_second_is_refused_in_plain_text(simulator: Simulator) -> None:
+def test_the_thirty_first_call_within_a_second_is_refused_in_plain_text(
+    simulator: Simulator,
+) -> None:
     simulator.configure(region_calls_per_second=30)
     with requests.Session() as session:
         asked = {"ServiceKey": KEY, "type": "json"}
@@ -213,7 +236,9 @@ def test_the_days_quota_ends_in_plain_text_and_returns_at_midnight(simulator: Si
         ("blank", 200, ""),
     ],
 )
-def test_plain_text_refusals_can_be_scripted(simulator: Simulator, fault: str, status: int, text: str) -> None:
+def test_plain_text_refusals_can_be_scripted(
+    simulator: Simulator, fault: str, status: int, text: str
+) -> None:
     simulator.add_faults([{"api": "regions", "fault": fault}])
     answer = ask(simulator)
     assert (answer.status_code, answer.text) == (status, text)
@@ -221,13 +246,18 @@ def test_plain_text_refusals_can_be_scripted(simulator: Simulator, fault: str, s
 
 def test_each_envelope_can_be_scripted_with_its_code(simulator: Simulator) -> None:
     faults = ("gateway_json", "gateway_xml", "legacy_xml")
-    simulator.add_faults([{"api": "regions", "fault": fault, "code": "22", "times": 1} for fault in faults])
+    simulator.add_faults(
+        [{"api": "regions", "fault": fault, "code": "22", "times": 1} for fault in faults]
+    )
     as_json, as_xml, legacy = ask(simulator), ask(simulator), ask(simulator)
     assert as_json.json()["OpenAPI_ServiceResponse"]["cmmMsgHeader"]["returnReasonCode"] == "22"
     assert as_xml.text.startswith("<OpenAPI_ServiceResponse>")
     assert legacy.status_code == 200
     assert "<errMsg>SERVICE ERROR</errMsg>" in legacy.text
-    assert "<returnAuthMsg>LIMITED_NUMBER_OF_SERVICE_REQUESTS_EXCEEDS_ERROR</returnAuthMsg>" in legacy.text
+    assert (
+        "<returnAuthMsg>LIMITED_NUMBER_OF_SERVICE_REQUESTS_EXCEEDS_ERROR</returnAuthMsg>"
+        in legacy.text
+    )
 
 
 def test_a_result_code_can_be_scripted_for_one_page(simulator: Simulator) -> None:
@@ -260,7 +290,9 @@ def test_rows_can_be_served_twice_while_the_count_is_right(simulator: Simulator)
 
 
 def test_a_renamed_city_renames_its_districts_and_dongs(simulator: Simulator) -> None:
-    simulator.configure(region_edits=[{"op": "rename", "code": "4111000000", "name": "경기도 화홍시"}])
+    simulator.configure(
+        region_edits=[{"op": "rename", "code": "4111000000", "name": "경기도 화홍시"}]
+    )
     assert names(simulator, "수원시") == {}
     assert names(simulator, "화홍시")["4111100000"] == "경기도 화홍시 장안구"
 
@@ -275,7 +307,12 @@ def test_a_recoded_province_takes_everything_below_along(simulator: Simulator) -
 
 def test_merged_districts_keep_their_dongs_under_new_codes(simulator: Simulator) -> None:
     before = len(names(simulator, "서울특별시 종로구")) + len(names(simulator, "서울특별시 중구"))
-    merge = {"op": "merge", "codes": ["1111000000", "1114000000"], "to": "1199000000", "name": "서울특별시 한양구"}
+    merge = {
+        "op": "merge",
+        "codes": ["1111000000", "1114000000"],
+        "to": "1199000000",
+        "name": "서울특별시 한양구",
+    }
     simulator.configure(region_edits=[merge])
     merged = names(simulator, "서울특별시 한양구")
     assert len(merged) == before - 1

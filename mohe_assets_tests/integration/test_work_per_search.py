@@ -1,4 +1,6 @@
-"""What a collection asks of the database and of the API, in counts that do not depend on the machine."""
+"""What a collection asks of the database and of the API, in counts that do not depend on the
+machine.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,11 +22,17 @@ from mohe_assets_tests.support.processes import until
 from mohe_assets_tests.support.stores import CODES, Store
 
 FEW, MANY = ("카페", "공원"), ("카페", "공원", "서점", "요가", "미술관", "영화관", "박물관")
-# The only one there is to store, and the two of the budget, of which how many are sent depends on how fast calls are made.
+# The only one there is to store, and the two of the budget, of which how many are sent depends on
+# how fast calls are made.
 STORE, RESERVE, RELEASE_RESERVED = "store_searches(", "reserve_calls(", "SET reserved = greatest"
-# Regions are claimed, completed and told of together or one by one, as it comes: how often is a matter of time.
+# Regions are claimed, completed and told of together or one by one, as it comes: how often is a
+# matter of time.
 CLAIM, COMPLETE, TOLD = "WITH due AS (", "WITH done AS MATERIALIZED (", "SET reported_at = now()"
-WITH_COMPLETE = ("completed_regions = held.completed", "AS held (code, attempt)", "jsonb_array_length(q.set_aside)")
+WITH_COMPLETE = (
+    "completed_regions = held.completed",
+    "AS held (code, attempt)",
+    "jsonb_array_length(q.set_aside)",
+)
 KINDS = (STORE, RESERVE, RELEASE_RESERVED, CLAIM, COMPLETE, TOLD, *WITH_COMPLETE)
 
 
@@ -49,28 +57,47 @@ def sent_statements() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def work_of(environment: Environment, database: Database, simulator: Simulator) -> Callable[..., Counter[str]]:
-    """What collecting a few regions takes, by kind; one search at a time, unless it is told otherwise."""
+def work_of(
+    environment: Environment, database: Database, simulator: Simulator
+) -> Callable[..., Counter[str]]:
+    """What collecting a few regions takes, by kind; one search at a time, unless it is told
+    otherwise.
+    """
     store = Store.of(database)
 
     def commits() -> int:
         # A connection tells the server's statistics what it did when it ends.
         others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        until(lambda: not database.transaction(lambda connection: rows(connection, others)), "the run's connections have ended")
+        until(
+            lambda: not database.transaction(lambda connection: rows(connection, others)),
+            "the run's connections have ended",
+        )
         sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
         return int(database.transaction(lambda connection: rows(connection, sql))[0]["xact_commit"])
 
     def measure(keywords: tuple[str, ...], *, in_flight: int = 1) -> Counter[str]:
         store.checkpoints.reset()
         simulator.reset()
-        changes = {"MOHE_SEARCHES_IN_FLIGHT": str(in_flight), "MOHE_LEASE_SECONDS": "3600", "MOHE_HEARTBEAT_SECONDS": "600"}
-        settings = settings_module.load({**environment, "MOHE_SEARCH_KEYWORDS": ",".join(keywords), **changes})
+        changes = {
+            "MOHE_SEARCHES_IN_FLIGHT": str(in_flight),
+            "MOHE_LEASE_SECONDS": "3600",
+            "MOHE_HEARTBEAT_SECONDS": "600",
+        }
+        settings = settings_module.load(
+            {**environment, "MOHE_SEARCH_KEYWORDS": ",".join(keywords), **changes}
+        )
         before = commits()
         request = ClaimFilter(codes=frozenset(CODES))
-        with sent_statements() as sent, App.open(settings) as app, app.collection("run", request) as run:
+        with (
+            sent_statements() as sent,
+            App.open(settings) as app,
+            app.collection("run", request) as run,
+        ):
             assert len(list(run.outcomes())) == len(CODES)
         found = Counter(next((kind for kind in KINDS if kind in one), "other") for one in sent)
-        return found + Counter(commits=commits() - before, requests=simulator.stats(brief=True)["naver"]["received"])
+        return found + Counter(
+            commits=commits() - before, requests=simulator.stats(brief=True)["naver"]["received"]
+        )
 
     return measure
 
@@ -86,15 +113,20 @@ def test_a_search_takes_one_request_one_statement_to_store_and_at_most_one_to_re
         assert work[RESERVE] <= searches
         assert work[RELEASE_RESERVED] <= work[RESERVE]
         assert work[COMPLETE] <= len(CODES)
-        per_region = sum(work[kind] for kind in ("other", CLAIM, COMPLETE, TOLD, *WITH_COMPLETE)) / len(CODES)
+        per_region = sum(
+            work[kind] for kind in ("other", CLAIM, COMPLETE, TOLD, *WITH_COMPLETE)
+        ) / len(CODES)
         assert per_region <= 15
     assert few["other"] == many["other"], "nothing else is sent for a search"
 
 
-def test_each_statement_of_a_search_is_a_transaction_and_there_are_no_others(work_of: Callable[..., Counter[str]]) -> None:
+def test_each_statement_of_a_search_is_a_transaction_and_there_are_no_others(
+    work_of: Callable[..., Counter[str]],
+) -> None:
     few, many = work_of(FEW), work_of(MANY)
     more = {kind: many[kind] - few[kind] for kind in (*KINDS, "commits")}
-    # The counts themselves are read in transactions, and the server's own workers commit now and then.
+    # The counts themselves are read in transactions, and the server's own workers commit now and
+    # then.
     of_regions = more[CLAIM] + more[COMPLETE] + more[TOLD]
     assert more["commits"] <= more[STORE] + more[RESERVE] + more[RELEASE_RESERVED] + of_regions + 6
 
@@ -107,6 +139,7 @@ def test_searches_that_are_answered_at_the_same_moment_share_a_statement_and_its
     work = work_of(MANY, in_flight=40)
     searches = len(MANY) * len(CODES)
     assert work["requests"] == searches
-    # The first of each region, then all the others; half of them would mean that hardly two came together.
+    # The first of each region, then all the others; half of them would mean that hardly two came
+    # together.
     assert work[STORE] <= searches / 2
     assert work[STORE] + work[RESERVE] <= searches

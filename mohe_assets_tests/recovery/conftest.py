@@ -1,4 +1,6 @@
-"""For collections in processes of their own: databases that know the regions already, Dagster's beside them, workers."""
+"""For collections in processes of their own: databases that know the regions already, Dagster's
+beside them, workers.
+"""
 
 import os
 import uuid
@@ -19,10 +21,17 @@ from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.support.processes import Collected, ForkedWorker, Worker, assert_the_page_agrees, read
+from mohe_assets_tests.support.processes import (
+    Collected,
+    ForkedWorker,
+    Worker,
+    assert_the_page_agrees,
+    read,
+)
 
 KEYWORDS = ("카페", "공원")
-# How much the tests of this folder wait is theirs to say: a lease of a minute would have them wait for one.
+# How much the tests of this folder wait is theirs to say: a lease of a minute would have them wait
+# for one.
 QUICK = {
     "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS),
     "MOHE_SEARCHES_IN_FLIGHT": "4",
@@ -51,7 +60,9 @@ def _copy(admin: Database, template: str) -> Iterator[str]:
 
 @contextmanager
 def dagster_instance(settings: settings_module.Settings) -> Iterator[dg.DagsterInstance]:
-    """Dagster's instance as the workers see it; its configuration reads the environment while it is opened."""
+    """Dagster's instance as the workers see it; its configuration reads the environment while it is
+    opened.
+    """
     variables = dagster_environment(settings, resolve_urls(settings))
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
@@ -84,13 +95,17 @@ def _variables(simulator: Simulator, database_url: str) -> Environment:
 
 
 @pytest.fixture(scope="session")
-def dagster_template(postgres: EmbeddedServer, admin: Database, tmp_path_factory: pytest.TempPathFactory) -> str:
+def dagster_template(
+    postgres: EmbeddedServer, admin: Database, tmp_path_factory: pytest.TempPathFactory
+) -> str:
     """A database with Dagster's tables and the 256 partition keys not yet in it."""
     name = "dagster_template"
     _execute(admin, f"CREATE DATABASE {name}")
     url = postgres.url(name)
     home = tmp_path_factory.mktemp("dagster-template")
-    settings = settings_module.load({"MOHE_HOME": str(home), "MOHE_DATABASE_URL": url, "MOHE_DAGSTER_DATABASE_URL": url})
+    settings = settings_module.load(
+        {"MOHE_HOME": str(home), "MOHE_DATABASE_URL": url, "MOHE_DAGSTER_DATABASE_URL": url}
+    )
     with dagster_instance(settings) as instance:
         assert instance.get_runs() == []
     return name
@@ -119,7 +134,9 @@ def instance(settings: settings_module.Settings) -> Iterator[dg.DagsterInstance]
 
 
 @pytest.fixture
-def the_page_agrees(settings: settings_module.Settings, instance: dg.DagsterInstance) -> Callable[[], None]:
+def the_page_agrees(
+    settings: settings_module.Settings, instance: dg.DagsterInstance
+) -> Callable[[], None]:
     """Asserts that Dagster's partitions show what the checkpoints say."""
 
     def agrees() -> None:
@@ -130,18 +147,26 @@ def the_page_agrees(settings: settings_module.Settings, instance: dg.DagsterInst
 
 
 @pytest.fixture
-def start_worker(process_environment: Callable[..., Environment], tmp_path: Path) -> Iterator[StartWorker]:
+def start_worker(
+    process_environment: Callable[..., Environment], tmp_path: Path
+) -> Iterator[StartWorker]:
     """Starts a collection with the changes given to its environment; none outlives the test."""
     yield from _starting(ForkedWorker, process_environment, tmp_path)
 
 
 @pytest.fixture
-def start_worker_from_a_shell(process_environment: Callable[..., Environment], tmp_path: Path) -> Iterator[StartWorker]:
-    """The same by its command line, for what an interpreter that starts from nothing may do otherwise."""
+def start_worker_from_a_shell(
+    process_environment: Callable[..., Environment], tmp_path: Path
+) -> Iterator[StartWorker]:
+    """The same by its command line, for what an interpreter that starts from nothing may do
+    otherwise.
+    """
     yield from _starting(Worker, process_environment, tmp_path)
 
 
-def _starting(kind: type[Worker], process_environment: Callable[..., Environment], tmp_path: Path) -> Iterator[StartWorker]:
+def _starting(
+    kind: type[Worker], process_environment: Callable[..., Environment], tmp_path: Path
+) -> Iterator[StartWorker]:
     started: list[Worker] = []
 
     def start(**changes: str) -> Worker:
@@ -155,7 +180,9 @@ def _starting(kind: type[Worker], process_environment: Callable[..., Environment
 
 
 @pytest.fixture(scope="session")
-def reference(template: str, postgres: EmbeddedServer, admin: Database, shared_simulator: Simulator) -> Iterator[Collected]:
+def reference(
+    template: str, postgres: EmbeddedServer, admin: Database, shared_simulator: Simulator
+) -> Iterator[Collected]:
     """What an uninterrupted collection of all regions brings."""
     with _copy(admin, template) as name:
         settings = settings_module.load(_variables(shared_simulator, postgres.url(name)))
@@ -167,7 +194,10 @@ def reference(template: str, postgres: EmbeddedServer, admin: Database, shared_s
 
 def keep_regions(database: Database, count: int) -> list[str]:
     """Leaves that many regions to be collected, evenly spread; returns their codes."""
-    codes = [row["region_code"] for row in read(database, "SELECT region_code FROM batch_checkpoint ORDER BY region_code")]
+    codes = [
+        row["region_code"]
+        for row in read(database, "SELECT region_code FROM batch_checkpoint ORDER BY region_code")
+    ]
     kept = codes[:: len(codes) // count][:count]
     sql = text("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:kept)")
     database.transaction(lambda connection: connection.execute(sql, {"kept": kept}))

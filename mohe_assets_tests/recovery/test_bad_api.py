@@ -1,4 +1,6 @@
-"""The search API hangs, resets, lies or fails for one region only: what can be had is had, the rest is named."""
+"""The search API hangs, resets, lies or fails for one region only: what can be had is had, the rest
+is named.
+"""
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
@@ -11,19 +13,28 @@ SHARE = 0.03
 
 
 def calls_in_the_ledger(database: Database) -> int:
-    return int(read(database, "SELECT coalesce(sum(calls), 0) AS calls FROM search_query")[0]["calls"])
+    return int(
+        read(database, "SELECT coalesce(sum(calls), 0) AS calls FROM search_query")[0]["calls"]
+    )
 
 
 def test_a_flaky_api_delays_a_collection_and_changes_nothing_in_it(
-    simulator: Simulator, database: Database, start_worker: StartWorker, few: FewRegions, reference: Collected
+    simulator: Simulator,
+    database: Database,
+    start_worker: StartWorker,
+    few: FewRegions,
+    reference: Collected,
 ) -> None:
     codes = few(30)
     kinds: list[dict[str, object]] = [{"fault": "status", "status": 500}]
     kinds += [{"fault": kind} for kind in ("blank", "html", "garbage", "reset")]
-    simulator.add_faults([{"api": "naver", "fault": "hang", "seconds": 20, "from_call": 5, "to_call": 7}])
+    simulator.add_faults(
+        [{"api": "naver", "fault": "hang", "seconds": 20, "from_call": 5, "to_call": 7}]
+    )
     simulator.add_faults([{"api": "naver", "probability": SHARE, **kind} for kind in kinds])
 
-    # One search in two thousand fails four times in a row, and its region with it; the next run gets it.
+    # One search in two thousand fails four times in a row, and its region with it; the next run
+    # gets it.
     for _ in range(3):
         if start_worker(MOHE_HTTP_TIMEOUT_SECONDS="2").wait() == 0:
             break
@@ -44,8 +55,14 @@ def test_a_region_that_always_fails_is_given_up_with_its_reason_and_stops_no_oth
     settings: settings_module.Settings,
 ) -> None:
     codes = few(6)
-    name = read(database, "SELECT region_name FROM batch_checkpoint WHERE region_code = :code", code=codes[3])[0]["region_name"]
-    simulator.add_faults([{"api": "naver", "fault": "status", "status": 503, "query_contains": name}])
+    name = read(
+        database,
+        "SELECT region_name FROM batch_checkpoint WHERE region_code = :code",
+        code=codes[3],
+    )[0]["region_name"]
+    simulator.add_faults(
+        [{"api": "naver", "fault": "status", "status": 503, "query_contains": name}]
+    )
     bounded = {"MOHE_MAX_ATTEMPTS": "2"}
 
     first = start_worker(**bounded)

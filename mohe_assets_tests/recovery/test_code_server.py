@@ -1,4 +1,6 @@
-"""The code server's end: whatever its runs and its calls are at, it is over in time and leaves no process behind."""
+"""The code server's end: whatever its runs and its calls are at, it is over in time and leaves no
+process behind.
+"""
 
 import signal
 import subprocess
@@ -11,7 +13,8 @@ import pytest
 
 from mohe_assets_tests.support.processes import PATIENCE, until
 
-# A server that waits for its runs, as Dagster's does, and one of them that does not hear; another begins when it is late.
+# A server that waits for its runs, as Dagster's does, and one of them that does not hear; another
+# begins when it is late.
 SERVER = """
 import signal, subprocess, sys
 from mohe_assets.defs.runtime import code_server
@@ -35,7 +38,9 @@ def test_it_ends_in_time_with_runs_that_do_not_hear_and_with_one_that_was_just_b
 ) -> None:
     log = tmp_path / "log"
     with log.open("wb") as output:
-        server = subprocess.Popen([sys.executable, "-c", SERVER.replace("{how}", how)], stdout=output, stderr=output)
+        server = subprocess.Popen(
+            [sys.executable, "-c", SERVER.replace("{how}", how)], stdout=output, stderr=output
+        )
     until(lambda: log.read_text().startswith("up"), "a run is there")
     runs = psutil.Process(server.pid).children()
     told = time.monotonic()

@@ -1,7 +1,8 @@
-"""Two hosts with workers of their own on one database and one API limit, each of them cut off in the middle once.
+"""Two hosts with workers of their own on one database and one API limit, each of them cut off in
+the middle once.
 
-The first for longer than its lease, but so shortly that what it had sent arrives when it is back; the second until its
-connections are given up.
+The first for longer than its lease, but so shortly that what it had sent arrives when it is back;
+the second until its connections are given up.
 """
 
 import time
@@ -25,7 +26,16 @@ from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.recovery.conftest import KEYWORDS, FewRegions, PageAgrees
 from mohe_assets_tests.recovery.test_several_workers import taken_from, written_by
 from mohe_assets_tests.support.hosts import Host, Target, has_namespaces, host
-from mohe_assets_tests.support.processes import Collected, Worker, executions, read, repeated, run_status, statuses, until
+from mohe_assets_tests.support.processes import (
+    Collected,
+    Worker,
+    executions,
+    read,
+    repeated,
+    run_status,
+    statuses,
+    until,
+)
 
 THREADS = 4
 LIMIT = 20
@@ -113,12 +123,19 @@ def test_hosts_that_are_cut_off_and_come_back_cost_a_few_calls_and_write_nothing
     run = nth_run(database, 1)
     other = start_on(second)
     other_run = nth_run(database, 2)
-    until(lambda: searches_of(database, run) >= 8 and searches_of(database, other_run) >= 4, "both hosts collect")
+    until(
+        lambda: searches_of(database, run) >= 8 and searches_of(database, other_run) >= 4,
+        "both hosts collect",
+    )
 
-    # Until the other has taken over, and back before TCP has given up: what was on its way arrives late.
+    # Until the other has taken over, and back before TCP has given up: what was on its way arrives
+    # late.
     simulator.configure(latency_ms=1_500)
     held, written = cut_off(first, run, database)
-    until(lambda: held <= taken_from(database, run), "the second host has taken over what the first held")
+    until(
+        lambda: held <= taken_from(database, run),
+        "the second host has taken over what the first held",
+    )
     first.come_back()
     late = start_on(first)
     early.wait()
@@ -127,14 +144,22 @@ def test_hosts_that_are_cut_off_and_come_back_cost_a_few_calls_and_write_nothing
     assert written_by(database, run) == written
     assert run_status(instance, run) is dg.DagsterRunStatus.CANCELED
 
-    # The first host works again; now the second is gone for longer than its connections are believed to live.
+    # The first host works again; now the second is gone for longer than its connections are
+    # believed to live.
     late_run = nth_run(database, 3)
     until(lambda: searches_of(database, late_run) >= 4, "the first host collects again")
     held, written = cut_off(second, other_run, database)
     if has_namespaces():
         assert second.connections(second.ports[0])
-        until(lambda: not second.connections(second.ports[0]), "it gives its connections to the database up", seconds=60)
-    until(lambda: held <= taken_from(database, other_run), "the first host has taken over what the second held")
+        until(
+            lambda: not second.connections(second.ports[0]),
+            "it gives its connections to the database up",
+            seconds=60,
+        )
+    until(
+        lambda: held <= taken_from(database, other_run),
+        "the first host has taken over what the second held",
+    )
     second.come_back()
     other.wait()
     assert written_by(database, other_run) == written
@@ -142,7 +167,11 @@ def test_hosts_that_are_cut_off_and_come_back_cost_a_few_calls_and_write_nothing
     late.succeed()
 
     assert statuses(database) == {"COMPLETED": REGIONS}
-    assert [one["status"] for one in executions(database)] == ["INTERRUPTED", "INTERRUPTED", "COMPLETED"]
+    assert [one["status"] for one in executions(database)] == [
+        "INTERRUPTED",
+        "INTERRUPTED",
+        "COMPLETED",
+    ]
     assert Collected.of(database) == reference.only(codes)
     naver = simulator.stats()["naver"]
     assert len(naver["answers_per_search"]) == REGIONS * len(KEYWORDS)

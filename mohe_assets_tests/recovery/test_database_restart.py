@@ -1,4 +1,6 @@
-"""PostgreSQL goes away under a running collection: the same process waits, reconnects and completes."""
+"""PostgreSQL goes away under a running collection: the same process waits, reconnects and
+completes.
+"""
 
 import os
 import shutil
@@ -63,7 +65,9 @@ def environment(environment: Environment, own_server: EmbeddedServer) -> Environ
 
 
 def start_patiently(server: EmbeddedServer) -> None:
-    """What a killed postmaster leaves (its backends, their memory) has to be gone first, which takes a moment."""
+    """What a killed postmaster leaves (its backends, their memory) has to be gone first, which
+    takes a moment.
+    """
 
     def started() -> bool:
         try:
@@ -77,16 +81,21 @@ def start_patiently(server: EmbeddedServer) -> None:
 
 def crash(server: EmbeddedServer) -> None:
     """Kill -9 of the postmaster this test started."""
-    os.kill(int((server.data / "postmaster.pid").read_text(encoding="ascii").split()[0]), signal.SIGKILL)
+    os.kill(
+        int((server.data / "postmaster.pid").read_text(encoding="ascii").split()[0]), signal.SIGKILL
+    )
     until(lambda: not server.running, "the server is gone")
 
 
 def all_threads_wait_for_answers(simulator: Simulator) -> None:
-    """Answers are under way that will be there before the server is: they have to be kept until it takes them."""
+    """Answers are under way that will be there before the server is: they have to be kept until it
+    takes them.
+    """
     simulator.clear_faults()
     simulator.add_faults([{"api": "naver", "fault": "slow", "seconds": 1, "times": THREADS}])
     until(lambda: simulator.faults()[0]["fired"] == THREADS, "all threads wait for an answer")
-    # What they completed before is reported by now: Dagster's own storage does not wait for its database.
+    # What they completed before is reported by now: Dagster's own storage does not wait for its
+    # database.
     time.sleep(0.3)
 
 
@@ -101,7 +110,11 @@ def own_database(environment: Environment) -> Iterator[Database]:
 
 
 def test_a_collection_goes_on_after_its_database_was_restarted_and_after_it_crashed(
-    simulator: Simulator, own_server: EmbeddedServer, own_database: Database, start_worker: StartWorker, reference: Collected
+    simulator: Simulator,
+    own_server: EmbeddedServer,
+    own_database: Database,
+    start_worker: StartWorker,
+    reference: Collected,
 ) -> None:
     codes = keep_regions(own_database, REGIONS)
     simulator.configure(latency_ms=30)
@@ -119,8 +132,12 @@ def test_a_collection_goes_on_after_its_database_was_restarted_and_after_it_cras
     assert statuses(own_database) == {"COMPLETED": REGIONS}
     assert [run["status"] for run in executions(own_database)] == ["COMPLETED"]
     assert Collected.of(own_database) == reference.only(codes)
-    assert read(own_database, "SELECT region_code FROM batch_checkpoint WHERE reported_at IS NULL") == []
-    # An answer is kept in memory and stored once the database is back: nothing has to be asked twice.
+    assert (
+        read(own_database, "SELECT region_code FROM batch_checkpoint WHERE reported_at IS NULL")
+        == []
+    )
+    # An answer is kept in memory and stored once the database is back: nothing has to be asked
+    # twice.
     assert repeated(simulator.stats()["naver"]["answers_per_search"]) == 0
 
 
@@ -136,8 +153,13 @@ def test_a_restart_while_dagster_is_told_of_a_completion_loses_nothing(
     simulator.configure(latency_ms=100)
     worker = start_worker()
     until(lambda: statuses(own_database).get("COMPLETED", 0) >= 4, "four completions")
-    with holding(own_server.url(DAGSTER_DATABASE), "LOCK TABLE event_logs IN ACCESS EXCLUSIVE MODE"):
-        until(lambda: backends_waiting(own_server.url(DAGSTER_DATABASE)) > 0, "an event is being written")
+    with holding(
+        own_server.url(DAGSTER_DATABASE), "LOCK TABLE event_logs IN ACCESS EXCLUSIVE MODE"
+    ):
+        until(
+            lambda: backends_waiting(own_server.url(DAGSTER_DATABASE)) > 0,
+            "an event is being written",
+        )
         own_server.stop()
     start_patiently(own_server)
     worker.succeed()

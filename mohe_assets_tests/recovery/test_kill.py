@@ -63,7 +63,9 @@ def test_a_collection_killed_again_and_again_brings_what_an_uninterrupted_one_br
     assert len(instance.get_materialized_partitions(PLACES)) == 256
     ended = [run_status(instance, run["execution_id"]) for run in executions(database)]
     assert ended == [dg.DagsterRunStatus.CANCELED] * 4 + [dg.DagsterRunStatus.SUCCESS]
-    assert read(database, "SELECT region_code FROM batch_checkpoint WHERE reported_at IS NULL") == []
+    assert (
+        read(database, "SELECT region_code FROM batch_checkpoint WHERE reported_at IS NULL") == []
+    )
     the_page_agrees()
 
 
@@ -80,18 +82,23 @@ def test_completions_whose_events_the_kill_lost_are_reported_by_the_next_run(
     simulator.configure(latency_ms=100)
     worker = start_worker()
     until(lambda: statuses(database).get("COMPLETED", 0) >= 4, "four completions")
-    # Dagster's event log takes nothing any more, ours does: the worker commits completions that it cannot report.
+    # Dagster's event log takes nothing any more, ours does: the worker commits completions that it
+    # cannot report.
     with holding(dagster_url, "LOCK TABLE event_logs IN ACCESS EXCLUSIVE MODE"):
         until(lambda: statuses(database).get("COMPLETED", 0) >= 12, "completions nobody can report")
         worker.kill()
         end_waiting_backends(dagster_url)
-    completed = read(database, "SELECT region_code, region_name FROM batch_checkpoint WHERE status = 'COMPLETED'")
+    completed = read(
+        database, "SELECT region_code, region_name FROM batch_checkpoint WHERE status = 'COMPLETED'"
+    )
     told_before = instance.get_materialized_partitions(PLACES)
     assert len(told_before) < len(completed)
 
     said = start_worker().succeed().output
 
-    assert [row["region_name"] for row in completed if row["region_name"] not in worker.output + said] == []
+    assert [
+        row["region_name"] for row in completed if row["region_name"] not in worker.output + said
+    ] == []
     assert "which ended before it told" in said
     assert statuses(database) == {"COMPLETED": 24}
     assert len(instance.get_materialized_partitions(PLACES)) == 24
@@ -99,7 +106,9 @@ def test_completions_whose_events_the_kill_lost_are_reported_by_the_next_run(
     runless = {partition_of(event) for event in events if not event.run_id}
     assert len(runless) >= len(completed) - len(told_before) > 0
     assert runless | told_before <= instance.get_materialized_partitions(PLACES)
-    assert read(database, "SELECT region_code FROM batch_checkpoint WHERE reported_at IS NULL") == []
+    assert (
+        read(database, "SELECT region_code FROM batch_checkpoint WHERE reported_at IS NULL") == []
+    )
     the_page_agrees()
 
 
@@ -117,15 +126,25 @@ def test_a_recovery_that_is_killed_itself_is_done_by_the_next_run(
     codes = few(16)
     simulator.configure(latency_ms=150)
     first = start_worker()
-    until(lambda: statuses(database).get("PROCESSING", 0) > 0 and len(Collected.of(database).searches) > 6, "a few searches")
+    until(
+        lambda: (
+            statuses(database).get("PROCESSING", 0) > 0 and len(Collected.of(database).searches) > 6
+        ),
+        "a few searches",
+    )
     first.kill()
     held = statuses(database)["PROCESSING"]
     assert held > 0
 
-    # While it takes the regions back: the dead run's row is locked, so it is waiting for that one when it dies.
-    with holding(database_url, "SELECT FROM batch_execution_metadata WHERE status = 'RUNNING' FOR UPDATE"):
+    # While it takes the regions back: the dead run's row is locked, so it is waiting for that one
+    # when it dies.
+    with holding(
+        database_url, "SELECT FROM batch_execution_metadata WHERE status = 'RUNNING' FOR UPDATE"
+    ):
         second = start_worker()
-        until(lambda: backends_waiting(database_url) > 0, "the recovery waits for the dead run's row")
+        until(
+            lambda: backends_waiting(database_url) > 0, "the recovery waits for the dead run's row"
+        )
         second.kill()
         end_waiting_backends(database_url)
     assert statuses(database)["PROCESSING"] == held
@@ -135,7 +154,9 @@ def test_a_recovery_that_is_killed_itself_is_done_by_the_next_run(
     with holding(dagster_url, f"SELECT FROM runs WHERE run_id = '{dead}' FOR UPDATE"):
         third = start_worker()
         until(lambda: INTERRUPTED_FOUND in third.output, "the regions are taken back")
-        until(lambda: backends_waiting(dagster_url) > 0, "the recovery waits for the run in Dagster")
+        until(
+            lambda: backends_waiting(dagster_url) > 0, "the recovery waits for the run in Dagster"
+        )
         third.kill()
         end_waiting_backends(dagster_url)
     assert "PROCESSING" not in statuses(database)
@@ -169,7 +190,9 @@ def test_a_run_killed_before_its_first_word_is_ended_in_dagster_after_a_while(
         end_waiting_backends(database_url)
     assert executions(database) == []
     with psycopg2.connect(dagster_url) as connection, connection.cursor() as cursor:
-        cursor.execute("UPDATE runs SET update_timestamp = update_timestamp - interval '10 minutes' WHERE status = 'STARTED'")
+        cursor.execute(
+            "UPDATE runs SET update_timestamp = update_timestamp - interval '10 minutes' WHERE status = 'STARTED'"
+        )
         assert cursor.rowcount == 1
     connection.close()
 

@@ -1,4 +1,6 @@
-"""Whatever happens, no key is in any output, event or table, even when a server sends it back to us."""
+"""Whatever happens, no key is in any output, event or table, even when a server sends it back to
+us.
+"""
 
 import json
 import re
@@ -25,9 +27,21 @@ REAL_KEY = f"a+b+{GOVERNMENT}/=="
 
 @pytest.fixture
 def environment(environment: Environment, simulator: Simulator) -> Environment:
-    """Recognisable keys, and a region list that is refreshed in each run, so that all of them travel."""
-    simulator.configure(government_key=REAL_KEY, client_id=CLIENT_ID, client_secret=SECRET, hub_key_id=HUB_ID, hub_key=HUB_KEY)
-    keys = {"GOVT_API_KEY": CONFIGURED_KEY, "NAVER_CLIENT_ID": CLIENT_ID, "NAVER_CLIENT_SECRET": SECRET}
+    """Recognisable keys, and a region list that is refreshed in each run, so that all of them
+    travel.
+    """
+    simulator.configure(
+        government_key=REAL_KEY,
+        client_id=CLIENT_ID,
+        client_secret=SECRET,
+        hub_key_id=HUB_ID,
+        hub_key=HUB_KEY,
+    )
+    keys = {
+        "GOVT_API_KEY": CONFIGURED_KEY,
+        "NAVER_CLIENT_ID": CLIENT_ID,
+        "NAVER_CLIENT_SECRET": SECRET,
+    }
     return {**environment, **keys, "MOHE_REGION_REFRESH_DAYS": "0.0000001"}
 
 
@@ -39,13 +53,17 @@ def databases(database: Database, dagster_url: str) -> Iterator[tuple[Database, 
     dagster.close()
 
 
-def where_keys_are(worker: Worker, environment: Environment, databases: tuple[Database, Database]) -> list[str]:
+def where_keys_are(
+    worker: Worker, environment: Environment, databases: tuple[Database, Database]
+) -> list[str]:
     """Places in which a key was found."""
     found = [f"output: {needle}" for needle in NEEDLES if needle.lower() in worker.output.lower()]
     for path in Path(environment["DAGSTER_HOME"]).rglob("*"):
         if path.is_file():
             content = path.read_bytes().lower()
-            found += [f"{path}: {needle}" for needle in NEEDLES if needle.lower().encode() in content]
+            found += [
+                f"{path}: {needle}" for needle in NEEDLES if needle.lower().encode() in content
+            ]
     for database in databases:
         found += list(rows_with_keys(database))
     return found
@@ -89,7 +107,12 @@ def test_no_key_is_left_anywhere_by_failures_that_echo_it(
 ) -> None:
     few(3)
     said = {"errorMessage": f"no luck with {CLIENT_ID} and {SECRET}", "errorCode": "SE99"}
-    simulator.add_faults([echo("naver", 500, said), echo("regions", 500, {"url": f"?ServiceKey={CONFIGURED_KEY}&{REAL_KEY}"})])
+    simulator.add_faults(
+        [
+            echo("naver", 500, said),
+            echo("regions", 500, {"url": f"?ServiceKey={CONFIGURED_KEY}&{REAL_KEY}"}),
+        ]
+    )
     worker = start_worker_from_a_shell(MOHE_LOG_FORMAT="json")
 
     assert worker.wait() != 0
@@ -106,7 +129,9 @@ def test_no_key_is_left_anywhere_when_the_keys_are_refused(
     databases: tuple[Database, Database],
 ) -> None:
     few(3)
-    simulator.add_faults([echo("naver", 401, {"errorMessage": f"{CLIENT_ID} {SECRET} unknown", "errorCode": "024"})])
+    simulator.add_faults(
+        [echo("naver", 401, {"errorMessage": f"{CLIENT_ID} {SECRET} unknown", "errorCode": "024"})]
+    )
     simulator.add_faults([{"api": "regions", "fault": "auth"}])
     worker = start_worker_from_a_shell()
 
@@ -125,9 +150,13 @@ def test_no_key_of_the_hub_is_left_anywhere_when_it_refuses_them(
     few(3)
     wrapped = {"error": {"errorCode": "200", "message": f"no {HUB_ID}", "details": HUB_KEY}}
     simulator.add_faults([{**echo("naver", 401, wrapped), "from_call": 2}])
-    worker = start_worker(NCP_APIGW_API_KEY_ID=HUB_ID, NCP_APIGW_API_KEY=HUB_KEY, MOHE_LOG_FORMAT="json")
+    worker = start_worker(
+        NCP_APIGW_API_KEY_ID=HUB_ID, NCP_APIGW_API_KEY=HUB_KEY, MOHE_LOG_FORMAT="json"
+    )
 
     assert worker.wait() != 0
-    assert simulator.stats()["naver"]["answered"] == 1, "its keys travelled, and one search was answered"
+    assert simulator.stats()["naver"]["answered"] == 1, (
+        "its keys travelled, and one search was answered"
+    )
     assert "NCP_APIGW_API_KEY" in worker.output
     assert where_keys_are(worker, environment, databases) == []

@@ -1,4 +1,6 @@
-"""A database of the batch system, adopted and collected on by one batch: what it had finished is not paid for again."""
+"""A database of the batch system, adopted and collected on by one batch: what it had finished is
+not paid for again.
+"""
 
 import subprocess
 import sys
@@ -16,7 +18,14 @@ from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.recovery.conftest import KEYWORDS, StartWorker
 from mohe_assets_tests.support import legacy_database as old_database
-from mohe_assets_tests.support.processes import PLACES, Collected, assert_the_page_agrees, executions, read, statuses
+from mohe_assets_tests.support.processes import (
+    PLACES,
+    Collected,
+    assert_the_page_agrees,
+    executions,
+    read,
+    statuses,
+)
 
 STANDING = """
 SELECT region_code, start_time, end_time, processed_count, attempt, round, calls_used, searches_done, plan, refinements
@@ -33,10 +42,24 @@ def old(empty_database_url: str) -> Iterator[Database]:
 
 
 def old_places(reference: Collected) -> list[dict[str, Any]]:
-    """Five that will be found again, two of them without a key and one twice, and one that will not."""
-    names = ("naver_place_id", "name", "category", "address", "road_address", "latitude", "longitude")
+    """Five that will be found again, two of them without a key and one twice, and one that will
+    not.
+    """
+    names = (
+        "naver_place_id",
+        "name",
+        "category",
+        "address",
+        "road_address",
+        "latitude",
+        "longitude",
+    )
     task = {f"{region}" for region in old_database.codes("PENDING")}
-    known = [dict(zip(names, place, strict=False)) for place in reference.places.values() if place[-1] in task][:5]
+    known = [
+        dict(zip(names, place, strict=False))
+        for place in reference.places.values()
+        if place[-1] in task
+    ][:5]
     for n, place in enumerate(known):
         place["naver_place_id"] = f"NAVER-{n}" if n > 1 else None
     gone = known[0] | {"name": "문 닫은 카페", "naver_place_id": "NAVER-gone"}
@@ -53,10 +76,14 @@ def test_what_the_batch_system_completed_is_kept_and_the_rest_is_collected(
     reference: Collected,
 ) -> None:
     old.transaction(lambda connection: old_database.add_places(connection, old_places(reference)))
-    before = read(old, "SELECT id, name, latitude, longitude, naver_place_id FROM places ORDER BY id")
+    before = read(
+        old, "SELECT id, name, latitude, longitude, naver_place_id FROM places ORDER BY id"
+    )
     here = {"MOHE_DATABASE_URL": empty_database_url}
     mohe = str(Path(sys.executable).with_name("mohe"))
-    subprocess.run([mohe, "db", "migrate"], env=process_environment(**here), check=True, capture_output=True)
+    subprocess.run(
+        [mohe, "db", "migrate"], env=process_environment(**here), check=True, capture_output=True
+    )
     done = old_database.codes("COMPLETED")
     kept = read(old, STANDING, codes=done)
 
@@ -65,8 +92,14 @@ def test_what_the_batch_system_completed_is_kept_and_the_rest_is_collected(
     assert statuses(old) == {"COMPLETED": 256}
     assert read(old, STANDING, codes=done) == kept
     assert {(row["attempt"], row["calls_used"], row["plan"]) for row in kept} == {(0, 0, None)}
-    searched = {row["region_code"] for row in read(old, "SELECT DISTINCT region_code FROM search_query")}
-    assert searched == {code for status in ("PROCESSING", "FAILED", "PENDING") for code in old_database.codes(status)}
+    searched = {
+        row["region_code"] for row in read(old, "SELECT DISTINCT region_code FROM search_query")
+    }
+    assert searched == {
+        code
+        for status in ("PROCESSING", "FAILED", "PENDING")
+        for code in old_database.codes(status)
+    }
     answers = simulator.stats()["naver"]["answers_per_search"]
     assert (len(answers), set(answers.values())) == (156 * len(KEYWORDS), {1})
     assert Collected.of(old).searches == reference.only(searched).searches
@@ -77,8 +110,12 @@ def test_what_the_batch_system_completed_is_kept_and_the_rest_is_collected(
     # The one that was there twice is there twice, and no third time.
     points = [(row["name"], row["latitude"], row["longitude"]) for row in rows_now]
     assert len(points) - len(set(points)) == 1
-    assert [(row["id"], row["name"]) for row in after] == [(row["id"], row["name"]) for row in before]
-    assert [row["old_place_id"] or row["naver_place_id"] for row in after[2:]] == [row["naver_place_id"] for row in before[2:]]
+    assert [(row["id"], row["name"]) for row in after] == [
+        (row["id"], row["name"]) for row in before
+    ]
+    assert [row["old_place_id"] or row["naver_place_id"] for row in after[2:]] == [
+        row["naver_place_id"] for row in before[2:]
+    ]
     assert all(row["region_code"] for row in after)
     # The run it left behind is buried, ours has ended.
     assert [run["status"] for run in executions(old)] == ["COMPLETED", "INTERRUPTED", "COMPLETED"]

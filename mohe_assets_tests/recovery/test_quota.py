@@ -1,4 +1,6 @@
-"""The day's calls run out, or the key is refused: everybody stops at once, nothing fails, and all goes on afterwards."""
+"""The day's calls run out, or the key is refused: everybody stops at once, nothing fails, and all
+goes on afterwards.
+"""
 
 import datetime as dt
 
@@ -19,7 +21,9 @@ THREADS = 4
 
 
 def set_noon(database: Database, simulator: Simulator | None, *, days_ahead: int = 0) -> None:
-    """Noon of a day in Korea, in the budget and at the simulator: no test runs into a real midnight."""
+    """Noon of a day in Korea, in the budget and at the simulator: no test runs into a real
+    midnight.
+    """
     now = dt.datetime.now(KST)
     noon = now.replace(hour=12, minute=0, second=0, microsecond=0) + dt.timedelta(days=days_ahead)
     ahead = (noon - now).total_seconds()
@@ -30,7 +34,9 @@ def set_noon(database: Database, simulator: Simulator | None, *, days_ahead: int
         simulator.set_clock(noon.isoformat())
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [(50, 1_000_000), (1_000_000, 50)], ids=["their count", "our count"])
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [(50, 1_000_000), (1_000_000, 50)], ids=["their count", "our count"]
+)
 def test_a_used_up_quota_stops_all_workers_as_a_success_and_they_go_on_after_midnight(
     simulator: Simulator,
     database: Database,
@@ -55,12 +61,16 @@ def test_a_used_up_quota_stops_all_workers_as_a_success_and_they_go_on_after_mid
     assert seen["refused_quota"] <= (WORKERS * THREADS if theirs < ours else 0)
     assert set(statuses(database)) == {"COMPLETED", "PENDING"}
     assert [run["status"] for run in executions(database)] == ["COMPLETED"] * WORKERS
-    assert {run_status(instance, run["execution_id"]) for run in executions(database)} == {dg.DagsterRunStatus.SUCCESS}
+    assert {run_status(instance, run["execution_id"]) for run in executions(database)} == {
+        dg.DagsterRunStatus.SUCCESS
+    }
     assert len(Collected.of(database).searches) == 50
 
     if theirs < ours:
         start_worker(**quota).succeed()
-        assert simulator.stats()["naver"]["received"] == seen["received"], "the day is over for later runs, too"
+        assert simulator.stats()["naver"]["received"] == seen["received"], (
+            "the day is over for later runs, too"
+        )
         # The reset is late: our midnight has passed, theirs has not. One call finds that out.
         set_noon(database, None, days_ahead=2)
         start_worker(**quota).succeed()

@@ -43,8 +43,13 @@ def test_three_workers_share_the_regions_and_the_rate_and_repeat_nothing(
     assert statuses(database) == {"COMPLETED": 100}
     assert Collected.of(database) == reference.only(codes)
     assert set(simulator.stats()["naver"]["answers_per_search"].values()) == {1}
-    assert read(database, "SELECT region_code FROM batch_checkpoint WHERE attempt <> 1") == [], "each was taken once"
-    holders = read(database, "SELECT region_code FROM search_query GROUP BY region_code HAVING count(DISTINCT run_id) > 1")
+    assert read(database, "SELECT region_code FROM batch_checkpoint WHERE attempt <> 1") == [], (
+        "each was taken once"
+    )
+    holders = read(
+        database,
+        "SELECT region_code FROM search_query GROUP BY region_code HAVING count(DISTINCT run_id) > 1",
+    )
     assert holders == []
     shares = [run["completed_regions"] for run in executions(database)]
     assert sum(shares) == 100
@@ -70,9 +75,15 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_when_it_wakes(
     sleeper.send(signal.SIGSTOP)
     asleep = executions(database)[0]["execution_id"]
     simulator.configure(latency_ms=1000)
-    # Not before: a statement that was on its way when the worker was stopped is still carried out by the server.
+    # Not before: a statement that was on its way when the worker was stopped is still carried out
+    # by the server.
     until(lambda: is_silent(database, asleep), "its lease ends")
-    held = {row["region_code"] for row in read(database, "SELECT region_code FROM batch_checkpoint WHERE status = 'PROCESSING'")}
+    held = {
+        row["region_code"]
+        for row in read(
+            database, "SELECT region_code FROM batch_checkpoint WHERE status = 'PROCESSING'"
+        )
+    }
     assert held
     written = written_by(database, asleep)
 

@@ -10,7 +10,14 @@ from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
-from mohe_assets_tests.support.processes import Collected, executions, repeated, run_status, statuses, until
+from mohe_assets_tests.support.processes import (
+    Collected,
+    executions,
+    repeated,
+    run_status,
+    statuses,
+    until,
+)
 
 ENOUGH_REGIONS = 40
 THREADS = 4
@@ -54,12 +61,19 @@ def test_a_worker_told_to_stop_gives_its_regions_back_within_ten_seconds(
 
 
 def test_a_worker_that_waits_for_a_hanging_api_stops_in_time_too(
-    simulator: Simulator, database: Database, start_worker_from_a_shell: StartWorker, few: FewRegions, the_page_agrees: PageAgrees
+    simulator: Simulator,
+    database: Database,
+    start_worker_from_a_shell: StartWorker,
+    few: FewRegions,
+    the_page_agrees: PageAgrees,
 ) -> None:
     few(8)
     simulator.add_faults([{"api": "naver", "fault": "hang", "seconds": 60, "from_call": 3}])
     worker = start_worker_from_a_shell(MOHE_HTTP_TIMEOUT_SECONDS="50")
-    until(lambda: simulator.stats(brief=True)["naver"]["faulted"] >= THREADS, "every thread waits for an answer")
+    until(
+        lambda: simulator.stats(brief=True)["naver"]["faulted"] >= THREADS,
+        "every thread waits for an answer",
+    )
     told_at = time.monotonic()
     worker.send(signal.SIGTERM)
     worker.wait()

@@ -1,7 +1,8 @@
-"""The checkpoint state machine under random interleavings of workers that freeze, die, wake and write.
+"""The checkpoint state machine under random interleavings of workers that freeze, die, wake and
+write.
 
-The store runs on PostgreSQL; beside it runs a model of dictionaries that knows who holds what. Time passes by moving the
-columns that it would have passed.
+The store runs on PostgreSQL; beside it runs a model of dictionaries that knows who holds what. Time
+passes by moving the columns that it would have passed.
 """
 
 import datetime as dt
@@ -14,7 +15,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import Connection, text
 
 from mohe_assets.domain.places import PlaceRecord
@@ -27,7 +35,12 @@ from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch, Writ
 from mohe_assets.store.refinement import Refinement
 from mohe_assets_tests.support.processes import read
 
-REGIONS = {"11110": "서울특별시 종로구", "26110": "부산광역시 중구", "36110": "세종특별자치시", "50110": "제주특별자치도 제주시"}
+REGIONS = {
+    "11110": "서울특별시 종로구",
+    "26110": "부산광역시 중구",
+    "36110": "세종특별자치시",
+    "50110": "제주특별자치도 제주시",
+}
 KEYWORDS = ("카페", "공원", "서점")
 BATCH, TYPE, SOURCE = "stateful", "sigungu", "fake"
 LEASE_SECONDS = 60.0
@@ -62,7 +75,11 @@ class Row:
         self.refining = self.promises = False
 
     def force_release(self) -> None:
-        self.status, self.holder, self.expired = "COMPLETED" if self.refining else "PENDING", None, False
+        self.status, self.holder, self.expired = (
+            "COMPLETED" if self.refining else "PENDING",
+            None,
+            False,
+        )
         self.attempt += self.refining
         self.refining = False
 
@@ -81,7 +98,9 @@ class Row:
 
 @dataclass(kw_only=True)
 class Run:
-    """What the model knows of a run: its row's status, and whether its heartbeat stopped or its process is gone."""
+    """What the model knows of a run: its row's status, and whether its heartbeat stopped or its
+    process is gone.
+    """
 
     status: str = "RUNNING"
     silent: bool = False
@@ -131,7 +150,9 @@ class Collection(RuleBasedStateMachine):
             database=self.database, batch_name=BATCH, region_type=TYPE, lease_seconds=LEASE_SECONDS,
             max_attempts=MAX_ATTEMPTS, backoff_seconds=3_600,
         )  # fmt: skip
-        self.executions = Executions(database=self.database, batch_name=BATCH, lease_seconds=LEASE_SECONDS)
+        self.executions = Executions(
+            database=self.database, batch_name=BATCH, lease_seconds=LEASE_SECONDS
+        )
         self.refinement = Refinement(checkpoints=self.checkpoints, calls_per_region=1_000_000)
         self.rows = {code: Row() for code in REGIONS}
         self.runs: dict[str, Run] = {}
@@ -155,15 +176,28 @@ class Collection(RuleBasedStateMachine):
         self.executions.start(run_id)
         self.runs[run_id] = Run()
         self.totals[run_id] = (0, 0)
-        self.workers.append(FakeWorker(run_id=run_id, ledger=Ledger(checkpoints=self.checkpoints, source=SOURCE, run_id=run_id)))
+        self.workers.append(
+            FakeWorker(
+                run_id=run_id,
+                ledger=Ledger(checkpoints=self.checkpoints, source=SOURCE, run_id=run_id),
+            )
+        )
 
     @precondition(lambda self: self.awake())
-    @rule(who=ANY, force_retry=st.booleans(), afresh=st.booleans(), one=st.none() | st.sampled_from(sorted(REGIONS)))
+    @rule(
+        who=ANY,
+        force_retry=st.booleans(),
+        afresh=st.booleans(),
+        one=st.none() | st.sampled_from(sorted(REGIONS)),
+    )
     def claim(self, who: int, *, force_retry: bool, afresh: bool, one: str | None) -> None:
         worker = self.pick(who)
         codes = None if one is None else {one}
         found = self.checkpoints.claim(
-            worker.run_id, codes=codes, force_retry=force_retry, recollect_completed_before=FAR_AHEAD if afresh else None
+            worker.run_id,
+            codes=codes,
+            force_retry=force_retry,
+            recollect_completed_before=FAR_AHEAD if afresh else None,
         )
         claimable = {
             code
@@ -185,11 +219,19 @@ class Collection(RuleBasedStateMachine):
             row = self.rows[lease.region_code]
             if row.status == "COMPLETED" or row.refining:
                 row.begin_round()
-            row.status, row.holder, row.expired, row.attempt, row.retry = "PROCESSING", worker.run_id, False, row.attempt + 1, ""
+            row.status, row.holder, row.expired, row.attempt, row.retry = (
+                "PROCESSING",
+                worker.run_id,
+                False,
+                row.attempt + 1,
+                "",
+            )
             assert (lease.attempt, lease.round) == (row.attempt, row.round)
             worker.held.append(lease)
 
-    @precondition(lambda self: self.awake() and not any(row.base_is_due for row in self.rows.values()))
+    @precondition(
+        lambda self: self.awake() and not any(row.base_is_due for row in self.rows.values())
+    )
     @rule(who=ANY)
     def claim_for_refinement(self, who: int) -> None:
         worker = self.pick(who)
@@ -202,7 +244,13 @@ class Collection(RuleBasedStateMachine):
         for lease in found:
             row = self.rows[lease.region_code]
             assert lease.region_code in refinable
-            row.status, row.holder, row.expired, row.attempt, row.retry = "PROCESSING", worker.run_id, False, row.attempt + 1, ""
+            row.status, row.holder, row.expired, row.attempt, row.retry = (
+                "PROCESSING",
+                worker.run_id,
+                False,
+                row.attempt + 1,
+                "",
+            )
             row.refining = True
             worker.held.append(lease)
 
@@ -221,7 +269,13 @@ class Collection(RuleBasedStateMachine):
         with self.refused_unless_held(worker, lease, and_also=refines):
             self.refinement.settle(lease, expected_gain=float(more), also=self.tally(worker))
         if self.holds(worker, lease) and refines:
-            row.status, row.holder, row.failures, row.refining, row.promises = "COMPLETED", None, 0, False, more
+            row.status, row.holder, row.failures, row.refining, row.promises = (
+                "COMPLETED",
+                None,
+                0,
+                False,
+                more,
+            )
             worker.held.remove(lease)
         self.note_totals(worker)
 
@@ -247,17 +301,29 @@ class Collection(RuleBasedStateMachine):
         )  # fmt: skip
         with self.refused_unless_held(worker, lease):
             worker.write(Write.done(lease, stored))
-        self.note_search(worker, lease, search, "DONE", calls=1, places={one.place.place_key for one in places})
+        self.note_search(
+            worker, lease, search, "DONE", calls=1, places={one.place.place_key for one in places}
+        )
 
     @precondition(lambda self: self.believers())
-    @rule(who=ANY, which=ANY, number=SEARCH, calls=st.integers(min_value=1, max_value=4), refused=st.booleans())
-    def a_search_fails(self, who: int, which: int, number: int, calls: int, *, refused: bool) -> None:
+    @rule(
+        who=ANY,
+        which=ANY,
+        number=SEARCH,
+        calls=st.integers(min_value=1, max_value=4),
+        refused=st.booleans(),
+    )
+    def a_search_fails(
+        self, who: int, which: int, number: int, calls: int, *, refused: bool
+    ) -> None:
         worker, lease = self.pick_lease(who, which)
         search = plan_of(lease)[number]
         made = Write.skipped if refused else Write.failed
         with self.refused_unless_held(worker, lease):
             worker.write(made(lease, search, calls=calls, reason="made up"))
-        self.note_search(worker, lease, search, "SKIPPED" if refused else "FAILED", calls=calls, places=set())
+        self.note_search(
+            worker, lease, search, "SKIPPED" if refused else "FAILED", calls=calls, places=set()
+        )
 
     @precondition(lambda self: self.believers())
     @rule(who=ANY, which=ANY)
@@ -271,14 +337,22 @@ class Collection(RuleBasedStateMachine):
             if isinstance(completed, Exception):
                 raise completed
         if self.holds(worker, lease) and finished:
-            row.status, row.holder, row.failures, row.refining, row.promises = "COMPLETED", None, 0, False, True
+            row.status, row.holder, row.failures, row.refining, row.promises = (
+                "COMPLETED",
+                None,
+                0,
+                False,
+                True,
+            )
             worker.held.remove(lease)
         self.note_totals(worker)
 
     @precondition(lambda self: self.believers())
     @rule(who=ANY, which=ANY)
     def run(self, who: int, which: int) -> None:
-        """What a worker does when nothing interrupts it; without this few examples would get as far."""
+        """What a worker does when nothing interrupts it; without this few examples would get as
+        far.
+        """
         worker, lease = self.pick_lease(who, which)
         for number in range(len(KEYWORDS)):
             self.store_a_search(self.workers.index(worker), worker.held.index(lease), number)
@@ -298,7 +372,11 @@ class Collection(RuleBasedStateMachine):
         worker.held.remove(lease)
         if held:
             row = self.rows[lease.region_code]
-            row.status, row.holder, row.failures = "COMPLETED" if row.refining else "FAILED", None, row.failures + 1
+            row.status, row.holder, row.failures = (
+                "COMPLETED" if row.refining else "FAILED",
+                None,
+                row.failures + 1,
+            )
             row.retry = "asked" if final or row.failures >= MAX_ATTEMPTS else "later"
             row.promises = row.promises and row.retry == "later"
             row.refining = False
@@ -364,7 +442,9 @@ class Collection(RuleBasedStateMachine):
     @precondition(lambda self: self.believers() and len(self.awake()) > 1)
     @rule(who=ANY, which=ANY, its_run_too=st.booleans())
     def lose_everything_while_asleep(self, who: int, which: int, *, its_run_too: bool) -> None:
-        """The whole story at once, since few examples would find it: the leases end, another takes the regions over."""
+        """The whole story at once, since few examples would find it: the leases end, another takes
+        the regions over.
+        """
         sleeper, _ = self.pick_lease(who, which)
         if its_run_too:
             self.be_silent(sleeper)
@@ -373,7 +453,9 @@ class Collection(RuleBasedStateMachine):
         self.bury_the_dead()
         others = [self.workers.index(worker) for worker in self.awake() if worker is not sleeper]
         for lease in sleeper.held:
-            self.claim(others[which % len(others)], force_retry=False, afresh=False, one=lease.region_code)
+            self.claim(
+                others[which % len(others)], force_retry=False, afresh=False, one=lease.region_code
+            )
 
     @precondition(lambda self: len(self.awake()) > 1)
     @rule(who=ANY, on_this_machine=st.booleans())
@@ -394,7 +476,11 @@ class Collection(RuleBasedStateMachine):
     @rule()
     def bury_the_dead(self) -> None:
         dead = self.dead_runs()
-        regions = {code for code, row in self.rows.items() if row.holder is not None and (row.expired or row.holder in dead)}
+        regions = {
+            code
+            for code, row in self.rows.items()
+            if row.holder is not None and (row.expired or row.holder in dead)
+        }
         reaped = self.executions.reap_dead_runs(self.checkpoints)
         assert set(reaped.dead_runs) == dead
         assert set(reaped.regions) == regions
@@ -406,17 +492,27 @@ class Collection(RuleBasedStateMachine):
     @precondition(lambda self: any(row.retry == "later" for row in self.rows.values()))
     @rule()
     def the_time_to_retry_comes(self) -> None:
-        self.execute("UPDATE batch_checkpoint SET retry_at = now() - interval '1 second' WHERE retry_at IS NOT NULL")
+        self.execute(
+            "UPDATE batch_checkpoint SET retry_at = now() - interval '1 second' WHERE retry_at IS NOT NULL"
+        )
         for row in self.rows.values():
             row.retry = "due" if row.retry == "later" else row.retry
 
     @precondition(lambda self: any(row.status == "FAILED" for row in self.rows.values()))
     @rule(one=st.none() | st.sampled_from(sorted(REGIONS)))
     def a_person_retries(self, one: str | None) -> None:
-        expected = {code for code, row in self.rows.items() if row.status == "FAILED" and one in (None, code)}
+        expected = {
+            code
+            for code, row in self.rows.items()
+            if row.status == "FAILED" and one in (None, code)
+        }
         assert set(self.checkpoints.retry(None if one is None else [one])) == expected
         for code in expected:
-            self.rows[code].status, self.rows[code].failures, self.rows[code].retry = "PENDING", 0, ""
+            self.rows[code].status, self.rows[code].failures, self.rows[code].retry = (
+                "PENDING",
+                0,
+                "",
+            )
 
     @precondition(lambda self: any(row.status == "COMPLETED" for row in self.rows.values()))
     @rule(also_unfinished=st.booleans())
@@ -427,7 +523,13 @@ class Collection(RuleBasedStateMachine):
         for code in expected:
             row = self.rows[code]
             row.begin_round()
-            row.status, row.failures, row.retry, row.holder, row.expired = "PENDING", 0, "", None, False
+            row.status, row.failures, row.retry, row.holder, row.expired = (
+                "PENDING",
+                0,
+                "",
+                None,
+                False,
+            )
 
     # --- what has to hold after every step
 
@@ -435,17 +537,32 @@ class Collection(RuleBasedStateMachine):
     def every_row_is_where_the_model_has_it(self) -> None:
         for row in self.checkpoint_rows():
             model = self.rows[row["region_code"]]
-            assert (row["status"], row["attempt"], row["round"]) == (model.status, model.attempt, model.round), row
+            assert (row["status"], row["attempt"], row["round"]) == (
+                model.status,
+                model.attempt,
+                model.round,
+            ), row
             assert (row["failures"], row["calls_used"]) == (model.failures, model.calls), row
             assert (row["refining"], row["promise"] > 0) == (model.refining, model.promises), row
-            assert row["searches_done"] == sum(status != "FAILED" for status in model.done.values()), row
+            assert row["searches_done"] == sum(
+                status != "FAILED" for status in model.done.values()
+            ), row
             assert row["processed_count"] == len(model.places), row
 
     @invariant()
     def at_most_one_worker_holds_a_region(self) -> None:
         for row in self.checkpoint_rows():
-            beliefs = [lease for worker in self.workers for lease in worker.held if lease.region_code == row["region_code"]]
-            valid = [lease for lease in beliefs if lease.attempt == row["attempt"] and row["status"] == "PROCESSING"]
+            beliefs = [
+                lease
+                for worker in self.workers
+                for lease in worker.held
+                if lease.region_code == row["region_code"]
+            ]
+            valid = [
+                lease
+                for lease in beliefs
+                if lease.attempt == row["attempt"] and row["status"] == "PROCESSING"
+            ]
             assert len(valid) <= 1
 
     @invariant()
@@ -487,7 +604,11 @@ class Collection(RuleBasedStateMachine):
         self.start_worker()
 
     def dead_runs(self) -> set[str]:
-        return {name for name, run in self.runs.items() if run.status == "RUNNING" and (run.silent or run.gone)}
+        return {
+            name
+            for name, run in self.runs.items()
+            if run.status == "RUNNING" and (run.silent or run.gone)
+        }
 
     def somebody_is_overdue(self) -> bool:
         return bool(self.dead_runs()) or any(row.expired for row in self.rows.values())
@@ -513,7 +634,9 @@ class Collection(RuleBasedStateMachine):
         return row.holder == worker.run_id and row.attempt == lease.attempt
 
     @contextmanager
-    def refused_unless_held(self, worker: FakeWorker, lease: Lease, *, and_also: bool = True) -> Iterator[None]:
+    def refused_unless_held(
+        self, worker: FakeWorker, lease: Lease, *, and_also: bool = True
+    ) -> Iterator[None]:
         """A write by anybody else is LeaseLost, and leaves places and ledger as they were."""
         if self.holds(worker, lease) and and_also:
             yield
@@ -523,7 +646,16 @@ class Collection(RuleBasedStateMachine):
             yield
         assert self.written() == before
 
-    def note_search(self, worker: FakeWorker, lease: Lease, search: Search, status: str, *, calls: int, places: set[str]) -> None:
+    def note_search(
+        self,
+        worker: FakeWorker,
+        lease: Lease,
+        search: Search,
+        status: str,
+        *,
+        calls: int,
+        places: set[str],
+    ) -> None:
         row = self.rows[lease.region_code]
         if not self.holds(worker, lease):
             return
@@ -578,7 +710,9 @@ def test_no_interleaving_of_workers_loses_repeats_or_strands_a_region(database: 
                                  partition_key, source, as_of)
              VALUES (:type, :code, :name, 'x', 'x', '00', true, :code, 'api', '2026-11-23')"""
     regions = [{"type": TYPE, "code": code, "name": name} for code, name in REGIONS.items()]
-    database.transaction(lambda connection: connection.execute(text("DELETE FROM batch_checkpoint")))
+    database.transaction(
+        lambda connection: connection.execute(text("DELETE FROM batch_checkpoint"))
+    )
     database.transaction(lambda connection: connection.execute(text("DELETE FROM legal_dong")))
     database.transaction(lambda connection: connection.execute(text("DELETE FROM region")))
     database.transaction(lambda connection: connection.execute(text(sql), regions))

@@ -1,8 +1,10 @@
-"""The services of docker-compose.yml as processes: the same commands, environments, health checks, users and signals.
+"""The services of docker-compose.yml as processes: the same commands, environments, health checks,
+users and signals.
 
-No Docker engine is needed. What stands in for it is small: a service's name and port become this machine's loopback and a
-free port, the volume becomes a folder, `init` and the restart policy are played here, and a container's end is the end of
-all that runs in it. The image of PostgreSQL is played by the wheel's binaries, with a password for whoever comes over TCP.
+No Docker engine is needed. What stands in for it is small: a service's name and port become this
+machine's loopback and a free port, the volume becomes a folder, `init` and the restart policy are
+played here, and a container's end is the end of all that runs in it. The image of PostgreSQL is
+played by the wheel's binaries, with a password for whoever comes over TCP.
 """
 
 import contextlib
@@ -43,7 +45,9 @@ class Topology:
 
     services: Mapping[str, Service]
     folder: Path
-    ports: Mapping[str, str] = field(default_factory=lambda: {port: str(_free_port()) for port in PORTS})
+    ports: Mapping[str, str] = field(
+        default_factory=lambda: {port: str(_free_port()) for port in PORTS}
+    )
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _wanted: set[str] = field(default_factory=set)
 
@@ -72,7 +76,9 @@ class Topology:
         return int(self.ports[inside])
 
     def database_url(self, name: str = "mohe_db") -> str:
-        """For a person on this machine, as `docker exec -i mohe-postgres psql -U mohe_user` is: no password is asked for."""
+        """For a person on this machine, as `docker exec -i mohe-postgres psql -U mohe_user` is: no
+        password is asked for.
+        """
         return f"postgresql://mohe_user@/{name}?host={self.server.data}&port={self.ports['5432']}"
 
     def log(self, name: str) -> Path:
@@ -105,7 +111,9 @@ class Topology:
         self._wanted.discard(name)
 
     def stop(self, name: str) -> float:
-        """`docker stop`: the signal to the main process alone; seconds it took. It has to end within its grace period."""
+        """`docker stop`: the signal to the main process alone; seconds it took. It has to end
+        within its grace period.
+        """
         self._wanted.discard(name)
         main = self._running.pop(name)
         family = self._family(main)
@@ -114,14 +122,18 @@ class Topology:
         try:
             main.wait(timeout=self.services[name].grace_seconds + UNDER_LOAD)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{name} outlived its grace period:\n{self.output(name)[-3000:]}") from None
+            raise AssertionError(
+                f"{name} outlived its grace period:\n{self.output(name)[-3000:]}"
+            ) from None
         finally:
             kill(family)
             main.wait(timeout=PATIENCE)
         return time.monotonic() - told
 
     def kill(self, name: str) -> None:
-        """`docker kill`: everything in the container is gone at once. It stays so until it is started."""
+        """`docker kill`: everything in the container is gone at once. It stays so until it is
+        started.
+        """
         self._wanted.discard(name)
         main = self._running.pop(name)
         kill(self._family(main))
@@ -135,16 +147,28 @@ class Topology:
                 self._running.pop(name)
                 self.start(name)
 
-    def until(self, condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE, every: float = 0.2) -> None:
+    def until(
+        self,
+        condition: Callable[[], bool],
+        what: str,
+        *,
+        seconds: float = PATIENCE,
+        every: float = 0.2,
+    ) -> None:
         """Waits for something outside of this process, with the restart policy at work."""
         deadline = time.monotonic() + seconds
         while not condition():
             self.keep_up()
-            assert time.monotonic() < deadline, f"{what}: did not happen within {seconds:g} s\n{self.tails()}"
+            assert time.monotonic() < deadline, (
+                f"{what}: did not happen within {seconds:g} s\n{self.tails()}"
+            )
             time.sleep(every)
 
     def tails(self) -> str:
-        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in self.folder.glob("*.log"))
+        return "\n".join(
+            f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}"
+            for log in self.folder.glob("*.log")
+        )
 
     def healthy(self, name: str) -> bool:
         """What the service's own health check says."""
@@ -152,11 +176,17 @@ class Topology:
         if name == "postgres":
             command[0] = self._binaries(command[0])
         done = subprocess.run(
-            self._as_its_user(name, command), env=self._environment(name), cwd="/", capture_output=True, check=False
+            self._as_its_user(name, command),
+            env=self._environment(name),
+            cwd="/",
+            capture_output=True,
+            check=False,
         )
         return done.returncode == 0
 
-    def execute(self, name: str, *command: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def execute(
+        self, name: str, *command: str, given: bytes = b""
+    ) -> subprocess.CompletedProcess[bytes]:
         """`docker exec -i`: a command more in a container."""
         program, *arguments = command
         if name == "postgres":
@@ -218,15 +248,27 @@ class Topology:
         given = {key: self._here(value) for key, value in self.services[name].environment.items()}
         if name == "postgres":
             # As in the container, its programs find the server without being told where it is.
-            return {"PATH": path, "LC_ALL": "C.UTF-8", "PGHOST": str(self.server.data), "PGPORT": self.ports["5432"], **given}
+            return {
+                "PATH": path,
+                "LC_ALL": "C.UTF-8",
+                "PGHOST": str(self.server.data),
+                "PGPORT": self.ports["5432"],
+                **given,
+            }
         image = {
-            key: self._here(value) for key, value in DockerfileParser(str(ROOT / "Dockerfile")).envs.items() if key != "PATH"
+            key: self._here(value)
+            for key, value in DockerfileParser(str(ROOT / "Dockerfile")).envs.items()
+            if key != "PATH"
         }
         return {"PATH": path, "LANG": "C.UTF-8", "HOME": str(self.home), **image, **given}
 
     def _here(self, text: str) -> str:
-        """The same on this machine: services by name are loopback, their ports are free ones, the volume is a folder."""
-        text = re.sub(rf"\b({'|'.join(self.services)}):(?=\d)", "127.0.0.1:", text).replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+        """The same on this machine: services by name are loopback, their ports are free ones, the
+        volume is a folder.
+        """
+        text = re.sub(rf"\b({'|'.join(self.services)}):(?=\d)", "127.0.0.1:", text).replace(
+            "0.0.0.0", "127.0.0.1"
+        )  # noqa: S104
         text = re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: self.ports[found[1]], text)
         return text.replace(IMAGE_HOME, str(self.home))
 
@@ -253,10 +295,21 @@ def container_user() -> str | None:
 
 
 def _become(user: str, *, may_read_all: bool) -> list[str]:
-    """The image's files can be read by everybody; where this checkout or its interpreter cannot, reading is allowed apart."""
+    """The image's files can be read by everybody; where this checkout or its interpreter cannot,
+    reading is allowed apart.
+    """
     entry = pwd.getpwnam(user)
-    command = ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", "--no-new-privs"]
-    closed = not all(_others_can_enter(path) for path in (ROOT, Path(sys.executable), Path(sys.executable).resolve()))
+    command = [
+        "setpriv",
+        f"--reuid={entry.pw_uid}",
+        f"--regid={entry.pw_gid}",
+        "--clear-groups",
+        "--no-new-privs",
+    ]
+    closed = not all(
+        _others_can_enter(path)
+        for path in (ROOT, Path(sys.executable), Path(sys.executable).resolve())
+    )
     if may_read_all and closed:
         command += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     return command

@@ -1,8 +1,10 @@
-"""Hosts that can be cut off: packets from and to them vanish, no reset tells anybody, until they come back.
+"""Hosts that can be cut off: packets from and to them vanish, no reset tells anybody, until they
+come back.
 
-As root each host is a network namespace with a host name of its own, joined by a cable to one in the middle, and cutting it
-off pulls the cable. Without root a host is a name only, and cutting it off makes its relays stand still: the kernel then goes
-on taking what is sent to them, so what time-outs of TCP do is seen as root only.
+As root each host is a network namespace with a host name of its own, joined by a cable to one in
+the middle, and cutting it off pulls the cable. Without root a host is a name only, and cutting it
+off makes its relays stand still: the kernel then goes on taking what is sent to them, so what
+time-outs of TCP do is seen as root only.
 """
 
 import ctypes
@@ -31,7 +33,9 @@ def has_namespaces() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """`wrapper` makes a command run on it, `address` and `ports` are how the services are reached from it."""
+    """`wrapper` makes a command run on it, `address` and `ports` are how the services are reached
+    from it.
+    """
 
     wrapper: Sequence[str]
     address: str
@@ -42,7 +46,9 @@ class Host:
     def connections(self, port: int) -> int:
         """How many connections to that port this host believes in."""
         command = [*self.wrapper, "ss", "-Htn", "state", "established", f"( dport = :{port} )"]
-        return len(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
+        return len(
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        )
 
 
 @contextmanager
@@ -113,8 +119,19 @@ def _join(middle: str, edge: str) -> None:
 
 def _plug_in(name: str, *, theirs: int) -> None:
     _ip("-n", name, "link", "set", "cable", "up")
-    # Asked who has the address, nobody would answer, and connections would be refused at once instead of going nowhere.
-    _ip("-n", name, "neighbour", "replace", f"10.77.0.{theirs}", "lladdr", f"02:00:00:00:00:0{theirs}", "dev", "cable")
+    # Asked who has the address, nobody would answer, and connections would be refused at once
+    # instead of going nowhere.
+    _ip(
+        "-n",
+        name,
+        "neighbour",
+        "replace",
+        f"10.77.0.{theirs}",
+        "lladdr",
+        f"02:00:00:00:00:0{theirs}",
+        "dev",
+        "cable",
+    )
 
 
 def _ip(*arguments: str) -> None:
@@ -123,7 +140,9 @@ def _ip(*arguments: str) -> None:
 
 
 @contextmanager
-def _relays(listeners: Sequence[socket.socket], services: Sequence[Target]) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _relays(
+    listeners: Sequence[socket.socket], services: Sequence[Target]
+) -> Iterator[list[subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
     try:
         for listener, target in zip(listeners, services, strict=True):
@@ -151,7 +170,10 @@ def _inside(namespace: str) -> Iterator[None]:
         if libc.setns(file, _CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), f"cannot enter network namespace {namespace}")
 
-    with Path("/proc/thread-self/ns/net").open("rb") as home, Path("/run/netns", namespace).open("rb") as there:
+    with (
+        Path("/proc/thread-self/ns/net").open("rb") as home,
+        Path("/run/netns", namespace).open("rb") as there,
+    ):
         enter(there.fileno())
         try:
             yield

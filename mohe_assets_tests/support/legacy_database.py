@@ -1,4 +1,6 @@
-"""A database as the Spring Batch job left it: its tables, triggers and indexes, and rows in all four states."""
+"""A database as the Spring Batch job left it: its tables, triggers and indexes, and rows in all
+four states.
+"""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -86,7 +88,11 @@ def add_places(connection: Connection, places: Sequence[dict[str, Any]]) -> None
 
 def codes(status: str) -> list[str]:
     """The regions that `make` gives this status."""
-    return [region.region_code for region, its in zip(bundled_snapshot().leaves, STATES, strict=True) if its == status]
+    return [
+        region.region_code
+        for region, its in zip(bundled_snapshot().leaves, STATES, strict=True)
+        if its == status
+    ]
 
 
 def in_database(database: Database, **options: bool) -> None:

@@ -1,4 +1,6 @@
-"""Collections in processes of their own, as a shell starts them, and what they left behind in both databases."""
+"""Collections in processes of their own, as a shell starts them, and what they left behind in both
+databases.
+"""
 
 import contextlib
 import multiprocessing
@@ -38,13 +40,19 @@ def until(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE
 
 
 class Worker:
-    """One collection job in a process group of its own, its output in a file; `wrapper` is a command that becomes it."""
+    """One collection job in a process group of its own, its output in a file; `wrapper` is a
+    command that becomes it.
+    """
 
-    def __init__(self, environment: Mapping[str, str], log: Path, *, wrapper: Sequence[str] = ()) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], log: Path, *, wrapper: Sequence[str] = ()
+    ) -> None:
         self.log = log
         self._process = self._begin(environment, log, wrapper)
 
-    def _begin(self, environment: Mapping[str, str], log: Path, wrapper: Sequence[str]) -> "subprocess.Popen[bytes] | _Forked":
+    def _begin(
+        self, environment: Mapping[str, str], log: Path, wrapper: Sequence[str]
+    ) -> "subprocess.Popen[bytes] | _Forked":
         program, *arguments = JOB
         with log.open("wb") as output:
             return subprocess.Popen(
@@ -83,7 +91,9 @@ class Worker:
         try:
             return self._process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"The worker did not end within {seconds:g} s:\n{self.output[-3000:]}") from None
+            raise AssertionError(
+                f"The worker did not end within {seconds:g} s:\n{self.output[-3000:]}"
+            ) from None
 
     def succeed(self) -> Self:
         """Waits for its end, which has to be a success."""
@@ -100,15 +110,20 @@ class Worker:
         self._process.wait(timeout=PATIENCE)
 
 
-# Two seconds of each worker's life are imports. A process that has them done forks the workers of most tests.
+# Two seconds of each worker's life are imports. A process that has them done forks the workers of
+# most tests.
 _NURSERY = multiprocessing.get_context("forkserver")
 _NURSERY.set_forkserver_preload(["dagster._cli", "mohe_assets.definitions", __name__])
 
 
 class ForkedWorker(Worker):
-    """The same job with the same arguments, environment and group, forked from a process that has imported it."""
+    """The same job with the same arguments, environment and group, forked from a process that has
+    imported it.
+    """
 
-    def _begin(self, environment: Mapping[str, str], log: Path, wrapper: Sequence[str]) -> "_Forked":
+    def _begin(
+        self, environment: Mapping[str, str], log: Path, wrapper: Sequence[str]
+    ) -> "_Forked":
         assert not wrapper, "a fork is no command line"
         return _Forked(environment, log)
 
@@ -138,7 +153,10 @@ def _run_job(environment: dict[str, str], log: str) -> None:
     os.chdir(Path(log).parent)
     sys.stdout.flush()
     sys.stderr.flush()
-    for path, flags, descriptor in ((os.devnull, os.O_RDONLY, 0), (log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 1)):
+    for path, flags, descriptor in (
+        (os.devnull, os.O_RDONLY, 0),
+        (log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 1),
+    ):
         opened = os.open(path, flags)
         os.dup2(opened, descriptor)
         os.close(opened)
@@ -153,7 +171,9 @@ def read(database: Database, sql: str, **values: Any) -> list[dict[str, Any]]:
 
 def statuses(database: Database) -> dict[str, int]:
     """How many regions have which status."""
-    found = read(database, "SELECT status, count(*) AS regions FROM batch_checkpoint GROUP BY status")
+    found = read(
+        database, "SELECT status, count(*) AS regions FROM batch_checkpoint GROUP BY status"
+    )
     return {row["status"]: row["regions"] for row in found}
 
 
@@ -164,20 +184,31 @@ def executions(database: Database) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What a collection brought: by (region, query) the ids of the places in the answer's order, and by id the places."""
+    """What a collection brought: by (region, query) the ids of the places in the answer's order,
+    and by id the places.
+    """
 
     searches: Mapping[tuple[str, str], tuple[str, ...]]
     places: Mapping[str, tuple[Any, ...]]
 
     @classmethod
     def of(cls, database: Database) -> "Collected":
-        # The ledger first: workers go on meanwhile, and a place is stored with its search at the latest.
-        ledger = read(database, "SELECT region_code, query, place_ids FROM search_query WHERE status = 'DONE'")
-        ids = {row["id"]: row["naver_place_id"] for row in read(database, "SELECT id, naver_place_id FROM places")}
+        # The ledger first: workers go on meanwhile, and a place is stored with its search at the
+        # latest.
+        ledger = read(
+            database, "SELECT region_code, query, place_ids FROM search_query WHERE status = 'DONE'"
+        )
+        ids = {
+            row["id"]: row["naver_place_id"]
+            for row in read(database, "SELECT id, naver_place_id FROM places")
+        }
         places = read(database, """SELECT naver_place_id, name, category, address, road_address, latitude, longitude, phone,
                                           website_url, source, region_type, region_code FROM places""")  # fmt: skip
         return cls(
-            searches={(row["region_code"], row["query"]): tuple(ids[one] for one in row["place_ids"]) for row in ledger},
+            searches={
+                (row["region_code"], row["query"]): tuple(ids[one] for one in row["place_ids"])
+                for row in ledger
+            },
             places={row["naver_place_id"]: tuple(row.values()) for row in places},
         )
 
@@ -185,7 +216,10 @@ class Collected:
         """The same for a part of the regions."""
         searches = {key: found for key, found in self.searches.items() if key[0] in codes}
         kept = {one for found in searches.values() for one in found}
-        return Collected(searches=searches, places={key: place for key, place in self.places.items() if key in kept})
+        return Collected(
+            searches=searches,
+            places={key: place for key, place in self.places.items() if key in kept},
+        )
 
 
 def repeated(answers_per_search: Mapping[str, int]) -> int:
@@ -198,14 +232,23 @@ def run_status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus
 
 
 def assert_the_page_agrees(instance: dg.DagsterInstance, app: App) -> None:
-    """After one look of the sensor, which does nothing if there is nothing to repair, Dagster shows what the checkpoints say."""
+    """After one look of the sensor, which does nothing if there is nothing to repair, Dagster shows
+    what the checkpoints say.
+    """
     recover(instance, app)
     reconcile(instance, app)
     seen = shown(instance)
     assert disagreements(regions_of(app), seen) == {}
-    assert AssetPartitionStatus.IN_PROGRESS not in seen.values(), "no run is left that holds a partition"
-    by_status = {status: {one.partition_key for one in regions_of(app).values() if one.status == status} for status in Status}
-    assert {key for key, status in seen.items() if status is AssetPartitionStatus.FAILED} == by_status[Status.FAILED]
+    assert AssetPartitionStatus.IN_PROGRESS not in seen.values(), (
+        "no run is left that holds a partition"
+    )
+    by_status = {
+        status: {one.partition_key for one in regions_of(app).values() if one.status == status}
+        for status in Status
+    }
+    assert {
+        key for key, status in seen.items() if status is AssetPartitionStatus.FAILED
+    } == by_status[Status.FAILED]
     green = {key for key, status in seen.items() if status is AssetPartitionStatus.MATERIALIZED}
     assert by_status[Status.COMPLETED] <= green
 
@@ -240,7 +283,9 @@ def backends_waiting(url: str) -> int:
 
 
 def end_waiting_backends(url: str) -> int:
-    """A killed client's statement must not go on once the lock is free: a machine that lost its power does not either."""
+    """A killed client's statement must not go on once the lock is free: a machine that lost its
+    power does not either.
+    """
     return int(_ask(url, f"SELECT count(pg_terminate_backend(pid, 5000)) {_WAITING}"))
 
 

@@ -1,6 +1,8 @@
-"""Passes connections to a listening socket on to a service: `python -m … FILE_DESCRIPTOR PATH` or `FILE_DESCRIPTOR HOST PORT`.
+"""Passes connections to a listening socket on to a service: `python -m … FILE_DESCRIPTOR PATH` or
+`FILE_DESCRIPTOR HOST PORT`.
 
-A process of its own, so that it can be stopped and killed; the socket it is given may belong to another network namespace.
+A process of its own, so that it can be stopped and killed; the socket it is given may belong to
+another network namespace.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""What tests that are no coroutines need of clients that are: one search in a loop of its own, and waits that take no time."""
+"""What tests that are no coroutines need of clients that are: one search in a loop of its own, and
+waits that take no time.
+"""
 
 import asyncio
 
@@ -6,7 +8,9 @@ from mohe_assets.sources.naver_local.client import NaverLocalClient, SearchRespo
 from mohe_assets.sources.naver_local.search_plan import Sort
 
 
-def searched(client: NaverLocalClient, query: str = "카페", *, sort: Sort = Sort.ACCURACY) -> SearchResponse:
+def searched(
+    client: NaverLocalClient, query: str = "카페", *, sort: Sort = Sort.ACCURACY
+) -> SearchResponse:
     """Closes the client, too: its connections belong to this loop."""
 
     async def search() -> SearchResponse:

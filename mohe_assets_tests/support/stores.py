@@ -45,7 +45,12 @@ class Store:
     def of(cls, database: Database, codes: Sequence[str] = CODES) -> Self:
         """The regions with these codes, active and PENDING."""
         checkpoints = Checkpoints(
-            database=database, batch_name=BATCH, region_type=TYPE, lease_seconds=60, max_attempts=3, backoff_seconds=60
+            database=database,
+            batch_name=BATCH,
+            region_type=TYPE,
+            lease_seconds=60,
+            max_attempts=3,
+            backoff_seconds=60,
         )
         store = cls(
             database=database,
@@ -59,7 +64,9 @@ class Store:
         """The list becomes these regions alone; returns how many checkpoints are new."""
         snapshot = bundled_snapshot()
         kept = tuple(region for region in snapshot.regions if region.region_code in codes)
-        listed = RegionList(regions=kept, dongs=(), as_of=snapshot.as_of, source="api", rows=len(kept))
+        listed = RegionList(
+            regions=kept, dongs=(), as_of=snapshot.as_of, source="api", rows=len(kept)
+        )
         regions = Regions(database=self.database, region_type=TYPE)
         changes = compare(regions.leaf_names(), listed, accept_any_change=True)
 
@@ -89,12 +96,21 @@ class Store:
         return Ledger(checkpoints=self.checkpoints, source="naver-local", run_id=run_id)
 
     def store(
-        self, lease: Lease, number: int = 0, places: Sequence[PlaceRecord | AttributedPlace] = (), **changes: Any
+        self,
+        lease: Lease,
+        number: int = 0,
+        places: Sequence[PlaceRecord | AttributedPlace] = (),
+        **changes: Any,
     ) -> Search:
-        """Stores the search of that number of the plan; its places are in 11680 unless they say otherwise."""
+        """Stores the search of that number of the plan; its places are in 11680 unless they say
+        otherwise.
+        """
         search = plan_of(lease)[number]
         attributed = [
-            one if isinstance(one, AttributedPlace) else AttributedPlace(place=one, region_code="11680") for one in places
+            one
+            if isinstance(one, AttributedPlace)
+            else AttributedPlace(place=one, region_code="11680")
+            for one in places
         ]
         stored = StoredSearch(
             search=search, answer={"items": []}, result_count=len(places), calls=1, places=attributed,
@@ -125,7 +141,9 @@ class Store:
 
     def finish(self, lease: Lease, **how: Any) -> Completion:
         """Completes it if its plan is done. Raises LeaseLost."""
-        (completed,) = self.checkpoints.complete([PlanDone(lease=lease, plan=plan_of(lease))], **how)
+        (completed,) = self.checkpoints.complete(
+            [PlanDone(lease=lease, plan=plan_of(lease))], **how
+        )
         if isinstance(completed, Exception):
             raise completed
         return completed
@@ -135,10 +153,14 @@ class Store:
 
     def expire(self) -> None:
         """Time passes: every lease is over."""
-        self.execute("UPDATE batch_checkpoint SET lease_expires_at = now() - interval '1 second' WHERE status = 'PROCESSING'")
+        self.execute(
+            "UPDATE batch_checkpoint SET lease_expires_at = now() - interval '1 second' WHERE status = 'PROCESSING'"
+        )
 
     def reclaim(self, *dead_runs: str) -> list[str]:
-        return self.database.transaction(lambda connection: self.checkpoints.reclaim(connection, dead_runs))
+        return self.database.transaction(
+            lambda connection: self.checkpoints.reclaim(connection, dead_runs)
+        )
 
     def everything(self) -> list[Any]:
         """All that a stale worker might have changed."""

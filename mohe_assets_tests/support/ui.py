@@ -34,8 +34,12 @@ TICK = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $sel
     ticks(limit: 1) { status skipReason error { message } } } } } }"""
 
 
-def until(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE, every: float = 0.25) -> None:
-    """Waits for something outside of this process, asking rarely: whoever answers shares two cores with all the others."""
+def until(
+    condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE, every: float = 0.25
+) -> None:
+    """Waits for something outside of this process, asking rarely: whoever answers shares two cores
+    with all the others.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: did not happen within {seconds:g} s"
@@ -58,14 +62,18 @@ class Ui:
     def __init__(self, url: str) -> None:
         self.url = url
         self._session = requests.Session()
-        self._session.trust_env = False  # no proxy of the environment stands between a test and its own process
+        self._session.trust_env = (
+            False  # no proxy of the environment stands between a test and its own process
+        )
 
     def close(self) -> None:
         self._session.close()
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
         response = self._session.post(
-            f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=_REQUEST_TIMEOUT
+            f"{self.url}/graphql",
+            json={"query": query, "variables": variables},
+            timeout=_REQUEST_TIMEOUT,
         )
         body = response.json()
         assert "errors" not in body, body
@@ -78,7 +86,9 @@ class Ui:
             entries = self.ask(LOADED)["workspaceOrError"]["locationEntries"]
         except requests.ConnectionError:
             return False
-        return bool(entries) and all(entry["locationOrLoadError"]["__typename"] == "RepositoryLocation" for entry in entries)
+        return bool(entries) and all(
+            entry["locationOrLoadError"]["__typename"] == "RepositoryLocation" for entry in entries
+        )
 
     def partitions(self) -> Partitions:
         found = self.ask(STATUSES)["assetNodeOrError"]["assetPartitionStatuses"]
@@ -92,19 +102,29 @@ class Ui:
 
     def backfill(self, keys: Collection[str]) -> str:
         """Launches one over these partitions and returns its id."""
-        parameters = {"assetSelection": [{"path": ["places"]}], "partitionNames": sorted(keys), "fromFailure": False, "tags": []}
+        parameters = {
+            "assetSelection": [{"path": ["places"]}],
+            "partitionNames": sorted(keys),
+            "fromFailure": False,
+            "tags": [],
+        }
         answer = self.ask(LAUNCH, parameters=parameters)["launchPartitionBackfill"]
         assert answer["__typename"] == "LaunchBackfillSuccess", answer
         return str(answer["backfillId"])
 
     def backfill_missing_or_failed(self, keys: Collection[str]) -> tuple[str, frozenset[str]]:
-        """As the page's choice of that name: it sends the keys that are not green. Returns the id and those keys."""
+        """As the page's choice of that name: it sends the keys that are not green. Returns the id
+        and those keys.
+        """
         seen = self.partitions()
         left = frozenset(keys) & (seen.missing | seen.failed)
         return self.backfill(left), left
 
     def cancel(self, backfill_id: str) -> None:
-        assert self.ask(CANCEL, id=backfill_id)["cancelPartitionBackfill"]["__typename"] == "CancelBackfillSuccess"
+        assert (
+            self.ask(CANCEL, id=backfill_id)["cancelPartitionBackfill"]["__typename"]
+            == "CancelBackfillSuccess"
+        )
 
     def backfill_status(self, backfill_id: str) -> str:
         return str(self.ask(BACKFILL, id=backfill_id)["partitionBackfillOrError"]["status"])
@@ -128,9 +148,9 @@ class Ui:
         return dict(ticks[0]) if ticks else {}
 
 
-# Dagster looks for new and cancelled backfills, and for runs whose process died, every 30 seconds; our sensor compares all
-# partitions once a minute. For a process that finds this file on its path it is a few seconds: the tests are about what
-# happens then, not about the wait.
+# Dagster looks for new and cancelled backfills, and for runs whose process died, every 30 seconds;
+# our sensor compares all partitions once a minute. For a process that finds this file on its path
+# it is a few seconds: the tests are about what happens then, not about the wait.
 _HURRIED = """
 import sys
 
@@ -149,7 +169,9 @@ if "mohe_assets.defs.runtime.code_server" in arguments:
 
 
 class Up:
-    """`mohe up` with everything below it, in a process group of its own; `hurried` waits less between its looks."""
+    """`mohe up` with everything below it, in a process group of its own; `hurried` waits less
+    between its looks.
+    """
 
     def __init__(self, environment: Mapping[str, str], log: Path, *, hurried: bool = False) -> None:
         self.log = log
@@ -208,7 +230,10 @@ class Up:
         if server is None:
             return False
         words = server.cmdline()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(words[words.index("-p") + 1])), timeout=1):
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", int(words[words.index("-p") + 1])), timeout=1),
+        ):
             return True
         return False
 

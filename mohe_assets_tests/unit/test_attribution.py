@@ -1,4 +1,6 @@
-"""An address belongs to the region it names: now, before a reform, shortened, or by its dong where the name says too little."""
+"""An address belongs to the region it names: now, before a reform, shortened, or by its dong where
+the name says too little.
+"""
 
 from collections.abc import Collection
 
@@ -58,13 +60,21 @@ class TestNamesOfNow:
     def test_full_and_short_names_are_read(self, address: str, code: str) -> None:
         assert INDEX.region_of(address) == code
 
-    @pytest.mark.parametrize("address", ["", "중구 명동", "고성군 간성읍", "미국 뉴욕", "서울특별시 강남구청", "서울"])
+    @pytest.mark.parametrize(
+        "address", ["", "중구 명동", "고성군 간성읍", "미국 뉴욕", "서울특별시 강남구청", "서울"]
+    )
     def test_a_name_that_several_provinces_have_says_nothing_alone(self, address: str) -> None:
         assert INDEX.region_of(address) is None
 
     def test_a_short_form_of_two_provinces_is_not_understood(self) -> None:
         one = next(region for region in SNAPSHOT.regions if region.region_code == "11680")
-        index = RegionIndex([one], successions=[became("1", "서울광역시 강남구", "11680"), became("2", "서울도 강남구", "11680")])
+        index = RegionIndex(
+            [one],
+            successions=[
+                became("1", "서울광역시 강남구", "11680"),
+                became("2", "서울도 강남구", "11680"),
+            ],
+        )
         assert index.region_of("서울 강남구 1") is None
         assert index.region_of("서울특별시 강남구 1") == "11680"
 
@@ -116,7 +126,12 @@ class TestTheDongDecides:
         assert INDEX.region_of("어딘가 1", formerly="28140") == "28125"
 
     def test_successors_of_successors_are_followed_and_circles_end(self) -> None:
-        chain = [became("1", "가도 나시", "2"), became("2", "가도 다시", "11680"), became("3", "x", "4"), became("4", "y", "3")]
+        chain = [
+            became("1", "가도 나시", "2"),
+            became("2", "가도 다시", "11680"),
+            became("3", "x", "4"),
+            became("4", "y", "3"),
+        ]
         index = RegionIndex(SNAPSHOT.regions, dongs_of, chain)
         assert index.region_of("가도 나시 1") == "11680"
         assert index.region_of("x 1") is None

@@ -1,4 +1,6 @@
-"""What `make bench` makes of its measurements: medians, exponents, tables, rounds. Nothing here measures time."""
+"""What `make bench` makes of its measurements: medians, exponents, tables, rounds. Nothing here
+measures time.
+"""
 
 import time
 from io import StringIO
@@ -10,7 +12,17 @@ from rich.console import Console
 
 from benchmarks.comparison import Run, summary
 from benchmarks.competitors import BATCH, CEILING, DLT_TUNED, SCRAPY
-from benchmarks.figures import Spread, cell, exponent, number, percent, repeated, rounded, share_of_limit, table
+from benchmarks.figures import (
+    Spread,
+    cell,
+    exponent,
+    number,
+    percent,
+    repeated,
+    rounded,
+    share_of_limit,
+    table,
+)
 from benchmarks.report import write_report
 from benchmarks.side_by_side import Schedule, Turn
 
@@ -28,7 +40,10 @@ def test_cells_say_the_spread_where_there_is_one() -> None:
     assert percent(Spread.of([0.981, 0.99, 0.985])) == "98.5 % (98.1–99.0)"
 
 
-@pytest.mark.parametrize(("value", "text"), [(2154.6, "2,155"), (14.512, "14.5"), (0.00123456, "0.00123"), (0, "0"), (None, "–")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2154.6, "2,155"), (14.512, "14.5"), (0.00123456, "0.00123"), (0, "0"), (None, "–")],
+)
 def test_numbers_have_three_digits_that_count(value: float | None, text: str) -> None:
     assert number(value) == text
 
@@ -56,7 +71,11 @@ def test_answers_beyond_the_first_are_repeated() -> None:
 
 
 def test_a_bar_in_a_name_does_not_break_the_table() -> None:
-    assert table(["", "x"], [["a|b", "1"]]).splitlines() == ["|  | x |", "| --- | ---: |", r"| a\|b | 1 |"]
+    assert table(["", "x"], [["a|b", "1"]]).splitlines() == [
+        "|  | x |",
+        "| --- | ---: |",
+        r"| a\|b | 1 |",
+    ]
 
 
 def test_everybody_has_a_turn_in_every_round_and_another_one_begins() -> None:
@@ -85,12 +104,19 @@ def test_a_turn_that_does_not_fit_any_more_is_left_out_and_counted() -> None:
 
 def _result() -> dict[str, Any]:
     def runs(*rates: float) -> dict[str, Any]:
-        return summary([Run(searches=3_840, calls_per_second=rate, places=11_072) for rate in rates])
+        return summary(
+            [Run(searches=3_840, calls_per_second=rate, places=11_072) for rate in rates]
+        )
 
     return {
         "measured": "2026-11-25 10:00 UTC",
         "seconds": 1200,
-        "machine": {"cores": 2, "cpu": "a processor", "memory_gib": 8, "load_average_before": [0.1, 0.2, 0.3]},
+        "machine": {
+            "cores": 2,
+            "cpu": "a processor",
+            "memory_gib": 8,
+            "load_average_before": [0.1, 0.2, 0.3],
+        },
         "versions": {"dlt": "1.31.0"},
         "left_out": {"60 ms: somebody": 1},
         "scenarios": {
@@ -100,7 +126,9 @@ def _result() -> dict[str, Any]:
                 DLT_TUNED.name: runs(490, 480, 470),
                 SCRAPY.name: summary([Run(searches=3_840, failure="Traceback\nMemoryError")]),
             },
-            "60 ms, limit 10/s": {BATCH.name: summary([Run(searches=180, share_of_limit=0.99, refused_share=0.0)])},
+            "60 ms, limit 10/s": {
+                BATCH.name: summary([Run(searches=180, share_of_limit=0.99, refused_share=0.0)])
+            },
         },
         "killed": {
             DLT_TUNED.name: {
@@ -110,7 +138,10 @@ def _result() -> dict[str, Any]:
                 "runs": [{}, {}, {}],
             }
         },
-        "database": {"counts": {BATCH.name: {"statements_per_search": 9.1, "commits_per_search": 2.2}}, "sizes": {}},
+        "database": {
+            "counts": {BATCH.name: {"statements_per_search": 9.1, "commits_per_search": 2.2}},
+            "sizes": {},
+        },
     }
 
 
@@ -118,7 +149,10 @@ def test_the_report_shows_medians_ratios_and_whatever_failed(tmp_path: Path) -> 
     text = write_report(_result(), tmp_path)
     assert text == (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f"| {CEILING.name} | 3,840 | 2,100 (2,000–2,200) |" in text
-    assert f"Calls per second of {BATCH.name}: 1.09 of {DLT_TUNED.name}, 0.25 of {CEILING.name} (1 is as many)." in text
+    assert (
+        f"Calls per second of {BATCH.name}: 1.09 of {DLT_TUNED.name}, 0.25 of {CEILING.name} (1 is as many)."
+        in text
+    )
     assert f"| {SCRAPY.name} | 3,840 | – |" in text
     assert f"- no latency, no limit: {SCRAPY.name} failed: MemoryError" in text
     assert "99.0 %" in text

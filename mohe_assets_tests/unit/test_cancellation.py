@@ -25,7 +25,9 @@ def test_a_stop_of_another_thread_ends_every_pause_at_once() -> None:
 
     stop, began = Stop(), time.monotonic()
     found = asyncio.run(sleepers())
-    assert [(type(one), str(one)) for one in found] == [(StopRequested, f"sleeper {number}") for number in range(3)]
+    assert [(type(one), str(one)) for one in found] == [
+        (StopRequested, f"sleeper {number}") for number in range(3)
+    ]
     assert time.monotonic() - began < 30
 
 

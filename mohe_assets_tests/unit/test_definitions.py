@@ -1,4 +1,6 @@
-"""What Dagster loads: without a warning, without touching anything outside, and with the names other people rely on."""
+"""What Dagster loads: without a warning, without touching anything outside, and with the names
+other people rely on.
+"""
 
 import re
 import subprocess
@@ -34,11 +36,20 @@ print("imported", len(list(mohe_assets.definitions.defs.assets)), heavy)
 
 def _import(code: str, home: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *options, "-c", code]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", "MOHE_DAILY_QUOTA": "nonsense"}
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(home),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MOHE_DAILY_QUOTA": "nonsense",
+    }
+    return subprocess.run(
+        command, cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
 
 
-def test_importing_is_light_opens_nothing_writes_nothing_and_survives_a_bad_setting(tmp_path: Path) -> None:
+def test_importing_is_light_opens_nothing_writes_nothing_and_survives_a_bad_setting(
+    tmp_path: Path,
+) -> None:
     done = _import(IMPORT, tmp_path)
     assert (done.returncode, done.stdout.strip()) == (0, "imported 4 set()"), done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -52,10 +63,18 @@ def test_dagster_finds_everything_loadable_and_warns_of_nothing() -> None:
 def test_dagsters_own_validation_of_the_workspace_is_clean(tmp_path: Path) -> None:
     # Dagster remarks on a home without its file, even on an empty one that is not there.
     (tmp_path / "dagster.yaml").touch()
-    command = [str(Path(sys.executable).with_name("dagster")), "definitions", "validate", "-w", "workspace.yaml"]
+    command = [
+        str(Path(sys.executable).with_name("dagster")),
+        "definitions",
+        "validate",
+        "-w",
+        "workspace.yaml",
+    ]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "DAGSTER_HOME": str(tmp_path)}
     root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
     told = done.stdout + done.stderr
     assert done.returncode == 0, told
     assert "All code locations passed validation" in told
@@ -71,7 +90,9 @@ def test_the_public_surface_is_as_other_people_know_it() -> None:
             node.group_name,
             sorted(node.kinds),
             list(node.owners),
-            node.partitions_def.name if isinstance(node.partitions_def, dg.DynamicPartitionsDefinition) else None,
+            node.partitions_def.name
+            if isinstance(node.partitions_def, dg.DynamicPartitionsDefinition)
+            else None,
             sorted(parent.to_user_string() for parent in node.parent_keys),
         )
         for name, node in nodes.items()
@@ -79,19 +100,47 @@ def test_the_public_surface_is_as_other_people_know_it() -> None:
     surface = {
         "assets": assets,
         "checks": sorted(key.to_user_string() for key in graph.asset_check_keys),
-        "jobs": sorted(job.name for job in repository.get_all_jobs() if not job.name.startswith("__")),
-        "sensors": {sensor.name: (sensor.job_name, sensor.default_status.name) for sensor in repository.sensor_defs},
+        "jobs": sorted(
+            job.name for job in repository.get_all_jobs() if not job.name.startswith("__")
+        ),
+        "sensors": {
+            sensor.name: (sensor.job_name, sensor.default_status.name)
+            for sensor in repository.sensor_defs
+        },
         "schedules": {
-            schedule.name: (schedule.job_name, schedule.cron_schedule, schedule.execution_timezone, schedule.default_status.name)
+            schedule.name: (
+                schedule.job_name,
+                schedule.cron_schedule,
+                schedule.execution_timezone,
+                schedule.default_status.name,
+            )
             for schedule in repository.schedule_defs
         },
     }
     assert surface == {
         "assets": {
             "sigungu_regions": ("regions", ["postgres", "python"], ["team:mohe"], None, []),
-            "places": ("places", ["postgres", "python"], ["team:mohe"], "sigungu", ["sigungu_regions"]),
-            "place_catalog": ("catalog", ["csv", "parquet", "python"], ["team:mohe"], None, ["places"]),
-            "collection_report": ("catalog", ["markdown", "python"], ["team:mohe"], None, ["places"]),
+            "places": (
+                "places",
+                ["postgres", "python"],
+                ["team:mohe"],
+                "sigungu",
+                ["sigungu_regions"],
+            ),
+            "place_catalog": (
+                "catalog",
+                ["csv", "parquet", "python"],
+                ["team:mohe"],
+                None,
+                ["places"],
+            ),
+            "collection_report": (
+                "catalog",
+                ["markdown", "python"],
+                ["team:mohe"],
+                None,
+                ["places"],
+            ),
         },
         "checks": [
             "places:attribution_rate",
@@ -105,7 +154,14 @@ def test_the_public_surface_is_as_other_people_know_it() -> None:
             "places:places_near_their_region",
             "sigungu_regions:regions_match_the_list",
         ],
-        "jobs": ["ingest_places", "new_round", "place_ingestion_batch", "publish_catalog", "refine_places", "refresh_regions"],
+        "jobs": [
+            "ingest_places",
+            "new_round",
+            "place_ingestion_batch",
+            "publish_catalog",
+            "refine_places",
+            "refresh_regions",
+        ],
         "sensors": {
             "pending_region_sensor": ("ingest_places", "RUNNING"),
             "refinement_sensor": ("refine_places", "RUNNING"),

@@ -45,7 +45,9 @@ def test_an_evening_is_too_short_for_all_of_the_quota() -> None:
     left=st.integers(min_value=0, max_value=25_000),
     rate=st.sampled_from([0.1, 1.0, 10.0, 50.0]),
 )
-def test_more_calls_are_never_done_earlier_and_no_day_takes_more_than_its_quota(calls: int, left: int, rate: float) -> None:
+def test_more_calls_are_never_done_earlier_and_no_day_takes_more_than_its_quota(
+    calls: int, left: int, rate: float
+) -> None:
     quota_state = QuotaState(left_today=left, daily_quota=25_000, calls_per_second=rate)
     one, more = (forecast(n, quota_state, now=NOON) for n in (calls, calls + 1))
     assert NOON < one.done_at <= more.done_at
@@ -55,19 +57,31 @@ def test_more_calls_are_never_done_earlier_and_no_day_takes_more_than_its_quota(
 
 
 def test_a_used_up_month_goes_on_with_the_next() -> None:
-    hub = QuotaState(left_today=25_000, daily_quota=25_000, calls_per_second=50, left_month=1_000, monthly_quota=775_000)
+    hub = QuotaState(
+        left_today=25_000,
+        daily_quota=25_000,
+        calls_per_second=50,
+        left_month=1_000,
+        monthly_quota=775_000,
+    )
     found = forecast(1_050, hub, now=NOON)
     assert (found.days, found.done_at) == (2, dt.datetime(2026, 12, 1, 0, 0, 1, tzinfo=KST))
 
 
-def test_a_closed_month_takes_no_day_and_a_month_that_is_whole_takes_as_many_as_it_has_calls_for() -> None:
-    hub = QuotaState(left_today=0, daily_quota=25_000, calls_per_second=50, left_month=0, monthly_quota=50_000)
+def test_a_closed_month_takes_no_day_and_a_month_that_is_whole_takes_as_many_as_it_has_calls_for() -> (
+    None
+):
+    hub = QuotaState(
+        left_today=0, daily_quota=25_000, calls_per_second=50, left_month=0, monthly_quota=50_000
+    )
     found = forecast(110_000, hub, now=NOON)
     assert (found.days, found.done_at) == (5, dt.datetime(2027, 2, 1, 0, 3, 20, tzinfo=KST))
 
 
 def test_a_quota_that_no_calendar_is_long_enough_for_is_no_crash() -> None:
-    found = forecast(8_000_000, QuotaState(left_today=1, daily_quota=1, calls_per_second=1), now=NOON)
+    found = forecast(
+        8_000_000, QuotaState(left_today=1, daily_quota=1, calls_per_second=1), now=NOON
+    )
     assert found.done_at.year == 9999
 
 
@@ -79,9 +93,17 @@ def test_a_quota_that_no_calendar_is_long_enough_for_is_no_crash() -> None:
     monthly=st.integers(min_value=20, max_value=300),
     day=st.integers(min_value=1, max_value=30),
 )
-def test_months_are_as_counting_day_by_day(calls: int, today: int, left: int, monthly: int, day: int) -> None:
+def test_months_are_as_counting_day_by_day(
+    calls: int, today: int, left: int, monthly: int, day: int
+) -> None:
     now = dt.datetime(2026, 11, day, 12, tzinfo=KST)
-    quota_state = QuotaState(left_today=today, daily_quota=50, calls_per_second=10, left_month=left, monthly_quota=monthly)
+    quota_state = QuotaState(
+        left_today=today,
+        daily_quota=50,
+        calls_per_second=10,
+        left_month=left,
+        monthly_quota=monthly,
+    )
     moment, month, made, days = now, left, 0, 0
     while True:
         midnight = (moment + dt.timedelta(days=1)).replace(hour=0)

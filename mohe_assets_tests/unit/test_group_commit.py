@@ -61,7 +61,9 @@ def test_a_call_takes_no_more_than_it_may() -> None:
 
 
 @pytest.mark.parametrize(("gather_from", "calls"), [(2, [[1, 2], [3, 4]]), (3, [[1, 2], [3], [4]])])
-def test_more_is_waited_for_where_there_were_many_before(gather_from: int, calls: list[list[int]]) -> None:
+def test_more_is_waited_for_where_there_were_many_before(
+    gather_from: int, calls: list[list[int]]
+) -> None:
     async def scenario() -> None:
         together = GroupCommit(work=doubling, gather_seconds=0.2, gather_from=gather_from)
         doubling.go_on.release(4)
@@ -75,7 +77,9 @@ def test_more_is_waited_for_where_there_were_many_before(gather_from: int, calls
     assert doubling.calls == calls
 
 
-def test_an_error_of_one_is_raised_for_that_one_and_an_error_of_the_call_for_all_who_took_part() -> None:
+def test_an_error_of_one_is_raised_for_that_one_and_an_error_of_the_call_for_all_who_took_part() -> (
+    None
+):
     async def scenario() -> list[int | BaseException]:
         together = GroupCommit(work=doubling)
         doubling.go_on.release(3)

@@ -1,4 +1,6 @@
-"""Items of an answer become place records, or are set aside with the reason; one bad item never costs the others."""
+"""Items of an answer become place records, or are set aside with the reason; one bad item never
+costs the others.
+"""
 
 from decimal import Decimal
 from typing import Any
@@ -6,7 +8,14 @@ from typing import Any
 import pytest
 
 from mohe_assets.domain.attribution import RegionIndex
-from mohe_assets.domain.places import PlaceRecord, RejectionReason, clean_address, clean_title, parse_items, place_key
+from mohe_assets.domain.places import (
+    PlaceRecord,
+    RejectionReason,
+    clean_address,
+    clean_title,
+    parse_items,
+    place_key,
+)
 from mohe_assets.domain.regions import bundled_snapshot
 
 ITEM = {
@@ -60,7 +69,9 @@ class TestCategories:
     def test_names_of_mountains_and_villages_are_no_places(self, category: str) -> None:
         assert reason(item(category=category)) is RejectionReason.PLACE_NAME
 
-    @pytest.mark.parametrize("category", ["", "카페,디저트", "음식점>카페,디저트>베이커리", "서비스>지명수배"])
+    @pytest.mark.parametrize(
+        "category", ["", "카페,디저트", "음식점>카페,디저트>베이커리", "서비스>지명수배"]
+    )
     def test_other_categories_are_kept_as_they_are(self, category: str) -> None:
         assert parsed(category=category).category == category
 
@@ -73,13 +84,20 @@ class TestCoordinates:
     def test_numbers_do_as_well_as_texts(self) -> None:
         assert parsed(mapx=1273800123, mapy=354100456) == parsed()
 
-    @pytest.mark.parametrize(("mapx", "mapy"), [("313277", "552050"), ("0313277", "0552050"), ("1273800123", "552050")])
+    @pytest.mark.parametrize(
+        ("mapx", "mapy"), [("313277", "552050"), ("0313277", "0552050"), ("1273800123", "552050")]
+    )
     def test_katech_coordinates_are_refused_and_never_divided(self, mapx: str, mapy: str) -> None:
         assert reason(item(mapx=mapx, mapy=mapy)) is RejectionReason.KATECH
 
     @pytest.mark.parametrize(
         ("mapx", "mapy"),
-        [("1396917000", "356895000"), ("1273800123", "-354100456"), ("354100456", "1273800123"), ("1240000000", "354100456")],
+        [
+            ("1396917000", "356895000"),
+            ("1273800123", "-354100456"),
+            ("354100456", "1273800123"),
+            ("1240000000", "354100456"),
+        ],
     )
     def test_a_point_outside_of_korea_is_refused(self, mapx: str, mapy: str) -> None:
         assert reason(item(mapx=mapx, mapy=mapy)) is RejectionReason.OUTSIDE_KOREA
@@ -118,12 +136,16 @@ class TestGarbage:
     def test_what_is_no_object_is_set_aside(self, given: object) -> None:
         assert reason(given) is RejectionReason.NOT_AN_OBJECT
 
-    @pytest.mark.parametrize("field", ["title", "category", "address", "roadAddress", "telephone", "link"])
+    @pytest.mark.parametrize(
+        "field", ["title", "category", "address", "roadAddress", "telephone", "link"]
+    )
     def test_a_field_that_is_no_text_is_set_aside(self, field: str) -> None:
         assert reason(item(**{field: 7})) is RejectionReason.BAD_TEXT
         assert reason(item(**{field: {"a": 1}})) is RejectionReason.BAD_TEXT
 
-    @pytest.mark.parametrize("field", ["category", "roadAddress", "telephone", "link", "description"])
+    @pytest.mark.parametrize(
+        "field", ["category", "roadAddress", "telephone", "link", "description"]
+    )
     def test_a_missing_field_is_an_empty_one(self, field: str) -> None:
         without = {name: value for name, value in ITEM.items() if name != field}
         assert parse_items([without]) == parse_items([item(**{field: None})])
@@ -133,9 +155,14 @@ class TestGarbage:
         assert reason({}) is RejectionReason.NO_TITLE
 
     def test_one_bad_item_costs_no_other_and_is_counted_by_its_position(self) -> None:
-        places, aside = parse_items([item(), None, item(title="둘"), item(mapx="313277"), item(title="셋")])
+        places, aside = parse_items(
+            [item(), None, item(title="둘"), item(mapx="313277"), item(title="셋")]
+        )
         assert [place.name for place in places] == ["중화요리본가", "둘", "셋"]
-        assert [(one.position, one.reason) for one in aside] == [(1, RejectionReason.NOT_AN_OBJECT), (3, RejectionReason.KATECH)]
+        assert [(one.position, one.reason) for one in aside] == [
+            (1, RejectionReason.NOT_AN_OBJECT),
+            (3, RejectionReason.KATECH),
+        ]
 
     def test_the_same_place_twice_in_one_answer_is_kept_once(self) -> None:
         places, aside = parse_items([item(), item(title="중화요리 본가")])
@@ -170,7 +197,10 @@ class TestIdentity:
         assert parsed(mapx="1273800124").place_key != parsed().place_key
 
     def test_the_key_is_what_the_database_has_had_from_the_beginning(self) -> None:
-        assert place_key("중화요리본가", Decimal("35.4100456"), Decimal("127.3800123")) == "c02aefc80357b696ceb60ecfe225bb24"
+        assert (
+            place_key("중화요리본가", Decimal("35.4100456"), Decimal("127.3800123"))
+            == "c02aefc80357b696ceb60ecfe225bb24"
+        )
 
 
 class TestAttribution:
@@ -194,14 +224,24 @@ class TestAttribution:
         assert INDEX.region_of(address) == code
 
     @pytest.mark.parametrize(
-        "address", ["", "경기도 수원시", "경기도 수원시 파장동 1", "중구 명동", "미국 뉴욕", "서울특별시 강남구청"]
+        "address",
+        [
+            "",
+            "경기도 수원시",
+            "경기도 수원시 파장동 1",
+            "중구 명동",
+            "미국 뉴욕",
+            "서울특별시 강남구청",
+        ],
     )
     def test_an_address_that_names_no_leaf_has_no_region(self, address: str) -> None:
         assert INDEX.region_of(address) is None
 
     def test_every_leaf_finds_itself(self) -> None:
         leaves = bundled_snapshot().leaves
-        assert [INDEX.region_of(f"{region.region_name} 1-1") for region in leaves] == [region.region_code for region in leaves]
+        assert [INDEX.region_of(f"{region.region_name} 1-1") for region in leaves] == [
+            region.region_code for region in leaves
+        ]
 
     def test_an_index_of_nothing_finds_nothing(self) -> None:
         assert RegionIndex([]).region_of("서울특별시 강남구") is None

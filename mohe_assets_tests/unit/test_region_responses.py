@@ -7,10 +7,22 @@ import pytest
 from mohe_assets.clients.region_responses import RegionPage, read_page
 from mohe_assets.clients.transport import Response
 from mohe_assets.domain.kst import KST
-from mohe_assets.errors import AnswerChanged, ApiBlocked, ApiError, QuotaExhausted, RateLimited, TransientApiError
+from mohe_assets.errors import (
+    AnswerChanged,
+    ApiBlocked,
+    ApiError,
+    QuotaExhausted,
+    RateLimited,
+    TransientApiError,
+)
 
 NOON = datetime(2026, 11, 3, 12, 0, tzinfo=KST)
-ROW = {"region_cd": "1168000000", "locatadd_nm": "서울특별시 강남구 ", "locat_order": 2, "locat_rm": " "}
+ROW = {
+    "region_cd": "1168000000",
+    "locatadd_nm": "서울특별시 강남구 ",
+    "locat_order": 2,
+    "locat_rm": " ",
+}
 NO_DATA = {"RESULT": {"resultCode": "INFO-3", "resultMsg": "데이터없음 에러"}}
 BILLION_LAUGHS = b"""<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><RESULT>&b;</RESULT>"""
 
@@ -21,7 +33,9 @@ def page(code: str = "INFO-0", total: object = 20560, rows: object = (ROW,)) -> 
         {"numOfRows": "1000", "pageNo": "1", "type": "JSON"},
         {"RESULT": {"resultCode": code, "resultMsg": "NOMAL SERVICE"}},
     ]
-    return {"StanReginCd": [{"head": head}, {"row": list(rows) if isinstance(rows, tuple) else rows}]}
+    return {
+        "StanReginCd": [{"head": head}, {"row": list(rows) if isinstance(rows, tuple) else rows}]
+    }
 
 
 def gateway(code: object, words: str = "SERVICE_KEY_IS_NOT_REGISTERED_ERROR") -> dict[str, Any]:
@@ -59,7 +73,9 @@ def test_a_page_that_comes_as_xml_although_json_was_asked_is_read() -> None:
     assert read(200, body) == RegionPage(total_count=1, rows=(expected,))
 
 
-@pytest.mark.parametrize("body", [NO_DATA, page("INFO-200"), b"<RESULT><resultCode>INFO-3</resultCode></RESULT>"])
+@pytest.mark.parametrize(
+    "body", [NO_DATA, page("INFO-200"), b"<RESULT><resultCode>INFO-3</resultCode></RESULT>"]
+)
 def test_no_data_is_a_page_without_rows_which_the_download_must_judge(body: object) -> None:
     assert read(200, body) == RegionPage(total_count=0, rows=())
 
@@ -74,7 +90,8 @@ def test_a_refused_key_names_its_variable_in_every_envelope(code: str, status: i
         gateway(code),
         gateway(int(code)),
         as_xml(code, "SERVICE_KEY_IS_NOT_REGISTERED_ERROR", "등록되지 않은 서비스키"),
-        b'<?xml version="1.0" encoding="UTF-8"?>' + as_xml(code, "SERVICE ERROR", "SERVICE_KEY_IS_NOT_REGISTERED_ERROR"),
+        b'<?xml version="1.0" encoding="UTF-8"?>'
+        + as_xml(code, "SERVICE ERROR", "SERVICE_KEY_IS_NOT_REGISTERED_ERROR"),
     ]
     for body in bodies:
         error = error_of(status, body)
@@ -85,7 +102,13 @@ def test_a_refused_key_names_its_variable_in_every_envelope(code: str, status: i
 
 @pytest.mark.parametrize(
     ("status", "text"),
-    [(401, b"Unauthorized"), (403, b"Forbidden"), (404, b"API not found\n"), (401, b""), (401, b"{}")],
+    [
+        (401, b"Unauthorized"),
+        (403, b"Forbidden"),
+        (404, b"API not found\n"),
+        (401, b""),
+        (401, b"{}"),
+    ],
 )
 def test_a_refusal_in_plain_words_is_a_refused_key(status: int, text: bytes) -> None:
     assert type(error_of(status, text)) is ApiBlocked
@@ -93,7 +116,9 @@ def test_a_refusal_in_plain_words_is_a_refused_key(status: int, text: bytes) -> 
 
 @pytest.mark.parametrize("code", ["INFO-300", "ERROR-290", "ERROR-310"])
 def test_a_refused_key_is_known_by_its_result_code_too(code: str) -> None:
-    assert type(error_of(200, {"RESULT": {"resultCode": code, "resultMsg": "인증키"}})) is ApiBlocked
+    assert (
+        type(error_of(200, {"RESULT": {"resultCode": code, "resultMsg": "인증키"}})) is ApiBlocked
+    )
     assert type(error_of(200, page(code))) is ApiBlocked
 
 
@@ -113,7 +138,8 @@ def test_a_spent_quota_stops_until_the_next_korean_midnight(status: int, body: o
 
 
 @pytest.mark.parametrize(
-    ("status", "body"), [(200, gateway("23")), (429, b"API rate limit exceeded"), (429, b""), (429, b"<html>")]
+    ("status", "body"),
+    [(200, gateway("23")), (429, b"API rate limit exceeded"), (429, b""), (429, b"<html>")],
 )
 def test_too_many_calls_a_second_slow_down_for_a_second_at_least(status: int, body: object) -> None:
     error = error_of(status, body)
@@ -160,7 +186,16 @@ def test_a_request_they_do_not_take_is_called_our_bug(code: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [{}, [], {"StanReginCd": []}, page("INFO-1"), page(total=None), page(total=-1), page(rows={}), page(rows=[1])],
+    [
+        {},
+        [],
+        {"StanReginCd": []},
+        page("INFO-1"),
+        page(total=None),
+        page(total=-1),
+        page(rows={}),
+        page(rows=[1]),
+    ],
 )
 def test_another_shape_is_a_changed_answer_and_never_an_empty_page(body: object) -> None:
     assert type(error_of(200, body)) is AnswerChanged

@@ -1,4 +1,6 @@
-"""The region list: levels, parents and leaves, partition keys, and what may change between two lists."""
+"""The region list: levels, parents and leaves, partition keys, and what may change between two
+lists.
+"""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -44,7 +46,9 @@ def listed(rows: Sequence[tuple[str, str]]) -> RegionList:
 def leaves_of(names: dict[str, str]) -> RegionList:
     """A list with exactly these leaves."""
     one = BY_CODE["11680"]
-    regions = tuple(replace(one, region_code=code, region_name=name) for code, name in names.items())
+    regions = tuple(
+        replace(one, region_code=code, region_name=name) for code, name in names.items()
+    )
     return RegionList(regions=regions, dongs=(), as_of=TODAY, source="api", rows=len(regions))
 
 
@@ -75,7 +79,9 @@ class TestLevels:
         assert regions["41820"].parent_code == "41"
 
     def test_sejong_without_a_province_of_its_own_is_both(self) -> None:
-        sejong = next(region for region in listed(GYEONGGI).regions if region.region_code == "36110")
+        sejong = next(
+            region for region in listed(GYEONGGI).regions if region.region_code == "36110"
+        )
         assert sejong == Region(
             region_code="36110", region_name="세종특별자치시", sido_name="세종특별자치시", sigungu_name="세종특별자치시",
             parent_code="36", is_leaf=True,
@@ -83,10 +89,18 @@ class TestLevels:
 
     def test_white_space_in_names_is_folded(self) -> None:
         gu = next(region for region in listed(GYEONGGI).regions if region.region_code == "41111")
-        assert (gu.region_name, gu.sido_name, gu.sigungu_name) == ("경기도 수원시 장안구", "경기도", "수원시 장안구")
+        assert (gu.region_name, gu.sido_name, gu.sigungu_name) == (
+            "경기도 수원시 장안구",
+            "경기도",
+            "수원시 장안구",
+        )
 
     def test_a_region_whose_name_only_begins_like_another_is_not_below_it(self) -> None:
-        rows = [("4800000000", "경상남도"), ("4812000000", "경상남도 창원"), ("4813000000", "경상남도 창원시")]
+        rows = [
+            ("4800000000", "경상남도"),
+            ("4812000000", "경상남도 창원"),
+            ("4813000000", "경상남도 창원시"),
+        ]
         assert [region.is_leaf for region in listed(rows).regions] == [True, True]
 
     def test_dongs_and_ris_belong_to_their_sigungu_by_their_name_below_it(self) -> None:
@@ -122,14 +136,32 @@ class TestLevels:
 
 class TestSnapshot:
     def test_the_snapshot_has_256_leaves_of_269_sigungu_and_all_dongs(self) -> None:
-        assert (len(SNAPSHOT.regions), len(SNAPSHOT.leaves), len(SNAPSHOT.dongs)) == (269, 256, 20_276)
+        assert (len(SNAPSHOT.regions), len(SNAPSHOT.leaves), len(SNAPSHOT.dongs)) == (
+            269,
+            256,
+            20_276,
+        )
         assert SNAPSHOT.source == "snapshot"
 
     def test_the_thirteen_cities_with_gu_are_no_leaves(self) -> None:
         cities = {region.sigungu_name for region in SNAPSHOT.regions if not region.is_leaf}
         assert cities == {
             f"{name}시"
-            for name in ["수원", "성남", "안양", "부천", "안산", "고양", "용인", "화성", "청주", "천안", "포항", "창원", "전주"]
+            for name in [
+                "수원",
+                "성남",
+                "안양",
+                "부천",
+                "안산",
+                "고양",
+                "용인",
+                "화성",
+                "청주",
+                "천안",
+                "포항",
+                "창원",
+                "전주",
+            ]
         }
 
     def test_every_parent_is_a_province_or_the_city_whose_name_the_region_bears(self) -> None:
@@ -139,14 +171,18 @@ class TestSnapshot:
             else:
                 assert region.region_name.startswith(BY_CODE[region.parent_code].region_name + " ")
 
-    @pytest.mark.parametrize(("code", "name"), [("36110", "세종특별자치시"), ("50110", "제주특별자치도 제주시")])
+    @pytest.mark.parametrize(
+        ("code", "name"), [("36110", "세종특별자치시"), ("50110", "제주특별자치도 제주시")]
+    )
     def test_sejong_and_jeju_city_are_leaves(self, code: str, name: str) -> None:
         assert BY_CODE[code].is_leaf
         assert BY_CODE[code].region_name == name
 
     def test_the_snapshot_is_what_its_own_rows_would_make(self) -> None:
         rows = [(f"{region.region_code}00000", region.region_name) for region in SNAPSHOT.regions]
-        sidos = {(f"{region.region_code[:2]}00000000", region.sido_name) for region in SNAPSHOT.regions}
+        sidos = {
+            (f"{region.region_code[:2]}00000000", region.sido_name) for region in SNAPSHOT.regions
+        }
         rebuilt = listed([*rows, *(row for row in sidos if not row[0].startswith("36"))])
         assert {region.region_code: region for region in rebuilt.regions} == BY_CODE
 
@@ -163,7 +199,10 @@ class TestPartitionKeys:
         assert sorted(keys) == sorted(keys, key=code_of_partition_key)
 
     def test_spaces_and_commas_of_a_name_become_one_underscore(self) -> None:
-        assert replace(BY_CODE["11680"], region_name=" 가 ,  나\t다 ").partition_key == "11680_가_나_다"
+        assert (
+            replace(BY_CODE["11680"], region_name=" 가 ,  나\t다 ").partition_key
+            == "11680_가_나_다"
+        )
 
 
 class TestChanges:
@@ -178,18 +217,27 @@ class TestChanges:
         names = {**KNOWN, "11999": "서울특별시 한강구", "11680": "서울특별시 새강남구"}
         del names["50110"]
         changes = compare(KNOWN, leaves_of(names))
-        assert (changes.added, changes.abolished, changes.renamed) == (("11999",), ("50110",), ("11680",))
+        assert (changes.added, changes.abolished, changes.renamed) == (
+            ("11999",),
+            ("50110",),
+            ("11680",),
+        )
 
     def test_a_city_that_got_gu_is_no_leaf_any_more(self) -> None:
         rows = [("4100000000", "경기도"), ("4159000000", "경기도 화성시")]
         known = {region.region_code: region.region_name for region in listed(rows).leaves}
-        changes = compare(known, listed([*rows, ("4159100000", "경기도 화성시 만세구")]), accept_any_change=True)
+        changes = compare(
+            known, listed([*rows, ("4159100000", "경기도 화성시 만세구")]), accept_any_change=True
+        )
         assert (changes.added, changes.abolished) == (("41591",), ("41590",))
 
     def test_the_largest_reform_on_record_is_accepted(self) -> None:
         before = dict(sorted(KNOWN.items())[:255])
         kept = dict(sorted(before.items())[30:])
-        after = {**kept, **{f"12{number:03}": f"전남광주통합특별시 {number}구" for number in range(31)}}
+        after = {
+            **kept,
+            **{f"12{number:03}": f"전남광주통합특별시 {number}구" for number in range(31)},
+        }
         changes = compare(before, leaves_of(after))
         assert (len(changes.abolished), len(changes.added)) == (30, 31)
 

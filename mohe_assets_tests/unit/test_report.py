@@ -1,4 +1,6 @@
-"""The report from rows alone: what its tables say, and that its picture needs no font of the machine."""
+"""The report from rows alone: what its tables say, and that its picture needs no font of the
+machine.
+"""
 
 import datetime as dt
 from pathlib import Path
@@ -16,7 +18,9 @@ from mohe_assets.store.reads.report import RegionRow, TimelineRow
 NOW = dt.datetime(2026, 11, 25, 6, 0, tzinfo=dt.UTC)
 
 
-def region(code: str = "11680", status: str = "COMPLETED", places: int = 1, reason: str = "") -> RegionRow:
+def region(
+    code: str = "11680", status: str = "COMPLETED", places: int = 1, reason: str = ""
+) -> RegionRow:
     return RegionRow(
         region_code=code, region_name="서울특별시 강남구", sido_name="서울특별시", status=status, places=places,
         failure_kind="transient", failures=1, retry_at=None, error_message=reason,
@@ -26,13 +30,22 @@ def region(code: str = "11680", status: str = "COMPLETED", places: int = 1, reas
 def report(*regions: RegionRow) -> str:
     done = Forecast(calls=0, days=0, done_at=NOW)
     standing = CollectionSnapshot(
-        at=NOW, regions=regions, timeline=(), places=0, api=None, left=CollectionForecast(base_plan=done, with_refinement=done)
+        at=NOW,
+        regions=regions,
+        timeline=(),
+        places=0,
+        api=None,
+        left=CollectionForecast(base_plan=done, with_refinement=done),
     )
     return markdown(standing, picture="report.png")
 
 
 def test_a_reason_cannot_break_out_of_its_cell() -> None:
-    line = next(line for line in report(region(status="FAILED", reason="a|b\n# <b>c</b>")).splitlines() if "transient" in line)
+    line = next(
+        line
+        for line in report(region(status="FAILED", reason="a|b\n# <b>c</b>")).splitlines()
+        if "transient" in line
+    )
     assert line.endswith("| a\\|b \\# \\<b\\>c\\</b\\> |")
 
 
@@ -44,15 +57,26 @@ def test_many_failures_are_counted_and_not_all_listed() -> None:
 
 
 def test_the_font_has_every_syllable_of_hangul() -> None:
-    # A glyph that is missing would be a warning, which is an error here, but only for names that a test draws.
+    # A glyph that is missing would be a warning, which is an error here, but only for names that a
+    # test draws.
     known = FT2Font(str(sans_path())).get_charmap()
     assert [chr(code) for code in range(0xAC00, 0xD7A4) if code not in known] == []
 
 
-@pytest.mark.parametrize("seconds", [0, 1, 20, 200, 9_000, 14_000, 90_000, 300_000, 900_000, 9_000_000, 80_000_000])
+@pytest.mark.parametrize(
+    "seconds", [0, 1, 20, 200, 9_000, 14_000, 90_000, 300_000, 900_000, 9_000_000, 80_000_000]
+)
 def test_a_picture_is_drawn_of_any_span_of_time_without_a_warning(seconds: int) -> None:
-    rows = [TimelineRow(at=NOW + dt.timedelta(seconds=gone), calls=5, new_places=3) for gone in (0, seconds)]
-    regions = [region(), region("50110", "FAILED"), region("26110", "PENDING", 0), region("41111", "PROCESSING")]
+    rows = [
+        TimelineRow(at=NOW + dt.timedelta(seconds=gone), calls=5, new_places=3)
+        for gone in (0, seconds)
+    ]
+    regions = [
+        region(),
+        region("50110", "FAILED"),
+        region("26110", "PENDING", 0),
+        region("41111", "PROCESSING"),
+    ]
     assert draw(regions, rows, at=NOW).startswith(b"\x89PNG")
 
 
@@ -61,7 +85,9 @@ def test_a_picture_is_drawn_of_nothing() -> None:
 
 
 def test_dongs_are_one_dot_per_sigungu_that_shows_the_worst_of_them() -> None:
-    (dot,) = dots_of([region("1168010100", places=3), region("1168010300", "FAILED", 4), region("9999900000")])
+    (dot,) = dots_of(
+        [region("1168010100", places=3), region("1168010300", "FAILED", 4), region("9999900000")]
+    )
     assert (dot.status, dot.places) == ("FAILED", 7)
 
 

@@ -5,9 +5,14 @@ from mohe_assets.sources.naver_local.search_plan import Sort, Stage, base_plan, 
 
 def test_the_base_plan_asks_for_the_full_region_name_and_each_keyword_in_order() -> None:
     plan = base_plan("경기도 수원시 장안구", ("카페", "북 카페"))
-    assert [search.query for search in plan] == ["경기도 수원시 장안구 카페", "경기도 수원시 장안구 북 카페"]
+    assert [search.query for search in plan] == [
+        "경기도 수원시 장안구 카페",
+        "경기도 수원시 장안구 북 카페",
+    ]
     assert [search.keyword for search in plan] == ["카페", "북 카페"]
-    assert {(search.sort, search.stage, search.dong_name) for search in plan} == {(Sort.ACCURACY, Stage.BASE, None)}
+    assert {(search.sort, search.stage, search.dong_name) for search in plan} == {
+        (Sort.ACCURACY, Stage.BASE, None)
+    }
 
 
 def test_the_plan_is_the_same_every_time() -> None:

@@ -1,4 +1,6 @@
-"""Every bad value is refused with one sentence that names its variable, and no sentence shows a key."""
+"""Every bad value is refused with one sentence that names its variable, and no sentence shows a
+key.
+"""
 
 import datetime as dt
 from pathlib import Path
@@ -18,7 +20,13 @@ POSITIVE = (
 FLAGS = ("CHECKPOINT_ENABLED", "CHECKPOINT_AUTO_RESUME", "BATCH_AUTO_INITIALIZATION")
 BASE_URLS = ("MOHE_GOVERNMENT_API_URL", "MOHE_NAVER_API_URL", "MOHE_NAVER_HUB_URL")
 DATABASE_URLS = ("MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL")
-KEYS = ("GOVT_API_KEY", "NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET", "NCP_APIGW_API_KEY_ID", "NCP_APIGW_API_KEY")
+KEYS = (
+    "GOVT_API_KEY",
+    "NAVER_CLIENT_ID",
+    "NAVER_CLIENT_SECRET",
+    "NCP_APIGW_API_KEY_ID",
+    "NCP_APIGW_API_KEY",
+)
 
 
 def load(**variables: str) -> Settings:
@@ -39,7 +47,9 @@ def refusal(**variables: str) -> str:
     return sentence
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "-5\n", "nan", "inf", "-inf", "1e999", "many", "1,000", "0x10", "9" * 30])
+@pytest.mark.parametrize(
+    "value", ["0", "-1", "-5\n", "nan", "inf", "-inf", "1e999", "many", "1,000", "0x10", "9" * 30]
+)
 @pytest.mark.parametrize("variable", POSITIVE)
 def test_a_limit_that_is_no_positive_number_is_refused_by_name(variable: str, value: str) -> None:
     assert refusal(**{variable: value}).startswith(f"{variable} is ")
@@ -47,11 +57,15 @@ def test_a_limit_that_is_no_positive_number_is_refused_by_name(variable: str, va
 
 @pytest.mark.parametrize("value", ["maybe", "2", "-1", "nein", "true false"])
 @pytest.mark.parametrize("variable", FLAGS)
-def test_a_flag_that_is_neither_true_nor_false_is_refused_by_name(variable: str, value: str) -> None:
+def test_a_flag_that_is_neither_true_nor_false_is_refused_by_name(
+    variable: str, value: str
+) -> None:
     assert refusal(**{variable: value}).startswith(f"{variable} is '{value}'; allowed are ")
 
 
-@pytest.mark.parametrize(("value", "meant"), [("TRUE", True), (" 1 ", True), ("Yes", True), ("on", True), ("off", False)])
+@pytest.mark.parametrize(
+    ("value", "meant"), [("TRUE", True), (" 1 ", True), ("Yes", True), ("on", True), ("off", False)]
+)
 def test_a_flag_is_read_in_its_usual_spellings(value: str, *, meant: bool) -> None:
     assert load(CHECKPOINT_ENABLED=value).checkpoint_enabled is meant
 
@@ -76,8 +90,13 @@ def test_a_flag_is_read_in_its_usual_spellings(value: str, *, meant: bool) -> No
     ],
 )
 @pytest.mark.parametrize("variable", BASE_URLS)
-def test_a_base_url_with_more_or_less_than_scheme_host_and_port_is_refused_by_name(variable: str, value: str) -> None:
-    assert refusal(**{variable: value}) == f"{variable} has to be http(s)://host[:port] and nothing more."
+def test_a_base_url_with_more_or_less_than_scheme_host_and_port_is_refused_by_name(
+    variable: str, value: str
+) -> None:
+    assert (
+        refusal(**{variable: value})
+        == f"{variable} has to be http(s)://host[:port] and nothing more."
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,15 +124,22 @@ def test_a_base_url_is_kept_without_its_slash(value: str, kept: str) -> None:
     ],
 )
 @pytest.mark.parametrize("variable", DATABASE_URLS)
-def test_a_database_url_that_psql_could_not_read_is_refused_without_its_password(variable: str, value: str) -> None:
-    assert refusal(**{variable: value}) == f"{variable} has to be postgresql://user:password@host:port/database."
+def test_a_database_url_that_psql_could_not_read_is_refused_without_its_password(
+    variable: str, value: str
+) -> None:
+    assert (
+        refusal(**{variable: value})
+        == f"{variable} has to be postgresql://user:password@host:port/database."
+    )
 
 
 def test_a_database_url_keeps_its_password_and_its_options() -> None:
     value = f"postgres://someone:{SECRET}@host:5433/mohe?sslmode=require"
     kept = load(MOHE_DATABASE_URL=value).mohe_database_url
     assert kept is not None
-    assert kept.get_secret_value() == f"postgresql://someone:{SECRET}@host:5433/mohe?sslmode=require"
+    assert (
+        kept.get_secret_value() == f"postgresql://someone:{SECRET}@host:5433/mohe?sslmode=require"
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,12 +152,19 @@ def test_a_database_url_keeps_its_password_and_its_options() -> None:
     ],
 )
 def test_half_a_pair_of_keys_is_refused_by_both_names(given: str, missing: str) -> None:
-    assert refusal(**{given: SECRET, missing: " "}) == f"{given} is set but {missing} is not; set both or neither."
+    assert (
+        refusal(**{given: SECRET, missing: " "})
+        == f"{given} is set but {missing} is not; set both or neither."
+    )
 
 
-@pytest.mark.parametrize("value", [f"two words{SECRET}", f"two\n{SECRET}", f"키{SECRET}", f"{SECRET}\x1b[0m"])
+@pytest.mark.parametrize(
+    "value", [f"two words{SECRET}", f"two\n{SECRET}", f"키{SECRET}", f"{SECRET}\x1b[0m"]
+)
 @pytest.mark.parametrize("variable", KEYS)
-def test_a_key_that_no_header_could_carry_is_refused_without_being_shown(variable: str, value: str) -> None:
+def test_a_key_that_no_header_could_carry_is_refused_without_being_shown(
+    variable: str, value: str
+) -> None:
     assert refusal(**{variable: value}).startswith(f"{variable} has a space")
 
 
@@ -148,7 +181,11 @@ def test_a_keyword_list_with_a_blank_or_useless_word_is_refused_by_name(value: s
 
 
 def test_a_keyword_said_twice_is_searched_once() -> None:
-    assert load(MOHE_SEARCH_KEYWORDS="카페, 공원 ,카페,북  카페,북 카페").mohe_search_keywords == ("카페", "공원", "북 카페")
+    assert load(MOHE_SEARCH_KEYWORDS="카페, 공원 ,카페,북  카페,북 카페").mohe_search_keywords == (
+        "카페",
+        "공원",
+        "북 카페",
+    )
 
 
 @pytest.mark.parametrize("variable", ["CHECKPOINT_BATCH_NAME", "CHECKPOINT_REGION_TYPE"])
@@ -169,7 +206,10 @@ def test_the_home_of_a_user_that_does_not_exist_is_refused_by_name() -> None:
 
 def test_the_catalog_is_in_the_home_unless_it_has_a_folder_of_its_own() -> None:
     assert load(MOHE_HOME="/somewhere").catalog_folder == Path("/somewhere/catalog")
-    assert load(MOHE_HOME="/somewhere", MOHE_CATALOG_DIR="here").catalog_folder == Path("here").absolute()
+    assert (
+        load(MOHE_HOME="/somewhere", MOHE_CATALOG_DIR="here").catalog_folder
+        == Path("here").absolute()
+    )
     assert refusal(MOHE_CATALOG_DIR="~nobody-of-this-name/mohe").startswith("MOHE_CATALOG_DIR is ")
 
 
@@ -177,7 +217,10 @@ def test_the_defaults_are_those_users_were_promised() -> None:
     defaults = load()
     assert (defaults.checkpoint_enabled, defaults.checkpoint_auto_resume) == (True, True)
     assert defaults.batch_auto_initialization is False
-    assert (defaults.checkpoint_batch_name, defaults.checkpoint_region_type) == ("place-ingestion-batch", "sigungu")
+    assert (defaults.checkpoint_batch_name, defaults.checkpoint_region_type) == (
+        "place-ingestion-batch",
+        "sigungu",
+    )
     assert defaults.mohe_home == Path(".mohe")
     assert defaults.mohe_government_api_url == "https://apis.data.go.kr"
     assert defaults.mohe_naver_api_url == "https://openapi.naver.com"
@@ -201,7 +244,12 @@ def test_a_variable_set_to_nothing_counts_as_not_set_but_for_the_keywords() -> N
 
 
 def test_both_hub_keys_mean_the_hub_and_its_rate() -> None:
-    hub = load(NCP_APIGW_API_KEY_ID="a", NCP_APIGW_API_KEY="b", NAVER_CLIENT_ID="c", NAVER_CLIENT_SECRET="d")
+    hub = load(
+        NCP_APIGW_API_KEY_ID="a",
+        NCP_APIGW_API_KEY="b",
+        NAVER_CLIENT_ID="c",
+        NAVER_CLIENT_SECRET="d",
+    )
     assert hub.uses_hub
     assert hub.calls_per_second == 50
     assert load(MOHE_CALLS_PER_SECOND="3.5").calls_per_second == 3.5
@@ -210,9 +258,14 @@ def test_both_hub_keys_mean_the_hub_and_its_rate() -> None:
 def test_a_collection_asks_for_the_keys_it_lacks_by_name() -> None:
     with pytest.raises(SettingsError, match=r"^GOVT_API_KEY is not set; .*\.$"):
         load(NAVER_CLIENT_ID="a", NAVER_CLIENT_SECRET="b").require_collection_keys()
-    with pytest.raises(SettingsError, match=r"^NAVER_CLIENT_ID and NAVER_CLIENT_SECRET are not set; .*NCP_APIGW_API_KEY.*\.$"):
+    with pytest.raises(
+        SettingsError,
+        match=r"^NAVER_CLIENT_ID and NAVER_CLIENT_SECRET are not set; .*NCP_APIGW_API_KEY.*\.$",
+    ):
         load(GOVT_API_KEY="a").require_collection_keys()
-    load(GOVT_API_KEY="a", NCP_APIGW_API_KEY_ID="b", NCP_APIGW_API_KEY="c").require_collection_keys()
+    load(
+        GOVT_API_KEY="a", NCP_APIGW_API_KEY_ID="b", NCP_APIGW_API_KEY="c"
+    ).require_collection_keys()
 
 
 def test_no_key_shows_when_the_settings_are_printed() -> None:
@@ -221,18 +274,29 @@ def test_no_key_shows_when_the_settings_are_printed() -> None:
         MOHE_DATABASE_URL=f"postgresql://someone:{SECRET}@host/mohe",
         MOHE_DAGSTER_DATABASE_URL=f"postgresql://someone:{SECRET}@host/dagster",
     )
-    assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert (
+        SECRET
+        not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    )
 
 
 @pytest.mark.parametrize("value", ["xml", "jsonl", "true"])
-def test_a_log_format_that_does_not_exist_is_refused_and_logs_are_text_until_then(value: str) -> None:
-    assert refusal(MOHE_LOG_FORMAT=value) == f"MOHE_LOG_FORMAT is '{value}'; allowed are text and json."
+def test_a_log_format_that_does_not_exist_is_refused_and_logs_are_text_until_then(
+    value: str,
+) -> None:
+    assert (
+        refusal(MOHE_LOG_FORMAT=value)
+        == f"MOHE_LOG_FORMAT is '{value}'; allowed are text and json."
+    )
     assert settings_module.log_format({"MOHE_LOG_FORMAT": value}) == "text"
 
 
 def test_a_log_format_is_read_in_any_case_without_the_other_settings() -> None:
     assert load(MOHE_LOG_FORMAT=" JSON ").mohe_log_format == "json"
-    assert settings_module.log_format({"MOHE_LOG_FORMAT": "Json", "MOHE_DAILY_QUOTA": "nonsense"}) == "json"
+    assert (
+        settings_module.log_format({"MOHE_LOG_FORMAT": "Json", "MOHE_DAILY_QUOTA": "nonsense"})
+        == "json"
+    )
 
 
 KST = dt.timezone(dt.timedelta(hours=9))
@@ -247,7 +311,9 @@ KST = dt.timezone(dt.timedelta(hours=9))
         (dt.datetime(2027, 6, 30, 15, tzinfo=dt.UTC), "ended on 2027-06-30 at 24:00 KST"),
     ],
 )
-def test_who_uses_the_classic_api_is_told_of_its_end_in_its_last_half_year(moment: dt.datetime, said: str) -> None:
+def test_who_uses_the_classic_api_is_told_of_its_end_in_its_last_half_year(
+    moment: dt.datetime, said: str
+) -> None:
     sentence = settings_module.classic_ends(moment, uses_hub=False)
     assert (sentence is None) == (said == "")
     if sentence is not None:
@@ -261,5 +327,7 @@ def test_who_uses_the_classic_api_is_told_of_its_end_in_its_last_half_year(momen
     [({}, 8), ({"MOHE_CALLS_PER_SECOND": "50"}, 8), ({"MOHE_CALLS_PER_SECOND": "200"}, 20),
      ({"MOHE_CALLS_PER_SECOND": "5000"}, 224), ({"MOHE_CALLS_PER_SECOND": "5000", "MOHE_SEARCHES_IN_FLIGHT": "3"}, 3)],
 )  # fmt: skip
-def test_searches_in_flight_follow_from_the_rate_unless_they_are_told(told: dict[str, str], searches: int) -> None:
+def test_searches_in_flight_follow_from_the_rate_unless_they_are_told(
+    told: dict[str, str], searches: int
+) -> None:
     assert settings_module.load(told).searches_in_flight == searches

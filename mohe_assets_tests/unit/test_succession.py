@@ -41,7 +41,9 @@ def inferred(before: dict[str, DongSet], after: dict[str, DongSet]) -> dict[str,
 
 
 def a(code: str, *dongs: str, sido: str = "가도") -> DongSet:
-    return DongSet(region_code=code, region_name=f"{sido} {code}", sido_name=sido, dongs=frozenset(dongs))
+    return DongSet(
+        region_code=code, region_name=f"{sido} {code}", sido_name=sido, dongs=frozenset(dongs)
+    )
 
 
 def test_the_reform_of_july_is_found_whole_though_provinces_and_codes_changed() -> None:
@@ -75,7 +77,9 @@ def test_namesakes_are_no_evidence_that_a_rare_name_cannot_outweigh() -> None:
 
 def test_of_two_equals_the_one_in_the_same_province_is_the_successor() -> None:
     (found,) = infer(
-        [a("1", "가동", "나동")], [a("2", "가동", "나동", sido="나도"), a("3", "가동", "나동")], ["가동", "나동"] * 2
+        [a("1", "가동", "나동")],
+        [a("2", "가동", "나동", sido="나도"), a("3", "가동", "나동")],
+        ["가동", "나동"] * 2,
     )
     assert found.new_code == "3"
 
@@ -88,15 +92,27 @@ def test_without_common_names_nothing_is_inferred() -> None:
 
 def test_a_region_that_only_changed_its_name_is_its_own_successor() -> None:
     (found,) = renamed({"1": "가도 나시"}, {"1": "가도 다시"}, ["1"])
-    assert (found.old_code, found.old_name, found.new_code, found.new_name) == ("1", "가도 나시", "1", "가도 다시")
+    assert (found.old_code, found.old_name, found.new_code, found.new_name) == (
+        "1",
+        "가도 나시",
+        "1",
+        "가도 다시",
+    )
 
 
 @given(st.permutations(sorted(NOW)), st.integers(min_value=1, max_value=20))
 def test_any_regions_whose_codes_alone_change_are_found_again(order: list[str], count: int) -> None:
     moved = [NOW[code] for code in order[:count]]
     new = [
-        DongSet(region_code=f"9{one.region_code}", region_name=one.region_name, sido_name="새도", dongs=one.dongs)
+        DongSet(
+            region_code=f"9{one.region_code}",
+            region_name=one.region_name,
+            sido_name="새도",
+            dongs=one.dongs,
+        )
         for one in moved
     ]
     found = infer(moved, new, (name for one in NOW.values() for name in one.dongs))
-    assert {(one.old_code, one.new_code) for one in found} == {(one.region_code, f"9{one.region_code}") for one in moved}
+    assert {(one.old_code, one.new_code) for one in found} == {
+        (one.region_code, f"9{one.region_code}") for one in moved
+    }

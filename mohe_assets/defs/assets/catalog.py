@@ -1,4 +1,6 @@
-"""What is published: the nationwide files of places, and the report of where their collection stands."""
+"""What is published: the nationwide files of places, and the report of where their collection
+stands.
+"""
 
 import datetime as dt
 
@@ -18,17 +20,22 @@ from mohe_assets.publishing.report import PICTURE, REPORT, Report, build_report
     code_version="1",
     metadata={
         "dagster/column_schema": tables.PLACE_CATALOG,
-        "terms_of_use": dg.MetadataValue.text("Passing results on is restricted by Naver's terms, see README.md."),
+        "terms_of_use": dg.MetadataValue.text(
+            "Passing results on is restricted by Naver's terms, see README.md."
+        ),
     },
     deps=["places"],
 )
 def place_catalog(mohe: MoheResource) -> dg.MaterializeResult[None]:
-    """All places of the country in one Parquet, one CSV and one GeoJSON file; docs/place_catalog.md describes them.
+    """All places of the country in one Parquet, one CSV and one GeoJSON file; docs/place_catalog.md
+    describes them.
 
     Written in MOHE_CATALOG_DIR, and only if the places have changed.
     """
     with mohe.open() as app:
-        catalog = build_catalog(app.database, app.settings.catalog_folder, now=dt.datetime.now(dt.UTC))
+        catalog = build_catalog(
+            app.database, app.settings.catalog_folder, now=dt.datetime.now(dt.UTC)
+        )
     return dg.MaterializeResult(metadata=_catalog_metadata(catalog))
 
 
@@ -36,10 +43,14 @@ def _catalog_metadata(catalog: Catalog) -> dict[str, dg.MetadataValue]:
     return {
         "dagster/row_count": dg.MetadataValue.int(catalog.places),
         "rebuilt": dg.MetadataValue.bool(catalog.rebuilt),
-        "why": dg.MetadataValue.text("the places have changed" if catalog.rebuilt else "unchanged: the files are up to date"),
+        "why": dg.MetadataValue.text(
+            "the places have changed" if catalog.rebuilt else "unchanged: the files are up to date"
+        ),
         "built_at": dg.MetadataValue.timestamp(catalog.built_at),
         **{name: dg.MetadataValue.path(catalog.folder / name) for name in catalog.file_bytes},
-        **{f"{name} bytes": dg.MetadataValue.int(size) for name, size in catalog.file_bytes.items()},
+        **{
+            f"{name} bytes": dg.MetadataValue.int(size) for name, size in catalog.file_bytes.items()
+        },
     }
 
 
@@ -51,8 +62,8 @@ def _catalog_metadata(catalog: Catalog) -> dict[str, dg.MetadataValue]:
     deps=["places"],
 )
 def collection_report(mohe: MoheResource) -> dg.MaterializeResult[None]:
-    """Where the collection stands: a map by region, places and calls over time, provinces, failed regions with their
-    reasons, the API's day, and when all is done.
+    """Where the collection stands: a map by region, places and calls over time, provinces, failed
+    regions with their reasons, the API's day, and when all is done.
 
     Shown here, and written beside the catalog as report.md and report.png.
     """

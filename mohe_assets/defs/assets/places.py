@@ -19,7 +19,8 @@ from mohe_assets.domain.regions import code_of_partition_key
 def build_places(*, regions_per_run: int) -> dg.AssetsDefinition:
     """The asset; a backfill gives each of its runs up to `regions_per_run` regions."""
     with warnings.catch_warnings():
-        # Backfill policies are marked beta; their behaviour is pinned by the version bounds and by tests.
+        # Backfill policies are marked beta; their behaviour is pinned by the version bounds and by
+        # tests.
         warnings.simplefilter("ignore", dg.BetaWarning)
         return _places(dg.BackfillPolicy.multi_run(max_partitions_per_run=regions_per_run))
 
@@ -34,7 +35,9 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
         metadata={
             "dagster/column_schema": tables.PLACES,
             "dagster/table_name": "places",
-            "terms_of_use": dg.MetadataValue.text("Storing results is restricted by Naver's terms, see README.md."),
+            "terms_of_use": dg.MetadataValue.text(
+                "Storing results is restricted by Naver's terms, see README.md."
+            ),
         },
         deps=["sigungu_regions"],
         partitions_def=sigungu_partitions,
@@ -43,26 +46,39 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
         # No value to hand on: each region that completes is logged as its own materialization.
         output_required=False,
     )
-    def places(context: dg.AssetExecutionContext, mohe: MoheResource) -> Iterator[dg.MaterializeResult[None]]:
-        """The places of a region, found by local search: tables `places`, `search_query` (the ledger) and
-        `batch_checkpoint`.
+    def places(
+        context: dg.AssetExecutionContext, mohe: MoheResource
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        """The places of a region, found by local search: tables `places`, `search_query` (the
+        ledger) and `batch_checkpoint`.
 
-        Goes on where the region's ledger ends. A person who materializes a completed region gets it collected afresh.
+        Goes on where the region's ledger ends. A person who materializes a completed region gets it
+        collected afresh.
         """
         force_retry = context.run.tags.get(TRIGGER_TAG) != SENSOR_TRIGGER
         with cancelled_by_signals(context), mohe.open() as app:
-            name_run(context.instance, context.run, app.settings.checkpoint_batch_name, sorted(context.partition_keys))
-            # A key outlives its region while runs name it, and its code may be back under another key.
+            name_run(
+                context.instance,
+                context.run,
+                app.settings.checkpoint_batch_name,
+                sorted(context.partition_keys),
+            )
+            # A key outlives its region while runs name it, and its code may be back under another
+            # key.
             living = set(app.regions.partition_keys().values())
-            codes = frozenset(code_of_partition_key(key) for key in context.partition_keys if key in living)
+            codes = frozenset(
+                code_of_partition_key(key) for key in context.partition_keys if key in living
+            )
             if dead := sorted(set(context.partition_keys) - living):
                 context.log.warning(f"Abolished since they were asked for: {', '.join(dead)}.")
             asked = asked_at(context.instance, context.run) if force_retry else None
-            claim_filter = ClaimFilter(codes=codes, force_retry=force_retry, recollect_completed_before=asked)
+            claim_filter = ClaimFilter(
+                codes=codes, force_retry=force_retry, recollect_completed_before=asked
+            )
             totals = collect(context, app, claim_filter, total=len(codes))
         context.log.info(f"{totals}")
-        # A generator that yields no result: a returned None would be logged as the materialization of every partition
-        # of the run, those that the quota did not reach included.
+        # A generator that yields no result: a returned None would be logged as the materialization
+        # of every partition of the run, those that the quota did not reach included.
         yield from ()
 
     return places

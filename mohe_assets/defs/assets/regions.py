@@ -9,7 +9,9 @@ from mohe_assets.defs.runtime.region_refresh import refresh
 
 
 class RefreshConfig(dg.Config):
-    """`accept_any_change` lets a list through that lacks more regions, or names of dongs, than is believed unasked."""
+    """`accept_any_change` lets a list through that lacks more regions, or names of dongs, than is
+    believed unasked.
+    """
 
     accept_any_change: bool = False
 
@@ -23,15 +25,20 @@ class RefreshConfig(dg.Config):
     metadata={
         "dagster/column_schema": tables.REGION,
         "dagster/table_name": "region",
-        "source": dg.MetadataValue.text("행정안전부_행정표준코드_법정동코드 (StanReginCd) on data.go.kr"),
+        "source": dg.MetadataValue.text(
+            "행정안전부_행정표준코드_법정동코드 (StanReginCd) on data.go.kr"
+        ),
     },
 )
-def sigungu_regions(context: dg.AssetExecutionContext, config: RefreshConfig, mohe: MoheResource) -> dg.MaterializeResult[None]:
-    """The government's list of legal districts (법정동코드): tables `region` and `legal_dong`, the partition set `sigungu`,
-    and a PENDING checkpoint for every new region. What became of abolished ones is inferred into `region_succession`.
+def sigungu_regions(
+    context: dg.AssetExecutionContext, config: RefreshConfig, mohe: MoheResource
+) -> dg.MaterializeResult[None]:
+    """The government's list of legal districts (법정동코드): tables `region` and `legal_dong`, the
+    partition set `sigungu`, and a PENDING checkpoint for every new region. What became of abolished
+    ones is inferred into `region_succession`.
 
-    The list is taken over whole or not at all. If the API is down, the list of before stays; if there is none yet, the
-    bundled one is taken.
+    The list is taken over whole or not at all. If the API is down, the list of before stays; if
+    there is none yet, the bundled one is taken.
     """
     with mohe.open() as app:
         sync = refresh(context.instance, app, accept_any_change=config.accept_any_change)

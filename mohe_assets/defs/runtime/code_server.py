@@ -1,7 +1,9 @@
-"""Dagster's code server, the process in which runs execute, with one difference: it passes SIGTERM on to its runs.
+"""Dagster's code server, the process in which runs execute, with one difference: it passes SIGTERM
+on to its runs.
 
-Dagster's own waits for its runs to finish by themselves, so that `docker stop` would kill them in the middle, holding their
-regions. Told to stop, a run releases its regions and ends within seconds, and the server with it.
+Dagster's own waits for its runs to finish by themselves, so that `docker stop` would kill them in
+the middle, holding their regions. Told to stop, a run releases its regions and ends within seconds,
+and the server with it.
 """
 
 import contextlib
@@ -17,8 +19,9 @@ from dagster._cli.api import grpc_command
 
 from mohe_assets import logs, settings
 
-# A run needs six seconds at most to end its searches in flight; a machine under load gets three times as long. Containers are
-# killed after twenty (stop_grace_period, terminationGracePeriodSeconds), and `mohe up` kills after nine what is left.
+# A run needs six seconds at most to end its searches in flight; a machine under load gets three
+# times as long. Containers are killed after twenty (stop_grace_period,
+# terminationGracePeriodSeconds), and `mohe up` kills after nine what is left.
 STOP_SECONDS = 18.0
 _stopping = threading.Event()
 
@@ -28,7 +31,9 @@ def main() -> None:
     logs.install(settings.log_format())
     # Dagster gives SIGTERM whatever handler SIGINT has when it starts.
     signal.signal(signal.SIGINT, _stop)
-    grpc_command.main(args=["-m", "mohe_assets.definitions", *sys.argv[1:]], prog_name="code-server")
+    grpc_command.main(
+        args=["-m", "mohe_assets.definitions", *sys.argv[1:]], prog_name="code-server"
+    )
 
 
 def _stop(number: int, _: FrameType | None) -> None:
@@ -40,10 +45,12 @@ def _stop(number: int, _: FrameType | None) -> None:
 
 
 def _end_runs() -> None:
-    """Tells each run once: a second signal would interrupt its cleaning up. One that was just being started is told, too.
+    """Tells each run once: a second signal would interrupt its cleaning up. One that was just being
+    started is told, too.
 
-    Dagster waits for all of them, and for calls such as a sensor's tick. What is not over in time has nothing to release:
-    a run that was still importing, a tick. Their end is noticed like any other death.
+    Dagster waits for all of them, and for calls such as a sensor's tick. What is not over in time
+    has nothing to release: a run that was still importing, a tick. Their end is noticed like any
+    other death.
     """
     itself, told, deadline = psutil.Process(), set[int](), time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:

@@ -1,4 +1,6 @@
-"""Running a collection inside a Dagster run: outcomes become materializations, the end becomes success or failure."""
+"""Running a collection inside a Dagster run: outcomes become materializations, the end becomes
+success or failure.
+"""
 
 import gc
 import os
@@ -47,7 +49,8 @@ class Totals:
 
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
-# After so many objects more, and each 20th and 400th time among older ones: a megabyte is garbage for a little longer.
+# After so many objects more, and each 20th and 400th time among older ones: a megabyte is garbage
+# for a little longer.
 SELDOM = (10_000, 20, 20)
 EVENT_BATCH_SIZE = "DAGSTER_EVENT_BATCH_SIZE"
 
@@ -56,20 +59,23 @@ EVENT_BATCH_SIZE = "DAGSTER_EVENT_BATCH_SIZE"
 def cancelled_by_signals(context: Context) -> Iterator[None]:
     """Makes a run that a signal stops a cancelled one.
 
-    Dagster takes a signal that nobody announced for a failure, and a failed run paints the regions it never tried red;
-    announced, it leaves them missing.
+    Dagster takes a signal that nobody announced for a failure, and a failed run paints the regions
+    it never tried red; announced, it leaves them missing.
     """
     try:
         yield
     except dg.DagsterExecutionInterruptedError:
-        context.instance.report_run_canceling(context.run, message="Stopped by a signal; its regions are released.")
+        context.instance.report_run_canceling(
+            context.run, message="Stopped by a signal; its regions are released."
+        )
         raise
 
 
 def collect(context: Context, app: App, claim_filter: ClaimFilter, *, total: int) -> Totals:
     """Collects, logging one materialization per region as it completes.
 
-    Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success with what was done.
+    Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success
+    with what was done.
     """
     # A signal may come at any moment, and what it interrupts is not always what ends the run's row.
     with app.ended(context.run.run_id):
@@ -80,9 +86,10 @@ def collect(context: Context, app: App, claim_filter: ClaimFilter, *, total: int
 def _get_ready(context: Context, app: App, claim_filter: ClaimFilter) -> None:
     with app.alive(context.run.run_id):
         app.load_what_collects(refining=claim_filter.refine)
-        # What Dagster and the libraries have loaded stays: to look through it for garbage would hold all searches up for 50 ms
-        # now and then, and the end of the process for 300. What is new is a search's, and gone with it: to look for cycles
-        # among it as often as Python does takes a twelfth of the run.
+        # What Dagster and the libraries have loaded stays: to look through it for garbage would
+        # hold all searches up for 50 ms now and then, and the end of the process for 300. What is
+        # new is a search's, and gone with it: to look for cycles among it as often as Python does
+        # takes a twelfth of the run.
         gc.freeze()
         gc.set_threshold(*SELDOM)
         recover(context.instance, app)
@@ -105,7 +112,9 @@ def _collect(context: Context, app: App, claim_filter: ClaimFilter, total: int) 
 
 
 def _account_for_the_rest(context: Context, run: CollectionRun) -> None:
-    """The regions this run was to collect and did not hold: collected by another since it was asked, or held by one."""
+    """The regions this run was to collect and did not hold: collected by another since it was
+    asked, or held by one.
+    """
     others = run.not_taken()
     fresh = [one.region_code for one in others if one.status == Status.COMPLETED]
     for completion in run.checkpoints.completions(fresh, reported_too=True) if fresh else []:
@@ -113,7 +122,9 @@ def _account_for_the_rest(context: Context, run: CollectionRun) -> None:
         reconnecting()(context.log_event, materialization(completion))
     for one in others:
         if one.status == Status.PROCESSING:
-            context.log.warning(f"{one.region_name} is being collected by run {one.run_id}; this run leaves it to that one.")
+            context.log.warning(
+                f"{one.region_name} is being collected by run {one.run_id}; this run leaves it to that one."
+            )
 
 
 def _report(context: Context, outcomes: Sequence[RegionOutcome]) -> None:
@@ -126,13 +137,19 @@ def _report(context: Context, outcomes: Sequence[RegionOutcome]) -> None:
                 _report_unfinished(context, outcome)
 
 
-def log_materializations(context: Context, materializations: Sequence[dg.AssetMaterialization]) -> None:
-    """As `context.log_event` does for each, but stored at once: one by one, each opens two connections of its own."""
+def log_materializations(
+    context: Context, materializations: Sequence[dg.AssetMaterialization]
+) -> None:
+    """As `context.log_event` does for each, but stored at once: one by one, each opens two
+    connections of its own.
+    """
     step = context.get_step_execution_context()
     batch, last = make_new_run_id(), len(materializations) - 1
     with _stored_in_batches():
         for number, one in enumerate(materializations):
-            DagsterEvent.asset_materialization(step, one, DagsterEventBatchMetadata(batch, is_end=number == last))
+            DagsterEvent.asset_materialization(
+                step, one, DagsterEventBatchMetadata(batch, is_end=number == last)
+            )
 
 
 @contextmanager
@@ -152,7 +169,10 @@ def _stored_in_batches() -> Iterator[None]:
 def _report_unfinished(context: Context, outcome: RegionOutcome) -> None:
     context.log.warning(f"{outcome.lease.region_name} {outcome.outcome.value}: {outcome.reason}")
     if outcome.outcome is Outcome.FAILED:
-        reconnecting()(context.log_event, failure_observation(outcome.lease, outcome.reason, context.run.run_id))
+        reconnecting()(
+            context.log_event,
+            failure_observation(outcome.lease, outcome.reason, context.run.run_id),
+        )
         if not _is_partitioned(context.run):
             _show_as_failed(context, outcome.lease.partition_key)
 
@@ -164,19 +184,30 @@ def _is_partitioned(run: dg.DagsterRun) -> bool:
 def _show_as_failed(context: Context, partition_key: str) -> None:
     """Makes a failed region of the batch red in the UI.
 
-    Dagster calls a partition failed when the last run that planned to materialize it failed without doing so. A partitioned
-    run plans its partitions when it is created; the batch says so here, for the regions that failed only.
+    Dagster calls a partition failed when the last run that planned to materialize it failed without
+    doing so. A partitioned run plans its partitions when it is created; the batch says so here, for
+    the regions that failed only.
     """
     step_key = context.get_step_execution_context().step.key
-    plan(context.instance, partition_key, run_id=context.run.run_id, job_name=context.job_name, step_key=step_key)
+    plan(
+        context.instance,
+        partition_key,
+        run_id=context.run.run_id,
+        job_name=context.job_name,
+        step_key=step_key,
+    )
 
 
 def _leave_the_rest_unpainted(context: Context, app: App, claim_filter: ClaimFilter) -> None:
-    """A run that fails paints every region it planned red: those it released or never reached have to be excepted."""
+    """A run that fails paints every region it planned red: those it released or never reached have
+    to be excepted.
+    """
     if not _is_partitioned(context.run):
         return
     regions = regions_of(app, claim_filter.codes).values()
-    show_as_untried(context.instance, [one.partition_key for one in regions if one.status == Status.PENDING])
+    show_as_untried(
+        context.instance, [one.partition_key for one in regions if one.status == Status.PENDING]
+    )
 
 
 def _end(context: Context, run: CollectionRun) -> None:
@@ -188,9 +219,13 @@ def _end(context: Context, run: CollectionRun) -> None:
     if isinstance(run.halted, QuotaExhausted):
         until = run.halted.reset_at.astimezone(KST) if run.halted.reset_at else None
         when = f"on {until:%Y-%m-%d at %H:%M} KST" if until else "after the next midnight KST"
-        context.log.warning(f"{run.halted}; the regions not reached stay PENDING and are collected {when}.")
+        context.log.warning(
+            f"{run.halted}; the regions not reached stay PENDING and are collected {when}."
+        )
     if run.failed:
-        raise dg.Failure(description=_failure(run.failed), metadata=_reasons(run.failed), allow_retries=False)
+        raise dg.Failure(
+            description=_failure(run.failed), metadata=_reasons(run.failed), allow_retries=False
+        )
 
 
 def _failure(failed: Sequence[RegionOutcome]) -> str:

@@ -1,4 +1,6 @@
-"""The tables and the catalog as the assets' pages show them, made of the columns in mohe_assets/domain/columns.py and catalog.py."""
+"""The tables and the catalog as the assets' pages show them, made of the columns in
+mohe_assets/domain/columns.py and catalog.py.
+"""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,9 @@
-"""What a run prints: Dagster's lines and ours in one stream, in the format of MOHE_LOG_FORMAT, with region and attempt.
+"""What a run prints: Dagster's lines and ours in one stream, in the format of MOHE_LOG_FORMAT, with
+region and attempt.
 
-Dagster takes a logger of one's own from a run's config only, which runs launched by a backfill or from an asset's page do
-not have. So its default one is exchanged, for runs of whatever origin; the event log is not touched.
+Dagster takes a logger of one's own from a run's config only, which runs launched by a backfill or
+from an asset's page do not have. So its default one is exchanged, for runs of whatever origin; the
+event log is not touched.
 """
 
 import logging
@@ -15,9 +17,16 @@ from mohe_assets import logs, settings
 from mohe_assets.domain.regions import code_of_partition_key
 
 
-@dg.logger({"name": dg.Field(str, default_value="dagster"), "log_level": dg.Field(str, default_value="DEBUG")})
+@dg.logger(
+    {
+        "name": dg.Field(str, default_value="dagster"),
+        "log_level": dg.Field(str, default_value="DEBUG"),
+    }
+)
 def console(init: dg.InitLoggerContext) -> logging.Logger:
-    """Stands in for Dagster's colored_console_logger, takes its config, and is as much a logger of its own for each run."""
+    """Stands in for Dagster's colored_console_logger, takes its config, and is as much a logger of
+    its own for each run.
+    """
     logger = logging.Logger(str(init.logger_config["name"]), level=init.logger_config["log_level"])  # noqa: LOG001
     logger.addHandler(logs.StderrHandler(logs.formatter(settings.log_format(), DAGSTERS)))
     return logger
@@ -29,7 +38,9 @@ def use_for_runs() -> None:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """Without the run, job and step that Dagster's text has in front; a failure has its error behind them."""
+    """Without the run, job and step that Dagster's text has in front; a failure has its error
+    behind them.
+    """
     meta = getattr(record, LOG_RECORD_METADATA_ATTR, None)
     if not meta or (meta["dagster_event"] and meta["dagster_event"].is_failure):
         return record.getMessage()
@@ -59,8 +70,17 @@ def _region(event: DagsterEvent) -> logs.Facts:
     metadata = said.metadata if said else {}
     named = {"region_name": "region", "round": "round", "attempt": "attempt"}
     found = {name: metadata[key].value for name, key in named.items() if key in metadata}
-    return {"partition": event.partition, "region_code": code_of_partition_key(event.partition), **found}
+    return {
+        "partition": event.partition,
+        "region_code": code_of_partition_key(event.partition),
+        **found,
+    }
 
 
-# What the text of Dagster's lines says already, or says with the region's code, is not said again behind it.
-DAGSTERS = logs.Reading(message=_message, facts=_facts, hidden=frozenset({"run_id", "job", "step", "dagster_event", "partition"}))
+# What the text of Dagster's lines says already, or says with the region's code, is not said again
+# behind it.
+DAGSTERS = logs.Reading(
+    message=_message,
+    facts=_facts,
+    hidden=frozenset({"run_id", "job", "step", "dagster_event", "partition"}),
+)

@@ -57,7 +57,9 @@ class FailedRegion(Protocol):
 
 
 def failure_observation(region: FailedRegion, reason: str, run_id: str) -> dg.AssetObservation:
-    """The reason on the page of a failed region's partition, where Dagster itself only names the run."""
+    """The reason on the page of a failed region's partition, where Dagster itself only names the
+    run.
+    """
     return dg.AssetObservation(
         asset_key=PLACES,
         partition=region.partition_key,
@@ -77,7 +79,10 @@ def _run_link(label: str, run_id: str) -> dict[str, dg.MetadataValue]:
     if not run_id:
         return {}
     query = f"SELECT * FROM batch_execution_metadata WHERE execution_id = '{run_id}';"
-    return {label: dg.MetadataValue.dagster_run(run_id), "execution_row": dg.MetadataValue.text(query)}
+    return {
+        label: dg.MetadataValue.dagster_run(run_id),
+        "execution_row": dg.MetadataValue.text(query),
+    }
 
 
 def region_sync_metadata(sync: RegionSync) -> dict[str, dg.MetadataValue]:
@@ -119,5 +124,7 @@ def succession_table(successions: Sequence[Succession]) -> str:
         for one in successions[:SHOWN_AT_MOST]
     ]
     if len(successions) > SHOWN_AT_MOST:
-        lines.append(f"| and {len(successions) - SHOWN_AT_MOST} more, see table region_succession | | | | |")
+        lines.append(
+            f"| and {len(successions) - SHOWN_AT_MOST} more, see table region_succession | | | | |"
+        )
     return "\n".join(lines)

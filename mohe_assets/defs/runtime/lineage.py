@@ -1,7 +1,7 @@
 """When a run's work was asked for: by the backfill or the first run it descends from.
 
-A person who materializes a completed region wants it fresh; a retry, a re-execution, or a later run of the same backfill
-must not repeat what its lineage, or the sensor meanwhile, has completed since.
+A person who materializes a completed region wants it fresh; a retry, a re-execution, or a later run
+of the same backfill must not repeat what its lineage, or the sensor meanwhile, has completed since.
 """
 
 import datetime as dt

@@ -1,7 +1,9 @@
-"""Whether Dagster shows of each region what its checkpoint says, and what makes it do so again. The checkpoint is right.
+"""Whether Dagster shows of each region what its checkpoint says, and what makes it do so again. The
+checkpoint is right.
 
-Dagster derives a partition's colour from events. It is materialized once an event said so, for good. It is failed if the
-last run that planned to materialize it failed without doing so, whether that run ever tried it or not. So:
+Dagster derives a partition's colour from events. It is materialized once an event said so, for
+good. It is failed if the last run that planned to materialize it failed without doing so, whether
+that run ever tried it or not. So:
 
 | checkpoint            | shown            | what is done                                                                |
 |-----------------------|------------------|-----------------------------------------------------------------------------|
@@ -22,7 +24,12 @@ from dagster._core.utils import make_new_run_id
 
 from mohe_assets.app import App
 from mohe_assets.defs.partitions import sigungu_partitions
-from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACES, failure_observation, materialization
+from mohe_assets.defs.runtime.events import (
+    INGEST_PLACES,
+    PLACES,
+    failure_observation,
+    materialization,
+)
 from mohe_assets.defs.runtime.run_tags import BATCH_TAG, REGIONS_TAG, TRIGGER_TAG, regions_label
 from mohe_assets.store.checkpoints import Status
 from mohe_assets.store.reads.partitions import PartitionState, partition_states
@@ -37,7 +44,8 @@ WORDS: Mapping[AssetPartitionStatus | None, str] = {
 
 # What no event can repair, see above.
 UNSAID = "PENDING, but materialized"
-# An event takes about ten milliseconds, and Dagster gives up a tick after a minute; the next look goes on.
+# An event takes about ten milliseconds, and Dagster gives up a tick after a minute; the next look
+# goes on.
 REPAIRS_AT_ONCE = 500
 
 Shown = Mapping[str, AssetPartitionStatus | None]
@@ -46,7 +54,9 @@ Shown = Mapping[str, AssetPartitionStatus | None]
 def regions_of(app: App, codes: Collection[str] | None = None) -> dict[str, PartitionState]:
     """By partition key: the regions of the platform's batch, or those of these codes."""
     settings = app.settings
-    return partition_states(app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type, codes)
+    return partition_states(
+        app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type, codes
+    )
 
 
 def shown(instance: dg.DagsterInstance) -> Shown:
@@ -57,20 +67,31 @@ def shown(instance: dg.DagsterInstance) -> Shown:
 
 
 def disagreements(regions: Mapping[str, PartitionState], seen: Shown) -> dict[str, str]:
-    """Partition key → what differs. What a run has under way, or is about to report, is not compared yet."""
+    """Partition key → what differs. What a run has under way, or is about to report, is not
+    compared yet.
+    """
     found = {key: _difference(region, seen.get(key)) for key, region in regions.items()}
-    found |= {key: f"{WORDS[seen[key]]}, but no region of this batch" for key in seen.keys() - regions.keys() if seen[key]}
+    found |= {
+        key: f"{WORDS[seen[key]]}, but no region of this batch"
+        for key in seen.keys() - regions.keys()
+        if seen[key]
+    }
     return {key: text for key, text in found.items() if text}
 
 
 def _difference(region: PartitionState, seen: AssetPartitionStatus | None) -> str:
-    if region.unsettled or seen is AssetPartitionStatus.IN_PROGRESS or region.status == Status.PROCESSING:
+    if (
+        region.unsettled
+        or seen is AssetPartitionStatus.IN_PROGRESS
+        or region.status == Status.PROCESSING
+    ):
         return ""
     green, red = seen is AssetPartitionStatus.MATERIALIZED, seen is AssetPartitionStatus.FAILED
     fine = {
         Status.COMPLETED: green,
         Status.FAILED: red,
-        # In a later round, or for a longer list of keywords, a region that is due has been collected before.
+        # In a later round, or for a longer list of keywords, a region that is due has been
+        # collected before.
         Status.PENDING: not red and (region.collected_before or not green),
     }[Status(region.status)]
     return "" if fine else f"{region.status}, but {WORDS[seen]}"
@@ -92,7 +113,9 @@ def reconcile(instance: dg.DagsterInstance, app: App) -> dict[str, str]:
     return found
 
 
-def _show_completed(instance: dg.DagsterInstance, app: App, regions: Sequence[PartitionState]) -> None:
+def _show_completed(
+    instance: dg.DagsterInstance, app: App, regions: Sequence[PartitionState]
+) -> None:
     codes = [region.region_code for region in regions]
     completions = app.checkpoints.completions(codes, reported_too=True) if codes else []
     for completion in completions:
@@ -108,39 +131,67 @@ def _show_failed(instance: dg.DagsterInstance, app: App, regions: Sequence[Parti
     unassigned = [region for region in regions if region.run_id not in failed]
     record = _record_failure(instance, app, unassigned) if unassigned else ""
     for region in regions:
-        plan(instance, region.partition_key, run_id=region.run_id if region.run_id in failed else record)
-        instance.report_runless_asset_event(failure_observation(region, region.error, region.run_id))
+        plan(
+            instance,
+            region.partition_key,
+            run_id=region.run_id if region.run_id in failed else record,
+        )
+        instance.report_runless_asset_event(
+            failure_observation(region, region.error, region.run_id)
+        )
 
 
-def _record_failure(instance: dg.DagsterInstance, app: App, regions: Sequence[PartitionState]) -> str:
-    """A failed run for regions whose own was cancelled or forgotten: without one Dagster calls no partition failed."""
+def _record_failure(
+    instance: dg.DagsterInstance, app: App, regions: Sequence[PartitionState]
+) -> str:
+    """A failed run for regions whose own was cancelled or forgotten: without one Dagster calls no
+    partition failed.
+    """
     tags = {
         REGIONS_TAG: regions_label([region.partition_key for region in regions]),
         BATCH_TAG: app.settings.checkpoint_batch_name,
         TRIGGER_TAG: RECONCILIATION,
     }
     # Failed from its first moment: it must never count as one that is under way.
-    run = dg.DagsterRun(job_name=INGEST_PLACES, run_id=make_new_run_id(), status=dg.DagsterRunStatus.FAILURE, tags=tags)
+    run = dg.DagsterRun(
+        job_name=INGEST_PLACES,
+        run_id=make_new_run_id(),
+        status=dg.DagsterRunStatus.FAILURE,
+        tags=tags,
+    )
     instance.add_run(run)
     reasons = "\n".join(f"{region.region_name}: {region.error}" for region in regions[:50])
-    instance.report_run_failed(run, message=f"Records regions that failed, their own run cannot show it any more.\n{reasons}")
+    instance.report_run_failed(
+        run,
+        message=f"Records regions that failed, their own run cannot show it any more.\n{reasons}",
+    )
     return run.run_id
 
 
 def show_as_untried(instance: dg.DagsterInstance, partition_keys: Iterable[str]) -> None:
-    """Not red any more, and green as before if it was: the last to plan these partitions is then no run at all."""
+    """Not red any more, and green as before if it was: the last to plan these partitions is then no
+    run at all.
+    """
     keys = list(partition_keys)
     for key in keys:
         plan(instance, key, run_id=RUNLESS_RUN_ID, job_name=RUNLESS_JOB_NAME)
     if keys:
-        # What Dagster once took for failed it keeps, until the next materialization or until it counts anew.
+        # What Dagster once took for failed it keeps, until the next materialization or until it
+        # counts anew.
         instance.wipe_asset_cached_status([PLACES])
 
 
 def plan(
-    instance: dg.DagsterInstance, partition_key: str, *, run_id: str, job_name: str = INGEST_PLACES, step_key: str = "places"
+    instance: dg.DagsterInstance,
+    partition_key: str,
+    *,
+    run_id: str,
+    job_name: str = INGEST_PLACES,
+    step_key: str = "places",
 ) -> None:
-    """Says that this run is to materialize the partition, as Dagster does for a partitioned run when it is created."""
+    """Says that this run is to materialize the partition, as Dagster does for a partitioned run
+    when it is created.
+    """
     planned = AssetMaterializationPlannedData(PLACES, partition=partition_key)
     event = DagsterEvent.build_asset_materialization_planned_event(job_name, step_key, planned)
     instance.report_dagster_event(event, run_id=run_id)

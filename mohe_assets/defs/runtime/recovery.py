@@ -1,7 +1,9 @@
-"""Where our tables and Dagster's event log are two stores: what a crash left between them is put right here.
+"""Where our tables and Dagster's event log are two stores: what a crash left between them is put
+right here.
 
-Ours is committed first, always. So a completion may lack its event, and a run that died may still look alive in Dagster;
-the other way round cannot happen. What partitions show beyond that is compared in agreement.py.
+Ours is committed first, always. So a completion may lack its event, and a run that died may still
+look alive in Dagster; the other way round cannot happen. What partitions show beyond that is
+compared in agreement.py.
 """
 
 import datetime as dt
@@ -12,23 +14,34 @@ import dagster as dg
 
 from mohe_assets.app import App
 from mohe_assets.collection.scheduler import log_reclaimed, region_facts
-from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACE_INGESTION_BATCH, PLACES, REFINE_PLACES, materialization
+from mohe_assets.defs.runtime.events import (
+    INGEST_PLACES,
+    PLACE_INGESTION_BATCH,
+    PLACES,
+    REFINE_PLACES,
+    materialization,
+)
 from mohe_assets.defs.runtime.reconciliation import REPAIRS_AT_ONCE
 from mohe_assets.logs import about
 from mohe_assets.store.executions import ReapResult
 
 log = logging.getLogger(__name__)
 
-# Between Dagster's start of a run and its row lie imports and a connection: seconds, a minute on a bad day.
+# Between Dagster's start of a run and its row lie imports and a connection: seconds, a minute on a
+# bad day.
 NEVER_STARTED_SECONDS = 60
-# Before Dagster's own monitoring calls a run that does not start failed, which would paint its regions red; it looks every
-# half minute.
+# Before Dagster's own monitoring calls a run that does not start failed, which would paint its
+# regions red; it looks every half minute.
 AHEAD_OF_MONITORING_SECONDS = 60
 
 
 def recover(instance: dg.DagsterInstance, app: App) -> ReapResult:
-    """Takes back the regions of dead runs, ends those runs in Dagster, and reports completions nobody reported."""
-    reaped = app.executions.reap_dead_runs(app.checkpoints, over=lambda run_ids: _over_in_dagster(instance, run_ids))
+    """Takes back the regions of dead runs, ends those runs in Dagster, and reports completions
+    nobody reported.
+    """
+    reaped = app.executions.reap_dead_runs(
+        app.checkpoints, over=lambda run_ids: _over_in_dagster(instance, run_ids)
+    )
     log_reclaimed(reaped)
     _end_in_dagster(instance, app)
     _end_never_started(instance, app)
@@ -50,19 +63,24 @@ def _end_in_dagster(instance: dg.DagsterInstance, app: App) -> None:
     for run_id in ended:
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
-            instance.report_run_canceled(run, message="The run's process is gone; its regions go on in other runs.")
+            instance.report_run_canceled(
+                run, message="The run's process is gone; its regions go on in other runs."
+            )
     if ended:
         app.executions.mark_ended_in_dagster(ended)
 
 
 def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
-    """Ends runs that died between Dagster's start of them and the first thing they do, which is to make themselves known.
+    """Ends runs that died between Dagster's start of them and the first thing they do, which is to
+    make themselves known.
 
-    A run that is STARTED has a process. One that is STARTING may wait for a node and an image in a cluster, for as long as
-    the instance's `run_monitoring` gives it.
+    A run that is STARTED has a process. One that is STARTING may wait for a node and an image in a
+    cluster, for as long as the instance's `run_monitoring` gives it.
     """
     begun = NEVER_STARTED_SECONDS + app.settings.mohe_lease_seconds
-    starting = max(begun, instance.run_monitoring_start_timeout_seconds - AHEAD_OF_MONITORING_SECONDS)
+    starting = max(
+        begun, instance.run_monitoring_start_timeout_seconds - AHEAD_OF_MONITORING_SECONDS
+    )
     patience = {dg.DagsterRunStatus.STARTED: begun, dg.DagsterRunStatus.STARTING: starting}
     now = dt.datetime.now(dt.UTC)
     silent = {
@@ -72,19 +90,29 @@ def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
         and collects_places(record.dagster_run)
     }
     for run_id in silent.keys() - app.executions.known(silent.keys()):
-        instance.report_run_canceled(silent[run_id], message="The run's process died before it began; nothing was lost.")
+        instance.report_run_canceled(
+            silent[run_id], message="The run's process died before it began; nothing was lost."
+        )
 
 
 def collects_places(run: dg.DagsterRun) -> bool:
     """Whether a run collects places, whoever launched it: the sensor, a backfill, a person."""
-    return run.job_name in {INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES} or PLACES in (run.asset_selection or ())
+    return run.job_name in {INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES} or PLACES in (
+        run.asset_selection or ()
+    )
 
 
 def _report_completions(instance: dg.DagsterInstance, app: App) -> None:
     completions = app.checkpoints.completions()[:REPAIRS_AT_ONCE]
     for one in completions:
         instance.report_runless_asset_event(materialization(one))
-        # Whoever reads the log learns of every region there too, whatever became of the run that collected it.
+        # Whoever reads the log learns of every region there too, whatever became of the run that
+        # collected it.
         with about(**region_facts(one)):
-            log.warning("%s: %d places, collected by run %s, which ended before it told", one.region_name, one.places, one.run_id)
+            log.warning(
+                "%s: %d places, collected by run %s, which ended before it told",
+                one.region_name,
+                one.places,
+                one.run_id,
+            )
     app.checkpoints.mark_reported(completions)

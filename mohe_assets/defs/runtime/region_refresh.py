@@ -17,11 +17,19 @@ from mohe_assets.defs.runtime.recovery import collects_places
 from mohe_assets.errors import ApiError
 from mohe_assets.region_sync import RegionSync
 
-UNFINISHED_BACKFILLS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
+UNFINISHED_BACKFILLS = (
+    BulkActionStatus.REQUESTED,
+    BulkActionStatus.CANCELING,
+    BulkActionStatus.FAILING,
+)
 
 
-def refresh(instance: dg.DagsterInstance, app: App, *, accept_any_change: bool = False) -> RegionSync:
-    """Takes the list over and mirrors its leaves into the partition set. A failed download ends the run with its reason."""
+def refresh(
+    instance: dg.DagsterInstance, app: App, *, accept_any_change: bool = False
+) -> RegionSync:
+    """Takes the list over and mirrors its leaves into the partition set. A failed download ends the
+    run with its reason.
+    """
     try:
         sync = app.refresh_regions(accept_any_change=accept_any_change)
     except ApiError as error:
@@ -31,10 +39,12 @@ def refresh(instance: dg.DagsterInstance, app: App, *, accept_any_change: bool =
 
 
 def sync_partition_keys(instance: dg.DagsterInstance, app: App) -> None:
-    """Adds the partition keys Dagster lacks, in the order of codes, and removes those of abolished regions.
+    """Adds the partition keys Dagster lacks, in the order of codes, and removes those of abolished
+    regions.
 
-    A run's range means the keys between its ends in the order in which they were added. New ones come last, so they are in
-    no range that exists; one that an unfinished run or backfill may name is removed when that is over, by the sensor.
+    A run's range means the keys between its ends in the order in which they were added. New ones
+    come last, so they are in no range that exists; one that an unfinished run or backfill may name
+    is removed when that is over, by the sensor.
     """
     name = str(sigungu_partitions.name)
     wanted = sorted(app.regions.partition_keys().values())
@@ -43,14 +53,18 @@ def sync_partition_keys(instance: dg.DagsterInstance, app: App) -> None:
     if missing := [key for key in wanted if key not in there]:
         instance.add_dynamic_partitions(name, missing)
     dead = there - set(wanted)
-    if not dead or instance.get_backfills(filters=BulkActionsFilter(statuses=[*UNFINISHED_BACKFILLS]), limit=1):
+    if not dead or instance.get_backfills(
+        filters=BulkActionsFilter(statuses=[*UNFINISHED_BACKFILLS]), limit=1
+    ):
         return
     for key in sorted(dead - busy_keys(known, unfinished_runs(instance))):
         instance.delete_dynamic_partition(name, key)
 
 
 def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """The runs under way that collect places, whoever launched them: the sensor, a backfill, a person."""
+    """The runs under way that collect places, whoever launched them: the sensor, a backfill, a
+    person.
+    """
     runs = instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
     return [run for run in runs if collects_places(run)]
 
@@ -62,7 +76,10 @@ def busy_keys(keys: Sequence[str], runs: Collection[dg.DagsterRun]) -> set[str]:
     for run in runs:
         if key := run.tags.get(PARTITION_NAME_TAG):
             busy.add(key)
-        first, last = (run.tags.get(tag, "") for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG))
+        first, last = (
+            run.tags.get(tag, "")
+            for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
+        )
         if first in position and last in position:
             busy.update(keys[position[first] : position[last] + 1])
     return busy

@@ -1,4 +1,6 @@
-"""The tags by which a person finds a run in the UI: which regions it is for, in Korean, and who asked for it."""
+"""The tags by which a person finds a run in the UI: which regions it is for, in Korean, and who
+asked for it.
+"""
 
 from collections.abc import Sequence
 
@@ -28,9 +30,15 @@ def regions_label(partition_keys: Sequence[str]) -> str:
     return first if len(partition_keys) == 1 else f"{first} … ({len(partition_keys)})"
 
 
-def name_run(instance: dg.DagsterInstance, run: dg.DagsterRun, batch_name: str, partition_keys: Sequence[str]) -> None:
+def name_run(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, batch_name: str, partition_keys: Sequence[str]
+) -> None:
     """Gives a run that collects the tags it lacks: whoever launched it, backfill, person or shell."""
-    wanted = {REGIONS_TAG: regions_label(partition_keys), BATCH_TAG: batch_name, TRIGGER_TAG: _trigger(run)}
+    wanted = {
+        REGIONS_TAG: regions_label(partition_keys),
+        BATCH_TAG: batch_name,
+        TRIGGER_TAG: _trigger(run),
+    }
     if missing := {name: value for name, value in wanted.items() if name not in run.tags}:
         instance.add_run_tags(run.run_id, missing)
 

@@ -1,4 +1,6 @@
-"""Alembic's entry point: runs the revisions on the connection it is given, inside that connection's transaction."""
+"""Alembic's entry point: runs the revisions on the connection it is given, inside that connection's
+transaction.
+"""
 
 from alembic import context
 

@@ -1,4 +1,6 @@
-"""Naver's local search: one client for its two generations, which differ in address, headers and envelopes only."""
+"""Naver's local search: one client for its two generations, which differ in address, headers and
+envelopes only.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,7 +56,9 @@ HUB = ApiVersion(
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResponse:
-    """`raw` is the whole body, cleaned only of what jsonb refuses; `items` are its places as they came."""
+    """`raw` is the whole body, cleaned only of what jsonb refuses; `items` are its places as they
+    came.
+    """
 
     raw: dict[str, object]
     items: tuple[dict[str, object], ...]
@@ -92,10 +96,16 @@ class NaverLocalClient:
         )
 
     async def search(self, query: str, *, sort: Sort) -> SearchResponse:
-        """Search once. BadQuery means that this query is refused and no other; an empty answer has `items == ()`."""
+        """Search once. BadQuery means that this query is refused and no other; an empty answer has
+        `items == ()`.
+        """
         params = {"query": query, "display": str(DISPLAY), "start": "1", "sort": sort.value}
-        raw, calls = await self._http.get(self._dialect.path, params | dict(self._dialect.extra_params), self._read)
-        return SearchResponse(raw=raw, items=tuple(cast("list[dict[str, object]]", raw["items"])), calls=calls)
+        raw, calls = await self._http.get(
+            self._dialect.path, params | dict(self._dialect.extra_params), self._read
+        )
+        return SearchResponse(
+            raw=raw, items=tuple(cast("list[dict[str, object]]", raw["items"])), calls=calls
+        )
 
     async def close(self) -> None:
         await self._http.close()
@@ -107,12 +117,18 @@ class NaverLocalClient:
         await self.close()
 
     def _read(self, answer: Response) -> dict[str, object]:
-        return read_search(answer, api=self._dialect.api, variables=self._dialect.variables, now=self._clock())
+        return read_search(
+            answer, api=self._dialect.api, variables=self._dialect.variables, now=self._clock()
+        )
 
 
 def _header_value(configured: str, variable: str) -> str:
-    """Checked here, because the HTTP library would put a value that it cannot send into its exception."""
+    """Checked here, because the HTTP library would put a value that it cannot send into its
+    exception.
+    """
     value = configured.strip()
     if not (value.isascii() and value.isprintable()):
-        raise SettingsError(f"{variable} must be printable ASCII characters, as the console shows them")
+        raise SettingsError(
+            f"{variable} must be printable ASCII characters, as the console shows them"
+        )
     return value

@@ -1,10 +1,12 @@
-"""How many new places a search may bring, estimated from the searches answered so far. Pure: counts in, numbers out.
+"""How many new places a search may bring, estimated from the searches answered so far. Pure: counts
+in, numbers out.
 
-Expected = usual gain of its stage and keyword × novelty of the answer it refines × its keyword and category here × its
-dong here × its region. Each factor is the gain seen over the gain that the other factors foresaw, drawn towards 1 by a
-few imagined calls, so that one lucky call moves little and ten move much. What is not known of this region comes from
-the nationwide counts, if the caller has them, and else from the cap of five alone. It errs where a dong is strong for one
-keyword and empty for all others, since keyword and dong are taken to be independent.
+Expected = usual gain of its stage and keyword × novelty of the answer it refines × its keyword and
+category here × its dong here × its region. Each factor is the gain seen over the gain that the
+other factors foresaw, drawn towards 1 by a few imagined calls, so that one lucky call moves little
+and ten move much. What is not known of this region comes from the nationwide counts, if the caller
+has them, and else from the cap of five alone. It errs where a dong is strong for one keyword and
+empty for all others, since keyword and dong are taken to be independent.
 """
 
 from array import array
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 
 MAX_RESULTS = 5  # places in one answer, at most
 Tallies = Mapping[tuple[Stage, str], tuple[int, int]]
-"""(stage, keyword) -> (calls, new places), over all regions; what SELECT … GROUP BY stage, keyword says."""
+"""(stage, keyword) -> (calls, new places), over all regions; what SELECT … GROUP BY stage, keyword
+says.
+"""
 
 _STAGES = {stage: at for at, stage in enumerate(Stage)}
 _UNKNOWN_GAIN = MAX_RESULTS / 2  # nothing is known: the middle between nothing and the cap
@@ -52,7 +56,9 @@ class Factors:
 
 
 class ExpectedGain:
-    """Factors of one region. Candidates are columns of indices, so that thousands are weighed at once."""
+    """Factors of one region. Candidates are columns of indices, so that thousands are weighed at
+    once.
+    """
 
     def __init__(self, tallies: Tallies | None = None) -> None:
         self._tallies = tallies or {}
@@ -80,7 +86,9 @@ class ExpectedGain:
         if known is None:
             known = self._base_rate_at[stage, keyword] = len(self.base_rate)
             calls, new = self._tallies.get((stage, keyword), (0, 0))
-            self.base_rate.append((_KEYWORD_CALLS * self._by_stage[stage] + new) / (_KEYWORD_CALLS + calls))
+            self.base_rate.append(
+                (_KEYWORD_CALLS * self._by_stage[stage] + new) / (_KEYWORD_CALLS + calls)
+            )
         return known
 
     @staticmethod
@@ -89,7 +97,11 @@ class ExpectedGain:
         return _STAGES[stage] * (MAX_RESULTS + 1) + min(new_before, MAX_RESULTS)
 
     def expected(self, base_rate: int, novelty: int, search_category: int, dong: int) -> float:
-        product = self.base_rate[base_rate] * self._novelty.values[novelty] * self.search_categories.values[search_category]
+        product = (
+            self.base_rate[base_rate]
+            * self._novelty.values[novelty]
+            * self.search_categories.values[search_category]
+        )
         return min(MAX_RESULTS, product * self.dongs.values[dong] * self._region.values[0])
 
     def expected_at_first(self, base_rate: int, novelty: int) -> float:
@@ -97,18 +109,29 @@ class ExpectedGain:
         return min(MAX_RESULTS, self.base_rate[base_rate] * self._novelty.values[novelty])
 
     def expected_all(
-        self, columns: "tuple[array[int], array[int], array[int], array[int]]", is_open: "array[float]"
+        self,
+        columns: "tuple[array[int], array[int], array[int], array[int]]",
+        is_open: "array[float]",
     ) -> "npt.NDArray[np.float64]":
-        """`expected` of every candidate, 0 where `is_open` is; the four columns are those of its arguments."""
+        """`expected` of every candidate, 0 where `is_open` is; the four columns are those of its
+        arguments.
+        """
         import numpy as np  # noqa: PLC0415 - a tenth of a second, and half of the commands weigh nothing
 
-        tables = (self.base_rate, self._novelty.values, self.search_categories.values, self.dongs.values)
+        tables = (
+            self.base_rate,
+            self._novelty.values,
+            self.search_categories.values,
+            self.dongs.values,
+        )
         product: npt.NDArray[np.float64] = np.full(len(columns[0]), self._region.values[0])
         for table, column in zip(tables, columns, strict=True):
             product *= np.frombuffer(table)[np.frombuffer(column, dtype=np.int32)]
         return product.clip(max=MAX_RESULTS) * np.frombuffer(is_open)
 
-    def learn(self, base_rate: int, novelty: int, search_category: int, dong: int, new: int) -> None:
+    def learn(
+        self, base_rate: int, novelty: int, search_category: int, dong: int, new: int
+    ) -> None:
         expected = self.expected(base_rate, novelty, search_category, dong)
         for factors, at in (
             (self.dongs, dong),

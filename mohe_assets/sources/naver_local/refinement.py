@@ -1,14 +1,17 @@
-"""Which search refines a region next, and what it may bring. Pure: the same history always gives the same next search.
+"""Which search refines a region next, and what it may bring. Pure: the same history always gives
+the same next search.
 
-The API gives five places a search and no second page, so only the text steers. The rule: a search that came back full is
-refined by (1) the second order of the same text, (2) the text with a dong, eup or myeon, after a full eup its ris, and
-(3) the text with a category that answers to the keyword itself showed: `음식점` may become `음식점 국밥`, and never `국밥`, so
-that whatever is found is still what the keyword asks for. A search with less than five answers is exhausted: what is more
-specific could only find the same again, and is never asked.
+The API gives five places a search and no second page, so only the text steers. The rule: a search
+that came back full is refined by (1) the second order of the same text, (2) the text with a dong,
+eup or myeon, after a full eup its ris, and (3) the text with a category that answers to the keyword
+itself showed: `음식점` may become `음식점 국밥`, and never `국밥`, so that whatever is found is still what
+the keyword asks for. A search with less than five answers is exhausted: what is more specific could
+only find the same again, and is never asked.
 
-Which of them first is a matter of expected new places, see promise.py. The order comes from what others measured (84 % of
-blindly refined searches brought nothing new) and from what this region answers. It errs by a stray that fills an
-exhausted answer up to five, which costs the searches below it until they come back short.
+Which of them first is a matter of expected new places, see promise.py. The order comes from what
+others measured (84 % of blindly refined searches brought nothing new) and from what this region
+answers. It errs by a stray that fills an exhausted answer up to five, which costs the searches
+below it until they come back short.
 """
 
 import functools
@@ -26,9 +29,11 @@ _REGION = ""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answered:
-    """A search the ledger has, in the order it was stored. `place_ids` are the places kept, `categories` as answered.
+    """A search the ledger has, in the order it was stored. `place_ids` are the places kept,
+    `categories` as answered.
 
-    `result_count` counts all items, also those set aside; a search the API refuses is one with none.
+    `result_count` counts all items, also those set aside; a search the API refuses is one with
+    none.
     """
 
     query: str
@@ -42,7 +47,9 @@ class Answered:
 
 
 class _Node(NamedTuple):
-    """What a text asks for; both orders of an answer belong to one node. Empty dong: the region; empty category: all."""
+    """What a text asks for; both orders of an answer belong to one node. Empty dong: the region;
+    empty category: all.
+    """
 
     dong: str
     keyword: str
@@ -76,10 +83,12 @@ class _Numbers(dict[str, int]):
 
 
 class RegionPlan:
-    """The refinement of one region in one round. Knows only its arguments: rebuilt from the ledger it goes on as before.
+    """The refinement of one region in one round. Knows only its arguments: rebuilt from the ledger
+    it goes on as before.
 
-    `history` has the base plan's searches too, in the ledger's order; they are never proposed here. `tallies` are
-    nationwide counts, read once when the region is claimed; without them the region learns by itself, more slowly.
+    `history` has the base plan's searches too, in the ledger's order; they are never proposed here.
+    `tallies` are nationwide counts, read once when the region is claimed; without them the region
+    learns by itself, more slowly.
     """
 
     def __init__(
@@ -100,14 +109,19 @@ class RegionPlan:
         self._counts: dict[_Node, int] = {}
         self._full: dict[str, dict[_Node, int]] = {keyword: {} for keyword in self._keywords}
         self._categories: dict[str, dict[str, None]] = {keyword: {} for keyword in self._keywords}
-        self._search_categories = {keyword: _Numbers(self._expected_gain.search_categories.grow) for keyword in self._keywords}
+        self._search_categories = {
+            keyword: _Numbers(self._expected_gain.search_categories.grow)
+            for keyword in self._keywords
+        }
         self._dongs = _Numbers(self._expected_gain.dongs.grow)
         self._candidates: list[tuple[_Node, Sort]] = []
-        # By order: each node that is a candidate or was answered, with its number among the candidates if it has one.
+        # By order: each node that is a candidate or was answered, with its number among the
+        # candidates if it has one.
         self._at: dict[Sort, dict[_Node, int | None]] = {sort: {} for sort in Sort}
         self._columns = (array("i"), array("i"), array("i"), array("i"))
         self._open = array("d")
-        # What is a candidate and has no column yet: a region's base plan makes hundreds, and most of them nobody asks for.
+        # What is a candidate and has no column yet: a region's base plan makes hundreds, and most
+        # of them nobody asks for.
         self._pending: list[_Block] = []
         self._unfolded = False
         for answered in history:
@@ -124,7 +138,8 @@ class RegionPlan:
         return len(self._places)
 
     def best(self) -> tuple[Search, float] | None:
-        """The most promising search and the new places expected of it (0 to 5); None when all is exhausted.
+        """The most promising search and the new places expected of it (0 to 5); None when all is
+        exhausted.
 
         The number is comparable between regions that were given the same tallies.
         """
@@ -141,19 +156,25 @@ class RegionPlan:
         return None
 
     def expected_gain(self) -> float:
-        """The new places expected of the best search, 0 when all is exhausted: what `best` says, for less where only the base
-        plan was answered.
+        """The new places expected of the best search, 0 when all is exhausted: what `best` says,
+        for less where only the base plan was answered.
         """
         if self._unfolded:
             best = self.best()
             return best[1] if best else 0.0
         # Nothing is exhausted yet, and nothing known of categories, dongs and the region.
         return max(
-            (self._expected_gain.expected_at_first(*self._base_rate_and_novelty(block)) for block in self._pending), default=0.0
+            (
+                self._expected_gain.expected_at_first(*self._base_rate_and_novelty(block))
+                for block in self._pending
+            ),
+            default=0.0,
         )
 
     def learn(self, answered: Answered) -> int:
-        """Takes one answer in; returns how many of its places no earlier search of this region and round had."""
+        """Takes one answer in; returns how many of its places no earlier search of this region and
+        round had.
+        """
         if (answered.query, answered.sort.value) in self._asked:
             return 0
         self._asked.add((answered.query, answered.sort.value))
@@ -180,7 +201,9 @@ class RegionPlan:
         head, rest = self._query(text), answered.query
         if rest == head:
             return text
-        return text._replace(category=rest[len(head) + 1 :]) if rest.startswith(f"{head} ") else None
+        return (
+            text._replace(category=rest[len(head) + 1 :]) if rest.startswith(f"{head} ") else None
+        )
 
     def _judge(self, node: _Node, sort: Sort, new: int) -> None:
         """Compares what a candidate brought with what was expected, and takes it from the list."""
@@ -220,13 +243,19 @@ class RegionPlan:
 
     def _base_rate_and_novelty(self, block: _Block) -> tuple[int, int]:
         stage = block.stage
-        return self._expected_gain.base_rate_at(stage, block.keyword), self._expected_gain.novelty_at(stage, block.new_before)
+        return self._expected_gain.base_rate_at(
+            stage, block.keyword
+        ), self._expected_gain.novelty_at(stage, block.new_before)
 
     def _make_candidates(self, block: _Block) -> None:
         """In bulk: a full keyword of a large region has 250 dongs."""
         base_rate, novelty = self._base_rate_and_novelty(block)
         known, kinds_here = self._at[block.sort], self._search_categories[block.keyword]
-        nodes = (_Node(dong, block.keyword, category) for dong in block.dongs for category in block.categories)
+        nodes = (
+            _Node(dong, block.keyword, category)
+            for dong in block.dongs
+            for category in block.categories
+        )
         new = [node for node in nodes if node not in known]
         known.update(zip(new, itertools.count(len(self._candidates))))
         self._candidates += zip(new, itertools.repeat(block.sort))
@@ -241,16 +270,24 @@ class RegionPlan:
         return any(self._counts.get(wider, MAX_RESULTS) < MAX_RESULTS for wider in _wider(node))
 
     def _query(self, node: _Node) -> str:
-        return " ".join(part for part in (self.region_name, node.dong, node.keyword, node.category) if part)
+        return " ".join(
+            part for part in (self.region_name, node.dong, node.keyword, node.category) if part
+        )
 
     def _search(self, node: _Node, sort: Sort) -> Search:
         return Search(
-            query=self._query(node), sort=sort, keyword=node.keyword, stage=_stage(node, sort), dong_name=node.dong or None
+            query=self._query(node),
+            sort=sort,
+            keyword=node.keyword,
+            stage=_stage(node, sort),
+            dong_name=node.dong or None,
         )
 
 
 def _hierarchy(dong_names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The areas right below each area. `돌산읍 군내리` lies below `돌산읍`, also when the list lacks the eup itself."""
+    """The areas right below each area. `돌산읍 군내리` lies below `돌산읍`, also when the list lacks the eup
+    itself.
+    """
     below: dict[str, dict[str, None]] = {_REGION: {}}
     for name in dong_names:
         head, _, ri = name.partition(" ")

@@ -1,4 +1,6 @@
-"""What an answer of Naver's local search says, in whichever of its generations' envelopes it comes. Pure; no HTTP."""
+"""What an answer of Naver's local search says, in whichever of its generations' envelopes it comes.
+Pure; no HTTP.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +16,14 @@ from mohe_assets.clients.response_body import (
     unreadable,
 )
 from mohe_assets.clients.transport import Response
-from mohe_assets.errors import AnswerChanged, ApiBlocked, ApiError, BadQuery, QuotaExhausted, TransientApiError
+from mohe_assets.errors import (
+    AnswerChanged,
+    ApiBlocked,
+    ApiError,
+    BadQuery,
+    QuotaExhausted,
+    TransientApiError,
+)
 
 RESET_LATE_BY = timedelta(hours=1)  # the quota comes back between 00:00 and 01:00 KST
 
@@ -28,7 +37,11 @@ BAD_QUERY = "SE01"
 
 TOO_MANY = 429
 REFUSED = {401, 403}  # 403 only if the body has an error of the API's own, see bodies.unreadable
-SERVER_TROUBLE = {*range(300, 400), 408, *range(500, 600)}  # a redirect leads to a maintenance page, if anywhere
+SERVER_TROUBLE = {
+    *range(300, 400),
+    408,
+    *range(500, 600),
+}  # a redirect leads to a maintenance page, if anywhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +52,11 @@ class Fault:
     message: str
 
 
-def read_search(answer: Response, *, api: str, variables: tuple[str, ...], now: datetime) -> dict[str, object]:
-    """Return the body of a search, `items` being a list of objects, or raise the ApiError that the answer stands for.
+def read_search(
+    answer: Response, *, api: str, variables: tuple[str, ...], now: datetime
+) -> dict[str, object]:
+    """Return the body of a search, `items` being a list of objects, or raise the ApiError that the
+    answer stands for.
 
     `variables` are the settings to look at when the keys are refused; `now` is aware.
     """
@@ -56,12 +72,17 @@ def read_search(answer: Response, *, api: str, variables: tuple[str, ...], now: 
 
 
 def find_fault(tree: dict[str, object]) -> Fault | None:
-    """The error a body describes: flat, wrapped in `error`, or with the message under either of its two names.
+    """The error a body describes: flat, wrapped in `error`, or with the message under either of its
+    two names.
 
     A body with both an error code and items is an error: it must not pass as "no places here".
     """
     if wrapped := tree.get("error"):
-        fields = cast("dict[str, object]", wrapped) if isinstance(wrapped, dict) else {"message": wrapped}
+        fields = (
+            cast("dict[str, object]", wrapped)
+            if isinstance(wrapped, dict)
+            else {"message": wrapped}
+        )
     elif "items" in tree:
         fields = {name: tree[name] for name in ("errorCode", "errorMessage") if name in tree}
     else:
@@ -79,13 +100,19 @@ def _code(value: object) -> str:
 def _search(tree: dict[str, object], api: str) -> dict[str, object]:
     items = tree.get("items")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise AnswerChanged(f"{api}: the answer has no list of items, or items that are no objects", api=api)
+        raise AnswerChanged(
+            f"{api}: the answer has no list of items, or items that are no objects", api=api
+        )
     return tree
 
 
-def _error(answer: Response, fault: Fault, *, api: str, variables: tuple[str, ...], now: datetime) -> ApiError:
+def _error(
+    answer: Response, fault: Fault, *, api: str, variables: tuple[str, ...], now: datetime
+) -> ApiError:
     """Status before code: the HUB's "400" and "200" are codes of its own, not HTTP's."""
-    sentence = f"{api}: HTTP {answer.status}, code {fault.code or '(none)'} {fault.message}".rstrip()
+    sentence = (
+        f"{api}: HTTP {answer.status}, code {fault.code or '(none)'} {fault.message}".rstrip()
+    )
     if answer.status in SERVER_TROUBLE or fault.code in RETRY_CODES:
         return TransientApiError(sentence, api=api, retry_after=answer.retry_after or 0.0)
     if fault.code.startswith("SE"):
@@ -95,7 +122,9 @@ def _error(answer: Response, fault: Fault, *, api: str, variables: tuple[str, ..
     if answer.status == TOO_MANY or fault.code in RATE_CODES:
         return rate_limited(sentence, answer, api=api)
     if answer.status in REFUSED or fault.code in KEY_CODES:
-        return ApiBlocked(f"{sentence}; look at {' and '.join(variables)}", api=api, variables=variables)
+        return ApiBlocked(
+            f"{sentence}; look at {' and '.join(variables)}", api=api, variables=variables
+        )
     return AnswerChanged(f"{sentence}; not a documented answer", api=api)
 
 

@@ -1,6 +1,8 @@
-"""Which searches a region needs. Pure: the same region, keywords and ledger always give the same searches.
+"""Which searches a region needs. Pure: the same region, keywords and ledger always give the same
+searches.
 
-A search is identified by (query, sort); resuming is the plan without the searches the ledger has done.
+A search is identified by (query, sort); resuming is the plan without the searches the ledger has
+done.
 """
 
 import hashlib
@@ -17,10 +19,11 @@ class Sort(StrEnum):
 
 
 class Stage(StrEnum):
-    """Why a search is made. `base`: full region name × keyword, for every region; the others refine, see refinement.py.
+    """Why a search is made. `base`: full region name × keyword, for every region; the others
+    refine, see refinement.py.
 
-    `…sort` is the second order of the same text, `dong` adds a dong, eup or myeon, `ri` a ri of an eup, and `category` a
-    category that answers to the keyword showed.
+    `…sort` is the second order of the same text, `dong` adds a dong, eup or myeon, `ri` a ri of an
+    eup, and `category` a category that answers to the keyword showed.
     """
 
     BASE = "base"
@@ -54,9 +57,14 @@ class Search:
 
 
 def base_plan(region_name: str, keywords: Iterable[str]) -> tuple[Search, ...]:
-    """Full region name × keyword. The name has sido and sigungu, because 중구 and 고성군 alone exist several times."""
+    """Full region name × keyword. The name has sido and sigungu, because 중구 and 고성군 alone exist
+    several times.
+    """
     return tuple(
-        Search(query=f"{region_name} {keyword}", sort=Sort.ACCURACY, keyword=keyword, stage=Stage.BASE) for keyword in keywords
+        Search(
+            query=f"{region_name} {keyword}", sort=Sort.ACCURACY, keyword=keyword, stage=Stage.BASE
+        )
+        for keyword in keywords
     )
 
 
@@ -66,6 +74,8 @@ def remaining(plan: Iterable[Search], done: Collection[tuple[str, str]]) -> tupl
 
 
 def plan_digest(plan: Iterable[Search]) -> str:
-    """The same for the same kind of plan, whatever the region and the order: says whether a completed one has changed."""
+    """The same for the same kind of plan, whatever the region and the order: says whether a
+    completed one has changed.
+    """
     kinds = sorted({f"{search.sort}:{search.keyword}" for search in plan})
     return hashlib.sha256("\n".join(kinds).encode()).hexdigest()[:32]

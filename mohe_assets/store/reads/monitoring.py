@@ -1,4 +1,6 @@
-"""What monitoring asks for at each scrape: a few statements, each of a bounded number of rows, however large the country."""
+"""What monitoring asks for at each scrape: a few statements, each of a bounded number of rows,
+however large the country.
+"""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -57,7 +59,9 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runs:
-    """Runs by status; of the RUNNING ones how many are `silent`, and how long ago the most silent one was heard."""
+    """Runs by status; of the RUNNING ones how many are `silent`, and how long ago the most silent
+    one was heard.
+    """
 
     by_status: Mapping[str, int]
     silent: int
@@ -66,7 +70,9 @@ class Runs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusals:
-    """Calls an API refused since it is counted, and the share of the configured rate that is in use."""
+    """Calls an API refused since it is counted, and the share of the configured rate that is in
+    use.
+    """
 
     rate: int = 0
     quota: int = 0
@@ -85,18 +91,27 @@ class Monitored:
     refreshed_at: dt.datetime | None
 
 
-def read_monitored(database: Database, batch_name: str, region_type: str, *, lease_seconds: float) -> Monitored:
+def read_monitored(
+    database: Database, batch_name: str, region_type: str, *, lease_seconds: float
+) -> Monitored:
     """One transaction. Raises DatabaseUnavailable."""
     scope = {"batch": batch_name, "type": region_type}
 
     def work(connection: Connection) -> Monitored:
         totals = rows(connection, TOTALS, **scope)
         places = rows(connection, PLACES, type=region_type)[0]
-        runs = {row["status"]: row for row in rows(connection, RUNS, batch=batch_name, lease_seconds=lease_seconds)}
+        runs = {
+            row["status"]: row
+            for row in rows(connection, RUNS, batch=batch_name, lease_seconds=lease_seconds)
+        }
         running = runs.get("RUNNING", {"silent": 0, "oldest_heartbeat_seconds": None})
         return Monitored(
-            totals=Totals(**{name: totals[0][name] for name in Totals.__dataclass_fields__}) if totals else Totals(),
-            failed_by_kind={row["kind"]: row["regions"] for row in rows(connection, FAILURE_KINDS, **scope)},
+            totals=Totals(**{name: totals[0][name] for name in Totals.__dataclass_fields__})
+            if totals
+            else Totals(),
+            failed_by_kind={
+                row["kind"]: row["regions"] for row in rows(connection, FAILURE_KINDS, **scope)
+            },
             places=places["places"],
             places_without_region=places["homeless"],
             runs=Runs(
@@ -110,11 +125,19 @@ def read_monitored(database: Database, batch_name: str, region_type: str, *, lea
     try:
         return database.transaction(work)
     except ProgrammingError:
-        message = f"The database {database.where} lacks tables or views of ours: run `mohe db migrate`."
+        message = (
+            f"The database {database.where} lacks tables or views of ours: run `mohe db migrate`."
+        )
     raise DatabaseUnavailable(message)
 
 
 def read_refusals(database: Database, api: str, account: str) -> Refusals:
     """Of one account; nothing refused while it has made no call."""
-    found = database.transaction(lambda connection: rows(connection, REFUSALS, api=api, account=account))
-    return Refusals(**{name: found[0][name] for name in Refusals.__dataclass_fields__}) if found else Refusals()
+    found = database.transaction(
+        lambda connection: rows(connection, REFUSALS, api=api, account=account)
+    )
+    return (
+        Refusals(**{name: found[0][name] for name in Refusals.__dataclass_fields__})
+        if found
+        else Refusals()
+    )

@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 from mohe_assets.sources.naver_local.search_plan import Search, plan_digest
 from mohe_assets.store.database import Database, rows
 
-# Searches and calls from the checkpoints, which derive them from the ledger with every search: the ledger has answers in it,
-# and reading a million rows of it takes longer than anybody watches.
+# Searches and calls from the checkpoints, which derive them from the ledger with every search: the
+# ledger has answers in it, and reading a million rows of it takes longer than anybody watches.
 COUNTS = """
 SELECT (SELECT count(*) FROM places WHERE region_type = :type) AS places,
        coalesce(sum(searches_done), 0)::bigint AS searches, coalesce(sum(calls_used), 0)::bigint AS calls
@@ -59,8 +59,9 @@ SELECT r.sido_name, count(*) AS regions, count(*) FILTER (WHERE c.status = 'COMP
 """
 
 
-# What completed regions have in their ledger does not matter, unless it was for another plan; those of the batch system
-# have no plan and no ledger. The ledger is read for the others alone, and for those that have anything in it.
+# What completed regions have in their ledger does not matter, unless it was for another plan; those
+# of the batch system have no plan and no ledger. The ledger is read for the others alone, and for
+# those that have anything in it.
 REMAINING_WORK = """
 WITH regions AS (
     SELECT c.region_code, c.round, c.calls_used, c.status = 'COMPLETED' AND c.plan IS NULL AS legacy,
@@ -87,7 +88,9 @@ SELECT count(*) AS regions,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RemainingWork:
-    """Searches the base plan still needs, and the most that refinement may add to it, over `regions` regions."""
+    """Searches the base plan still needs, and the most that refinement may add to it, over
+    `regions` regions.
+    """
 
     regions: int
     base: int
@@ -108,7 +111,9 @@ class FailedRegion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRow:
-    """A run as batch_execution_metadata has it; `life` says whether a RUNNING one was heard of within its lease."""
+    """A run as batch_execution_metadata has it; `life` says whether a RUNNING one was heard of
+    within its lease.
+    """
 
     execution_id: str
     status: str
@@ -134,8 +139,9 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overview:
-    """Places in all; searches and calls of the regions' present rounds; how fast it goes; the latest failed regions (20 at
-    most), and runs: the latest five, and all that are not over (50 at most).
+    """Places in all; searches and calls of the regions' present rounds; how fast it goes; the
+    latest failed regions (20 at most), and runs: the latest five, and all that are not over (50 at
+    most).
     """
 
     places: int
@@ -156,7 +162,9 @@ class SidoRow:
     places: int
 
 
-def read_overview(database: Database, batch_name: str, region_type: str, *, lease_seconds: float) -> Overview:
+def read_overview(
+    database: Database, batch_name: str, region_type: str, *, lease_seconds: float
+) -> Overview:
     """One consistent look."""
     scope = {"batch": batch_name, "type": region_type}
 
@@ -165,24 +173,36 @@ def read_overview(database: Database, batch_name: str, region_type: str, *, leas
             **rows(connection, COUNTS, **scope)[0],
             rate=Rate(**rows(connection, RATE, **scope)[0]),
             failures=tuple(FailedRegion(**row) for row in rows(connection, FAILURES, **scope)),
-            runs=tuple(RunRow(**row) for row in rows(connection, RUNS, batch=batch_name, lease_seconds=lease_seconds)),
+            runs=tuple(
+                RunRow(**row)
+                for row in rows(connection, RUNS, batch=batch_name, lease_seconds=lease_seconds)
+            ),
         )
 
     return database.transaction(work)
 
 
 def remaining_work(
-    database: Database, batch_name: str, region_type: str, plan: Sequence[Search], calls_per_region: int
+    database: Database,
+    batch_name: str,
+    region_type: str,
+    plan: Sequence[Search],
+    calls_per_region: int,
 ) -> RemainingWork:
     """What the plan of any one region, taken for all of them, leaves to do."""
     values = {
         "batch": batch_name, "type": region_type, "keywords": len(plan), "words": [search.keyword for search in plan],
         "plan": plan_digest(plan), "calls_per_region": calls_per_region,
     }  # fmt: skip
-    return RemainingWork(**database.transaction(lambda connection: rows(connection, REMAINING_WORK, **values))[0])
+    return RemainingWork(
+        **database.transaction(lambda connection: rows(connection, REMAINING_WORK, **values))[0]
+    )
 
 
 def by_sido(database: Database, batch_name: str, region_type: str) -> list[SidoRow]:
     """Provinces by number of places."""
     scope = {"batch": batch_name, "type": region_type}
-    return [SidoRow(**row) for row in database.transaction(lambda connection: rows(connection, BY_SIDO, **scope))]
+    return [
+        SidoRow(**row)
+        for row in database.transaction(lambda connection: rows(connection, BY_SIDO, **scope))
+    ]

@@ -1,4 +1,6 @@
-"""What Dagster has to show of each region. Reads only: the comparison of both stores is made in defs/agreement.py."""
+"""What Dagster has to show of each region. Reads only: the comparison of both stores is made in
+defs/agreement.py.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -7,7 +9,8 @@ from sqlalchemy import Connection
 
 from mohe_assets.store.database import Database, rows
 
-# One statement however many regions there are. `unsettled`: the run that holds the row's last word may still report it.
+# One statement however many regions there are. `unsettled`: the run that holds the row's last word
+# may still report it.
 REGIONS = """
 SELECT r.partition_key, c.region_code, c.region_name, c.status, c.round, c.attempt,
        c.round > 1 OR coalesce(c.plan = '', false) AS collected_before, coalesce(c.run_id, '') AS run_id,
@@ -22,7 +25,9 @@ SELECT r.partition_key, c.region_code, c.region_name, c.status, c.round, c.attem
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartitionState:
-    """One active region's checkpoint, as far as a page can show it; `error` is set when it is FAILED."""
+    """One active region's checkpoint, as far as a page can show it; `error` is set when it is
+    FAILED.
+    """
 
     partition_key: str
     region_code: str
@@ -42,7 +47,15 @@ def partition_states(
     """By partition key: all active regions of the batch, or those of these codes."""
 
     def work(connection: Connection) -> dict[str, PartitionState]:
-        values = {"batch": batch_name, "type": region_type, "any_code": codes is None, "codes": sorted(codes or ())}
-        return {row["partition_key"]: PartitionState(**row) for row in rows(connection, REGIONS, **values)}
+        values = {
+            "batch": batch_name,
+            "type": region_type,
+            "any_code": codes is None,
+            "codes": sorted(codes or ()),
+        }
+        return {
+            row["partition_key"]: PartitionState(**row)
+            for row in rows(connection, REGIONS, **values)
+        }
 
     return database.transaction(work)

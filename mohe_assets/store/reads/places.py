@@ -11,8 +11,9 @@ from mohe_assets.store.database import Database, rows
 
 BATCH_ROWS = 10_000
 
-# The count and the latest change alone would miss a row whose transaction began before the last one counted and ended after it:
-# updated_at is the time a transaction begins. The sum sees it. Renamed regions change what is published, too.
+# The count and the latest change alone would miss a row whose transaction began before the last one
+# counted and ended after it: updated_at is the time a transaction begins. The sum sees it. Renamed
+# regions change what is published, too.
 DIGEST = """
 SELECT count(*) AS places, max(updated_at) AS last_change,
        md5(concat_ws(' ', count(*), max(extract(epoch FROM updated_at)), sum(extract(epoch FROM updated_at)),
@@ -29,7 +30,8 @@ SELECT p.naver_place_id, p.name, p.category, p.address, p.road_address, p.latitu
  ORDER BY p.naver_place_id COLLATE "C"
 """
 SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-# The session idles while a batch is written; five seconds, which is meant for frozen processes, may be short on a slow disk.
+# The session idles while a batch is written; five seconds, which is meant for frozen processes, may
+# be short on a slow disk.
 PATIENCE = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
 
 Batches = Iterator[list[dict[str, Any]]]
@@ -51,7 +53,8 @@ def read_digest(database: Database) -> PlacesDigest:
 
 
 def read_places(database: Database, consume: Callable[[PlacesDigest, Batches], _T]) -> _T:
-    """What `consume` makes of all places by `naver_place_id`, and of their digest in the same snapshot.
+    """What `consume` makes of all places by `naver_place_id`, and of their digest in the same
+    snapshot.
 
     `consume` begins anew when the connection is lost.
     """

@@ -14,7 +14,14 @@ ON CONFLICT (batch_name, region_type) DO UPDATE SET plan = excluded.plan, search
 """
 
 
-def record_plan(database: Database, batch_name: str, region_type: str, plan: Sequence[Search]) -> None:
+def record_plan(
+    database: Database, batch_name: str, region_type: str, plan: Sequence[Search]
+) -> None:
     """`plan` is that of any region: all have as many searches."""
-    values = {"batch": batch_name, "type": region_type, "plan": plan_digest(plan), "searches": len(plan)}
+    values = {
+        "batch": batch_name,
+        "type": region_type,
+        "plan": plan_digest(plan),
+        "searches": len(plan),
+    }
     database.transaction(lambda connection: connection.execute(text(NOTE), values))

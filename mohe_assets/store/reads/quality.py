@@ -1,4 +1,5 @@
-"""Questions whose answers are what is wrong with the collected data: for each the exact number of offending rows, and a few.
+"""Questions whose answers are what is wrong with the collected data: for each the exact number of
+offending rows, and a few.
 
 Reads only. What is expected of the data is stated here, as constants with their reasons.
 """
@@ -17,16 +18,17 @@ from mohe_assets.store.database import rows
 
 SHOWN_AT_MOST = 20
 PLACES_AT_ONCE = 20_000
-# Regions differ in size by a factor of a hundred and have islands: each is measured by itself, with room for the small ones.
+# Regions differ in size by a factor of a hundred and have islands: each is measured by itself, with
+# room for the small ones.
 NEAR_KM = 30.0
 NEAR_P90S = 4.0
-FAR_KM = (
-    200.0  # 백령도 is farther from its region's point than any other place, by 150; in a region of few places an outlier is p90
-)
-# A street-map address without a leaf region is rare: a new name that the list does not have yet, or an answer without one.
+FAR_KM = 200.0  # 백령도 is farther from its region's point than any other place, by 150; in a region of few places an outlier is p90
+# A street-map address without a leaf region is rare: a new name that the list does not have yet, or
+# an answer without one.
 ATTRIBUTED_AT_LEAST = 0.95
 SAME_PLACE_METRES = 20.0
-# Asked the same again, a region gives about the same; losing half of it, and more than a handful, is no coincidence.
+# Asked the same again, a region gives about the same; losing half of it, and more than a handful,
+# is no coincidence.
 DROP_TO = 0.5
 DROP_BY = 5
 FULL_ANSWER = 5  # items; the API gives no more, so there may be more
@@ -62,8 +64,8 @@ SELECT p.id, p.name, p.address FROM places p
  WHERE p.region_type = :type
    AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = p.region_type AND r.region_code = p.region_code)
 """
-# Cells are wider than SAME_PLACE_METRES in all of Korea, so neighbours are in the same or in an adjacent one; comparing all
-# branches of a chain with one another would take minutes.
+# Cells are wider than SAME_PLACE_METRES in all of Korea, so neighbours are in the same or in an
+# adjacent one; comparing all branches of a chain with one another would take minutes.
 DUPLICATES = f"""
 WITH titled AS MATERIALIZED (
     SELECT id, name, address, latitude, longitude, lower(replace(normalize(name, NFKC), ' ', '')) AS title,
@@ -82,7 +84,8 @@ SELECT one.id, two.id AS other_id, one.name, one.address, two.address AS other_a
        round((1000 * {_KM % {"a": "one", "b": "two"}})::numeric, 1)::float8 AS metres
   FROM pairs JOIN places one ON one.id = one_id JOIN places two ON two.id = two_id
 """
-# Only what both rounds asked, and of the base plan: a round is refined for days, and the next must not be blamed for that.
+# Only what both rounds asked, and of the base plan: a round is refined for days, and the next must
+# not be blamed for that.
 DROPS = f"""
 SELECT c.region_code, c.region_name, c.round, before.places AS places_before, after.places AS places_now
   FROM batch_checkpoint c
@@ -141,7 +144,9 @@ SELECT (SELECT count(*) FROM region r WHERE {_ACTIVE}) AS active_regions,
        l.id AS last_refresh, l.source, l.as_of::text, l.rows_read, l.added, l.abolished
   FROM (SELECT 1) one LEFT JOIN {_LAST} l ON true
 """
-NEXT_PLACES = "SELECT * FROM places WHERE region_type = :type AND id > :last ORDER BY id LIMIT :limit"
+NEXT_PLACES = (
+    "SELECT * FROM places WHERE region_type = :type AND id > :last ORDER BY id LIMIT :limit"
+)
 PLACES = "SELECT count(*) AS places FROM places WHERE region_type = :type"
 
 _COUNTED = f"""
@@ -168,11 +173,13 @@ class Quality:
     def outside_korea(self) -> Violations:
         """Places whose point is none in Korea."""
         bounds = {"south": KOREAN_LATITUDES[0], "north": KOREAN_LATITUDES[1]}
-        return self._violations(OUTSIDE_KOREA, **bounds, west=KOREAN_LONGITUDES[0], east=KOREAN_LONGITUDES[1])
+        return self._violations(
+            OUTSIDE_KOREA, **bounds, west=KOREAN_LONGITUDES[0], east=KOREAN_LONGITUDES[1]
+        )
 
     def far_from_their_region(self) -> Violations:
-        """Places over NEAR_P90S times as far from their region's point as nine in ten of its places, and over NEAR_KM; or
-        over FAR_KM.
+        """Places over NEAR_P90S times as far from their region's point as nine in ten of its
+        places, and over NEAR_KM; or over FAR_KM.
         """
         points = region_points()
         columns = {
@@ -180,7 +187,9 @@ class Quality:
             "latitudes": [latitude for latitude, _ in points.values()],
             "longitudes": [longitude for _, longitude in points.values()],
         }
-        return self._violations(FAR_FROM_THEIR_REGION, **columns, near_km=NEAR_KM, near_p90s=NEAR_P90S, far_km=FAR_KM)
+        return self._violations(
+            FAR_FROM_THEIR_REGION, **columns, near_km=NEAR_KM, near_p90s=NEAR_P90S, far_km=FAR_KM
+        )
 
     def without_a_region(self) -> Violations:
         """Places whose address names no known region."""
@@ -206,7 +215,9 @@ class Quality:
         return self._violations(DUPLICATES, same_place_metres=SAME_PLACE_METRES)
 
     def drops(self) -> Violations:
-        """Regions whose finished round found far fewer places than the round before did with the same searches."""
+        """Regions whose finished round found far fewer places than the round before did with the
+        same searches.
+        """
         return self._violations(DROPS, drop_to=DROP_TO, drop_by=DROP_BY)
 
     def failed(self) -> Violations:
@@ -226,7 +237,9 @@ class Quality:
         return self._one(COMPLETENESS, full_answer=FULL_ANSWER)
 
     def not_as_listed(self) -> Violations:
-        """Active regions without a checkpoint or not in the last list, and checkpoints of no region."""
+        """Active regions without a checkpoint or not in the last list, and checkpoints of no
+        region.
+        """
         return self._violations(NOT_AS_LISTED)
 
     def listed(self) -> Mapping[str, Any]:
@@ -239,7 +252,9 @@ class Quality:
     def _one(self, sql: str, **values: object) -> dict[str, Any]:
         checkpoints = self.checkpoints
         scope = {"batch": checkpoints.batch_name, "type": checkpoints.region_type}
-        return checkpoints.database.transaction(lambda connection: rows(connection, sql, **scope, **values)[0])
+        return checkpoints.database.transaction(
+            lambda connection: rows(connection, sql, **scope, **values)[0]
+        )
 
 
 def _places_after(values: Mapping[str, object], connection: Connection) -> list[dict[str, Any]]:

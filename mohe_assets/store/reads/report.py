@@ -1,4 +1,6 @@
-"""Reads what the collection report shows: every region as it stands, and how calls and places grew. Reads only."""
+"""Reads what the collection report shows: every region as it stands, and how calls and places grew.
+Reads only.
+"""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -59,10 +61,16 @@ class TimelineRow:
 def read_regions(database: Database, batch_name: str, region_type: str) -> list[RegionRow]:
     """All regions that are collected, by code; abolished ones are history."""
     scope = {"batch": batch_name, "type": region_type}
-    return [RegionRow(**row) for row in database.transaction(lambda connection: rows(connection, REGIONS, **scope))]
+    return [
+        RegionRow(**row)
+        for row in database.transaction(lambda connection: rows(connection, REGIONS, **scope))
+    ]
 
 
 def read_timeline(database: Database, batch_name: str, region_type: str) -> list[TimelineRow]:
     """The whole time of collecting in a bounded number of steps."""
     scope = {"batch": batch_name, "type": region_type, "points": TIMELINE_POINTS}
-    return [TimelineRow(**row) for row in database.transaction(lambda connection: rows(connection, TIMELINE, **scope))]
+    return [
+        TimelineRow(**row)
+        for row in database.transaction(lambda connection: rows(connection, TIMELINE, **scope))
+    ]
