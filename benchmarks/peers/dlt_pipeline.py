@@ -55,9 +55,8 @@ def credentials(url: str) -> str:
     """Dlt insists on a host and a password; libpq goes by the socket's folder in the query, and
     trust asks for no password.
     """
-    return (
-        make_url(url).set(host="localhost", password="none").render_as_string(hide_password=False)
-    )  # noqa: S106 - as said
+    local = make_url(url).set(host="localhost", password="none")  # noqa: S106 - a placeholder
+    return local.render_as_string(hide_password=False)
 
 
 def main() -> None:

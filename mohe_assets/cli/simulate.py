@@ -66,10 +66,11 @@ def simulate(
 
 
 def _serve(config: SimulatorConfig, host: str, port: int) -> None:
+    def announce(url: str) -> None:
+        typer.echo(_announcement(config, url))
+
     try:
-        serve(
-            config, host, port, announce=lambda url: print(_announcement(config, url), flush=True)
-        )  # noqa: T201
+        serve(config, host, port, announce=announce)
     except OSError as error:
         typer.echo(
             f"The simulator cannot listen on {host} port {port}: {_reason(error)}.", err=True

@@ -99,8 +99,11 @@ class Connections:
 class _Connector(TCPConnector):
     # aiohttp's own signature.
     async def connect(
-        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
-    ) -> Connection:  # noqa: ASYNC109
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's own signature
+    ) -> Connection:
         """Never a kept connection that the server has closed, be it so recently that the loop has
         not noticed yet.
         """

@@ -156,9 +156,9 @@ def running(config: SimulatorConfig | None = None, *, port: int = 0) -> Iterator
     """
     command = [sys.executable, "-m", "mohe_assets.simulator", "--port", str(port)]
     command += ["--config", (config or SimulatorConfig()).to_json()]
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - this interpreter, and arguments made here
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:  # noqa: S603
+    ) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line.startswith(LISTENING):

@@ -66,9 +66,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The proxy's host and port; the shipped configuration with this machine's names in it."""
     folder = tmp_path_factory.mktemp("proxy")
     behind, front = free_port(), free_port()
-    hashed = subprocess.run(
-        ["openssl", "passwd", "-6", PERSON[1]], capture_output=True, text=True, check=True
-    ).stdout  # noqa: S607
+    command = ["openssl", "passwd", "-6", PERSON[1]]
+    hashed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (folder / "htpasswd").write_text(f"{PERSON[0]}:{hashed}", encoding="utf-8")
     text = CONFIGURATION.read_text(encoding="utf-8")
     for packaged_file, here in (
