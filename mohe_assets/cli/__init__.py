@@ -4,7 +4,8 @@ prints.
 
 import sys
 from importlib import import_module
-from typing import cast
+from importlib.metadata import version
+from typing import Annotated, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -66,8 +67,28 @@ commands = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    """Print the version of the package and of the schema it needs, and exit."""
+    if wanted:
+        from mohe_assets.postgres.schema import head_revision  # noqa: PLC0415 - loads SQLAlchemy
+
+        typer.echo(f"mohe-assets {version('mohe-assets')}, schema {head_revision()}")
+        raise typer.Exit
+
+
 @commands.callback()
-def _group() -> None: ...
+def _group(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and the schema revision it needs.",
+        ),
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:

@@ -110,6 +110,28 @@ def test_the_contract_names_every_function_of_the_database(database: Database) -
     }
 
 
+def test_the_schema_page_names_the_file_that_defines_each_function_and_view() -> None:
+    defined: dict[str, str] = {}
+    for file in sorted((ROOT / "sql").glob("[0-9]*.sql")):
+        text = re.sub(r"--.*", "", file.read_text(encoding="utf-8"))
+        text = text.replace("upsert_%1$s", "upsert_places")
+        for name in re.findall(r"CREATE (?:OR REPLACE )?(?:FUNCTION|VIEW) (\w+)", text):
+            defined[name] = file.name
+        if "upsert_places" in text:
+            defined["upsert_new_places"] = file.name
+        for name in re.findall(r"DROP FUNCTION IF EXISTS (\w+);", text):
+            if f"FUNCTION {name}(" not in text:
+                defined.pop(name, None)
+    described = {
+        name: file
+        for names, file in re.findall(
+            r"^\| (`.*`) \| `(\d\w+\.sql)` \|", text_of("sql/README.md"), re.MULTILINE
+        )
+        for name in re.findall(r"`(\w+)(?:\(\))?`", names)
+    }
+    assert described == defined
+
+
 def test_the_columns_of_the_batch_system_are_promised_for_good() -> None:
     old = {"batch_checkpoint": 13, "batch_execution_metadata": 12, "places": 12}
     lines = text_of("docs/data_contract.md").split("### `")
