@@ -75,7 +75,7 @@ class Ground:
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        return tuple(self.made.app.settings.mohe_search_keywords)
+        return tuple(self.made.app.settings.search_keywords)
 
     def some(self, count: int) -> tuple[tuple[str, str], ...]:
         """The first of them; without gaps, because a run of the sensor is a range of partitions."""
@@ -144,7 +144,7 @@ class Ground:
         urls = DatabaseUrls(
             data=self.server.url(name), dagster=self.server.url(f"{name}_dagster"), embedded=None
         )
-        home = self.made.app.settings.model_copy(update={"mohe_home": folder})
+        home = self.made.app.settings.model_copy(update={"home": folder})
         made = {
             **self.made.variables,
             **environment(home, urls),

@@ -66,7 +66,7 @@ def measure(
         idle.append(time.monotonic() - killed_at)
     status = worker.wait(3_600)
     seconds = time.monotonic() - began
-    time.sleep(settings.mohe_lease_seconds)
+    time.sleep(settings.lease_seconds)
     answers = made.simulator.stats()["naver"]["answers_per_search"]
     left = made.app.database.transaction(
         lambda connection: connection.exec_driver_sql(

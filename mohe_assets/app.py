@@ -93,9 +93,9 @@ class App:
             database=self.database,
             batch_name=settings.checkpoint_batch_name,
             region_type=settings.checkpoint_region_type,
-            lease_seconds=settings.mohe_lease_seconds,
-            max_attempts=settings.mohe_max_attempts,
-            backoff_seconds=settings.mohe_retry_seconds,
+            lease_seconds=settings.lease_seconds,
+            max_attempts=settings.max_attempts,
+            backoff_seconds=settings.retry_seconds,
         )
 
     @property
@@ -103,13 +103,13 @@ class App:
         return Executions(
             database=self.database,
             batch_name=self.settings.checkpoint_batch_name,
-            lease_seconds=self.settings.mohe_lease_seconds,
+            lease_seconds=self.settings.lease_seconds,
         )
 
     @property
     def refinement(self) -> Refinement:
         return Refinement(
-            checkpoints=self.checkpoints, calls_per_region=self.settings.mohe_max_calls_per_region
+            checkpoints=self.checkpoints, calls_per_region=self.settings.max_calls_per_region
         )
 
     @property
@@ -130,8 +130,8 @@ class App:
             client_id,
             client_secret,
             rate=settings.calls_per_second,
-            daily=settings.mohe_daily_quota,
-            monthly=settings.mohe_monthly_quota if settings.uses_hub else None,
+            daily=settings.daily_quota,
+            monthly=settings.monthly_quota if settings.uses_hub else None,
         )
 
     def _naver_keys(self) -> tuple[str, str]:
@@ -164,7 +164,7 @@ class App:
         MOHE_REGION_REFRESH_DAYS.
         """
         last = self.regions.last_refresh(
-            due_after_seconds=self.settings.mohe_region_refresh_days * 86_400
+            due_after_seconds=self.settings.region_refresh_days * 86_400
         )
         return last is None or last.old or last.source != "api"
 
@@ -209,7 +209,7 @@ class App:
     @property
     def _any_plan(self) -> tuple[Search, ...]:
         """The base plan of some region: of the same kind as that of every other."""
-        return base_plan("", self.settings.mohe_search_keywords)
+        return base_plan("", self.settings.search_keywords)
 
     def remaining_work(self) -> RemainingWork:
         """The calls the collection still takes if nothing fails."""
@@ -219,7 +219,7 @@ class App:
             settings.checkpoint_batch_name,
             settings.checkpoint_region_type,
             self._any_plan,
-            settings.mohe_max_calls_per_region,
+            settings.max_calls_per_region,
         )
 
     def overview(self) -> Overview:
@@ -229,7 +229,7 @@ class App:
             self.database,
             settings.checkpoint_batch_name,
             settings.checkpoint_region_type,
-            lease_seconds=settings.mohe_lease_seconds,
+            lease_seconds=settings.lease_seconds,
         )
 
     def api_state(self) -> ApiState | None:
@@ -240,11 +240,11 @@ class App:
     def quota_state(self, state: ApiState | None) -> QuotaState:
         """What the API in this state allows from now on; whole quotas while no keys are set."""
         settings = self.settings
-        left = settings.mohe_daily_quota if state is None else state.daily_quota - state.used_today
+        left = settings.daily_quota if state is None else state.daily_quota - state.used_today
         month = state.monthly_quota if state else None
         return QuotaState(
             left_today=0 if state and state.closed_until else max(0, left),
-            daily_quota=settings.mohe_daily_quota,
+            daily_quota=settings.daily_quota,
             calls_per_second=settings.calls_per_second,
             left_month=max(0, month - state.used_this_month)
             if state and month is not None
@@ -273,7 +273,7 @@ class App:
         """A row and a heartbeat for a run that does not collect yet."""
         with (
             about(batch=self.settings.checkpoint_batch_name, run_id=run_id),
-            alive(self.executions, run_id, seconds=self.settings.mohe_heartbeat_seconds),
+            alive(self.executions, run_id, seconds=self.settings.heartbeat_seconds),
         ):
             yield
 
@@ -309,7 +309,7 @@ class App:
                 sleep=partial(stop.pause, why="Stopped while waiting to try a call again.")
             ),
         )
-        source = NaverLocalSource(client=client, keywords=self.settings.mohe_search_keywords)
+        source = NaverLocalSource(client=client, keywords=self.settings.search_keywords)
         checkpoints = self.checkpoints
         ledger = Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id)
 
@@ -321,8 +321,8 @@ class App:
             run_id=run_id,
             limits=RunLimits(
                 in_flight=self.settings.searches_in_flight,
-                calls_per_region=self.settings.mohe_max_calls_per_region,
-                heartbeat_seconds=self.settings.mohe_heartbeat_seconds,
+                calls_per_region=self.settings.max_calls_per_region,
+                heartbeat_seconds=self.settings.heartbeat_seconds,
             ),
             source=source,
             index=CachedIndex(self.lifecycle),
@@ -354,18 +354,16 @@ class App:
         settings = self.settings
         client_id, client_secret = self._naver_keys()
         return NaverLocalClient(
-            base_url=settings.mohe_naver_hub_url
-            if settings.uses_hub
-            else settings.mohe_naver_api_url,
+            base_url=settings.naver_hub_url if settings.uses_hub else settings.naver_api_url,
             api_version=HUB if settings.uses_hub else CLASSIC,
             client_id=client_id,
             client_secret=client_secret,
             rate_limiter=rate_limiter,
             retry=retry,
             timeouts=Timeouts(
-                connect=min(5.0, settings.mohe_http_timeout_seconds),
-                read=settings.mohe_http_timeout_seconds,
-                total=settings.mohe_http_timeout_seconds,
+                connect=min(5.0, settings.http_timeout_seconds),
+                read=settings.http_timeout_seconds,
+                total=settings.http_timeout_seconds,
             ),
         )
 
@@ -373,7 +371,7 @@ class App:
 def region_client(settings: Settings, *, retry: RetryPolicy | None = None) -> RegionApiClient:
     """The client of the region list; needs no database. Raises SettingsError without a key."""
     return RegionApiClient(
-        base_url=settings.mohe_government_api_url,
+        base_url=settings.government_api_url,
         service_key=settings.require_government_key(),
         rate_limiter=LocalRateLimiter(calls_per_second=REGION_CALLS_PER_SECOND),
         retry=retry,

@@ -54,9 +54,9 @@ def _regions_per_run() -> int:
     first run says it.
     """
     try:
-        return settings.load().mohe_regions_per_run
+        return settings.load().regions_per_run
     except SettingsError:
-        return settings.load({}).mohe_regions_per_run
+        return settings.load({}).regions_per_run
 
 
 console.use_for_runs()

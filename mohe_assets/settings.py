@@ -45,10 +45,22 @@ _FALSE = ("false", "0", "no", "off")
 _HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 
 
-class Settings(BaseSettings):
-    """Every setting, by the name of its environment variable in lower case."""
+# Variables of the batch system this replaces, and of the APIs' keys, have no prefix.
+_WITHOUT_PREFIX = ("checkpoint_", "batch_", "govt_", "naver_client_", "ncp_")
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field of `Settings`."""
+    name = field.removeprefix("configured_").upper()
+    return name if field.startswith(_WITHOUT_PREFIX) else f"MOHE_{name}"
+
+
+class Settings(BaseSettings):
+    """Every setting. A field's alias is its environment variable, see `variable`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, alias_generator=variable
+    )
 
     checkpoint_enabled: bool = True
     checkpoint_auto_resume: bool = True
@@ -62,32 +74,32 @@ class Settings(BaseSettings):
     ncp_apigw_api_key_id: SecretStr | None = None
     ncp_apigw_api_key: SecretStr | None = None
 
-    mohe_home: Path = Path(".mohe")
-    mohe_catalog_dir: Path | None = None
-    mohe_database_url: SecretStr | None = None
-    mohe_dagster_database_url: SecretStr | None = None
-    mohe_collector_password: SecretStr | None = None
-    mohe_reader_password: SecretStr | None = None
-    mohe_government_api_url: str = "https://apis.data.go.kr"
-    mohe_naver_api_url: str = "https://openapi.naver.com"
-    mohe_naver_hub_url: str = "https://naverapihub.apigw.ntruss.com"
+    home: Path = Field(default=Path(".mohe"), validate_default=True)
+    catalog_dir: Path | None = None
+    database_url: SecretStr | None = None
+    dagster_database_url: SecretStr | None = None
+    collector_password: SecretStr | None = None
+    reader_password: SecretStr | None = None
+    government_api_url: str = "https://apis.data.go.kr"
+    naver_api_url: str = "https://openapi.naver.com"
+    naver_hub_url: str = "https://naverapihub.apigw.ntruss.com"
 
-    mohe_search_keywords: Annotated[tuple[str, ...], NoDecode] = DEFAULT_KEYWORDS
-    mohe_calls_per_second: float | None = Field(default=None, gt=0, le=10_000)
-    mohe_daily_quota: int = Field(default=25_000, gt=0, le=100_000_000)
-    mohe_monthly_quota: int = Field(default=775_000, gt=0, le=1_000_000_000)
-    mohe_max_calls_per_region: int = Field(default=400, gt=0, le=100_000)
-    mohe_refine: bool = True
-    mohe_max_attempts: int = Field(default=5, gt=0, le=1_000)
-    mohe_lease_seconds: float = Field(default=60, ge=2, le=3_600)
-    mohe_heartbeat_seconds: float = Field(default=5, ge=0.2, le=600)
-    mohe_regions_per_run: int = Field(default=64, gt=0, le=10_000)
-    mohe_runs_in_flight: int = Field(default=3, gt=0, le=1_000)
-    mohe_searches_in_flight: int | None = Field(default=None, gt=0, le=256)
-    mohe_retry_seconds: float = Field(default=60, gt=0, le=86_400)
-    mohe_region_refresh_days: float = Field(default=7, gt=0, le=3_650)
-    mohe_http_timeout_seconds: float = Field(default=10, gt=0, le=300)
-    mohe_log_format: Literal["text", "json"] = "text"
+    search_keywords: Annotated[tuple[str, ...], NoDecode] = DEFAULT_KEYWORDS
+    configured_calls_per_second: float | None = Field(default=None, gt=0, le=10_000)
+    daily_quota: int = Field(default=25_000, gt=0, le=100_000_000)
+    monthly_quota: int = Field(default=775_000, gt=0, le=1_000_000_000)
+    max_calls_per_region: int = Field(default=400, gt=0, le=100_000)
+    refine: bool = True
+    max_attempts: int = Field(default=5, gt=0, le=1_000)
+    lease_seconds: float = Field(default=60, ge=2, le=3_600)
+    heartbeat_seconds: float = Field(default=5, ge=0.2, le=600)
+    regions_per_run: int = Field(default=64, gt=0, le=10_000)
+    runs_in_flight: int = Field(default=3, gt=0, le=1_000)
+    configured_searches_in_flight: int | None = Field(default=None, gt=0, le=256)
+    retry_seconds: float = Field(default=60, gt=0, le=86_400)
+    region_refresh_days: float = Field(default=7, gt=0, le=3_650)
+    http_timeout_seconds: float = Field(default=10, gt=0, le=300)
+    log_format: Literal["text", "json"] = "text"
 
     @classmethod
     def settings_customise_sources(
@@ -106,7 +118,7 @@ class Settings(BaseSettings):
         "checkpoint_enabled",
         "checkpoint_auto_resume",
         "batch_auto_initialization",
-        "mohe_refine",
+        "refine",
         mode="before",
     )
     @classmethod
@@ -118,7 +130,7 @@ class Settings(BaseSettings):
             return False
         raise ValueError(f"is {value!r}; allowed are {', '.join(_TRUE)} and {', '.join(_FALSE)}")
 
-    @field_validator("mohe_log_format", mode="before")
+    @field_validator("log_format", mode="before")
     @classmethod
     def _log_format(cls, value: object) -> object:
         if (text := str(value).strip().lower()) not in LOG_FORMATS:
@@ -132,7 +144,7 @@ class Settings(BaseSettings):
             raise ValueError(f"is {value!r}; a name of 1 to 50 characters is needed")
         return value.strip()
 
-    @field_validator("mohe_government_api_url", "mohe_naver_api_url", "mohe_naver_hub_url")
+    @field_validator("government_api_url", "naver_api_url", "naver_hub_url")
     @classmethod
     def _base_url(cls, value: str) -> str:
         try:
@@ -150,7 +162,7 @@ class Settings(BaseSettings):
             raise ValueError("has to be http(s)://host[:port] and nothing more")
         return f"{parts.scheme}://{parts.netloc}"
 
-    @field_validator("mohe_database_url", "mohe_dagster_database_url")
+    @field_validator("database_url", "dagster_database_url")
     @classmethod
     def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -179,15 +191,15 @@ class Settings(BaseSettings):
             raise ValueError("has a space, a line break or a letter that no key has; copy it again")
         return value
 
-    @field_validator("mohe_home", "mohe_catalog_dir")
+    @field_validator("home", "catalog_dir")
     @classmethod
     def _folder(cls, value: Path | None) -> Path | None:
         try:
-            return value.expanduser() if value else None
+            return value.expanduser().absolute() if value else None
         except RuntimeError:
             raise ValueError(f"is '{value}'; there is no such user's home folder") from None
 
-    @field_validator("mohe_search_keywords", mode="before")
+    @field_validator("search_keywords", mode="before")
     @classmethod
     def _keywords(cls, value: object) -> tuple[str, ...]:
         parts = value.split(",") if isinstance(value, str) else list(cast("tuple[str, ...]", value))
@@ -211,12 +223,12 @@ class Settings(BaseSettings):
             if len(given) == 1:
                 missing = other if given == [one] else one
                 raise ValueError(
-                    f"{given[0].upper()} is set but {missing.upper()} is not; set both or neither"
+                    f"{variable(given[0])} is set but {variable(missing)} is not; set both or neither"
                 )
-        if self.mohe_heartbeat_seconds * 2 > self.mohe_lease_seconds:
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError(
-                f"MOHE_HEARTBEAT_SECONDS is {self.mohe_heartbeat_seconds:g}; it may be at most half of "
-                f"MOHE_LEASE_SECONDS ({self.mohe_lease_seconds:g}), or a live run would lose its leases"
+                f"MOHE_HEARTBEAT_SECONDS is {self.heartbeat_seconds:g}; it may be at most half of "
+                f"MOHE_LEASE_SECONDS ({self.lease_seconds:g}), or a live run would lose its leases"
             )
         return self
 
@@ -228,28 +240,23 @@ class Settings(BaseSettings):
     @property
     def calls_per_second(self) -> float:
         """The rate all processes share, in calls per second."""
-        if self.mohe_calls_per_second is not None:
-            return self.mohe_calls_per_second
+        if self.configured_calls_per_second is not None:
+            return self.configured_calls_per_second
         return HUB_CALLS_PER_SECOND if self.uses_hub else CLASSIC_CALLS_PER_SECOND
 
     @property
     def searches_in_flight(self) -> int:
         """Searches that one run has in flight at most."""
-        if self.mohe_searches_in_flight is not None:
-            return self.mohe_searches_in_flight
+        if self.configured_searches_in_flight is not None:
+            return self.configured_searches_in_flight
         return min(
             MOST_IN_FLIGHT, max(FEWEST_IN_FLIGHT, math.ceil(self.calls_per_second * SEARCH_SECONDS))
         )
 
     @property
-    def home(self) -> Path:
-        """Where the embedded server, logs and Dagster's local files live; absolute."""
-        return self.mohe_home.absolute()
-
-    @property
     def catalog_folder(self) -> Path:
         """Where the nationwide files and the report are written; absolute."""
-        return (self.mohe_catalog_dir or self.mohe_home / "catalog").absolute()
+        return self.catalog_dir or self.home / "catalog"
 
     def require_collection_keys(self) -> None:
         """Raises SettingsError unless everything a collection needs is set."""
@@ -309,10 +316,10 @@ def log_format(environ: Mapping[str, str] | None = None) -> str:
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from the environment; SettingsError with one sentence naming the first bad variable."""
     source = process_environment() if environ is None else environ
-    given = {name: source.get(name.upper(), "").strip() for name in Settings.model_fields}
+    given = {name: source.get(name, "").strip() for name in map(variable, Settings.model_fields)}
     values = {name: value for name, value in given.items() if value}
-    if "MOHE_SEARCH_KEYWORDS" in source and "mohe_search_keywords" not in values:
-        values["mohe_search_keywords"] = source["MOHE_SEARCH_KEYWORDS"]
+    if "MOHE_SEARCH_KEYWORDS" in source:  # set to nothing is a mistake, not the default
+        values.setdefault("MOHE_SEARCH_KEYWORDS", source["MOHE_SEARCH_KEYWORDS"])
     try:
         return Settings(**values)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -326,7 +333,7 @@ def _sentence(error: ValidationError) -> str:
     context = first.get("ctx", {})
     if not first["loc"]:
         return f"{context['error']}."
-    name = str(first["loc"][0]).upper()
+    name = str(first["loc"][0])
     if first["type"] == "value_error":
         return f"{name} {context['error']}."
     bounds = {"greater_than": "gt", "less_than_equal": "le", "greater_than_equal": "ge"}

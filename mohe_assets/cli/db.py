@@ -73,8 +73,8 @@ def _make_roles(settings: Settings, database: Database, dagster_url: str) -> Non
     finally:
         dagster.close()
     for role, password in (
-        (roles.COLLECTOR, settings.mohe_collector_password),
-        (roles.READER, settings.mohe_reader_password),
+        (roles.COLLECTOR, settings.collector_password),
+        (roles.READER, settings.reader_password),
     ):
         if password is not None:
             roles.set_password(database, role, password.get_secret_value())

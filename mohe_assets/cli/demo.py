@@ -168,7 +168,7 @@ class _Meter:
         progress = self._platform.checkpoints.progress()
         overview, now = self._platform.overview(), time.monotonic()
         rate = overview.rate.calls_per_second
-        left = max(0, progress.total * len(settings.mohe_search_keywords) - overview.searches)
+        left = max(0, progress.total * len(settings.search_keywords) - overview.searches)
         eta = f"{left / rate:.0f} s left" if rate and left else ""
         total = progress.total or 256
         self._bar.update(

@@ -27,10 +27,10 @@ def plan(
     with App.open(settings_module.load()) as app:
         left = app.remaining_work()
         quota_state = app.quota_state(app.api_state())
-        keywords = len(app.settings.mohe_search_keywords)
+        keywords = len(app.settings.search_keywords)
     if not left.regions:
         regions = len(bundled_snapshot().leaves)
-        depth = max(0, app.settings.mohe_max_calls_per_region - keywords) * regions
+        depth = max(0, app.settings.max_calls_per_region - keywords) * regions
         left = RemainingWork(regions=regions, base=regions * keywords, depth=depth)
     now = dt.datetime.now(KST)
     found = forecast_collection(left.base, left.depth, quota_state, now=now)
@@ -48,7 +48,7 @@ def plan(
     Console().print(_table(left, keywords, quota_state, found))
     if warning:
         typer.echo(warning)
-    if not app.settings.mohe_refine:
+    if not app.settings.refine:
         typer.echo("MOHE_REFINE is false: refinement begins only when somebody runs refine_places.")
 
 

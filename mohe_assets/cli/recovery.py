@@ -45,7 +45,7 @@ def new_round(
         names = app.regions.leaf_names()
         codes = _codes(regions, names)
         anew = app.checkpoints.new_round(codes or None)
-        calls = len(anew) * len(app.settings.mohe_search_keywords)
+        calls = len(anew) * len(app.settings.search_keywords)
         typer.echo(_said(anew, names, f"PENDING for a new round of {calls:,} calls at least"))
         _say_others(codes, anew, app, "not COMPLETED")
 

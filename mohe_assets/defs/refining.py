@@ -34,7 +34,7 @@ def refinement_sensor(
 
 def _reason_to_wait(instance: dg.DagsterInstance, app: App) -> str | None:
     settings = app.settings
-    if not settings.mohe_refine:
+    if not settings.refine:
         return "MOHE_REFINE is false: completed regions are not searched deeper by themselves."
     if not settings.checkpoint_auto_resume:
         return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."

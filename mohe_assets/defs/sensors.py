@@ -80,8 +80,8 @@ def _reason_to_wait(app: App, unfinished: Sequence[dg.DagsterRun]) -> str | None
         return "place_ingestion_batch is collecting all that is due."
     if closed := why_closed(app):
         return closed
-    if len(unfinished) >= settings.mohe_runs_in_flight:
-        return f"{len(unfinished)} runs are under way; MOHE_RUNS_IN_FLIGHT allows {settings.mohe_runs_in_flight}."
+    if len(unfinished) >= settings.runs_in_flight:
+        return f"{len(unfinished)} runs are under way; MOHE_RUNS_IN_FLIGHT allows {settings.runs_in_flight}."
     return None
 
 
@@ -101,10 +101,8 @@ def _requests(
     settings = app.settings
     keys = instance.get_dynamic_partitions(str(sigungu_partitions.name))
     due = app.checkpoints.due_keys() - busy_keys(keys, unfinished)
-    room = settings.mohe_runs_in_flight - len(unfinished)
-    return list(
-        run_requests(keys, due, settings.mohe_regions_per_run, room, under_way=len(unfinished))
-    )
+    room = settings.runs_in_flight - len(unfinished)
+    return list(run_requests(keys, due, settings.regions_per_run, room, under_way=len(unfinished)))
 
 
 def _why_nothing(app: App, reason: str | None, unfinished: int) -> str:

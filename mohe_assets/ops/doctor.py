@@ -29,7 +29,7 @@ from mohe_assets.errors import (
 )
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.databases import DatabaseUrls, resolve_urls
-from mohe_assets.settings import Settings, classic_ends, load
+from mohe_assets.settings import Settings, classic_ends, load, variable
 from mohe_assets.store.database import Database
 
 PREFIXES = ("MOHE_", "CHECKPOINT_", "BATCH_", "NAVER_", "NCP_APIGW_", "GOVT_")
@@ -94,7 +94,7 @@ def examine(environ: Mapping[str, str], *, calls: bool = True) -> Iterator[Findi
 
 
 def _misspelt(environ: Mapping[str, str]) -> Iterator[Finding]:
-    known = {name.upper() for name in Settings.model_fields}
+    known = {variable(name) for name in Settings.model_fields}
     for name in sorted(environ):
         if name.startswith(PREFIXES) and name not in known:
             meant = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
@@ -112,11 +112,11 @@ def _settings(settings: Settings) -> Finding:
             "settings", str(error), "Set it, in the environment or in .env for containers."
         )
     kind = "NAVER API HUB" if settings.uses_hub else "classic local search"
-    host = settings.mohe_naver_hub_url if settings.uses_hub else settings.mohe_naver_api_url
+    host = settings.naver_hub_url if settings.uses_hub else settings.naver_api_url
     return _ok(
         "settings",
-        f"{kind} at {host}, {settings.calls_per_second:g} calls a second, {settings.mohe_daily_quota:,} a day, "
-        f"{len(settings.mohe_search_keywords)} keywords",
+        f"{kind} at {host}, {settings.calls_per_second:g} calls a second, {settings.daily_quota:,} a day, "
+        f"{len(settings.search_keywords)} keywords",
     )
 
 
@@ -166,7 +166,7 @@ def _government_key(settings: Settings) -> Finding:
 
 def _count_rows(settings: Settings) -> str:
     rows = region_client(settings, retry=ONE_TRY).count_rows()
-    return f"accepted by {settings.mohe_government_api_url}; the list has {rows:,} rows"
+    return f"accepted by {settings.government_api_url}; the list has {rows:,} rows"
 
 
 def _place_keys(app: App) -> Finding:
@@ -181,7 +181,9 @@ def _place_keys(app: App) -> Finding:
 
     def call() -> str:
         app.try_place_keys()
-        return f"accepted by {settings.mohe_naver_hub_url if settings.uses_hub else settings.mohe_naver_api_url}"
+        return (
+            f"accepted by {settings.naver_hub_url if settings.uses_hub else settings.naver_api_url}"
+        )
 
     return _tried(check, call)
 
@@ -298,7 +300,7 @@ def _clocks(settings: Settings, database: Database) -> Iterator[Finding]:
     # Within the time the question took nobody can tell.
     ahead = (told - (before + (after - before) / 2)).total_seconds()
     yield _skew("clock of the database", ahead, "this machine's", (after - before).total_seconds())
-    host = settings.mohe_naver_hub_url if settings.uses_hub else settings.mohe_naver_api_url
+    host = settings.naver_hub_url if settings.uses_hub else settings.naver_api_url
     if (theirs := _clock_of(host)) is not None:
         yield _skew("clock of the search API", theirs - ahead, "the database's", 1.0)
 

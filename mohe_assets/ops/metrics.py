@@ -69,7 +69,7 @@ class CollectionMetrics(Collector):
             app.database,
             settings.checkpoint_batch_name,
             settings.checkpoint_region_type,
-            lease_seconds=settings.mohe_lease_seconds,
+            lease_seconds=settings.lease_seconds,
         )
         yield from _regions(found)
         yield from _work(found)

@@ -28,11 +28,9 @@ class DatabaseUrls:
 def resolve_urls(settings: Settings) -> DatabaseUrls:
     """The databases the settings mean. Nothing is started."""
     embedded = EmbeddedServer(home=settings.home)
-    named = settings.mohe_database_url.get_secret_value() if settings.mohe_database_url else None
+    named = settings.database_url.get_secret_value() if settings.database_url else None
     dagster = (
-        settings.mohe_dagster_database_url.get_secret_value()
-        if settings.mohe_dagster_database_url
-        else None
+        settings.dagster_database_url.get_secret_value() if settings.dagster_database_url else None
     )
     # `mohe env` exports the embedded server's own URL: naming it is still meaning it.
     if named is None or named == _plain(embedded.url(DATA_DATABASE)):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from dockerfile_parse import DockerfileParser
 
-from mohe_assets.settings import Settings
+from mohe_assets.settings import Settings, variable
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets_tests.support.compose import (
     DEMO,
@@ -37,7 +37,7 @@ SET_BY_THE_FILE = {
 }  # fmt: skip
 
 
-NAMES = {name.upper() for name in Settings.model_fields} - SET_BY_THE_FILE
+NAMES = {variable(name) for name in Settings.model_fields} - SET_BY_THE_FILE
 PASSWORDS = {
     "MOHE_POSTGRES_PASSWORD": "of-the-owner",
     "MOHE_COLLECTOR_PASSWORD": "of-the-collector",

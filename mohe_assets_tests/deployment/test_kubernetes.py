@@ -25,7 +25,7 @@ from dagster_k8s.models import k8s_snake_case_dict
 from typer.testing import CliRunner
 
 from mohe_assets.cli import commands
-from mohe_assets.settings import Settings
+from mohe_assets.settings import Settings, variable
 from mohe_assets.store.database import LOSS_NOTICED
 
 ROOT = Path(__file__).parents[2]
@@ -262,7 +262,7 @@ def test_kubernetes_client_knows_every_field_of_a_manifest(name: str, document: 
 
 
 def test_every_variable_is_one_that_somebody_reads() -> None:
-    known = {name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
+    known = {variable(name) for name in Settings.model_fields} | OTHER_VARIABLES
     for name, document in manifests():
         given = set(document.get("data", {}) or document.get("stringData", {}))
         if document["kind"] == "Job":

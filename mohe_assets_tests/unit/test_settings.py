@@ -9,7 +9,7 @@ import pytest
 
 from mohe_assets import settings as settings_module
 from mohe_assets.errors import SettingsError
-from mohe_assets.settings import DEFAULT_KEYWORDS, Settings
+from mohe_assets.settings import DEFAULT_KEYWORDS, Settings, variable
 
 SECRET = "do-not-show-me"
 POSITIVE = (
@@ -108,7 +108,7 @@ def test_a_base_url_with_more_or_less_than_scheme_host_and_port_is_refused_by_na
     ],
 )
 def test_a_base_url_is_kept_without_its_slash(value: str, kept: str) -> None:
-    assert load(MOHE_NAVER_API_URL=value).mohe_naver_api_url == kept
+    assert load(MOHE_NAVER_API_URL=value).naver_api_url == kept
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_database_url_that_psql_could_not_read_is_refused_without_its_password
 
 def test_a_database_url_keeps_its_password_and_its_options() -> None:
     value = f"postgres://someone:{SECRET}@host:5433/mohe?sslmode=require"
-    kept = load(MOHE_DATABASE_URL=value).mohe_database_url
+    kept = load(MOHE_DATABASE_URL=value).database_url
     assert kept is not None
     assert (
         kept.get_secret_value() == f"postgresql://someone:{SECRET}@host:5433/mohe?sslmode=require"
@@ -171,7 +171,7 @@ def test_a_key_that_no_header_could_carry_is_refused_without_being_shown(
 def test_white_space_around_a_value_is_not_part_of_it() -> None:
     settings = load(GOVT_API_KEY=f"  {SECRET}\n", MOHE_DAILY_QUOTA=" 7\n", MOHE_HOME=" here ")
     assert settings.require_government_key() == SECRET
-    assert settings.mohe_daily_quota == 7
+    assert settings.daily_quota == 7
     assert settings.home == Path.cwd() / "here"
 
 
@@ -181,7 +181,7 @@ def test_a_keyword_list_with_a_blank_or_useless_word_is_refused_by_name(value: s
 
 
 def test_a_keyword_said_twice_is_searched_once() -> None:
-    assert load(MOHE_SEARCH_KEYWORDS="카페, 공원 ,카페,북  카페,북 카페").mohe_search_keywords == (
+    assert load(MOHE_SEARCH_KEYWORDS="카페, 공원 ,카페,북  카페,북 카페").search_keywords == (
         "카페",
         "공원",
         "북 카페",
@@ -197,7 +197,7 @@ def test_a_heartbeat_over_half_the_lease_is_refused_by_both_names() -> None:
     sentence = refusal(MOHE_LEASE_SECONDS="20", MOHE_HEARTBEAT_SECONDS="10.5")
     assert "MOHE_HEARTBEAT_SECONDS is 10.5" in sentence
     assert "MOHE_LEASE_SECONDS (20)" in sentence
-    assert load(MOHE_LEASE_SECONDS="20", MOHE_HEARTBEAT_SECONDS="10").mohe_heartbeat_seconds == 10
+    assert load(MOHE_LEASE_SECONDS="20", MOHE_HEARTBEAT_SECONDS="10").heartbeat_seconds == 10
 
 
 def test_the_home_of_a_user_that_does_not_exist_is_refused_by_name() -> None:
@@ -221,13 +221,13 @@ def test_the_defaults_are_those_users_were_promised() -> None:
         "place-ingestion-batch",
         "sigungu",
     )
-    assert defaults.mohe_home == Path(".mohe")
-    assert defaults.mohe_government_api_url == "https://apis.data.go.kr"
-    assert defaults.mohe_naver_api_url == "https://openapi.naver.com"
-    assert defaults.mohe_naver_hub_url == "https://naverapihub.apigw.ntruss.com"
-    assert defaults.mohe_lease_seconds == 60
-    assert defaults.mohe_daily_quota == 25_000
-    assert ",".join(defaults.mohe_search_keywords) == (
+    assert defaults.home == Path(".mohe").absolute()
+    assert defaults.government_api_url == "https://apis.data.go.kr"
+    assert defaults.naver_api_url == "https://openapi.naver.com"
+    assert defaults.naver_hub_url == "https://naverapihub.apigw.ntruss.com"
+    assert defaults.lease_seconds == 60
+    assert defaults.daily_quota == 25_000
+    assert ",".join(defaults.search_keywords) == (
         "카페,레스토랑,음식점,베이커리,디저트,공원,박물관,미술관,서점,영화관,헬스장,요가,필라테스,갤러리,문화센터"
     )
     assert defaults.calls_per_second == 10
@@ -236,11 +236,11 @@ def test_the_defaults_are_those_users_were_promised() -> None:
 
 
 def test_a_variable_set_to_nothing_counts_as_not_set_but_for_the_keywords() -> None:
-    names = [name.upper() for name in Settings.model_fields]
+    names = [variable(name) for name in Settings.model_fields]
     empty = {name: "" for name in names if name != "MOHE_SEARCH_KEYWORDS"}
     assert load(**empty) == load(**dict.fromkeys(empty, " \t")) == load()
     assert refusal(MOHE_SEARCH_KEYWORDS="").startswith("MOHE_SEARCH_KEYWORDS is ''")
-    assert load().mohe_search_keywords == DEFAULT_KEYWORDS
+    assert load().search_keywords == DEFAULT_KEYWORDS
 
 
 def test_both_hub_keys_mean_the_hub_and_its_rate() -> None:
@@ -292,7 +292,7 @@ def test_a_log_format_that_does_not_exist_is_refused_and_logs_are_text_until_the
 
 
 def test_a_log_format_is_read_in_any_case_without_the_other_settings() -> None:
-    assert load(MOHE_LOG_FORMAT=" JSON ").mohe_log_format == "json"
+    assert load(MOHE_LOG_FORMAT=" JSON ").log_format == "json"
     assert (
         settings_module.log_format({"MOHE_LOG_FORMAT": "Json", "MOHE_DAILY_QUOTA": "nonsense"})
         == "json"

@@ -77,7 +77,7 @@ def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
     A run that is STARTED has a process. One that is STARTING may wait for a node and an image in a
     cluster, for as long as the instance's `run_monitoring` gives it.
     """
-    begun = NEVER_STARTED_SECONDS + app.settings.mohe_lease_seconds
+    begun = NEVER_STARTED_SECONDS + app.settings.lease_seconds
     starting = max(
         begun, instance.run_monitoring_start_timeout_seconds - AHEAD_OF_MONITORING_SECONDS
     )
