@@ -18,9 +18,9 @@ from benchmarks.competitors import (
     SCRAPY,
     SENSOR,
     SEQUENTIAL,
-    Contestant,
+    Competitor,
 )
-from benchmarks.environment import Ground, Plot
+from benchmarks.environment import Environment, Sandbox
 from benchmarks.figures import Spread, repeated, share_of_limit
 from benchmarks.programs import ProgramFailed
 
@@ -34,7 +34,7 @@ class Entry:
     stated is a rate.
     """
 
-    who: Contestant
+    who: Competitor
     regions: int = ALL
 
 
@@ -123,7 +123,7 @@ MEASURED = (
 class Comparison:
     """Runs by scenario and contestant, as they are made."""
 
-    ground: Ground
+    environment: Environment
     runs: dict[str, dict[str, list[Run]]] = field(default_factory=dict)
 
     def play(self, scenario: Scenario, entry: Entry) -> Run:
@@ -134,11 +134,11 @@ class Comparison:
 
     def _run(self, scenario: Scenario, entry: Entry) -> Run:
         try:
-            with placed(self.ground, scenario, entry) as plot:
-                return measured(self.ground, scenario, entry, plot)
+            with placed(self.environment, scenario, entry) as sandbox:
+                return measured(self.environment, scenario, entry, sandbox)
         except (ProgramFailed, SQLAlchemyError, Error) as error:
             return Run(
-                searches=entry.regions * len(self.ground.keywords), failure=str(error)[-900:]
+                searches=entry.regions * len(self.environment.keywords), failure=str(error)[-900:]
             )
 
     def as_json(self) -> dict[str, Any]:
@@ -148,16 +148,16 @@ class Comparison:
         }
 
 
-def measured(ground: Ground, scenario: Scenario, entry: Entry, plot: Plot) -> Run:
+def measured(environment: Environment, scenario: Scenario, entry: Entry, sandbox: Sandbox) -> Run:
     """One run on its plot. Raises ProgramFailed."""
-    searches = entry.regions * len(ground.keywords)
-    server_before, began = ground.server_cpu(), time.monotonic()
-    program = entry.who.begin(plot)
+    searches = entry.regions * len(environment.keywords)
+    server_before, began = environment.server_cpu(), time.monotonic()
+    program = entry.who.begin(sandbox)
     try:
-        program.wait(now_and_then(entry.who, plot), seconds=PATIENCE)
+        program.wait(now_and_then(entry.who, sandbox), seconds=PATIENCE)
     finally:
         program.kill()
-    seen = ground.simulator.stats()["naver"]
+    seen = environment.simulator.stats()["naver"]
     first, last = (seen[f"{which}_answered"]["monotonic"] for which in ("first", "last"))
     answers = seen["answers_per_search"]
     if first is None:
@@ -173,10 +173,10 @@ def measured(ground: Ground, scenario: Scenario, entry: Entry, plot: Plot) -> Ru
         missing=searches - len(answers),
         seconds=program.ended - began,
         cpu_per_1000=program.cpu_seconds / searches * 1000,
-        server_cpu_per_1000=(ground.server_cpu() - server_before) / searches * 1000,
+        server_cpu_per_1000=(environment.server_cpu() - server_before) / searches * 1000,
         worker_mib=program.worker_mib,
         total_mib=program.total_mib,
-        places=plot.read("SELECT count(DISTINCT naver_place_id) AS n FROM places")[0]["n"],
+        places=sandbox.read("SELECT count(DISTINCT naver_place_id) AS n FROM places")[0]["n"],
     )
 
 
@@ -198,8 +198,8 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def placed(
-    ground: Ground, scenario: Scenario, entry: Entry, *, template: str = ""
-) -> Iterator[Plot]:
+    environment: Environment, scenario: Scenario, entry: Entry, *, template: str = ""
+) -> Iterator[Sandbox]:
     """A plot as this entry needs it."""
     who = entry.who
     settings = dict(who.settings)
@@ -207,14 +207,14 @@ def placed(
         settings["regions_per_run"] = -(-entry.regions // pieces)
     if scenario.limit:
         settings |= who.with_limit(scenario.limit)
-    with ground.plot(
+    with environment.sandbox(
         count=entry.regions, latency_ms=scenario.latency_ms, limit=scenario.limit, settings=settings,
         template=template or who.template,
-    ) as plot:  # fmt: skip
-        yield plot
+    ) as sandbox:  # fmt: skip
+        yield sandbox
 
 
-def now_and_then(who: Contestant, plot: Plot) -> Callable[[], bool] | None:
+def now_and_then(who: Competitor, sandbox: Sandbox) -> Callable[[], bool] | None:
     """Asks rarely whether it is done: the question is work, too."""
     if who.done is None:
         return None
@@ -225,6 +225,6 @@ def now_and_then(who: Contestant, plot: Plot) -> Callable[[], bool] | None:
         if time.monotonic() - asked < 0.1:
             return False
         asked = time.monotonic()
-        return done(plot)
+        return done(sandbox)
 
     return look

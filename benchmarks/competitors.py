@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.environment import OURS, REPOSITORY, Plot
+from benchmarks.environment import OURS, REPOSITORY, Sandbox
 from benchmarks.programs import Program, ProgramFailed
 
 PEERS = REPOSITORY / "benchmarks" / "peers"
@@ -36,7 +36,7 @@ _SUCCEEDED = "SELECT count(DISTINCT partition) AS n FROM runs WHERE status = 'SU
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contestant:
+class Competitor:
     """`begin` starts it on a plot, and starts it again after a kill; `done` is None for what ends
     by itself.
 
@@ -46,11 +46,11 @@ class Contestant:
 
     name: str
     guarantee: str
-    command: Callable[[Plot], Sequence[str]]
+    command: Callable[[Sandbox], Sequence[str]]
     ours: bool = False
-    done: Callable[[Plot], bool] | None = None
-    before: Callable[[Plot], None] = lambda _plot: None
-    before_again: Callable[[Plot], None] = lambda _plot: None
+    done: Callable[[Sandbox], bool] | None = None
+    before: Callable[[Sandbox], None] = lambda _sandbox: None
+    before_again: Callable[[Sandbox], None] = lambda _sandbox: None
     worker: Callable[[psutil.Process], bool] | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -60,30 +60,30 @@ class Contestant:
     def template(self) -> str:
         return OURS if self.ours else ""
 
-    def begin(self, plot: Plot, *, again: bool = False) -> Program:
-        (self.before_again if again else self.before)(plot)
+    def begin(self, sandbox: Sandbox, *, again: bool = False) -> Program:
+        (self.before_again if again else self.before)(sandbox)
         return Program(
-            command=self.command(plot),
-            environment={**plot.environment, **QUIET, **self.variables},
-            log=plot.folder / "output.log",
+            command=self.command(sandbox),
+            environment={**sandbox.environment, **QUIET, **self.variables},
+            log=sandbox.folder / "output.log",
             worker=self.worker,
         )
 
 
-def _module(name: str) -> Callable[[Plot], Sequence[str]]:
-    return lambda _plot: [sys.executable, "-m", f"benchmarks.peers.{name}"]
+def _module(name: str) -> Callable[[Sandbox], Sequence[str]]:
+    return lambda _sandbox: [sys.executable, "-m", f"benchmarks.peers.{name}"]
 
 
 def _program(name: str, *arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name(name)), *arguments]
 
 
-def _run(plot: Plot, *command: str) -> None:
+def _run(sandbox: Sandbox, *command: str) -> None:
     """Something a person does before or between; its time counts, as theirs would."""
     done = subprocess.run(
         command,
-        env=plot.environment | QUIET,
-        cwd=plot.folder,
+        env=sandbox.environment | QUIET,
+        cwd=sandbox.folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -95,12 +95,12 @@ def _run(plot: Plot, *command: str) -> None:
         )
 
 
-def _all_completed(plot: Plot) -> bool:
-    return bool(plot.read(_COMPLETED)[0]["n"] == len(plot.regions))
+def _all_completed(sandbox: Sandbox) -> bool:
+    return bool(sandbox.read(_COMPLETED)[0]["n"] == len(sandbox.regions))
 
 
-def _all_succeeded(plot: Plot) -> bool:
-    return bool(plot.read(_SUCCEEDED, dagster=True)[0]["n"] == len(plot.regions))
+def _all_succeeded(sandbox: Sandbox) -> bool:
+    return bool(sandbox.read(_SUCCEEDED, dagster=True)[0]["n"] == len(sandbox.regions))
 
 
 def _below(text: str) -> Callable[[psutil.Process], bool]:
@@ -119,25 +119,27 @@ def _below(text: str) -> Callable[[psutil.Process], bool]:
     return is_run
 
 
-def _up(plot: Plot) -> list[str]:
+def _up(sandbox: Sandbox) -> list[str]:
     # The port is the folder's own: two plots never live at once, but a port may linger.
-    return _program("mohe", "up", "--port", str(20_000 + int(plot.folder.name[-4:], 16) % 20_000))
+    return _program(
+        "mohe", "up", "--port", str(20_000 + int(sandbox.folder.name[-4:], 16) % 20_000)
+    )
 
 
-def _prepare_plain(plot: Plot) -> None:
+def _prepare_plain(sandbox: Sandbox) -> None:
     from benchmarks.peers.job import TABLE  # noqa: PLC0415 - beside its only use
 
-    plot.database.transaction(lambda connection: connection.exec_driver_sql(TABLE))
-    _backfill(plot, [code for code, _ in plot.regions])
+    sandbox.database.transaction(lambda connection: connection.exec_driver_sql(TABLE))
+    _backfill(sandbox, [code for code, _ in sandbox.regions])
 
 
-def _drop_places(plot: Plot) -> None:
-    plot.database.transaction(lambda connection: connection.exec_driver_sql("DROP TABLE places"))
+def _drop_places(sandbox: Sandbox) -> None:
+    sandbox.database.transaction(lambda connection: connection.exec_driver_sql("DROP TABLE places"))
 
 
-def _backfill(plot: Plot, codes: Sequence[str]) -> None:
+def _backfill(sandbox: Sandbox, codes: Sequence[str]) -> None:
     _run(
-        plot,
+        sandbox,
         *_program(
             "dagster",
             "job",
@@ -152,28 +154,28 @@ def _backfill(plot: Plot, codes: Sequence[str]) -> None:
     )
 
 
-def _backfill_what_is_missing(plot: Plot) -> None:
+def _backfill_what_is_missing(sandbox: Sandbox) -> None:
     """As a person does in the UI: the runs that died are marked cancelled, and the partitions they
     had are launched again.
     """
-    _run(plot, sys.executable, "-m", "benchmarks.peers.plain_dagster")
+    _run(sandbox, sys.executable, "-m", "benchmarks.peers.plain_dagster")
     sql = (
         "SELECT partition FROM runs WHERE status IN ('SUCCESS', 'QUEUED') AND partition IS NOT NULL"
     )
-    known = {row["partition"] for row in plot.read(sql, dagster=True)}
-    if missing := [code for code, _ in plot.regions if code not in known]:
-        _backfill(plot, missing)
+    known = {row["partition"] for row in sandbox.read(sql, dagster=True)}
+    if missing := [code for code, _ in sandbox.regions if code not in known]:
+        _backfill(sandbox, missing)
 
 
-BATCH = Contestant(
+BATCH = Competitor(
     name="mohe-assets, batch job",
     guarantee="a search is stored all or nothing; a kill repeats the searches in flight",
-    command=lambda _plot: _program(
+    command=lambda _sandbox: _program(
         "dagster", "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch"
     ),
     ours=True,
 )
-SENSOR = Contestant(
+SENSOR = Competitor(
     name="mohe-assets, sensor-driven",
     guarantee=BATCH.guarantee + ", started by itself",
     command=_up,
@@ -181,45 +183,45 @@ SENSOR = Contestant(
     done=_all_completed,
     worker=_below("mohe_assets.defs.runtime.code_server"),
 )
-DLT = Contestant(
+DLT = Competitor(
     name="dlt, defaults",
     guarantee="a load is all or nothing; a kill repeats the whole run",
     command=_module("dlt_pipeline"),
 )
 _THREADS = {"EXTRACT__WORKERS": "48", "EXTRACT__MAX_PARALLEL_ITEMS": "96"}
-DLT_TUNED = Contestant(
+DLT_TUNED = Competitor(
     name="dlt, 48 workers", guarantee=DLT.guarantee, command=DLT.command, variables=_THREADS
 )
-DLT_PIECES = Contestant(
+DLT_PIECES = Competitor(
     name="dlt, 48 workers, in 8 runs",
     guarantee="a load is all or nothing; a kill repeats one of the runs",
     command=DLT.command,
     variables=_THREADS,
     settings={"pieces": 8},
 )
-SCRAPY = Contestant(
+SCRAPY = Competitor(
     name="Scrapy with JOBDIR",
     guarantee="an answer is stored at once; resuming needs a clean stop",
-    command=lambda plot: [
-        sys.executable, "-m", "scrapy", "runspider", str(PEERS / "scrapy_spider.py"), "-s", f"JOBDIR={plot.folder / 'jobdir'}",
+    command=lambda sandbox: [
+        sys.executable, "-m", "scrapy", "runspider", str(PEERS / "scrapy_spider.py"), "-s", f"JOBDIR={sandbox.folder / 'jobdir'}",
     ],
     with_limit=lambda limit: {"DOWNLOAD_DELAY": 1 / limit, "RANDOMIZE_DOWNLOAD_DELAY": False},
 )  # fmt: skip
-SEQUENTIAL = Contestant(
+SEQUENTIAL = Competitor(
     name="requests in a loop",
     guarantee="one transaction a search; a kill repeats one search",
     command=_module("sequential"),
 )
-PLAIN_DAGSTER = Contestant(
+PLAIN_DAGSTER = Competitor(
     name="Dagster, a run per region",
     guarantee="one transaction a region; a kill repeats the regions under way, after a person has launched them",
-    command=lambda _plot: _program("dagster-daemon", "run", *PLAIN),
+    command=lambda _sandbox: _program("dagster-daemon", "run", *PLAIN),
     done=_all_succeeded,
     before=_prepare_plain,
     before_again=_backfill_what_is_missing,
     worker=_below("api grpc"),
 )
-CEILING = Contestant(
+CEILING = Competitor(
     name="ceiling: calls and COPY only",
     guarantee="none; a kill repeats everything",
     command=_module("ceiling"),

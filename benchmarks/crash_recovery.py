@@ -20,9 +20,9 @@ from benchmarks.competitors import (
     SCRAPY,
     SENSOR,
     SEQUENTIAL,
-    Contestant,
+    Competitor,
 )
-from benchmarks.environment import Ground, Plot
+from benchmarks.environment import Environment, Sandbox
 from benchmarks.figures import Spread, repeated
 from benchmarks.programs import Program, ProgramFailed
 
@@ -61,16 +61,16 @@ class Killed:
 
 
 @dataclass(kw_only=True)
-class Killing:
-    ground: Ground
+class CrashRecovery:
+    environment: Environment
     runs: dict[str, list[Killed]] = field(default_factory=dict)
 
     def play(self, scenario: Scenario, entry: Entry) -> Killed:
         """One kill and what came of it, kept."""
-        searches = entry.regions * len(self.ground.keywords)
+        searches = entry.regions * len(self.environment.keywords)
         try:
-            with placed(self.ground, scenario, entry) as plot:
-                run = self._killed(entry.who, plot, searches)
+            with placed(self.environment, scenario, entry) as sandbox:
+                run = self._killed(entry.who, sandbox, searches)
         except (ProgramFailed, SQLAlchemyError, Error) as error:
             run = Killed(searches=searches, failure=str(error)[-900:])
         self.runs.setdefault(entry.who.name, []).append(run)
@@ -79,19 +79,19 @@ class Killing:
     def as_json(self) -> dict[str, Any]:
         return {name: summary(runs) for name, runs in self.runs.items()}
 
-    def _killed(self, who: Contestant, plot: Plot, searches: int) -> Killed:
-        self._until_half(who.begin(plot), searches)
-        before = self.ground.simulator.stats()["naver"]
+    def _killed(self, who: Competitor, sandbox: Sandbox, searches: int) -> Killed:
+        self._until_half(who.begin(sandbox), searches)
+        before = self.environment.simulator.stats()["naver"]
         began = time.monotonic()
-        program = who.begin(plot, again=True)
+        program = who.begin(sandbox, again=True)
         try:
             call, new = self._first_calls(
                 program, before["received"], len(before["answers_per_search"])
             )
-            program.wait(now_and_then(who, plot), seconds=PATIENCE)
+            program.wait(now_and_then(who, sandbox), seconds=PATIENCE)
         finally:
             program.kill()
-        answers = self.ground.simulator.stats()["naver"]["answers_per_search"]
+        answers = self.environment.simulator.stats()["naver"]["answers_per_search"]
         return Killed(
             searches=searches,
             answered_before=before["answered"],
@@ -99,13 +99,13 @@ class Killing:
             lost=searches - len(answers),
             seconds_to_next_call=call - began if call else None,
             seconds_to_next_new_call=new - began if new else None,
-            places=plot.read("SELECT count(DISTINCT naver_place_id) AS n FROM places")[0]["n"],
+            places=sandbox.read("SELECT count(DISTINCT naver_place_id) AS n FROM places")[0]["n"],
         )
 
     def _until_half(self, program: Program, searches: int) -> None:
         def half() -> bool:
             return bool(
-                self.ground.simulator.stats(brief=True)["naver"]["received"] >= searches / 2
+                self.environment.simulator.stats(brief=True)["naver"]["received"] >= searches / 2
             )
 
         try:
@@ -122,7 +122,7 @@ class Killing:
         call = None
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            seen = self.ground.simulator.stats()["naver"]
+            seen = self.environment.simulator.stats()["naver"]
             now = time.monotonic()
             if call is None and seen["received"] > received:
                 call = now

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from benchmarks.comparison import Entry, Run, Scenario, measured, now_and_then, placed, summary
 from benchmarks.competitors import BATCH, CEILING, DLT_TUNED, SCRAPY, SEQUENTIAL
-from benchmarks.environment import OURS, Ground
+from benchmarks.environment import OURS, Environment
 from benchmarks.figures import rounded
 from benchmarks.programs import ProgramFailed
 from mohe_assets.store.database import Database
@@ -56,7 +56,7 @@ _NEXT_ROUND = "UPDATE batch_checkpoint SET round = 10"
 
 @dataclass(kw_only=True)
 class DatabaseWork:
-    ground: Ground
+    environment: Environment
     counts: dict[str, dict[str, float | str]] = field(default_factory=dict)
     sized: dict[str, list[Run]] = field(default_factory=dict)
     templates: dict[str, str] = field(default_factory=dict)
@@ -71,19 +71,19 @@ class DatabaseWork:
         return found
 
     def _counted(self, entry: Entry) -> dict[str, float]:
-        searches = entry.regions * len(self.ground.keywords)
-        with placed(self.ground, COUNTED, entry) as plot:
-            name = plot.database.engine.url.database
-            self.ground.execute(f"ALTER DATABASE {name} SET log_statement TO 'all'")
-            log = self.ground.server.data / "server.log"
-            at, before = log.stat().st_size, plot.read(_COMMITS)[0]["xact_commit"]
-            program = entry.who.begin(plot)
+        searches = entry.regions * len(self.environment.keywords)
+        with placed(self.environment, COUNTED, entry) as sandbox:
+            name = sandbox.database.engine.url.database
+            self.environment.execute(f"ALTER DATABASE {name} SET log_statement TO 'all'")
+            log = self.environment.server.data / "server.log"
+            at, before = log.stat().st_size, sandbox.read(_COMMITS)[0]["xact_commit"]
+            program = entry.who.begin(sandbox)
             try:
-                program.wait(now_and_then(entry.who, plot), seconds=240)
+                program.wait(now_and_then(entry.who, sandbox), seconds=240)
             finally:
                 program.kill()
             time.sleep(1)  # backends hand in their statistics when they end
-            commits = plot.read(_COMMITS)[0]["xact_commit"] - before
+            commits = sandbox.read(_COMMITS)[0]["xact_commit"] - before
             with log.open("rb") as lines:
                 lines.seek(at)
                 statements = len(_STATEMENT.findall(lines.read()))
@@ -96,8 +96,8 @@ class DatabaseWork:
         """A database of that size, to copy from."""
         places, searches = SIZES[size]
         name = f"bench_sized_{places}"
-        self.ground.execute(f"CREATE DATABASE {name} TEMPLATE {OURS} STRATEGY file_copy")
-        database = Database.connect(self.ground.server.url(name))
+        self.environment.execute(f"CREATE DATABASE {name} TEMPLATE {OURS} STRATEGY file_copy")
+        database = Database.connect(self.environment.server.url(name))
         try:
             database.transaction(
                 lambda connection: connection.execute(
@@ -122,10 +122,12 @@ class DatabaseWork:
         if size not in self.templates:
             self.prepare(size)
         try:
-            with placed(self.ground, SIZED, entry, template=self.templates[size]) as plot:
-                run = measured(self.ground, SIZED, entry, plot)
+            with placed(self.environment, SIZED, entry, template=self.templates[size]) as sandbox:
+                run = measured(self.environment, SIZED, entry, sandbox)
         except ProgramFailed as error:
-            run = Run(searches=entry.regions * len(self.ground.keywords), failure=str(error)[-900:])
+            run = Run(
+                searches=entry.regions * len(self.environment.keywords), failure=str(error)[-900:]
+            )
         self.sized.setdefault(size, []).append(run)
         return run
 

@@ -5,7 +5,7 @@ places, and what a row means.
 import argparse
 import time
 
-from benchmarks.simulated_stack import UNLIMITED, Stage, stage, write
+from benchmarks.simulated_stack import UNLIMITED, SimulatedStack, simulated_stack, write
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets_tests.support.processes import read, repeated
 
@@ -20,38 +20,38 @@ def main() -> None:
     arguments = parser.parse_args()
     calls = 25_000 if arguments.long else arguments.calls
     config = UNLIMITED.changed({"warm": True, "seed": arguments.seed})
-    with stage(config, MOHE_DAILY_QUOTA=str(calls)) as made:
+    with simulated_stack(config, MOHE_DAILY_QUOTA=str(calls)) as stack:
         result = {
             "seed": arguments.seed,
-            **collect(made, ClaimFilter(), "base plan"),
-            **collect(made, ClaimFilter(refine=True), "all"),
+            **collect(stack, ClaimFilter(), "base plan"),
+            **collect(stack, ClaimFilter(refine=True), "all"),
         }
         result["searches answered more than once"] = repeated(
-            made.simulator.stats()["naver"]["answers_per_search"]
+            stack.simulator.stats()["naver"]["answers_per_search"]
         )
         result["regions completed"] = count(
-            made, "SELECT count(*) AS n FROM batch_checkpoint WHERE status = 'COMPLETED'"
+            stack, "SELECT count(*) AS n FROM batch_checkpoint WHERE status = 'COMPLETED'"
         )
     write("depth" if arguments.long else "depth_short", result)
 
 
-def collect(made: Stage, claim_filter: ClaimFilter, name: str) -> dict[str, object]:
+def collect(stack: SimulatedStack, claim_filter: ClaimFilter, name: str) -> dict[str, object]:
     began = time.monotonic()
-    before = count(made, "SELECT coalesce(sum(calls), 0) AS n FROM search_query")
-    with made.app.collection(name, claim_filter) as run:
+    before = count(stack, "SELECT coalesce(sum(calls), 0) AS n FROM search_query")
+    with stack.app.collection(name, claim_filter) as run:
         for _ in run.outcomes():
             pass
     seconds = time.monotonic() - began
-    calls = count(made, "SELECT sum(calls) AS n FROM search_query")
+    calls = count(stack, "SELECT sum(calls) AS n FROM search_query")
     return {
         f"{name}: calls": calls,
-        f"{name}: places": count(made, "SELECT count(*) AS n FROM places"),
+        f"{name}: places": count(stack, "SELECT count(*) AS n FROM places"),
         f"{name}: searches a second, without a limit": round((calls - before) / seconds),
     }
 
 
-def count(made: Stage, sql: str) -> int:
-    return int(read(made.app.database, sql)[0]["n"])
+def count(stack: SimulatedStack, sql: str) -> int:
+    return int(read(stack.app.database, sql)[0]["n"])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from benchmarks.peers.job import Job
 from benchmarks.programs import cpu_of_tree
-from benchmarks.simulated_stack import UNLIMITED, Stage, stage
+from benchmarks.simulated_stack import UNLIMITED, SimulatedStack, simulated_stack
 from mohe_assets.app import App
 from mohe_assets.cli.env import environment
 from mohe_assets.defs.runtime.region_refresh import sync_partition_keys
@@ -35,7 +35,7 @@ KEEP = "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)"
 
 
 @dataclass(kw_only=True)
-class Plot:
+class Sandbox:
     """One run's own: `database` and `dagster` are URLs; `environment` is complete for our commands
     and for the peers'.
     """
@@ -58,10 +58,10 @@ class Plot:
 
 
 @dataclass(kw_only=True)
-class Ground:
+class Environment:
     """`regions` are all of them, code and full name, in the order of codes."""
 
-    made: Stage
+    stack: SimulatedStack
     server: EmbeddedServer
     regions: tuple[tuple[str, str], ...]
     admin: Database = field(init=False)
@@ -71,11 +71,11 @@ class Ground:
 
     @property
     def simulator(self) -> Simulator:
-        return self.made.simulator
+        return self.stack.simulator
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        return tuple(self.made.app.settings.search_keywords)
+        return tuple(self.stack.app.settings.search_keywords)
 
     def some(self, count: int) -> tuple[tuple[str, str], ...]:
         """The first of them; without gaps, because a run of the sensor is a range of partitions."""
@@ -94,7 +94,7 @@ class Ground:
             )  # type: ignore[misc]
 
     @contextmanager
-    def plot(
+    def sandbox(
         self,
         *,
         count: int,
@@ -102,7 +102,7 @@ class Ground:
         limit: int | None = None,
         settings: Mapping[str, Any] | None = None,
         template: str = "",
-    ) -> Iterator[Plot]:
+    ) -> Iterator[Sandbox]:
         """Databases and folder for one run, and the simulator as if just started."""
         self.simulator.configure(latency_ms=latency_ms, calls_per_second=limit)
         self.simulator.reset()
@@ -115,7 +115,7 @@ class Ground:
             f"CREATE DATABASE {name}_dagster TEMPLATE {DAGSTER}",
             f"ALTER DATABASE {name}_dagster SET timezone TO 'UTC'",
         )
-        folder = self.made.home / name
+        folder = self.stack.home / name
         folder.mkdir()
         database = Database.connect(self.server.url(name))
         try:
@@ -124,7 +124,7 @@ class Ground:
                 database.transaction(
                     lambda connection: connection.execute(text(KEEP), {"codes": codes})
                 )
-            yield self._plot(folder, database, count, limit, settings or {})
+            yield self._sandbox(folder, database, count, limit, settings or {})
         finally:
             database.close()
             self.execute(
@@ -132,21 +132,21 @@ class Ground:
             )
             shutil.rmtree(folder)
 
-    def _plot(
+    def _sandbox(
         self,
         folder: Path,
         database: Database,
         count: int,
         limit: int | None,
         settings: Mapping[str, Any],
-    ) -> Plot:
+    ) -> Sandbox:
         name = folder.name
         urls = DatabaseUrls(
             data=self.server.url(name), dagster=self.server.url(f"{name}_dagster"), embedded=None
         )
-        home = self.made.app.settings.model_copy(update={"home": folder})
-        made = {
-            **self.made.variables,
+        home = self.stack.app.settings.model_copy(update={"home": folder})
+        variables = {
+            **self.stack.variables,
             **environment(home, urls),
             "MOHE_CATALOG_DIR": str(folder / "catalog"),
             "MOHE_CALLS_PER_SECOND": str(limit or 5_000),
@@ -154,7 +154,7 @@ class Ground:
             "PYTHONPATH": str(REPOSITORY),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
-        keys = self.made.variables
+        keys = self.stack.variables
         job = Job(
             url=self.simulator.url + PATH,
             headers={
@@ -167,32 +167,32 @@ class Ground:
             settings=settings,
         )
         job.write(folder / "job.json")
-        return Plot(
+        return Sandbox(
             folder=folder,
             database=database,
             urls=urls,
-            environment=made,
+            environment=variables,
             regions=job.regions,
             job=job,
         )
 
 
 @contextmanager
-def ground() -> Iterator[Ground]:
+def shared_environment() -> Iterator[Environment]:
     """Made once for all compared runs: the templates take ten seconds."""
-    with stage(UNLIMITED.changed({"warm": True})) as made:
-        server = EmbeddedServer(home=made.home)
-        with dagster_instance(made.app.settings) as instance, App.open(made.app.settings) as app:
+    with simulated_stack(UNLIMITED.changed({"warm": True})) as stack:
+        server = EmbeddedServer(home=stack.home)
+        with dagster_instance(stack.app.settings) as instance, App.open(stack.app.settings) as app:
             sync_partition_keys(instance, app)
-        named = made.app.database.transaction(
+        named = stack.app.database.transaction(
             lambda connection: rows(
                 connection,
                 "SELECT region_code, region_name FROM batch_checkpoint ORDER BY region_code",
             )
         )
-        made.app.database.close()
-        found = Ground(
-            made=made,
+        stack.app.database.close()
+        found = Environment(
+            stack=stack,
             server=server,
             regions=tuple((row["region_code"], row["region_name"]) for row in named),
         )

@@ -7,7 +7,7 @@ import random
 import statistics
 import time
 
-from benchmarks.simulated_stack import Stage, stage, uninterrupted, write
+from benchmarks.simulated_stack import SimulatedStack, simulated_stack, uninterrupted, write
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets_tests.support.processes import Collected, repeated, statuses, until
 
@@ -33,8 +33,8 @@ def main() -> None:
         latency_ms=arguments.latency_ms,
         daily_quota=None,
     )
-    with stage(config, **changes) as made:
-        result = measure(made, reference, random.Random(arguments.seed), arguments.kills)
+    with simulated_stack(config, **changes) as stack:
+        result = measure(stack, reference, random.Random(arguments.seed), arguments.kills)
     write(
         "recovery" if arguments.long else "recovery_short",
         {
@@ -47,28 +47,28 @@ def main() -> None:
 
 
 def measure(
-    made: Stage, reference: Collected, moments: random.Random, kills: int
+    stack: SimulatedStack, reference: Collected, moments: random.Random, kills: int
 ) -> dict[str, object]:
     """Kills at random calls, each time starting again by hand; then what is left, one lease after
     the end.
     """
-    settings, database = made.app.settings, made.app.database
+    settings, database = stack.app.settings, stack.app.database
     searches = len(reference.searches)
     began = time.monotonic()
     idle: list[float] = []
-    worker = made.start_worker()
+    worker = stack.start_worker()
     for target in sorted(moments.sample(range(1, searches - settings.searches_in_flight), kills)):
-        until_received(made, target)
+        until_received(stack, target)
         worker.kill()
-        killed_at, before = time.monotonic(), received(made)
-        worker = made.start_worker()
-        until_received(made, before + 1)
+        killed_at, before = time.monotonic(), received(stack)
+        worker = stack.start_worker()
+        until_received(stack, before + 1)
         idle.append(time.monotonic() - killed_at)
     status = worker.wait(3_600)
     seconds = time.monotonic() - began
     time.sleep(settings.lease_seconds)
-    answers = made.simulator.stats()["naver"]["answers_per_search"]
-    left = made.app.database.transaction(
+    answers = stack.simulator.stats()["naver"]["answers_per_search"]
+    left = stack.app.database.transaction(
         lambda connection: connection.exec_driver_sql(
             "SELECT count(*) FROM batch_execution_metadata WHERE status = 'RUNNING'"
         ).scalar_one()
@@ -96,12 +96,12 @@ def measure(
     }
 
 
-def until_received(made: Stage, calls: int) -> None:
-    until(lambda: received(made) >= calls, f"call {calls}", seconds=3_600)
+def until_received(stack: SimulatedStack, calls: int) -> None:
+    until(lambda: received(stack) >= calls, f"call {calls}", seconds=3_600)
 
 
-def received(made: Stage) -> int:
-    return int(made.simulator.stats(brief=True)["naver"]["received"])
+def received(stack: SimulatedStack) -> int:
+    return int(stack.simulator.stats(brief=True)["naver"]["received"])
 
 
 if __name__ == "__main__":

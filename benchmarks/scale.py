@@ -16,7 +16,7 @@ import dagster as dg
 from sqlalchemy import text
 
 from benchmarks.figures import exponent, rounded
-from benchmarks.simulated_stack import UNLIMITED, Stage, stage, write
+from benchmarks.simulated_stack import UNLIMITED, SimulatedStack, simulated_stack, write
 from mohe_assets.app import App
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.region_refresh import sync_partition_keys
@@ -49,14 +49,14 @@ def median_seconds(work: Callable[[], object], times: int = TICKS) -> float:
     return statistics.median(seconds_of(work) for _ in range(times))
 
 
-def ticks(made: Stage, instance: dg.DagsterInstance) -> dict[str, float]:
+def ticks(stack: SimulatedStack, instance: dg.DagsterInstance) -> dict[str, float]:
     """Every tick here compares all regions, as one in a dozen does; the others are faster."""
 
     def tick(cursor: str | None = None) -> str:
         context = dg.build_sensor_context(instance=instance, cursor=cursor)
         return str(
             pending_region_sensor(
-                context, mohe=MoheResource(environment=dict(made.variables))
+                context, mohe=MoheResource(environment=dict(stack.variables))
             ).cursor
             or ""
         )
@@ -85,9 +85,9 @@ def ticks(made: Stage, instance: dg.DagsterInstance) -> dict[str, float]:
     }
 
 
-def page(made: Stage) -> float:
+def page(stack: SimulatedStack) -> float:
     """The partition statuses of `places`, as the asset's page asks for them."""
-    up = Up({**made.variables, "CHECKPOINT_AUTO_RESUME": "false"}, made.home / "up.log")
+    up = Up({**stack.variables, "CHECKPOINT_AUTO_RESUME": "false"}, stack.home / "up.log")
     try:
         up.ready()
         return median_seconds(lambda: up.ui.ask(STATUSES))
@@ -95,11 +95,11 @@ def page(made: Stage) -> float:
         up.end()
 
 
-def status(made: Stage) -> float:
+def status(stack: SimulatedStack) -> float:
     """The command as a shell runs it, its imports included."""
     command = [str(Path(sys.executable).with_name("mohe")), "status", "--json"]
     return median_seconds(
-        lambda: subprocess.run(command, env=dict(made.variables), check=True, capture_output=True),
+        lambda: subprocess.run(command, env=dict(stack.variables), check=True, capture_output=True),
         3,
     )
 
@@ -120,22 +120,22 @@ def measured(region_type: str, edits: Edits = ()) -> dict[str, float]:
     """One size; said as soon as it is known, because the last takes a minute."""
     # A dong's list is as long as the sigungus': the simulator gives both the same rows.
     config = UNLIMITED.changed({"warm": True, "region_edits": edits})
-    with stage(config, CHECKPOINT_REGION_TYPE=region_type) as made:
-        database = made.app.database
-        refresh = seconds_of(made.app.refresh_regions)
-        with dagster_instance(made.app.settings) as instance, App.open(made.app.settings) as app:
+    with simulated_stack(config, CHECKPOINT_REGION_TYPE=region_type) as stack:
+        database = stack.app.database
+        refresh = seconds_of(stack.app.refresh_regions)
+        with dagster_instance(stack.app.settings) as instance, App.open(stack.app.settings) as app:
             mirror = seconds_of(lambda: sync_partition_keys(instance, app))
             database.transaction(lambda connection: connection.execute(text(UNDER_WAY)))
             total = app.checkpoints.progress().total
-            found = ticks(made, instance)
-            found |= {"mohe status, median (s)": status(made), "report, median (s)": report(app)}
+            found = ticks(stack, instance)
+            found |= {"mohe status, median (s)": status(stack), "report, median (s)": report(app)}
             found["claim, median (s)"] = claims(app)
         found = {
             "regions": total,
             "refresh of a known list (s)": refresh,
             "first mirroring of the partition keys (s)": mirror,
             **found,
-            "partition statuses for the asset's page, median (s)": page(made),
+            "partition statuses for the asset's page, median (s)": page(stack),
         }
         print(
             ", ".join(f"{label}: {rounded(value, 3):g}" for label, value in found.items()),

@@ -21,9 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.comparison import LIMIT_50, SCENARIOS, ZERO, Comparison, Run, Scenario
 from benchmarks.competitors import PACKAGES
-from benchmarks.crash_recovery import KILLED, KILLED_ONCE, Killed, Killing
+from benchmarks.crash_recovery import KILLED, KILLED_ONCE, CrashRecovery, Killed
 from benchmarks.database_work import COUNTED, SIZED, SIZES, DatabaseWork
-from benchmarks.environment import Ground, ground
+from benchmarks.environment import Environment, shared_environment
 from benchmarks.figures import number
 from benchmarks.report import write_report
 from benchmarks.simulated_stack import RESULTS
@@ -86,10 +86,12 @@ class Schedule:
         began = time.monotonic()
         found = turn.play()
         turn.taken = time.monotonic() - began
-        console.print(f"{turn.name:<64} {said(found)}  [dim]{turn.taken:.0f} s[/]", highlight=False)
+        console.print(
+            f"{turn.name:<64} {spoken(found)}  [dim]{turn.taken:.0f} s[/]", highlight=False
+        )
 
 
-def said(found: object) -> str:
+def spoken(found: object) -> str:
     """One line of progress."""
     failure = found.get("failure", "") if isinstance(found, dict) else getattr(found, "failure", "")
     if failure:
@@ -103,12 +105,14 @@ def said(found: object) -> str:
     return str(found)
 
 
-def turns_of(made: Ground, *, quick: bool) -> tuple[list[Turn], Callable[[], dict[str, Any]]]:
+def turns_of(
+    environment: Environment, *, quick: bool
+) -> tuple[list[Turn], Callable[[], dict[str, Any]]]:
     """All turns, and the function that gives what they found."""
     comparison, killing, work = (
-        Comparison(ground=made),
-        Killing(ground=made),
-        DatabaseWork(ground=made),
+        Comparison(environment=environment),
+        CrashRecovery(environment=environment),
+        DatabaseWork(environment=environment),
     )
 
     def reduced(scenario: Scenario) -> Scenario:
@@ -204,8 +208,8 @@ def main() -> None:
     console.print(
         ", ".join(f"{name} {number_}" for name, number_ in versions.items()), highlight=False
     )
-    with _stopwatch() as elapsed, ground() as made:
-        turns, found = turns_of(made, quick=arguments.quick)
+    with _stopwatch() as elapsed, shared_environment() as environment:
+        turns, found = turns_of(environment, quick=arguments.quick)
         if arguments.only:
             turns = [turn for turn in turns if any(part in turn.name for part in arguments.only)]
         schedule = Schedule(

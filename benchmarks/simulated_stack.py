@@ -32,7 +32,7 @@ UNLIMITED = SimulatorConfig(calls_per_second=None, daily_quota=None, region_call
 
 
 @dataclass(kw_only=True)
-class Stage:
+class SimulatedStack:
     """A simulator with its limits, an empty database that knows the regions, and the workers
     started on them.
     """
@@ -50,7 +50,7 @@ class Stage:
 
 
 @contextmanager
-def stage(config: SimulatorConfig, **changes: str) -> Iterator[Stage]:
+def simulated_stack(config: SimulatorConfig, **changes: str) -> Iterator[SimulatedStack]:
     """Everything is made for the time of one measurement and taken away afterwards, workers
     included, after SIGTERM too.
     """
@@ -80,11 +80,13 @@ def stage(config: SimulatorConfig, **changes: str) -> Iterator[Stage]:
             variables |= environment(settings, ensure_ready(settings))
             with App.open(settings) as platform:
                 platform.refresh_regions()
-                made = Stage(simulator=simulator, app=platform, variables=variables, home=home)
+                stack = SimulatedStack(
+                    simulator=simulator, app=platform, variables=variables, home=home
+                )
                 try:
-                    yield made
+                    yield stack
                 finally:
-                    for worker in made.workers:
+                    for worker in stack.workers:
                         worker.end()
     finally:
         server = EmbeddedServer(home=home)
@@ -95,11 +97,11 @@ def stage(config: SimulatorConfig, **changes: str) -> Iterator[Stage]:
 
 def uninterrupted(**changes: str) -> Collected:
     """What a collection without limits and interruptions brings."""
-    with stage(UNLIMITED, **changes) as made:
-        with made.app.collection("reference", ClaimFilter()) as run:
+    with simulated_stack(UNLIMITED, **changes) as stack:
+        with stack.app.collection("reference", ClaimFilter()) as run:
             for _ in run.outcomes():
                 pass
-        return Collected.of(made.app.database)
+        return Collected.of(stack.app.database)
 
 
 def write(name: str, result: Mapping[str, object]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.figures import Spread
 from benchmarks.scale import seconds_of
-from benchmarks.simulated_stack import UNLIMITED, stage, write
+from benchmarks.simulated_stack import UNLIMITED, simulated_stack, write
 from mohe_assets.settings import DEFAULT_KEYWORDS
 from mohe_assets_tests.recovery.conftest import keep_regions
 from mohe_assets_tests.support.processes import statuses
@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS)
     runs = parser.parse_args().runs
     load = round(os.getloadavg()[0], 2)
-    with stage(UNLIMITED.changed({"warm": True})) as made:
-        variables = dict(made.variables)
+    with simulated_stack(UNLIMITED.changed({"warm": True})) as stack:
+        variables = dict(stack.variables)
         commands = {
             "import of mohe_assets.definitions (s)": [
                 sys.executable,
@@ -45,17 +45,17 @@ def main() -> None:
             "mohe_assets.definitions",
         ]
         batch += ["-j", "place_ingestion_batch"]
-        keep_regions(made.app.database, 1)
+        keep_regions(stack.app.database, 1)
         found: dict[str, list[float]] = {}
         for _ in range(runs + 1):
             for label, command in commands.items():
                 found.setdefault(label, []).append(
                     seconds_of(lambda command=command: run(command, variables))
                 )  # type: ignore[misc]
-            made.app.checkpoints.new_round()
+            stack.app.checkpoints.new_round()
             label = f"a run of one region, {len(DEFAULT_KEYWORDS)} searches (s)"
             found.setdefault(label, []).append(seconds_of(lambda: run(batch, variables)))
-            if statuses(made.app.database) != {"COMPLETED": 1}:
+            if statuses(stack.app.database) != {"COMPLETED": 1}:
                 raise RuntimeError("the run of one region did not complete it")
     # The first turn fills the caches of the system and writes Dagster's tables; it is not a start
     # as the others are.

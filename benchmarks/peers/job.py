@@ -54,9 +54,9 @@ class Job:
         """The file that the environment names: Dagster and Scrapy load a peer in processes of their
         own.
         """
-        made = json.loads(Path(os.environ["PEER_JOB"]).read_text(encoding="utf-8"))
-        made["regions"] = tuple((code, name) for code, name in made["regions"])
-        return cls(**made)
+        stack = json.loads(Path(os.environ["PEER_JOB"]).read_text(encoding="utf-8"))
+        stack["regions"] = tuple((code, name) for code, name in stack["regions"])
+        return cls(**stack)
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), ensure_ascii=False), encoding="utf-8")
