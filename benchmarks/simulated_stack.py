@@ -38,7 +38,7 @@ class SimulatedStack:
     """
 
     simulator: Simulator
-    platform: App
+    app: App
     variables: Mapping[str, str]
     home: Path
     workers: list[Worker] = field(default_factory=list)
@@ -78,10 +78,10 @@ def simulated_stack(config: SimulatorConfig, **changes: str) -> Iterator[Simulat
             }
             settings = settings_module.load(variables)
             variables |= environment(settings, ensure_ready(settings))
-            with App.open(settings) as platform:
-                platform.refresh_regions()
+            with App.open(settings) as app:
+                app.refresh_regions()
                 stack = SimulatedStack(
-                    simulator=simulator, app=platform, variables=variables, home=home
+                    simulator=simulator, app=app, variables=variables, home=home
                 )
                 try:
                     yield stack
