@@ -8,7 +8,7 @@ import asyncio
 import datetime as dt
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -16,8 +16,8 @@ from importlib import import_module
 from mohe_assets.clients.http import LocalRateLimiter, RateLimiter, RetryPolicy
 from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.clients.transport import Timeouts
-from mohe_assets.collection.cancellation import Stop
-from mohe_assets.collection.heartbeat import alive, ended
+from mohe_assets.collection.cancellation import CancellationToken
+from mohe_assets.collection.heartbeat import RunSession
 from mohe_assets.collection.place_source import NaverLocalSource
 from mohe_assets.collection.rate_limiter import SharedRateLimiter
 from mohe_assets.collection.region_worker import CachedTallies, RegionWorker, RunLimits
@@ -269,46 +269,52 @@ class App:
             import_module("numpy")
 
     @contextmanager
-    def alive(self, run_id: str) -> Iterator[None]:
-        """A row and a heartbeat for a run that does not collect yet."""
+    def session(self, run_id: str) -> Iterator[RunSession]:
+        """A run's row and heartbeat, from the first thing it does to its last."""
+        heartbeat_seconds = self.settings.heartbeat_seconds
         with (
             about(batch=self.settings.checkpoint_batch_name, run_id=run_id),
-            alive(self.executions, run_id, seconds=self.settings.heartbeat_seconds),
+            RunSession.open(
+                self.executions, run_id, heartbeat_seconds=heartbeat_seconds
+            ) as session,
         ):
-            yield
-
-    def ended(self, run_id: str) -> AbstractContextManager[None]:
-        """Ends the run's row if something fails or is stopped that leaves it RUNNING."""
-        return ended(self.executions, run_id)
+            yield session
 
     @contextmanager
     def collection(
         self, run_id: str, claim_filter: ClaimFilter, *, total: int = 0
     ) -> Iterator[CollectionRun]:
-        """A run ready to be started."""
-        self.settings.require_collection_keys()
-        with about(batch=self.settings.checkpoint_batch_name, run_id=run_id):
-            if warning := classic_ends(dt.datetime.now(KST), self.settings.uses_hub):
-                log.warning("%s", warning)
-            record_plan(
-                self.database,
-                self.settings.checkpoint_batch_name,
-                self.settings.checkpoint_region_type,
-                self._any_plan,
-            )
-            yield CollectionRun(
-                claim_filter=claim_filter, work=self._region_worker(run_id), total=total
-            )
+        """A collection ready to be started, in a session of its own."""
+        with self.session(run_id) as session:
+            yield self.collection_in(session, claim_filter, total=total)
 
-    def _region_worker(self, run_id: str) -> RegionWorker:
-        stop = Stop()
-        rate_limiter = SharedRateLimiter(database=self.database, account=self.account, stop=stop)
-        client = self._place_client(
-            rate_limiter,
-            RetryPolicy(
-                sleep=partial(stop.pause, why="Stopped while waiting to try a call again.")
-            ),
+    def collection_in(
+        self, session: RunSession, claim_filter: ClaimFilter, *, total: int = 0
+    ) -> CollectionRun:
+        """A collection ready to be started, of a run that is known already."""
+        settings = self.settings
+        settings.require_collection_keys()
+        if warning := classic_ends(dt.datetime.now(KST), settings.uses_hub):
+            log.warning("%s", warning)
+        record_plan(
+            self.database,
+            settings.checkpoint_batch_name,
+            settings.checkpoint_region_type,
+            self._any_plan,
         )
+        work = self._region_worker(session)
+        return CollectionRun(claim_filter=claim_filter, work=work, session=session, total=total)
+
+    def _region_worker(self, session: RunSession) -> RegionWorker:
+        run_id, cancellation = session.run_id, session.cancellation
+        rate_limiter = SharedRateLimiter(
+            database=self.database,
+            account=self.account,
+            cancellation=cancellation,
+            lease_clock=session.lease_clock,
+        )
+        pause = partial(cancellation.pause, reason="Stopped while waiting to try a call again.")
+        client = self._place_client(rate_limiter, RetryPolicy(sleep=pause))
         source = NaverLocalSource(client=client, keywords=self.settings.search_keywords)
         checkpoints = self.checkpoints
         ledger = Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id)
@@ -322,7 +328,6 @@ class App:
             limits=RunLimits(
                 in_flight=self.settings.searches_in_flight,
                 calls_per_region=self.settings.max_calls_per_region,
-                heartbeat_seconds=self.settings.heartbeat_seconds,
             ),
             source=source,
             index=CachedIndex(self.lifecycle),
@@ -332,7 +337,7 @@ class App:
             executions=self.executions,
             ledger=ledger,
             tallies=CachedTallies(ledger=ledger),
-            stop=stop,
+            cancellation=cancellation,
             close=close,
         )
 
@@ -343,7 +348,9 @@ class App:
         asyncio.run(self._try_place_keys())
 
     async def _try_place_keys(self) -> None:
-        rate_limiter = SharedRateLimiter(database=self.database, account=self.account, stop=Stop())
+        rate_limiter = SharedRateLimiter(
+            database=self.database, account=self.account, cancellation=CancellationToken()
+        )
         try:
             async with self._place_client(rate_limiter, ONE_TRY) as client:
                 await client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)

@@ -1,4 +1,4 @@
-"""A request to stop, made by any thread; threads and coroutines can wait for it."""
+"""How a run ends early: a cancellation token, and a clock that says until when the run lives."""
 
 import asyncio
 import math
@@ -6,43 +6,38 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from mohe_assets.errors import StopRequested
 
-# Less than the clock of timers knows is not slept: to do it thousands of times would take longer
-# than what it waits for.
+# Shorter than the resolution of timers: thousands of such sleeps would take longer than their sum.
 TIMERS_SECONDS = 0.001
-DOUBT_SECONDS = 0.1
+# Between two looks at a lease clock that is not confirmed.
+UNCONFIRMED_SECONDS = 0.1
 
 
-class Stop:
-    """Set once, for good. All methods may be called from any thread.
-
-    `sure_until`, on the monotonic clock: before that moment nobody can have ended the run without
-    its having heard of it.
-    """
-
-    sure_until = math.inf
+class CancellationToken:
+    """Cancelled once, for good. All methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._is_set = False
+        self._is_cancelled = False
         self._lock = threading.Lock()
         self._to_wake: set[Callable[[], object]] = set()
 
-    def is_set(self) -> bool:
-        return self._is_set
+    def is_cancelled(self) -> bool:
+        return self._is_cancelled
 
-    def set(self) -> None:
+    def cancel(self) -> None:
         with self._lock:
-            self._is_set = True
+            self._is_cancelled = True
             for wake in self._to_wake:
                 wake()
 
     @contextmanager
     def waking(self, wake: Callable[[], object]) -> Iterator[None]:
-        """Calls `wake` when a stop is requested, in the thread that does; at once if it was before."""
+        """Call `wake` upon each `cancel`, in its thread; at once if that has happened already."""
         with self._lock:
-            if self._is_set:
+            if self._is_cancelled:
                 wake()
             self._to_wake.add(wake)
         try:
@@ -51,26 +46,29 @@ class Stop:
             with self._lock:
                 self._to_wake.discard(wake)
 
-    async def pause(self, seconds: float, why: str) -> None:
-        """Sleeps for so long. Raises StopRequested with `why` if a stop is requested meanwhile, or
-        was before.
-        """
-        if self._is_set:
-            raise StopRequested(why)
+    async def pause(self, seconds: float, reason: str) -> None:
+        """Sleep. Raise StopRequested with `reason` if the token is or becomes cancelled."""
+        if self._is_cancelled:
+            raise StopRequested(reason)
         if seconds <= TIMERS_SECONDS:
             return
-        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-        with self.waking(lambda: loop.call_soon_threadsafe(stopped.set)):
+        loop, cancelled = asyncio.get_running_loop(), asyncio.Event()
+        with self.waking(lambda: loop.call_soon_threadsafe(cancelled.set)):
             try:
                 async with asyncio.timeout(seconds):
-                    await stopped.wait()
+                    await cancelled.wait()
             except TimeoutError:
                 return
-        raise StopRequested(why)
+        raise StopRequested(reason)
 
-    async def be_sure(self, why: str) -> None:
-        """Returns when nobody can have ended the run without its having heard of it. Raises as
-        `pause`.
-        """
-        while time.monotonic() > self.sure_until:
-            await self.pause(DOUBT_SECONDS, why)
+
+@dataclass(kw_only=True)
+class LeaseClock:
+    """`confirmed_until`, on the monotonic clock: no process can declare the run dead before that."""
+
+    confirmed_until: float = math.inf
+
+    async def wait_until_confirmed(self, cancellation: CancellationToken, reason: str) -> None:
+        """Return once the run is known to live. Raises as `CancellationToken.pause`."""
+        while time.monotonic() > self.confirmed_until:
+            await cancellation.pause(UNCONFIRMED_SECONDS, reason)

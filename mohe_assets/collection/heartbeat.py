@@ -1,25 +1,29 @@
-"""A run makes itself known before it does anything, and says every few seconds that it lives. Knows
-neither SQL nor Dagster.
+"""The lifecycle of a run: its row is started, kept alive by a heartbeat, and finished.
+
+Knows neither SQL nor Dagster.
 """
 
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
-from mohe_assets.errors import DatabaseUnavailable
+from mohe_assets.collection.cancellation import CancellationToken, LeaseClock
+from mohe_assets.errors import DatabaseUnavailable, StopRequested
 from mohe_assets.store.executions import Ending, Executions
 
 log = logging.getLogger(__name__)
 
+DECLARED_DEAD = "This run was silent for longer than its lease and was declared dead; other runs collect its regions."
+
 
 @dataclass(kw_only=True)
-class Pulse:
-    """Calls `beat` every so many seconds, in a thread of its own, until it is stopped or `beat`
-    fails.
-    """
+class Heartbeat:
+    """Calls `beat` every `seconds`, in a thread of its own, until it is stopped or `beat` fails."""
 
     seconds: float
     beat: Callable[[], object]
@@ -28,8 +32,9 @@ class Pulse:
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
+        run = contextvars.copy_context().run
         self._thread = threading.Thread(
-            target=contextvars.copy_context().run, args=(self._run,), name="heartbeat", daemon=True
+            target=run, args=(self._run,), name="heartbeat", daemon=True
         )
         self._thread.start()
 
@@ -46,37 +51,76 @@ class Pulse:
             self.failed(error)
 
 
-@contextmanager
-def alive(executions: Executions, run_id: str, *, seconds: float) -> Iterator[None]:
-    """Makes a run known, and its death noticed, before it collects; ends its row if what it does
-    then fails or is stopped.
+@dataclass(kw_only=True)
+class RunSession:
+    """One run, entered once by `open`: start the row, heartbeat, work, finish the row.
+
+    The work calls `conclude` when it is done; without that, or if it raises, the row says
+    INTERRUPTED or FAILED. `with_each_beat` is called after each heartbeat. `error` is why the run
+    has to end early, `declared_dead` says that it lost its row.
     """
 
-    def beat_failed(error: Exception) -> None:
-        log.warning("The heartbeat stopped: %s", error)
+    executions: Executions
+    run_id: str
+    cancellation: CancellationToken = field(default_factory=CancellationToken)
+    lease_clock: LeaseClock = field(default_factory=LeaseClock)
+    with_each_beat: list[Callable[[], object]] = field(default_factory=list)
+    declared_dead: bool = False
+    error: Exception | None = None
+    _ending: Ending = Ending.INTERRUPTED
+    _note: str | None = "stopped"
 
-    pulse = Pulse(seconds=seconds, beat=lambda: executions.heartbeat(run_id), failed=beat_failed)
-    with ended(executions, run_id):
+    @classmethod
+    @contextmanager
+    def open(
+        cls, executions: Executions, run_id: str, *, heartbeat_seconds: float
+    ) -> Iterator[Self]:
+        session = cls(executions=executions, run_id=run_id)
+        heartbeat = Heartbeat(seconds=heartbeat_seconds, beat=session._beat, failed=session.abandon)
         try:
-            # A signal may come before anything else is done, and the row is there.
+            # A signal may come at any moment from here on, and the row is there.
+            began = time.monotonic()
             executions.start(run_id)
-            pulse.start()
-            yield
+            session._confirm(began)
+            heartbeat.start()
+            yield session
+            heartbeat.stop()
+            session.declared_dead |= not executions.finish(run_id, session._ending, session._note)
+        except DatabaseUnavailable:
+            # The row cannot be finished, and to try takes minutes; the next look finds the run
+            # dead.
+            raise
+        except BaseException as error:
+            ending = Ending.FAILED if isinstance(error, Exception) else Ending.INTERRUPTED
+            executions.finish(run_id, ending, str(error) or session._note)
+            raise
         finally:
-            pulse.stop()
+            heartbeat.stop()
 
+    def conclude(self, ending: Ending, note: str | None) -> None:
+        """How the run ends, unless something interrupts it before its row is finished."""
+        self._ending, self._note = ending, note
 
-@contextmanager
-def ended(executions: Executions, run_id: str) -> Iterator[None]:
-    """Ends a run's row if something fails or is stopped that leaves it RUNNING, wherever that is."""
-    try:
-        yield
-    except DatabaseUnavailable:
-        raise  # the row cannot be ended, and to try that takes minutes; the next look finds its run dead
-    except BaseException as error:
-        executions.finish(
-            run_id,
-            Ending.FAILED if isinstance(error, Exception) else Ending.INTERRUPTED,
-            str(error) or None,
-        )
-        raise
+    def abandon(self, error: Exception) -> None:
+        """End the run early: its work is cancelled, `error` is the reason."""
+        if self.error is None:
+            log.warning("The run ends early: %s", str(error) or type(error).__name__)
+        self.error = self.error or error
+        self.cancellation.cancel()
+
+    def _beat(self) -> None:
+        began, alive = time.monotonic(), self.executions.heartbeat(self.run_id)
+        if alive and time.monotonic() - began > self.executions.lease_seconds / 2:
+            # It waited for the row, and then wrote the moment at which it began to wait.
+            began, alive = time.monotonic(), self.executions.heartbeat(self.run_id)
+        if not alive:
+            self.declared_dead = True
+            self.abandon(StopRequested(DECLARED_DEAD))
+            return
+        for work in tuple(self.with_each_beat):
+            work()
+        self._confirm(began)
+
+    def _confirm(self, at: float) -> None:
+        """The row was written after `at`: no process declares the run dead for one lease from then."""
+        self.lease_clock.confirmed_until = at + self.executions.lease_seconds

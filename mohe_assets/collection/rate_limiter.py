@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mohe_assets.collection.cancellation import Stop
+from mohe_assets.collection.cancellation import CancellationToken, LeaseClock
 from mohe_assets.errors import (
     ApiBlocked,
     ApiError,
@@ -90,7 +90,8 @@ class SharedRateLimiter:
 
     database: Database
     account: ApiAccount
-    stop: Stop
+    cancellation: CancellationToken
+    lease_clock: LeaseClock = field(default_factory=LeaseClock)
     _shut: ApiError | None = None
     # Whose call shows whether the API answers. A later probe takes its place: the earlier was given
     # up.
@@ -242,18 +243,18 @@ class SharedRateLimiter:
         """False: it is too late for this slot."""
         try:
             if slot.at - time.monotonic() > RECHECK_SECONDS:
-                await self.stop.pause(
+                await self.cancellation.pause(
                     slot.at - RECHECK_BEFORE_SECONDS - time.monotonic(), WHY_STOPPED
                 )
                 self._raise_if_shut()
                 if self._seen_open < time.monotonic() - RECHECK_SECONDS:
                     await self._recheck()
-            await self.stop.pause(slot.at - time.monotonic(), WHY_STOPPED)
-            await self.stop.be_sure(WHY_STOPPED)
+            await self.cancellation.pause(slot.at - time.monotonic(), WHY_STOPPED)
+            await self.lease_clock.wait_until_confirmed(self.cancellation, WHY_STOPPED)
             send = self._send_at(slot)
             if in_time := not self._is_too_late(slot, send):
                 self._last_slot, self._last_send = max(slot.at, self._last_slot), send
-                await self.stop.pause(send - time.monotonic(), WHY_STOPPED)
+                await self.cancellation.pause(send - time.monotonic(), WHY_STOPPED)
             self._raise_if_shut()
         except (StopRequested, QuotaExhausted, ApiBlocked, asyncio.CancelledError):
             self._prober = None if slot.probe else self._prober
@@ -331,7 +332,7 @@ class SharedRateLimiter:
         return True
 
     def _raise_if_closed(self) -> None:
-        if self.stop.is_set():
+        if self.cancellation.is_cancelled():
             raise StopRequested(WHY_STOPPED)
         self._raise_if_shut()
 
@@ -364,6 +365,6 @@ class SharedRateLimiter:
         """Between two tries to reach the database. A stop, or `close`, ends them: neither waits for
         a database that is gone.
         """
-        with self.stop.waking(self._hurry.set):
+        with self.cancellation.waking(self._hurry.set):
             if self._hurry.wait(seconds):
                 raise StopRequested(WHY_STOPPED)

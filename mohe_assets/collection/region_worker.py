@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from mohe_assets.collection.cancellation import Stop
+from mohe_assets.collection.cancellation import CancellationToken
 from mohe_assets.collection.group_commit import GroupCommit
 from mohe_assets.collection.place_source import PlaceSource, SearchResult
 from mohe_assets.errors import ApiError, BadQuery, FailureKind
@@ -82,7 +82,6 @@ class RunLimits:
 
     in_flight: int
     calls_per_region: int
-    heartbeat_seconds: float
 
 
 @dataclass(kw_only=True, slots=True)
@@ -138,7 +137,7 @@ class RegionWorker:
     executions: Executions
     ledger: Ledger
     tallies: "CachedTallies"
-    stop: Stop
+    cancellation: CancellationToken
     close: Callable[[], Awaitable[object]]
     _write: GroupCommit[Write, tuple[int, ...]] = field(init=False)
     _complete: GroupCommit[PlanDone, Completion] = field(init=False)

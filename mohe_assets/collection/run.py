@@ -19,13 +19,12 @@ from functools import cached_property
 
 import uvloop
 
-from mohe_assets.collection.cancellation import Stop
-from mohe_assets.collection.heartbeat import Pulse
+from mohe_assets.collection.heartbeat import RunSession
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome, RegionWorker
 from mohe_assets.collection.scheduler import ClaimFilter, SearchScheduler, log_reclaimed
 from mohe_assets.errors import ApiBlocked, ApiError, StopRequested
-from mohe_assets.store.checkpoints import Checkpoints, RegionStatus
-from mohe_assets.store.executions import Ending, Executions
+from mohe_assets.store.checkpoints import RegionStatus
+from mohe_assets.store.executions import Ending
 
 # A graceful stop waits this long for searches in flight; `docker stop` kills after ten seconds.
 STOP_SECONDS = 6.0
@@ -38,19 +37,20 @@ REPORT_SECONDS = 0.25
 REACHED_TOGETHER_SECONDS = 0.02
 # Statements at a time, each on a connection of its own. More would wait for each other's commits.
 DATABASE_THREADS = 6
-DECLARED_DEAD = "This run was silent for longer than its lease and was declared dead; others go on with its regions."
 
 
 @dataclass(kw_only=True)
 class CollectionRun:
-    """One run. After the last outcome, `halted` says why it ended before its regions did, or is
-    None; `declared_dead` that it was frozen for longer than its lease.
+    """The collection of one run, inside its session.
+
+    After the last outcome, `halted` says why it ended before its regions did, or is None.
     """
 
     claim_filter: ClaimFilter
     work: RegionWorker
+    session: RunSession
     total: int = 0
-    declared_dead: bool = False
+    halted: ApiError | None = None
     failed: list[RegionOutcome] = field(default_factory=list)
     _outcomes: "queue.SimpleQueue[RegionOutcome | BaseException | None]" = field(
         default_factory=queue.SimpleQueue
@@ -61,26 +61,6 @@ class CollectionRun:
         return SearchScheduler(
             claim_filter=self.claim_filter, work=self.work, reached=self._outcomes.put
         )
-
-    @property
-    def halted(self) -> ApiError | None:
-        return self._scheduler.halted
-
-    @property
-    def run_id(self) -> str:
-        return self.work.run_id
-
-    @property
-    def checkpoints(self) -> Checkpoints:
-        return self.work.checkpoints
-
-    @property
-    def executions(self) -> Executions:
-        return self.work.executions
-
-    @property
-    def stop(self) -> Stop:
-        return self.work.stop
 
     def outcomes(self) -> Generator[RegionOutcome]:
         """The same as `batches`, one by one."""
@@ -96,33 +76,24 @@ class CollectionRun:
         # Looked at now, and thereby made: later there are several threads that would each make one.
         if self._scheduler.taken:
             raise RuntimeError("A collection runs once.")
-        began = time.monotonic()
-        self.executions.start(self.run_id, total=self.total)
-        self._heard_of(began)
+        self.work.executions.expect(self.work.run_id, self.total)
         # Its log lines are about the run that starts it.
         work = contextvars.copy_context().run
         loop = threading.Thread(target=work, args=(self._run_loop,), name="collect", daemon=True)
-        pulse = Pulse(
-            seconds=self.work.limits.heartbeat_seconds, beat=self._beat, failed=self._abandon
-        )
-        ending: Ending = Ending.INTERRUPTED
-        note: str | None = "stopped"
+        self.session.with_each_beat.append(self._beat)
         try:
-            pulse.start()
-            loop.start()
-            yield from self._reported()
-            ending, note = self._ending()
+            with self.session.cancellation.waking(self._end_early):
+                loop.start()
+                yield from self._reported()
+            self.session.conclude(*self._ending())
         except StopRequested as error:
-            self.declared_dead, note = True, str(error)
+            self.session.conclude(Ending.INTERRUPTED, str(error))
         finally:
             self._shut_down(loop)
-            pulse.stop()
-            if not self.executions.finish(self.run_id, ending, note):
-                self.declared_dead = True
 
     def not_taken(self) -> list[RegionStatus]:
         """The regions asked for by code that this run did not hold, and how they stand."""
-        return self.checkpoints.statuses(
+        return self.work.checkpoints.statuses(
             (self.claim_filter.codes or frozenset()) - self._scheduler.taken
         )
 
@@ -146,7 +117,7 @@ class CollectionRun:
                     for one in batch
                     if one.outcome is Outcome.COMPLETED and one.completion is not None
                 ]
-                self.checkpoints.mark_reported(done)
+                self.work.checkpoints.mark_reported(done)
             if error is not None:
                 raise error
 
@@ -162,6 +133,7 @@ class CollectionRun:
         return found
 
     def _ending(self) -> tuple[Ending, str | None]:
+        self.halted = self._scheduler.halted
         if isinstance(self.halted, ApiBlocked):
             return Ending.FAILED, str(self.halted)
         if self.failed:
@@ -175,33 +147,23 @@ class CollectionRun:
         """Waits for searches in flight, then gives back what is still held: a late answer finds its
         lease lost.
         """
-        self.stop.set()
+        self.session.with_each_beat.remove(self._beat)
+        self.session.cancellation.cancel()
         if loop.is_alive():
             loop.join(timeout=STOP_SECONDS)
         for lease in list(self._scheduler.held.values()):
-            self.checkpoints.release(lease)
-
-    def _heard_of(self, at: float) -> None:
-        """Nobody declares the run dead before its lease is over, counted from this moment on the
-        monotonic clock.
-        """
-        self.stop.sure_until = at + self.executions.lease_seconds
+            self.work.checkpoints.release(lease)
 
     def _beat(self) -> None:
-        began = time.monotonic()
-        self.checkpoints.renew(list(self._scheduler.held.values()))
-        if not self.executions.heartbeat(self.run_id):
-            self._abandon(StopRequested(DECLARED_DEAD))
-            return
-        self._heard_of(began)
+        self.work.checkpoints.renew(list(self._scheduler.held.values()))
         if self.claim_filter.codes is None:
             # Whoever takes any region also takes those of runs that die meanwhile, without waiting
             # for its own end.
-            log_reclaimed(self.executions.reap_dead_runs(self.checkpoints))
+            log_reclaimed(self.work.executions.reap_dead_runs(self.work.checkpoints))
 
-    def _abandon(self, error: Exception) -> None:
-        self.stop.set()
-        self._outcomes.put(error)
+    def _end_early(self) -> None:
+        if self.session.error is not None:
+            self._outcomes.put(self.session.error)
 
     def _run_loop(self) -> None:
         try:
@@ -211,7 +173,7 @@ class CollectionRun:
                 )
                 runner.run(self._collect())
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
-            self._abandon(error)
+            self.session.abandon(error)
         self._outcomes.put(None)
 
     async def _collect(self) -> None:

@@ -106,8 +106,8 @@ class SearchScheduler:
         a bug of ours.
         """
         loop = asyncio.get_running_loop()
-        with self.work.stop.waking(lambda: loop.call_soon_threadsafe(self._changed.set)):
-            while not self.work.stop.is_set() and self._start_ready():
+        with self.work.cancellation.waking(lambda: loop.call_soon_threadsafe(self._changed.set)):
+            while not self.work.cancellation.is_cancelled() and self._start_ready():
                 await self._changed.wait()
                 self._changed.clear()
         await self._drain(give_up_seconds)
@@ -182,7 +182,7 @@ class SearchScheduler:
             self._changed.set()
             if not task.cancelled() and isinstance(error := task.exception(), Exception):
                 self._error = self._error or error
-                self.work.stop.set()
+                self.work.cancellation.cancel()
 
         task.add_done_callback(ended)
 

@@ -57,19 +57,11 @@ def new_round() -> None:
     make_completed_pending()
 
 
-@dg.op(out=dg.Out(dg.Nothing))
-def refresh_if_due(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
-    """Refreshes the regions if there are none, or if the list is old. A failed refresh of a list we
-    have stops nothing.
-    """
-    with cancelled_by_signals(context), mohe.open() as app:
-        name_run(context.instance, context.run, app.settings.checkpoint_batch_name, ())
-        app.settings.require_collection_keys()
-        with app.alive(context.run_id):
-            _refresh_if_due(context, app)
-
-
 def _refresh_if_due(context: dg.OpExecutionContext, app: App) -> None:
+    """Refresh the regions if there are none, or if the list is old.
+
+    A failed refresh of a list we have stops nothing.
+    """
     if not app.refresh_is_due():
         sync_partition_keys(context.instance, app)
     elif app.regions.last_refresh() is None:
@@ -97,14 +89,22 @@ def _refresh_or_go_on(context: dg.OpExecutionContext, app: App) -> None:
     sync_partition_keys(context.instance, app)
 
 
-@dg.op(ins={"start": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
+@dg.op(out=dg.Out(dg.Nothing))
 def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
-    """Collects due regions until none is left or the quota ends."""
+    """Refresh the regions if that is due; collect until nothing is due or the quota ends."""
     with cancelled_by_signals(context), mohe.open() as app:
-        app.prepare_batch()
-        # What earlier runs left looking wrong; after the sensor's own looks there is nothing to do.
-        reconcile(context.instance, app)
-        totals = collect(context, app, ClaimFilter(), total=app.checkpoints.due())
+        name_run(context.instance, context.run, app.settings.checkpoint_batch_name, ())
+        app.settings.require_collection_keys()
+
+        def prepare() -> int:
+            _refresh_if_due(context, app)
+            app.prepare_batch()
+            # What earlier runs left looking wrong; after the sensor's own looks there is nothing to
+            # do.
+            reconcile(context.instance, app)
+            return app.checkpoints.due()
+
+        totals = collect(context, app, ClaimFilter(), prepare=prepare)
         reconcile(context.instance, app)
     context.log.info(
         f"{totals.completed} regions completed with {totals.places} places and {totals.calls} calls, {totals.released} released"
@@ -118,7 +118,7 @@ def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> N
 )
 def place_ingestion_batch() -> None:
     """For `dagster job execute`: run it as often as you like, it goes on where it stopped."""
-    collect_due_regions(start=refresh_if_due())
+    collect_due_regions()
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -127,7 +127,7 @@ def refine_completed_regions(context: dg.OpExecutionContext, mohe: MoheResource)
     none promises more.
     """
     with cancelled_by_signals(context), mohe.open() as app:
-        totals = collect(context, app, ClaimFilter(refine=True), total=0)
+        totals = collect(context, app, ClaimFilter(refine=True), prepare=lambda: 0)
     context.log.info(f"{totals.refined} slices of regions refined")
 
 

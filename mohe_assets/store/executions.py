@@ -167,6 +167,10 @@ class Executions:
 
         self.database.transaction(work)
 
+    def expect(self, run_id: str, total: int) -> None:
+        """The run is going to collect this number of regions, as far as is known now."""
+        self.database.transaction(lambda connection: self.tally(connection, run_id, total=total))
+
     def heartbeat(self, run_id: str) -> bool:
         """False when the run was declared dead and has to end."""
         return bool(

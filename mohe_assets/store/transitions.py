@@ -9,6 +9,8 @@ What locks several checkpoints takes them in the order of their codes, as store_
 skips those that are locked: no two of these statements wait for each other.
 """
 
+from collections.abc import Mapping
+
 _ITS_LEDGER = """(q.batch_name, q.region_type, q.region_code, q.round)
                        = (c.batch_name, c.region_type, c.region_code, c.round)"""
 # The region's ledger summed up, in sql/009_searches_together.sql.
@@ -22,23 +24,47 @@ LEASE_END = "now() + make_interval(secs => :lease_seconds)"
 COLLECTABLE = """EXISTS (SELECT FROM region r WHERE r.region_type = c.region_type AND r.region_code = c.region_code
                           AND r.status = 'ACTIVE' AND r.is_leaf)"""
 
+# What a new round of a region forgets: the one list for every statement that begins one.
+_NEW_ROUND = {
+    "round": "{row}.round + 1",
+    **dict.fromkeys(
+        ("refinements", "promise", "processed_count", "searches_done", "calls_used", "failures"),
+        "0",
+    ),
+    **dict.fromkeys(("error_message", "failure_kind", "reported_at"), "NULL"),
+}
+_DUE_AGAIN = {
+    "status": "'PENDING'",
+    "refining": "false",
+    **dict.fromkeys(("lease_expires_at", "start_time", "end_time", "retry_at"), "NULL"),
+}
+
+
+def _assignments(row: str, values: Mapping[str, str], *, when: str = "") -> str:
+    """Of these values to the columns of `row`, where `when` holds; the columns stay as they are
+    otherwise.
+    """
+    new = {column: value.format(row=row) for column, value in values.items()}
+    if not when:
+        return ", ".join(f"{column} = {value}" for column, value in new.items())
+    return ", ".join(
+        f"{column} = CASE WHEN {when} THEN {value} ELSE {row}.{column} END"
+        for column, value in new.items()
+    )
+
+
 # A region in a new life begins a new round; whoever held it in the one before is fenced off.
-_REACTIVATED = "known.life <> excluded.life"
-_ANEW = ", ".join(
-    f"{column} = CASE WHEN {_REACTIVATED} THEN {anew} ELSE known.{column} END"
-    for column, anew in {
-        "status": "'PENDING'", "round": "known.round + 1", "attempt": "known.attempt + 1", "lease_expires_at": "NULL",
-        "start_time": "NULL", "end_time": "NULL", "processed_count": "0", "searches_done": "0", "calls_used": "0",
-        "failures": "0", "retry_at": "NULL", "error_message": "NULL", "failure_kind": "NULL", "reported_at": "NULL",
-        "refining": "false", "refinements": "0", "promise": "0",
-    }.items()
-)  # fmt: skip
+_REACTIVATED = _assignments(
+    "known",
+    {**_NEW_ROUND, **_DUE_AGAIN, "attempt": "{row}.attempt + 1"},
+    when="known.life <> excluded.life",
+)
 SEED = f"""
 INSERT INTO batch_checkpoint AS known (batch_name, region_type, region_code, region_name, parent_code, life)
 SELECT :batch, r.region_type, r.region_code, r.region_name, r.parent_code, r.life
   FROM region r WHERE r.region_type = :type AND r.is_leaf AND r.status = 'ACTIVE' ORDER BY r.region_code
 ON CONFLICT (batch_name, region_type, region_code) DO UPDATE
-   SET region_name = excluded.region_name, parent_code = excluded.parent_code, life = excluded.life, {_ANEW}
+   SET region_name = excluded.region_name, parent_code = excluded.parent_code, life = excluded.life, {_REACTIVATED}
  WHERE (known.region_name, known.parent_code, known.life)
        IS DISTINCT FROM (excluded.region_name, excluded.parent_code, excluded.life)
 RETURNING (xmax = 0) AS seeded
@@ -76,16 +102,9 @@ WITH due AS (
      LIMIT :limit FOR UPDATE OF c %s
 )
 UPDATE batch_checkpoint c
-   SET status = 'PROCESSING', attempt = c.attempt + 1, run_id = :run_id, lease_expires_at = {LEASE_END},
-       round = c.round + due.afresh::int, refining = false,
-       promise = CASE WHEN due.afresh THEN 0 ELSE c.promise END,
-       refinements = CASE WHEN due.afresh THEN 0 ELSE c.refinements END,
-       searches_done = CASE WHEN due.afresh THEN 0 ELSE c.searches_done END,
-       calls_used = CASE WHEN due.afresh THEN 0 ELSE c.calls_used END,
-       processed_count = CASE WHEN due.afresh THEN 0 ELSE c.processed_count END,
-       reported_at = CASE WHEN due.afresh THEN NULL ELSE c.reported_at END,
-       start_time = CASE WHEN due.afresh THEN now() ELSE coalesce(c.start_time, now()) END,
-       end_time = NULL, retry_at = NULL
+   SET status = 'PROCESSING', refining = false, attempt = c.attempt + 1, run_id = :run_id, lease_expires_at = {LEASE_END},
+       start_time = CASE WHEN due.afresh THEN now() ELSE coalesce(c.start_time, now()) END, end_time = NULL, retry_at = NULL,
+       {_assignments("c", _NEW_ROUND, when="due.afresh")}
   FROM due, region r
  WHERE c.id = due.id AND r.region_type = c.region_type AND r.region_code = c.region_code
 RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round
@@ -202,11 +221,7 @@ WITH asked AS (
        AND (c.status = 'COMPLETED' OR c.refining OR :also_unfinished AND c.status <> 'PROCESSING')
        AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) {_IN_ORDER}
 )
-UPDATE batch_checkpoint c
-   SET status = 'PENDING', refining = false, refinements = 0, promise = 0, lease_expires_at = NULL,
-       round = c.round + 1, start_time = NULL, end_time = NULL, processed_count = 0,
-       searches_done = 0, calls_used = 0, failures = 0, retry_at = NULL,
-       error_message = NULL, failure_kind = NULL, reported_at = NULL
+UPDATE batch_checkpoint c SET {_assignments("c", {**_NEW_ROUND, **_DUE_AGAIN})}
   FROM asked WHERE c.id = asked.id
 RETURNING c.region_code
 """

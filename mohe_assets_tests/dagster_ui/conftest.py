@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event, text
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.cli.env import environment as dagster_environment
-from mohe_assets.collection.cancellation import Stop
+from mohe_assets.collection.cancellation import CancellationToken
 from mohe_assets.collection.rate_limiter import SharedRateLimiter
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.definitions import build_defs
@@ -83,7 +83,9 @@ def call_once(app: App, refusal: ApiError | None = None) -> None:
     """
 
     async def call() -> None:
-        rate_limiter = SharedRateLimiter(database=app.database, account=app.account, stop=Stop())
+        rate_limiter = SharedRateLimiter(
+            database=app.database, account=app.account, cancellation=CancellationToken()
+        )
         await rate_limiter.reserve()
         if refusal is not None:
             await rate_limiter.refused(refusal)

@@ -20,7 +20,7 @@ from dagster._core.storage.tags import (
 )
 
 from mohe_assets.app import App
-from mohe_assets.collection.heartbeat import Pulse
+from mohe_assets.collection.heartbeat import Heartbeat
 from mohe_assets.collection.run import CollectionRun
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.runtime.events import PLACES
@@ -252,10 +252,10 @@ def _stopped_after(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> N
         (Executions, "start"),  # its row is there, and nothing else yet
         (Executions, "bury_dead"),
         (App, "_region_worker"),  # ready to collect
-        (Pulse, "stop"),  # the first of two: ready
+        (Heartbeat, "stop"),  # all is collected, and its row not ended
         (Checkpoints, "mark_reported"),
         (CollectionRun, "_ending"),
-        (CollectionRun, "_shut_down"),  # all is collected, and its row not ended
+        (CollectionRun, "_shut_down"),
     ],
 )
 def test_whenever_a_run_is_told_to_stop_its_row_says_that_it_is_over(

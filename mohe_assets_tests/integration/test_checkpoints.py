@@ -16,6 +16,7 @@ from mohe_assets.store.checkpoints import RETRY_CAP_SECONDS, Lease
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
 from mohe_assets.store.ledger import AttributedPlace, Write
+from mohe_assets.store.refinement import Refinement
 from mohe_assets_tests.support.stores import CODES, LATER, Store, place, plan_of
 
 
@@ -412,6 +413,54 @@ class TestRounds:
             0,
         )
         assert store.read("SELECT count(*) AS n FROM search_query") == [{"n": 2}]
+
+    @pytest.mark.parametrize("how", ["new_round", "claim", "new life"])
+    def test_however_a_new_round_begins_it_keeps_nothing_of_the_one_before(
+        self, store: Store, how: str
+    ) -> None:
+        store.complete(store.claim())
+        store.execute("""UPDATE batch_checkpoint SET failures = 3, promise = 4, refinements = 2, reported_at = now(),
+                         retry_at = now(), error_message = 'HTTP 500', failure_kind = 'transient'
+                          WHERE region_code = '11680'""")
+        if how == "new_round":
+            store.checkpoints.new_round(["11680"])
+        elif how == "claim":
+            store.claim(recollect_completed_before=LATER)
+        else:
+            store.take_over([code for code in CODES if code != "11680"])
+            store.take_over(CODES)
+        row = store.row()
+        assert (row["round"], row["refining"]) == (2, False)
+        zero = {
+            "failures",
+            "promise",
+            "refinements",
+            "searches_done",
+            "calls_used",
+            "processed_count",
+        }
+        assert {name: row[name] for name in zero} == dict.fromkeys(zero, 0)
+        empty = {"retry_at", "error_message", "failure_kind", "reported_at", "end_time"}
+        assert {name: row[name] for name in empty} == dict.fromkeys(empty)
+
+    def test_a_region_collected_again_has_all_its_attempts_whatever_its_refinement_used_up(
+        self, store: Store
+    ) -> None:
+        refinement = Refinement(checkpoints=store.checkpoints, calls_per_region=400)
+        for code in CODES:
+            store.complete(store.claim(code))
+        store.execute("UPDATE batch_checkpoint SET promise = 1 WHERE region_code = '11680'")
+        store.executions.start("deeper")
+        for _ in range(store.checkpoints.max_attempts):
+            store.execute(
+                "UPDATE batch_checkpoint SET promise = 1, retry_at = NULL WHERE region_code = '11680'"
+            )
+            (refining,) = refinement.claim("deeper")
+            store.fail(refining)
+        store.fail(store.claim(recollect_completed_before=LATER))
+        row = store.row()
+        assert (row["status"], row["failures"]) == ("FAILED", 1)
+        assert row["retry_at"] is not None, "it is tried again by itself"
 
     def test_a_round_from_nothing_leaves_only_what_is_held(self, store: Store) -> None:
         store.complete(store.claim("11680"))

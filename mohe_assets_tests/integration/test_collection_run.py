@@ -128,7 +128,7 @@ class TestGoodDay:
 
         assert kinds(outcomes) == {Outcome.COMPLETED: 6}
         assert {one.lease.region_code for one in outcomes} == CODES
-        assert (run.halted, run.failed, run.declared_dead) == (None, [], False)
+        assert (run.halted, run.failed, run.session.declared_dead) == (None, [], False)
         assert statuses(store) == {"COMPLETED": 6}
         seen = simulator.stats()["naver"]
         assert (seen["received"], set(answers(simulator).values())) == (12, {1})
@@ -544,7 +544,7 @@ class TestInterruptions:
             )
             store.execute("UPDATE batch_execution_metadata SET status = 'INTERRUPTED'")
             left = list(outcomes)
-        assert run.declared_dead
+        assert run.session.declared_dead
         assert len(left) < 250
         assert execution(store)["status"] == "INTERRUPTED"
         assert (

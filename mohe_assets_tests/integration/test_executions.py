@@ -4,13 +4,16 @@ import datetime as dt
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
 from sqlalchemy import text
 
+from mohe_assets.collection.heartbeat import RunSession
+from mohe_assets.errors import StopRequested
 from mohe_assets.store.executions import Ending, Process, host_identity
+from mohe_assets_tests.support.processes import until
 from mohe_assets_tests.support.stores import Store, place
 
 
@@ -238,3 +241,48 @@ class TestDeadRuns:
             "UPDATE batch_checkpoint SET lease_expires_at = now() WHERE region_code = '11680'"
         )
         assert store.executions.reap_dead_runs(store.checkpoints).regions == ("11680",)
+
+
+class TestASession:
+    """`RunSession` starts the row, keeps it alive and finishes it; all that runs enters one, once."""
+
+    def test_its_row_is_alive_while_it_works_and_says_at_the_end_how_it_ended(
+        self, store: Store
+    ) -> None:
+        with RunSession.open(store.executions, "run", heartbeat_seconds=0.05) as session:
+            fall_silent(store)
+            until(
+                lambda: not store.executions.reap_dead_runs(store.checkpoints).dead_runs, "it lives"
+            )
+            assert run_row(store)["status"] == "RUNNING"
+            session.conclude(Ending.COMPLETED, "all done")
+        assert (run_row(store)["status"], run_row(store)["note"]) == ("COMPLETED", "all done")
+        assert not session.declared_dead
+
+    @pytest.mark.parametrize(
+        ("error", "status", "note"),
+        [
+            (ValueError("broken"), "FAILED", "broken"),
+            (KeyboardInterrupt(), "INTERRUPTED", "stopped"),
+            (None, "INTERRUPTED", "stopped"),
+        ],
+    )
+    def test_work_that_does_not_conclude_leaves_a_row_that_is_over(
+        self, store: Store, error: BaseException | None, status: str, note: str
+    ) -> None:
+        with (
+            suppress(ValueError, KeyboardInterrupt),
+            RunSession.open(store.executions, "run", heartbeat_seconds=5),
+        ):
+            if error is not None:
+                raise error
+        assert (run_row(store)["status"], run_row(store)["note"]) == (status, note)
+
+    def test_a_session_that_was_declared_dead_cancels_its_work(self, store: Store) -> None:
+        with RunSession.open(store.executions, "run", heartbeat_seconds=0.05) as session:
+            store.executions.declare_dead("run", store.checkpoints)
+            until(session.cancellation.is_cancelled, "its next heartbeat finds out")
+            session.conclude(Ending.COMPLETED, None)
+        assert session.declared_dead
+        assert isinstance(session.error, StopRequested)
+        assert run_row(store)["status"] == "INTERRUPTED"

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from mohe_assets.collection import rate_limiter as api_budget
-from mohe_assets.collection.cancellation import Stop
+from mohe_assets.collection.cancellation import CancellationToken
 from mohe_assets.collection.rate_limiter import (
     AGAIN_AT,
     MOST_AHEAD,
@@ -91,7 +91,7 @@ def new_budget(database: Database) -> NewBudget:
 
     def build(account: ApiAccount = ACCOUNT, **changes: Any) -> SharedRateLimiter:
         return SharedRateLimiter(
-            database=database, account=replace(account, **changes), stop=Stop()
+            database=database, account=replace(account, **changes), cancellation=CancellationToken()
         )
 
     return build
@@ -242,7 +242,7 @@ class TestRate:
     ) -> None:
         rate_limiter = open_budget(calls_per_second=0.001)
         before, waiting = await far_from_their_turn(database, rate_limiter, searches=3)
-        rate_limiter.stop.set()
+        rate_limiter.cancellation.cancel()
         for one in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(one, StopRequested)
         assert used(database) == before
@@ -469,7 +469,9 @@ class TestQuota:
 
     async def test_the_hub_has_a_months_quota_besides(self, database: Database) -> None:
         account = ApiAccount.of("naver-hub", "id", "secret", rate=100_000, daily=2, monthly=3)
-        rate_limiter = SharedRateLimiter(database=database, account=account, stop=Stop())
+        rate_limiter = SharedRateLimiter(
+            database=database, account=account, cancellation=CancellationToken()
+        )
         seen = []
         for day in (30, 31):
             set_clock(database, NOON.replace(day=day))
@@ -490,7 +492,14 @@ class TestQuota:
         another = ApiAccount.of(
             "naver-local", "another id", "secret", rate=100, daily=1, monthly=None
         )
-        assert verdict(SharedRateLimiter(database=database, account=another, stop=Stop())) == "GO"
+        assert (
+            verdict(
+                SharedRateLimiter(
+                    database=database, account=another, cancellation=CancellationToken()
+                )
+            )
+            == "GO"
+        )
 
 
 class TestReservingAhead:
@@ -563,7 +572,7 @@ class TestReservingAhead:
         rate_limiter, before = open_budget(), used(database)
         for _ in range(4):
             await rate_limiter.reserve()
-        rate_limiter.stop.set()
+        rate_limiter.cancellation.cancel()
         with pytest.raises(StopRequested):
             await rate_limiter.reserve()
         await rate_limiter.close()
@@ -642,7 +651,7 @@ class TestReservingAhead:
         await rate_limiter.reserve()
         gone = Database.connect("postgresql://nobody@127.0.0.1:9/nothing")
         cut_off = SharedRateLimiter(
-            database=gone, account=rate_limiter.account, stop=rate_limiter.stop
+            database=gone, account=rate_limiter.account, cancellation=rate_limiter.cancellation
         )
         cut_off._ahead.extend(
             [Slot(at=-math.inf, day=NOON.date(), probe=False, gap=0.0, unthrottled=True)]
@@ -650,7 +659,7 @@ class TestReservingAhead:
         async with asyncio.timeout(60):
             asking = asyncio.create_task(cut_off.reserve())
             await asyncio.sleep(0.1)
-            rate_limiter.stop.set()
+            rate_limiter.cancellation.cancel()
             with pytest.raises(StopRequested):
                 await asking
             await cut_off.close()
@@ -716,7 +725,7 @@ class TestProbing:
         self, next_day: NewBudget
     ) -> None:
         prober, other = next_day(), next_day()
-        prober.stop.set()
+        prober.cancellation.cancel()
         with pytest.raises(StopRequested):
             await prober.reserve()
         assert verdict(other) == "GO"
@@ -829,7 +838,9 @@ class TestBlocking:
         account = ApiAccount.of(
             "naver-local", "RecognisableId", "RecognisableSecret", rate=10, daily=10, monthly=None
         )
-        rate_limiter = SharedRateLimiter(database=database, account=account, stop=Stop())
+        rate_limiter = SharedRateLimiter(
+            database=database, account=account, cancellation=CancellationToken()
+        )
         await rate_limiter.reserve()
         await rate_limiter.refused(BLOCKED)
         for table in ("api_budget", "api_usage"):

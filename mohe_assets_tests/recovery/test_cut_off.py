@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment as dagster_environment
-from mohe_assets.collection.run import DECLARED_DEAD
+from mohe_assets.collection.heartbeat import DECLARED_DEAD
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.simulator.server import Simulator

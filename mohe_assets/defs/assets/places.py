@@ -75,7 +75,7 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
             claim_filter = ClaimFilter(
                 codes=codes, force_retry=force_retry, recollect_completed_before=asked
             )
-            totals = collect(context, app, claim_filter, total=len(codes))
+            totals = collect(context, app, claim_filter, prepare=lambda: len(codes))
         context.log.info(f"{totals}")
         # A generator that yields no result: a returned None would be logged as the materialization
         # of every partition of the run, those that the quota did not reach included.

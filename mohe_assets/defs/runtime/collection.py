@@ -4,7 +4,7 @@ success or failure.
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -14,8 +14,9 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITIO
 from dagster._core.utils import make_new_run_id
 
 from mohe_assets.app import App
+from mohe_assets.collection.heartbeat import DECLARED_DEAD
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome
-from mohe_assets.collection.run import BATCH_OUTCOMES, DECLARED_DEAD, CollectionRun
+from mohe_assets.collection.run import BATCH_OUTCOMES, CollectionRun
 from mohe_assets.collection.scheduler import ClaimFilter, region_facts
 from mohe_assets.defs.runtime.events import failure_observation, materialization
 from mohe_assets.defs.runtime.reconciliation import plan, regions_of, show_as_untried
@@ -71,53 +72,54 @@ def cancelled_by_signals(context: Context) -> Iterator[None]:
         raise
 
 
-def collect(context: Context, app: App, claim_filter: ClaimFilter, *, total: int) -> Totals:
-    """Collects, logging one materialization per region as it completes.
+def collect(
+    context: Context,
+    app: App,
+    claim_filter: ClaimFilter,
+    *,
+    prepare: Callable[[], int],
+) -> Totals:
+    """Collect, logging one materialization per region as it completes.
 
+    `prepare` is called first, as part of the run; it returns the number of regions to collect.
     Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success
     with what was done.
     """
-    # A signal may come at any moment, and what it interrupts is not always what ends the run's row.
-    with app.ended(context.run.run_id):
-        _get_ready(context, app, claim_filter)
-        return _collect(context, app, claim_filter, total)
-
-
-def _get_ready(context: Context, app: App, claim_filter: ClaimFilter) -> None:
-    with app.alive(context.run.run_id):
-        app.load_what_collects(refining=claim_filter.refine)
-        # What Dagster and the libraries have loaded stays: to look through it for garbage would
-        # hold all searches up for 50 ms now and then, and the end of the process for 300. What is
-        # new is a search's, and gone with it: to look for cycles among it as often as Python does
-        # takes a twelfth of the run.
-        gc.freeze()
-        gc.set_threshold(*SELDOM)
-        recover(context.instance, app)
-
-
-def _collect(context: Context, app: App, claim_filter: ClaimFilter, total: int) -> Totals:
     totals = Totals()
-    with app.collection(context.run.run_id, claim_filter, total=total) as run:
+    with app.session(context.run.run_id) as session:
+        _get_ready(context, app, claim_filter)
+        run = app.collection_in(session, claim_filter, total=prepare())
         with closing(run.batches()) as batches:
             for batch in batches:
                 _report(context, batch)
                 for outcome in batch:
                     totals.add(outcome)
-        _account_for_the_rest(context, run)
-        recover(context.instance, app)
-        if run.failed or isinstance(run.halted, ApiBlocked):
-            _leave_the_rest_unpainted(context, app, claim_filter)
-        _end(context, run)
+    _account_for_the_rest(context, app, run)
+    recover(context.instance, app)
+    if run.failed or isinstance(run.halted, ApiBlocked):
+        _leave_the_rest_unpainted(context, app, claim_filter)
+    _end(context, run)
     return totals
 
 
-def _account_for_the_rest(context: Context, run: CollectionRun) -> None:
+def _get_ready(context: Context, app: App, claim_filter: ClaimFilter) -> None:
+    app.load_what_collects(refining=claim_filter.refine)
+    # What Dagster and the libraries have loaded stays: to look through it for garbage would hold
+    # all searches up for 50 ms now and then, and the end of the process for 300. What is new is a
+    # search's, and gone with it: to look for cycles among it as often as Python does takes a
+    # twelfth of the run.
+    gc.freeze()
+    gc.set_threshold(*SELDOM)
+    recover(context.instance, app)
+
+
+def _account_for_the_rest(context: Context, app: App, run: CollectionRun) -> None:
     """The regions this run was to collect and did not hold: collected by another since it was
     asked, or held by one.
     """
     others = run.not_taken()
     fresh = [one.region_code for one in others if one.status == Status.COMPLETED]
-    for completion in run.checkpoints.completions(fresh, reported_too=True) if fresh else []:
+    for completion in app.checkpoints.completions(fresh, reported_too=True) if fresh else []:
         # Once more, so that this run and its backfill know the partition as done.
         reconnecting()(context.log_event, materialization(completion))
     for one in others:
@@ -211,7 +213,7 @@ def _leave_the_rest_unpainted(context: Context, app: App, claim_filter: ClaimFil
 
 
 def _end(context: Context, run: CollectionRun) -> None:
-    if run.declared_dead:
+    if run.session.declared_dead:
         context.log.warning(DECLARED_DEAD)
         raise dg.DagsterExecutionInterruptedError
     if isinstance(run.halted, ApiBlocked):
