@@ -6,9 +6,11 @@
     │   └── NotPermitted         never retry: the role that connected may not do this
     ├── ApiError                 an API did not give what was asked for
     │   ├── TransientApiError    retry soon (the HTTP client does), then the region fails and its back-off decides
+    │   │   ├── UnusableAnswer   retried like the others; an answer came each time, but says nothing or contradicts itself
     │   │   └── RateLimited      retry soon, and everybody slows down
     │   ├── QuotaExhausted       stop until `reset_at`
     │   ├── ApiBlocked           never retry: wrong or refused credentials; names the variable to look at
+    │   ├── RequestRefused       never retry: the API as such no longer takes our requests; `advice` names the way out
     │   ├── BadQuery             never retry this query: skip it and go on
     │   └── AnswerChanged        their answer does not have the documented shape; the region fails, a person looks
     ├── RegionListRefused        the region list was read but must not be believed; the old one stays
@@ -49,57 +51,127 @@ class NotPermitted(DatabaseUnavailable):
 
 
 class ApiError(MoheError):
-    """An API did not give what was asked for. `api` is its short name, `calls` how many calls were
-    sent for it.
-    """
+    """An API did not return a usable answer.
 
-    def __init__(self, message: str, *, api: str, calls: int = 1) -> None:
-        super().__init__(message)
-        self.api = api
-        self.calls = calls
-
-
-class TransientApiError(ApiError):
-    """5xx, time-out, reset, blank or HTML body: worth another try, not before `retry_after`
-    seconds.
-    """
-
-    def __init__(self, message: str, *, api: str, retry_after: float = 0.0, calls: int = 1) -> None:
-        super().__init__(message, api=api, calls=calls)
-        self.retry_after = retry_after
-
-
-class RateLimited(TransientApiError):
-    """The per-second limit was hit. `retry_after` is in seconds."""
-
-    def __init__(self, message: str, *, api: str, retry_after: float = 1.0, calls: int = 1) -> None:
-        super().__init__(message, api=api, retry_after=retry_after, calls=calls)
-
-
-class QuotaExhausted(ApiError):
-    """No calls are left. `reset_at` is aware, or None when only the server knows (then the next KST
-    midnight holds).
+    `api` is its short name, `calls` the number of calls sent. `signature` is equal for failures
+    with the same cause, whatever their words: "http-503", "timeout", "html", "SE05", "hub-300".
+    `advice` is the action for a person, "" when waiting is enough; it is part of the message.
     """
 
     def __init__(
-        self, message: str, *, api: str, reset_at: datetime | None = None, calls: int = 1
+        self,
+        message: str,
+        *,
+        api: str,
+        calls: int = 1,
+        signature: str = "",
+        advice: str = "",
     ) -> None:
-        super().__init__(message, api=api, calls=calls)
+        super().__init__(f"{message}; {advice}" if advice else message)
+        self.api = api
+        self.calls = calls
+        self.signature = signature or type(self).__name__
+        self.advice = advice
+
+
+class TransientApiError(ApiError):
+    """5xx, time-out, reset, blank or HTML body: retry, but not before `retry_after` seconds."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        api: str,
+        retry_after: float = 0.0,
+        calls: int = 1,
+        signature: str = "",
+        advice: str = "",
+    ) -> None:
+        super().__init__(message, api=api, calls=calls, signature=signature, advice=advice)
+        self.retry_after = retry_after
+
+
+class UnusableAnswer(TransientApiError):
+    """An answer that cannot be read, or that contradicts itself (a total without items).
+
+    The client retries it. Raised at the end, it says that every retry had the same result.
+    """
+
+
+class RateLimited(TransientApiError):
+    """The per-second limit was hit; `retry_after` is in seconds.
+
+    `unknown_shape`: the refusal (HTTP 429) could not be read, so it may also mean the quota.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        api: str,
+        retry_after: float = 1.0,
+        calls: int = 1,
+        signature: str = "rate",
+        unknown_shape: bool = False,
+    ) -> None:
+        super().__init__(
+            message,
+            api=api,
+            retry_after=retry_after,
+            calls=calls,
+            signature=signature,
+        )
+        self.unknown_shape = unknown_shape
+
+
+class QuotaExhausted(ApiError):
+    """No calls are left.
+
+    `reset_at` is aware, or None when only the server knows (the next KST midnight then holds).
+    `if_never_answered` is the other possible cause when these credentials have never had an answer.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        api: str,
+        reset_at: datetime | None = None,
+        calls: int = 1,
+        signature: str = "quota",
+        if_never_answered: str = "",
+    ) -> None:
+        super().__init__(message, api=api, calls=calls, signature=signature)
         self.reset_at = reset_at
+        self.if_never_answered = if_never_answered
 
 
 class ApiBlocked(ApiError):
     """The API refuses these credentials. `variables` names the settings to look at."""
 
     def __init__(
-        self, message: str, *, api: str, variables: tuple[str, ...], calls: int = 1
+        self,
+        message: str,
+        *,
+        api: str,
+        variables: tuple[str, ...],
+        calls: int = 1,
+        signature: str = "key",
+        advice: str = "",
     ) -> None:
-        super().__init__(message, api=api, calls=calls)
+        super().__init__(message, api=api, calls=calls, signature=signature, advice=advice)
         self.variables = variables
 
 
+class RequestRefused(ApiError):
+    """The API as such refuses our requests (404, 405, 413, SE02 to SE06, HUB 100 and 300).
+
+    Every other request would be refused alike: no region and no query is at fault.
+    """
+
+
 class BadQuery(ApiError):
-    """This one query is refused (classic SE01): asking again cannot help."""
+    """This one query is refused (SE01): repeating it cannot help."""
 
 
 class AnswerChanged(ApiError):
