@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 
+from mohe_assets.clients.exchange import Timeouts
 from mohe_assets.clients.http import LocalRateLimiter, RateLimiter, RetryPolicy
 from mohe_assets.clients.region_api import RegionApiClient
-from mohe_assets.clients.transport import Timeouts
 from mohe_assets.collection.cancellation import CancellationToken
 from mohe_assets.collection.heartbeat import RunSession
 from mohe_assets.collection.place_source import NaverLocalSource

@@ -30,7 +30,7 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from mohe_assets.clients.transport import NoResponse, Timeouts
+from mohe_assets.clients.exchange import NoResponse, Timeouts
 
 MAX_BODY_BYTES = 5_000_000  # a page of 1,000 regions has about 350,000
 MAX_CONNECTIONS = 256  # as many as a run may have searches in flight
@@ -88,8 +88,8 @@ class Connections:
                     response.headers.get("Retry-After", ""),
                 )
         except (ClientError, HttpProcessingError, OSError, zlib.error) as error:
-            trouble = _in_our_words(error)
-        raise NoResponse(trouble)
+            trouble, signature = _in_our_words(error)
+        raise NoResponse(trouble, signature=signature)
 
     async def close(self) -> None:
         """Calls in flight fail."""
@@ -174,28 +174,27 @@ def _unpacked(packed: bytes) -> bytes:
 
 def _bound(body: bytearray) -> None:
     if len(body) > MAX_BODY_BYTES:
-        raise NoResponse(f"the answer exceeds {MAX_BODY_BYTES:,} bytes")
+        raise NoResponse(f"the answer exceeds {MAX_BODY_BYTES:,} bytes", signature="too-large")
 
 
-# The first that fits counts.
-_TROUBLES: tuple[tuple[type[Exception], str], ...] = (
-    (ConnectionTimeoutError, "no connection in time"),
-    (TimeoutError, "no complete answer in time"),
-    (ClientSSLError, "no secure connection"),
-    (ssl.SSLError, "no secure connection"),
-    (ClientProxyConnectionError, "the proxy refused"),
-    (ClientHttpProxyError, "the proxy refused"),
-    (zlib.error, "the compressed answer cannot be unpacked"),
-    (ClientConnectorError, "the connection failed or was reset"),
-    (ClientError, "the connection was reset, or the answer cut short"),
-    (HttpProcessingError, "the connection was reset, or the answer cut short"),
+# The first that fits counts: the sentence, and the signature that is equal for failures alike.
+_TROUBLES: tuple[tuple[type[Exception], str, str], ...] = (
+    (ConnectionTimeoutError, "no connection in time", "timeout"),
+    (TimeoutError, "no complete answer in time", "timeout"),
+    (ClientSSLError, "no secure connection", "tls"),
+    (ssl.SSLError, "no secure connection", "tls"),
+    (ClientProxyConnectionError, "the proxy refused", "proxy"),
+    (ClientHttpProxyError, "the proxy refused", "proxy"),
+    (zlib.error, "the compressed answer cannot be unpacked", "unpack"),
+    (ClientConnectorError, "the connection failed or was reset", "reset"),
+    (ClientError, "the connection was reset, or the answer cut short", "reset"),
+    (HttpProcessingError, "the connection was reset, or the answer cut short", "reset"),
 )
 
 
-def _in_our_words(error: Exception) -> str:
-    """A sentence that owes nothing to the library's text, which carries the URL and with it the
-    key.
-    """
-    return next(
-        (words for kind, words in _TROUBLES if isinstance(error, kind)), type(error).__name__
-    )
+def _in_our_words(error: Exception) -> tuple[str, str]:
+    """A sentence and its signature, without the library's text, which carries the URL and the key."""
+    for kind, words, signature in _TROUBLES:
+        if isinstance(error, kind):
+            return words, signature
+    return type(error).__name__, type(error).__name__

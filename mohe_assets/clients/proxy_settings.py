@@ -10,7 +10,7 @@ import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from yarl import URL
 
-from mohe_assets.clients.transport import NoResponse
+from mohe_assets.clients.exchange import NoResponse
 
 
 def proxy_settings(base_url: str) -> tuple[URL | None, ssl.SSLContext | None]:
@@ -31,7 +31,7 @@ def _proxy(configured: str) -> URL:
         if url.scheme in {"http", "https"} and url.host:
             return url
     # It is not shown: there may be a password in it.
-    raise NoResponse("the proxy that the environment names is not one for HTTP")
+    raise NoResponse("the proxy that the environment names is not one for HTTP", signature="proxy")
 
 
 def _tls(verify: object) -> ssl.SSLContext:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from enum import StrEnum
 
-from mohe_assets.clients.transport import Response
+from mohe_assets.clients.exchange import Answer
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import ApiBlocked, ApiError, RateLimited, TransientApiError
 
@@ -101,9 +101,7 @@ def quoted(text: object) -> str:
     return words if len(words) <= MAX_QUOTED else words[:MAX_QUOTED] + "…"
 
 
-def unreadable(
-    answer: Response, kind: BodyKind, *, api: str, variables: tuple[str, ...]
-) -> ApiError:
+def unreadable(answer: Answer, kind: BodyKind, *, api: str, variables: tuple[str, ...]) -> ApiError:
     """The error for a body that says nothing; only the status is left to go by.
 
     A bare 403 is transient: it comes from a firewall or gateway in front of the API, and to call it
@@ -121,7 +119,7 @@ def unreadable(
             return TransientApiError(sentence, api=api, retry_after=answer.retry_after or 0.0)
 
 
-def rate_limited(sentence: str, answer: Response, *, api: str) -> RateLimited:
+def rate_limited(sentence: str, answer: Answer, *, api: str) -> RateLimited:
     """At least a second: the limits are per second."""
     return RateLimited(sentence, api=api, retry_after=max(1.0, answer.retry_after or 0.0))
 

@@ -4,7 +4,6 @@ import ipaddress
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 from mohe_assets.clients.credentials import Credentials
+from mohe_assets.clients.exchange import NoResponse, Response, Timeouts
 from mohe_assets.errors import SettingsError, TransientApiError
 
 if TYPE_CHECKING:
@@ -21,31 +21,6 @@ if TYPE_CHECKING:
 MAX_RETRY_AFTER = 30.0  # seconds; a longer wait belongs to the region's back-off, not to a client that holds a lease
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timeouts:
-    """Seconds. `read` is the longest silence between two bytes, `total` bounds the whole call."""
-
-    connect: float = 3.0
-    read: float = 5.0
-    total: float = 8.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Response:
-    """What came back, uninterpreted, our keys masked where it echoed them.
-
-    `retry_after` is in seconds, bounded, None when the server did not say.
-    """
-
-    status: int
-    body: bytes = field(repr=False)
-    retry_after: float | None = None
-
-
-class NoResponse(Exception):
-    """No whole answer came. The text is in our words, and fit to be shown."""
 
 
 class Transport:
@@ -66,11 +41,13 @@ class Transport:
         """Make one call; TransientApiError when no whole answer came."""
         try:
             return await self._exchange(path, params)
-        except (NoResponse, OSError) as error:
-            trouble = str(error) if isinstance(error, NoResponse) else type(error).__name__
+        except NoResponse as error:
+            trouble, signature = str(error), error.signature
+        except OSError as error:
+            trouble = signature = type(error).__name__
         # Raised outside of the handler: as __context__ the frames that hold the URL would be
         # printed.
-        raise TransientApiError(f"{self._api}: {trouble}", api=self._api)
+        raise TransientApiError(f"{self._api}: {trouble}", api=self._api, signature=signature)
 
     async def close(self) -> None:
         """Calls in flight fail."""

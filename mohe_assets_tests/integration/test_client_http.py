@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from mohe_assets.clients.connections import MAX_BODY_BYTES
+from mohe_assets.clients.exchange import Timeouts
 from mohe_assets.clients.http import LocalRateLimiter, RetryPolicy
-from mohe_assets.clients.transport import Timeouts
 from mohe_assets.errors import (
     ApiBlocked,
     ApiError,

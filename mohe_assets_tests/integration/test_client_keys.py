@@ -11,9 +11,9 @@ from urllib.parse import quote, unquote
 
 import pytest
 
+from mohe_assets.clients.exchange import Timeouts
 from mohe_assets.clients.http import LocalRateLimiter, RetryPolicy
 from mohe_assets.clients.region_api import RegionApiClient
-from mohe_assets.clients.transport import Timeouts
 from mohe_assets.errors import ApiBlocked, ApiError, TransientApiError
 from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClient
 from mohe_assets_tests.integration.test_client_scripted_server import (
