@@ -24,6 +24,8 @@ No message of these errors ever contains a key, or a URL with one.
 from datetime import datetime
 from enum import StrEnum
 
+from mohe_assets.text.cleaning import one_line
+
 
 class FailureKind(StrEnum):
     """Why a region failed, as kept in `batch_checkpoint.failure_kind`."""
@@ -67,7 +69,8 @@ class ApiError(MoheError):
         signature: str = "",
         advice: str = "",
     ) -> None:
-        super().__init__(f"{message}; {advice}" if advice else message)
+        sentence = f"{message}; {advice}" if advice else message
+        super().__init__(one_line(sentence))  # it quotes the server
         self.api = api
         self.calls = calls
         self.signature = signature or type(self).__name__

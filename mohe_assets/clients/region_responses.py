@@ -138,13 +138,15 @@ def _error_of(tree: Row) -> tuple[str, str]:
         result = _merged(tree["RESULT"])
         return _code(result.get("resultCode")), quoted(result.get("resultMsg", ""))
     header = _merged(_merged(tree.get("OpenAPI_ServiceResponse")).get("cmmMsgHeader"))
-    words = " ".join(str(header[name]) for name in ("errMsg", "returnAuthMsg") if header.get(name))
+    words = " ".join(
+        quoted(header[name]) for name in ("errMsg", "returnAuthMsg") if header.get(name)
+    )
     return _code(header.get("returnReasonCode")), quoted(words)
 
 
 def _code(value: object) -> str:
     """Codes come as numbers or as strings, 1 also as 01."""
-    code = str(value if value is not None else "").strip().upper()
+    code = quoted(value if value is not None else "").upper()
     return code.lstrip("0") or code
 
 

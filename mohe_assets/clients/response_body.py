@@ -5,6 +5,7 @@ unreadable one means.
 import json
 import math
 import re
+import reprlib
 from codecs import BOM_UTF8
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
@@ -13,6 +14,7 @@ from enum import StrEnum
 from mohe_assets.clients.exchange import Answer
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import ApiBlocked, ApiError, RateLimited, TransientApiError
+from mohe_assets.text.cleaning import one_line
 
 MAX_QUOTED = 120  # characters of a server's own text in our messages
 SERVER_ERRORS = range(500, 600)
@@ -97,8 +99,10 @@ def storable(value: object) -> object:
 
 def quoted(text: object) -> str:
     """A server's own words on one line, short enough for a message."""
-    words = " ".join(str(text).split())
-    return words if len(words) <= MAX_QUOTED else words[:MAX_QUOTED] + "…"
+    # A tree may be too deep for str(), and a text of megabytes is cut before it is looked through.
+    words = str(text) if isinstance(text, str | int | float) else reprlib.repr(text)
+    line = one_line(words[: 10 * MAX_QUOTED])
+    return line if len(line) <= MAX_QUOTED else line[:MAX_QUOTED] + "…"
 
 
 def unreadable(answer: Answer, kind: BodyKind, *, api: str, variables: tuple[str, ...]) -> ApiError:

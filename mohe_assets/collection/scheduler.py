@@ -29,6 +29,7 @@ from mohe_assets.logs import about
 from mohe_assets.sources.naver_local.search_plan import Search
 from mohe_assets.store.checkpoints import Completion, Lease
 from mohe_assets.store.executions import ReapResult
+from mohe_assets.text.cleaning import one_line
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +231,9 @@ class SearchScheduler:
         except Exception as error:
             # Our own bug, met in this region: set it apart, so that the next run gets past it, and
             # end loudly.
-            await self.work.fail(lease, FailureKind.INTERNAL, f"{type(error).__name__}: {error}")
+            await self.work.fail(
+                lease, FailureKind.INTERNAL, one_line(f"{type(error).__name__}: {error}")
+            )
             raise
 
     async def _claim_some(self, most: int) -> None:

@@ -11,6 +11,7 @@ from mohe_assets.domain.places import KOREAN_LATITUDES, KOREAN_LONGITUDES
 from mohe_assets.domain.regions import REGION_TYPES
 
 NOT_BLANK = r"\S"
+CODE = r"^(?:[0-9]{5}|[0-9]{10})$"
 TRIMMED = r"^\S(?:.*\S)?$"
 
 
@@ -35,7 +36,7 @@ REGION = (
         name="region_code",
         type="varchar",
         description="first five digits of the list's ten",
-        pattern=r"^(?:\d{5}|\d{10})$",
+        pattern=CODE,
     ),
     Column(
         name="region_name",
@@ -49,7 +50,7 @@ REGION = (
         name="parent_code",
         type="varchar",
         description="the parent city, else the sido's two digits",
-        pattern=r"^\d{2,10}$",
+        pattern=r"^[0-9]{2,10}$",
     ),
     Column(name="is_leaf", type="bool", description="only leaves are collected"),
     Column(
@@ -84,7 +85,7 @@ PLACES = (
            between=(float(KOREAN_LATITUDES[0]), float(KOREAN_LATITUDES[1]))),
     Column(name="longitude", type="numeric", description="WGS84 degrees",
            between=(float(KOREAN_LONGITUDES[0]), float(KOREAN_LONGITUDES[1]))),
-    Column(name="phone", type="text", description="empty: the API gives none any more", pattern=r"^[\d\-+() ~,]*$"),
+    Column(name="phone", type="text", description="empty: the API gives none any more", pattern=r"^[0-9\-+() ~,]*$"),
     Column(name="website_url", type="text", description="the shop's own page, or empty", pattern=r"^$|^https?://\S+$"),
     Column(name="naver_place_id", type="varchar", description="our own stable key, unique; the API gives no id",
            pattern=NOT_BLANK),
@@ -93,7 +94,7 @@ PLACES = (
     Column(name="source", type="varchar", description="the place source that found it", pattern=NOT_BLANK),
     Column(name="region_type", type="varchar", one_of=REGION_TYPES),
     Column(name="region_code", type="varchar", description="of its address, whatever query found it", nullable=True,
-           pattern=r"^(?:\d{5}|\d{10})$"),
+           pattern=CODE),
     Column(name="first_seen_at", type="timestamptz"),
     Column(name="last_seen_at", type="timestamptz"),
     Column(name="old_place_id", type="text", description="naver_place_id as the batch system before had it", nullable=True),

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from itertools import takewhile
+
+from mohe_assets.text.cleaning import ascii_digits, one_line
 
 # apis.md: mapx and mapy are WGS84 degrees × 10⁷; everything in Korea lies within these bounds.
 _SCALE = Decimal(10_000_000)
@@ -20,7 +23,13 @@ KOREAN_LONGITUDES = (Decimal(124), Decimal(132))
 _SHORTEST_WGS84 = 9
 
 _TAG = re.compile(r"</?b>", re.IGNORECASE)
-_INTEGER = re.compile(r"-?\d+")
+_INTEGER = re.compile(r"-?[0-9]{1,12}")
+_WEB_ADDRESS = re.compile(r"(https?)(://[^\s/?#\"<>]+[^\s\"<>]*)", re.IGNORECASE)
+
+# Characters of a field as it comes, several times the longest ever seen.
+MAX_LENGTHS = {"title": 500, "category": 300, "address": 500, "roadAddress": 500, "telephone": 100}
+MAX_NUMBER = 40  # white space around the digits included
+MAX_WEB_ADDRESS = 2_000  # of what browsers and spreadsheets take
 
 
 class RejectionReason(StrEnum):
@@ -34,6 +43,7 @@ class RejectionReason(StrEnum):
     BAD_COORDINATES = "bad_coordinates"
     OUTSIDE_KOREA = "outside_korea"
     BAD_TEXT = "bad_text"
+    TOO_LONG = "text_too_long"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,10 +98,11 @@ def parse_items(
 def _parse_item(item: object) -> PlaceRecord:
     if not isinstance(item, Mapping):
         raise _RefusedItem(RejectionReason.NOT_AN_OBJECT)
-    category = _text(item, "category")
+    category = one_line(_text(item, "category"))
     if category == "지명" or category.startswith("지명>"):
         raise _RefusedItem(RejectionReason.PLACE_NAME)
-    name = clean_title(_text(item, "title"))
+    title = clean_title(_text(item, "title"))
+    name = one_line(title)
     if not name:
         raise _RefusedItem(RejectionReason.NO_TITLE)
     address = clean_address(_text(item, "address"))
@@ -100,15 +111,16 @@ def _parse_item(item: object) -> PlaceRecord:
         raise _RefusedItem(RejectionReason.NO_ADDRESS)
     longitude, latitude = _coordinates(item)
     return PlaceRecord(
-        place_key=place_key(name, latitude, longitude),
+        # Of the title with its invisible characters: stored rows have that key.
+        place_key=place_key(title, latitude, longitude),
         name=name,
         category=category,
         address=address or road_address,
         road_address=road_address,
         latitude=latitude,
         longitude=longitude,
-        phone=_text(item, "telephone"),
-        website_url=_text(item, "link"),
+        phone=ascii_digits(one_line(_text(item, "telephone"))),
+        website_url=web_address(_text(item, "link")),
     )
 
 
@@ -118,6 +130,8 @@ def _text(item: Mapping[str, object], field: str) -> str:
         return ""
     if not isinstance(value, str):
         raise _RefusedItem(RejectionReason.BAD_TEXT)
+    if len(value) > MAX_LENGTHS.get(field, len(value)):
+        raise _RefusedItem(RejectionReason.TOO_LONG)
     return " ".join(value.split())
 
 
@@ -127,15 +141,24 @@ def clean_title(title: str) -> str:
 
 
 def clean_address(address: str) -> str:
-    """White space folded, and the doubled name of Sejong said once."""
-    words = address.split()
-    while len(words) > 1 and words[0] == words[1] and words[0].startswith("세종"):
-        words.pop(0)
-    return " ".join(words)
+    """One line with ASCII digits, and the doubled name of Sejong once."""
+    words = ascii_digits(one_line(address)).split()
+    repeats = 0
+    if words and words[0].startswith("세종"):
+        repeats = sum(1 for _ in takewhile(words[0].__eq__, words[1:]))
+    return " ".join(words[repeats:])
+
+
+def web_address(link: str) -> str:
+    """Return an http(s) address, its scheme in lower case; "" for anything else: a browser may run
+    it.
+    """
+    found = _WEB_ADDRESS.fullmatch(one_line(link)) if len(link) <= MAX_WEB_ADDRESS else None
+    return found[1].lower() + found[2] if found else ""
 
 
 def _coordinates(item: Mapping[str, object]) -> tuple[Decimal, Decimal]:
-    x, y = str(item.get("mapx", "")).strip(), str(item.get("mapy", "")).strip()
+    x, y = _number(item.get("mapx")), _number(item.get("mapy"))
     if not (_INTEGER.fullmatch(x) and _INTEGER.fullmatch(y)):
         raise _RefusedItem(RejectionReason.BAD_COORDINATES)
     if min(len(x.lstrip("-")), len(y.lstrip("-"))) < _SHORTEST_WGS84:
@@ -145,6 +168,15 @@ def _coordinates(item: Mapping[str, object]) -> tuple[Decimal, Decimal]:
     if not (south < latitude < north and west < longitude < east):
         raise _RefusedItem(RejectionReason.OUTSIDE_KOREA)
     return longitude, latitude
+
+
+def _number(value: object) -> str:
+    """Return a coordinate's digits as a text; "" for what is no number, or too long for one."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ""
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**12 else ""  # str() refuses thousands of digits
+    return ascii_digits(value.strip()) if len(value) <= MAX_NUMBER else ""
 
 
 def place_key(name: str, latitude: Decimal, longitude: Decimal) -> str:
@@ -157,4 +189,6 @@ def place_key(name: str, latitude: Decimal, longitude: Decimal) -> str:
     corrected (it becomes a new row), and when two shops of one name share one building (one row).
     """
     title = unicodedata.normalize("NFKC", name).casefold().replace(" ", "")
-    return hashlib.sha256(f"{title}|{latitude:.7f}|{longitude:.7f}".encode()).hexdigest()[:32]
+    point = f"{latitude:.7f}|{longitude:.7f}"
+    key = f"{title}|{point}".encode("utf-8", "ignore")  # ignored: lone surrogates
+    return hashlib.sha256(key).hexdigest()[:32]

@@ -15,6 +15,7 @@ from enum import StrEnum
 from importlib import resources
 
 from mohe_assets.errors import AnswerChanged, RegionListRefused
+from mohe_assets.text.cleaning import one_line
 
 SNAPSHOT_AS_OF = dt.date(2026, 10, 8)
 REGION_TYPE_SIGUNGU = "sigungu"
@@ -26,7 +27,9 @@ REGION_TYPES = (REGION_TYPE_SIGUNGU, REGION_TYPE_LEGAL_DONG)
 # reform but a bad list.
 MAX_VANISHED_SHARE = 0.25
 
-_CODE = re.compile(r"\d{10}")
+_CODE = re.compile(r"[0-9]{10}")
+# Three times the longest full name; the narrowest column, a dong's name, takes as many.
+MAX_NAME = 100
 
 
 class Level(StrEnum):
@@ -126,12 +129,9 @@ def build_region_list(
     """
     names: dict[str, str] = {}
     for region_cd, full_name in rows:
-        if not _CODE.fullmatch(region_cd) or not full_name.split():
-            raise AnswerChanged(
-                f"The region list has a row with code {region_cd!r} and name {full_name!r}.",
-                api=source,
-            )
-        names[region_cd] = " ".join(full_name.split())
+        if not _CODE.fullmatch(region_cd) or len(full_name) > MAX_NAME or not one_line(full_name):
+            raise _bad_row(region_cd, full_name, source)
+        names[region_cd] = one_line(full_name)
     sidos = {code[:2]: name for code, name in names.items() if level_of(code) is Level.SIDO}
     sigungu = {code[:5]: name for code, name in names.items() if level_of(code) is Level.SIGUNGU}
     if not sigungu:
@@ -142,6 +142,14 @@ def build_region_list(
     else:
         regions = tuple(_regions(sigungu, sidos))
     return RegionList(regions=regions, dongs=dongs, as_of=as_of, source=source, rows=len(names))
+
+
+def _bad_row(region_cd: str, full_name: str, source: str) -> AnswerChanged:
+    shown = f"code {region_cd[:MAX_NAME]!r} and name {full_name[:MAX_NAME]!r}"
+    return AnswerChanged(
+        f"The region list has a row with {shown}; a code has ten digits, a name 1 to {MAX_NAME} characters.",
+        api=source,
+    )
 
 
 def _regions(sigungu: Mapping[str, str], sidos: Mapping[str, str]) -> Iterator[Region]:

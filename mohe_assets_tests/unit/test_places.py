@@ -2,13 +2,19 @@
 costs the others.
 """
 
+import re
+from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
 
+from mohe_assets.domain import places as places_module
 from mohe_assets.domain.attribution import RegionIndex
+from mohe_assets.domain.columns import PLACES
 from mohe_assets.domain.places import (
+    MAX_LENGTHS,
     PlaceRecord,
     RejectionReason,
     clean_address,
@@ -23,6 +29,7 @@ ITEM = {
     "address": "전북특별자치도 남원시 주천면 장안리 145-1", "roadAddress": "전북특별자치도 남원시 정령치로 9",
     "mapx": "1273800123", "mapy": "354100456",
 }  # fmt: skip
+(WEBSITE_PATTERN,) = [column.pattern or "" for column in PLACES if column.name == "website_url"]
 INDEX = RegionIndex(bundled_snapshot().regions)
 
 
@@ -245,3 +252,106 @@ class TestAttribution:
 
     def test_an_index_of_nothing_finds_nothing(self) -> None:
         assert RegionIndex([]).region_of("서울특별시 강남구") is None
+
+
+class TestHostileItems:
+    @pytest.mark.parametrize("field", ["title", "category", "address", "roadAddress"])
+    @pytest.mark.parametrize(
+        "control", ["\x1b[31m", "\u202e", "\x7f", "\ud800", "&#x202e;", "\u200b"]
+    )
+    def test_no_text_of_a_place_holds_a_control_character(self, field: str, control: str) -> None:
+        place = parsed(**{field: f"{ITEM[field]}{control}9"})
+        texts = (place.name, place.category, place.address, place.road_address)
+        assert all(text.isprintable() for text in texts)
+
+    def test_an_invisible_character_in_a_title_makes_no_other_place_than_before(self) -> None:
+        place = parsed(title="본\u200b가")
+        assert place.name == "본가"
+        assert place.place_key == place_key("본\u200b가", place.latitude, place.longitude)
+
+    @pytest.mark.parametrize("title", ["\u200b", "&#x202e;", "<b>\x7f</b>"])
+    def test_a_title_of_invisible_characters_is_no_title(self, title: str) -> None:
+        assert reason(item(title=title)) is RejectionReason.NO_TITLE
+
+    @pytest.mark.parametrize("field", MAX_LENGTHS)
+    def test_a_text_is_set_aside_when_it_is_longer_than_any_title_or_address(
+        self, field: str
+    ) -> None:
+        longest = MAX_LENGTHS[field]
+        parsed(**{field: "1" * longest})
+        for length in (longest + 1, 5_000_000):
+            assert reason(item(**{field: "세종 " * length})) is RejectionReason.TOO_LONG
+
+    @pytest.mark.parametrize(
+        "digits",
+        ["1" * 1_000_000, "9" * 13, "-" + "1" * 50, 10**13, 10**4000, -(10**4000), "1" * 41],
+    )
+    def test_a_number_with_too_many_digits_is_no_coordinate(self, digits: object) -> None:
+        for name in ("mapx", "mapy"):
+            assert reason(item(**{name: digits})) is RejectionReason.BAD_COORDINATES
+
+    def test_a_tree_instead_of_a_number_is_no_coordinate(self) -> None:
+        deep: list[object] = []
+        for _ in range(100_000):
+            deep = [deep]
+        assert reason(item(mapx=deep)) is RejectionReason.BAD_COORDINATES
+
+    def test_an_entity_of_many_digits_stays_readable(self) -> None:
+        assert parsed(title=f"가&#{'9' * 400};").name == "가\ufffd"
+
+    def test_fullwidth_digits_are_digits(self) -> None:
+        wide = parsed(
+            mapx="１２７３８００１２３",
+            mapy=" ３５４１００４５６ ",
+            address="서울특별시 중구 명동２가 １-９",
+            telephone="０２-１",
+        )
+        assert (wide.longitude, wide.latitude) == (parsed().longitude, parsed().latitude)
+        assert (wide.address, wide.phone) == ("서울특별시 중구 명동2가 1-9", "02-1")
+        assert INDEX.region_of("서울특별시 중구 명동２가 １-９") == "11140"
+
+    @pytest.mark.parametrize(
+        ("link", "kept"),
+        [
+            ("http://example.com", "http://example.com"),
+            ("HTTPS://Example.com/A?b=c#d", "https://Example.com/A?b=c#d"),
+            ("https://예시.한국/길", "https://예시.한국/길"),
+            (" https://example.com\u200b ", "https://example.com"),
+            ("https://example.com/" + "a" * 1_980, "https://example.com/" + "a" * 1_980),
+            ("https://example.com/" + "a" * 1_981, ""),
+            ("javascript:alert(1)", ""),
+            ("java\tscript:alert(1)", ""),
+            ("data:text/html,x", ""),
+            ("ftp://example.com", ""),
+            ("//example.com", ""),
+            ("https://", ""),
+            ("https:///path", ""),
+            ("https://example.com/ a", ""),
+            ('https://example.com/"onclick=', ""),
+            ("https://example.com/<b>", ""),
+            ("example.com", ""),
+            ("", ""),
+        ],
+    )
+    def test_a_link_that_is_no_web_address_is_dropped_and_the_place_kept(
+        self, link: str, kept: str
+    ) -> None:
+        assert parsed(link=link).website_url == kept
+        assert re.fullmatch(WEBSITE_PATTERN, kept)
+
+    def test_a_text_of_megabytes_is_never_worked_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        lengths: list[int] = []
+
+        def noting(work: Callable[[str], str], text: str) -> str:
+            lengths.append(len(text))
+            return work(text)
+
+        for name in ("clean_address", "clean_title", "one_line"):
+            monkeypatch.setattr(places_module, name, partial(noting, getattr(places_module, name)))
+        for field in ("title", "category", "address", "roadAddress", "telephone", "link"):
+            parse_items([item(**{field: "세종 " * 1_500_000})])
+        assert max(lengths) <= max(MAX_LENGTHS.values())
+
+    def test_the_words_of_an_address_are_never_moved_one_by_one(self) -> None:
+        # Moving all that follow for each took minutes for this one.
+        assert clean_address("세종 " * 1_000_000 + "어진동") == "세종 어진동"

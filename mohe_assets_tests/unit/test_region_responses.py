@@ -199,3 +199,25 @@ def test_a_request_they_do_not_take_is_called_our_bug(code: str) -> None:
 )
 def test_another_shape_is_a_changed_answer_and_never_an_empty_page(body: object) -> None:
     assert type(error_of(200, body)) is AnswerChanged
+
+
+@pytest.mark.parametrize("field", ["resultCode", "resultMsg"])
+def test_a_deep_tree_instead_of_a_word_is_an_error_of_the_api_like_another(field: str) -> None:
+    deep = b"<a>" * 50_000 + b"</a>" * 50_000
+    with pytest.raises(ApiError) as refused:
+        read(200, b"<RESULT><%s>%s</%s></RESULT>" % (field.encode(), deep, field.encode()))
+    assert len(str(refused.value)) < 500
+
+
+def test_control_characters_of_an_answer_are_in_no_message() -> None:
+    with pytest.raises(ApiError) as refused:
+        read(
+            200,
+            {
+                "RESULT": {
+                    "resultCode": "\x1b[31m\u202e9",
+                    "resultMsg": "a\x1b]8;;http://x\x07b\x7f",
+                }
+            },
+        )
+    assert str(refused.value).isprintable()

@@ -93,7 +93,7 @@ def find_fault(tree: dict[str, object]) -> Fault | None:
 
 
 def _code(value: object) -> str:
-    code = str(value or "").strip().upper()
+    code = quoted(value or "").upper()
     return code.lstrip("0") or code
 
 
