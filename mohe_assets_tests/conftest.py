@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,55 @@ from mohe_assets.store.database import Database
 
 Environment = dict[str, str]
 
+DEBIAN_BINARIES = "/usr/lib/postgresql/{}/bin"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--postgres",
+        metavar="MAJOR",
+        help="Run the database fixtures on Debian's PostgreSQL of this major version (package "
+        "postgresql-MAJOR) instead of the embedded one; use it with -m sql.",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the integration tests that use a database as `sql`."""
+    for item in items:
+        if item.path.parent.name == "integration" and "postgres" in getattr(
+            item, "fixturenames", ()
+        ):
+            item.add_marker("sql")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebianServer(EmbeddedServer):
+    """The same cluster settings on the binaries of a Debian package."""
+
+    major: str
+
+    def _binaries(self) -> Path:
+        return Path(DEBIAN_BINARIES.format(self.major))
+
+
+def _server(home: Path, major: str | None) -> EmbeddedServer:
+    if major is None:
+        return EmbeddedServer(home=home)
+    server = DebianServer(home=home, major=major)
+    if not server.psql().exists():
+        raise pytest.UsageError(
+            f"--postgres {major}: install the Debian package postgresql-{major}."
+        )
+    return server
+
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[EmbeddedServer]:
-    """One embedded server for the whole session; its data goes with it."""
+def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
+    """One server for the whole session, the embedded one unless --postgres names another version."""
     # Not pytest's own folder, which is closed to others: as root the data would land outside of it.
     home = Path(tempfile.mkdtemp(prefix="mohe-tests-"))
     home.chmod(0o755)
-    server = EmbeddedServer(home=home)
+    server = _server(home, request.config.getoption("--postgres"))
     server.start()
     yield server
     server.stop()
