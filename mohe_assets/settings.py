@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 from urllib.parse import urlsplit
 
-from psycopg2 import ProgrammingError
-from psycopg2.extensions import parse_dsn
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
+from mohe_assets.database_url import canonical
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import SettingsError
 
@@ -167,15 +164,7 @@ class Settings(BaseSettings):
     def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        try:
-            url = make_url(value.get_secret_value())
-            parse_dsn(value.get_secret_value())  # knows which options a URL may carry after its ?
-        except (ArgumentError, ValueError, ProgrammingError):
-            url = None
-        # A plain scheme, because psql and dagster-postgres read the same URL.
-        if url is None or url.drivername not in ("postgresql", "postgres") or not url.database:
-            raise ValueError("has to be postgresql://user:password@host:port/database")
-        return SecretStr(url.set(drivername="postgresql").render_as_string(hide_password=False))
+        return SecretStr(canonical(value.get_secret_value()))
 
     @field_validator(
         "govt_api_key",

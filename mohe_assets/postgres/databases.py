@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from mohe_assets.database_url import DatabaseUrl, canonical
 from mohe_assets.errors import DatabaseUnavailable, NotPermitted
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
@@ -33,31 +33,21 @@ def resolve_urls(settings: Settings) -> DatabaseUrls:
         settings.dagster_database_url.get_secret_value() if settings.dagster_database_url else None
     )
     # `mohe env` exports the embedded server's own URL: naming it is still meaning it.
-    if named is None or named == _plain(embedded.url(DATA_DATABASE)):
+    if named is None or named == canonical(embedded.url(DATA_DATABASE)):
         own = embedded.url(DAGSTER_DATABASE)
         return DatabaseUrls(
             data=embedded.url(DATA_DATABASE), dagster=dagster or own, embedded=embedded
         )
-    sibling = make_url(named).set(database=DAGSTER_DATABASE).render_as_string(hide_password=False)
-    return DatabaseUrls(data=named, dagster=_noticing_loss(dagster or sibling), embedded=None)
-
-
-def _noticing_loss(url: str) -> str:
-    """Dagster connects with what its URL says and nothing else: a run cut off from it would wait
-    for a quarter of an hour.
-
-    What the URL says itself stays; a unix socket has nothing to lose.
-    """
-    there = make_url(url)
-    host = there.host or str(there.query.get("host", ""))
-    if not host or host.startswith("/"):
-        return url
-    options = {name: str(value) for name, value in LOSS_NOTICED.items()}
-    return there.set(query={**options, **there.query}).render_as_string(hide_password=False)
-
-
-def _plain(url: str) -> str:
-    return make_url(url).render_as_string(hide_password=False)
+    storage = (
+        DatabaseUrl.parse(dagster)
+        if dagster
+        else DatabaseUrl.parse(named).sibling(DAGSTER_DATABASE)
+    )
+    # Dagster connects with what its URL says and nothing else: a run cut off from it would wait for
+    # a quarter of an hour.
+    if not storage.is_local:
+        storage = storage.with_defaults(LOSS_NOTICED)
+    return DatabaseUrls(data=named, dagster=str(storage), embedded=None)
 
 
 def ensure_ready(settings: Settings) -> DatabaseUrls:
@@ -119,13 +109,13 @@ def _ensure_database(url: str, *, beside: str) -> None:
         missing = "does not exist" in str(error.orig)
     finally:
         wanted.close()
-    name = make_url(url).database
+    name = DatabaseUrl.parse(url).database
     there = Database.connect(beside)
     try:
         there.check()
         if not missing:
             Database.connect(url).check()
-        quoted = there.engine.dialect.identifier_preparer.quote(name or "")
+        quoted = there.engine.dialect.identifier_preparer.quote(name)
         for statement in (
             f"CREATE DATABASE {quoted}",
             f"ALTER DATABASE {quoted} SET timezone TO 'UTC'",

@@ -8,15 +8,18 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
+from dagster_postgres.run_storage import PostgresRunStorage
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from mohe_assets import settings as settings_module
+from mohe_assets.database_url import DatabaseUrl
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.postgres.embedded import DATA_DATABASE, SUPERUSER, EmbeddedServer
@@ -271,9 +274,9 @@ def test_a_vanished_client_is_noticed_by_the_server_too(own_server: EmbeddedServ
             {},
         ),
         (
-            "postgresql://me@/mohe_db?host=10.0.0.1",
-            "postgresql://me@/dagster?host=10.0.0.1",
-            {"host": "10.0.0.1"},
+            "postgresql://me@h1:1,h2:2/mohe_db?options=-c search_path=app",
+            "postgresql://me@/dagster",
+            {"host": "h1,h2", "port": "1,2"},
         ),
     ],
 )
@@ -299,6 +302,32 @@ def test_dagsters_connections_notice_loss_as_ours_do_once_and_for_all(
         .update_query_dict({"tcp_user_timeout": "1000"})
         .render_as_string(hide_password=False)
     )
-    assert dagster_url(MOHE_DAGSTER_DATABASE_URL=other) == other, "what a person wrote is theirs"
-    socket_url = "postgresql://me@/dagster?host=%2Frun%2Fpostgresql"
+    assert make_url(dagster_url(MOHE_DAGSTER_DATABASE_URL=other)) == make_url(other), (
+        "what a person wrote is theirs"
+    )
+    socket_url = "postgresql://me@/dagster?host=/run/postgresql"
     assert dagster_url(MOHE_DAGSTER_DATABASE_URL=socket_url) == socket_url
+
+
+def test_both_databases_are_reached_by_a_url_with_several_hosts_and_every_common_parameter(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    there = DatabaseUrl.parse(empty_database_url)
+    url = (
+        f"postgres://{there.user}:p@s/s%25@/{there.database}?host={tmp_path},{there.hosts[0]}&ssl=true&sslmode=prefer"
+        "&target_session_attrs=read-write&connect_timeout=5&options=-c search_path=app,public"
+    )
+    named = {"MOHE_HOME": str(tmp_path), "MOHE_DATABASE_URL": url}
+    urls = resolve_urls(settings_module.load(named))
+    admin = Database.connect(urls.data)
+    execute(admin, "CREATE SCHEMA app")
+    assert (
+        admin.transaction(lambda c: rows(c, "SELECT current_schema() AS name"))[0]["name"] == "app"
+    )
+    admin.close()
+    assert "search_path" not in urls.dagster
+    dagster = DatabaseUrl.parse(urls.dagster)
+    assert dagster.database == "dagster"
+    storage = PostgresRunStorage(str(replace(dagster, database=there.database)))
+    assert storage.get_runs() == []
+    storage.dispose()
