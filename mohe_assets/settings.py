@@ -97,6 +97,10 @@ class Settings(BaseSettings):
     region_refresh_days: float = Field(default=7, gt=0, le=3_650)
     http_timeout_seconds: float = Field(default=10, gt=0, le=300)
     log_format: Literal["text", "json"] = "text"
+    # Of the page: hosts it is reached by besides this machine's names, and where a container's
+    # port is published.
+    web_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    web_address: str | None = None
 
     @classmethod
     def settings_customise_sources(
@@ -201,6 +205,15 @@ class Settings(BaseSettings):
         if unknown := [keyword for keyword in keywords if not any(c.isalnum() for c in keyword)]:
             raise ValueError(f"has {unknown[0]!r}, which is no word to search for")
         return tuple(dict.fromkeys(keywords))
+
+    @field_validator("web_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> tuple[str, ...]:
+        parts = value.split(",") if isinstance(value, str) else list(cast("tuple[str, ...]", value))
+        hosts = tuple(part.strip().lower() for part in parts)
+        if any(host != "*" and not _HOST.fullmatch(host) for host in hosts):
+            raise ValueError(f"is {value!r}; it has to be a list of host or host:port, or *")
+        return hosts
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:

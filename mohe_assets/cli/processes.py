@@ -100,16 +100,8 @@ def daemon_command(workspace: Path) -> list[str]:
 
 
 def webserver_command(workspace: Path, host: str, port: int) -> list[str]:
-    return [
-        program("dagster-webserver"),
-        "-w",
-        str(workspace),
-        "-h",
-        host,
-        "-p",
-        str(port),
-        *_log_format(),
-    ]
+    served = ["-w", str(workspace), "-h", host, "-p", str(port)]
+    return [sys.executable, "-m", "mohe_assets.defs.runtime.web_server", *served, *_log_format()]
 
 
 def _log_format() -> list[str]:
