@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from mohe_assets import logs, settings
 from mohe_assets.errors import MoheError
+from mohe_assets.text.cleaning import one_line
 
 # In the order of the help text: module and function, or the module's own commands.
 COMMANDS = {
@@ -97,5 +98,5 @@ def main() -> None:
     try:
         commands()
     except MoheError as error:
-        typer.echo(f"mohe: {error}", err=True)
+        typer.echo(f"mohe: {one_line(str(error))}", err=True)
         sys.exit(1)

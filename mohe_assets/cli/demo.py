@@ -20,6 +20,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, demo_settings
 from mohe_assets.cli.env import environment, program
+from mohe_assets.cli.terminal import shown
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.errors import MoheError
 from mohe_assets.postgres.databases import ensure_ready
@@ -74,7 +75,7 @@ def _collect(console: Console, app: App, settings: Settings, variables: dict[str
         "-j",
         "place_ingestion_batch",
     ]
-    console.print(f"Running place_ingestion_batch; its log is {log_path}")
+    console.print(f"Running place_ingestion_batch; its log is {shown(str(log_path))}")
     with (
         log_path.open("w+", encoding="utf-8", errors="replace") as log,
         _batch(command, variables, log) as process,
@@ -84,7 +85,7 @@ def _collect(console: Console, app: App, settings: Settings, variables: dict[str
         tail = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
         console.print("\n".join(tail), markup=False)
         console.print(
-            f"The batch ended with status {process.returncode}; its whole log is {log_path}"
+            f"The batch ended with status {process.returncode}; its whole log is {shown(str(log_path))}"
         )
     return process.returncode
 
@@ -191,7 +192,7 @@ def _summary(console: Console, app: App) -> None:
         "province", "regions completed", "places", title="Collected", title_justify="left"
     )
     for row in provinces:
-        table.add_row(row.sido_name, f"{row.completed} of {row.regions}", f"{row.places:,}")
+        table.add_row(shown(row.sido_name), f"{row.completed} of {row.regions}", f"{row.places:,}")
     table.add_section()
     done, total = sum(row.completed for row in provinces), sum(row.regions for row in provinces)
     table.add_row("all", f"{done} of {total}", f"{overview.places:,}")

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter
 from rich.console import Console
-from rich.markup import escape
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.env import environment
+from mohe_assets.cli.terminal import shown
 from mohe_assets.ops.doctor import Finding, Level, examine
 from mohe_assets.postgres.databases import resolve_urls
 
@@ -44,10 +44,10 @@ def doctor(
         found.append(finding)
         if not as_json:
             console.print(
-                f"{MARKS[finding.level]} {finding.check}: {escape(finding.found)}", highlight=False
+                f"{MARKS[finding.level]} {finding.check}: {shown(finding.found)}", highlight=False
             )
             if finding.advice:
-                console.print(f"        → {escape(finding.advice)}", highlight=False)
+                console.print(f"        → {shown(finding.advice)}", highlight=False)
     if as_json:
         typer.echo(TypeAdapter(list[Finding]).dump_json(found, indent=2))
     else:

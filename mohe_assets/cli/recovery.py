@@ -11,6 +11,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.errors import SettingsError
 from mohe_assets.store import api_state
+from mohe_assets.text.cleaning import one_line
 
 REGIONS = "Codes, partition keys or names, such as 11680 or '서울특별시 강남구'"
 NAMED_AT_MOST = 20
@@ -128,7 +129,8 @@ def _run(beginning: str, running: Sequence[str]) -> str:
 
 
 def _said(codes: Sequence[str], names: dict[str, str], what: str) -> str:
-    return f"{_count(codes, 'region')} {what}{_list([' '.join((code, names.get(code, ''))).strip() for code in codes])}."
+    named = [one_line(f"{code} {names.get(code, '')}") for code in codes]
+    return f"{_count(codes, 'region')} {what}{_list(named)}."
 
 
 def _count(things: Sequence[str], word: str) -> str:

@@ -11,12 +11,12 @@ import typer
 from pydantic import TypeAdapter
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
+from mohe_assets.cli.terminal import shown
 from mohe_assets.domain.forecast import CollectionForecast, forecast_collection
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import DatabaseUnavailable
@@ -79,7 +79,7 @@ def _watch(app: App) -> None:
     """A database that is away for a while ends nothing: what was seen last stays, with the reason
     below.
     """
-    shown: RenderableType = ""
+    seen: RenderableType = ""
     asked: list[int] = []
 
     def end(number: int, _: FrameType | None) -> None:
@@ -94,16 +94,16 @@ def _watch(app: App) -> None:
         with Live(screen=True, auto_refresh=False) as live:
             while not asked:
                 try:
-                    shown = _show(_read(app))
-                    live.update(shown, refresh=True)
+                    seen = _show(_read(app))
+                    live.update(seen, refresh=True)
                 except DatabaseUnavailable as error:
-                    live.update(Group(shown, escape(str(error))), refresh=True)
+                    live.update(Group(seen, shown(str(error))), refresh=True)
                 time.sleep(SECONDS_BETWEEN_LOOKS)
     except KeyboardInterrupt:
         pass
     finally:
         signal.signal(signal.SIGINT, before)
-    Console().print(shown)
+    Console().print(seen)
 
 
 def _read(app: App) -> Status:
@@ -141,11 +141,11 @@ def _show(found: Status) -> Group:
         table.add_row("all depth", what_is_left(found.left.with_refinement))
     else:
         table.add_row("", "no regions yet: the first run, or `mohe up`, downloads their list")
-    table.add_row("API", the_apis_day(found.api, quote=escape))
+    table.add_row("API", the_apis_day(found.api, quote=shown))
     table.add_row("runs", _lives(overview.runs))
     parts: list[RenderableType] = [
         table,
-        *(f"[yellow]{escape(warning)}[/]" for warning in found.warnings),
+        *(f"[yellow]{shown(warning)}[/]" for warning in found.warnings),
     ]
     if overview.failures:
         parts.append(_failures(overview, progress))
@@ -186,10 +186,16 @@ def _failures(overview: Overview, progress: Progress) -> Table:
     )
     for one in overview.failures:
         when = (
-            _moment(one.retry_at) if one.retry_at else f"when asked: mohe retry {one.region_code}"
+            _moment(one.retry_at)
+            if one.retry_at
+            else f"when asked: mohe retry {shown(one.region_code)}"
         )
         table.add_row(
-            one.region_name, one.failure_kind, str(one.failures), when, escape(one.error_message)
+            shown(one.region_name),
+            shown(one.failure_kind),
+            str(one.failures),
+            when,
+            shown(one.error_message),
         )
     return table
 
@@ -205,7 +211,7 @@ def _runs(runs: tuple[RunRow, ...]) -> Table:
             f"{run.start_time.astimezone(KST):%m-%d %H:%M}",
         )
         table.add_row(
-            run.execution_id[:8], run.status, heard, started, done, escape(run.note or "")
+            shown(run.execution_id[:8]), run.status, heard, started, done, shown(run.note or "")
         )
     return table
 

@@ -10,6 +10,7 @@ import dagster as dg
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.errors import DatabaseUnavailable, RegionListRefused, SettingsError
+from mohe_assets.text.cleaning import markdown
 
 
 class MoheResource(dg.ConfigurableResource["MoheResource"]):
@@ -30,7 +31,7 @@ class MoheResource(dg.ConfigurableResource["MoheResource"]):
             with App.open(settings) as app:
                 yield app
         except (SettingsError, DatabaseUnavailable, RegionListRefused) as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from None
+            raise dg.Failure(description=markdown(str(error)), allow_retries=False) from None
 
     def _environ(self) -> Mapping[str, str]:
         return {**settings_module.process_environment(), **self.environment}

@@ -13,6 +13,8 @@ from mohe_assets.publishing.atomic_files import locked, replacing
 from mohe_assets.publishing.report_chart import STATUSES, draw
 from mohe_assets.store.api_state import ApiState
 from mohe_assets.store.reads.report import RegionRow, TimelineRow, read_regions, read_timeline
+from mohe_assets.text.cleaning import markdown as markdown_text
+from mohe_assets.text.cleaning import one_line
 
 REPORT = "report.md"
 PICTURE = "report.png"
@@ -105,7 +107,7 @@ def _summary(snapshot: CollectionSnapshot) -> str:
     return "\n".join([
         f"- **Regions**: {len(snapshot.regions):,}, of them {counts}",
         f"- **Places**: {snapshot.places:,} in these regions, for {snapshot.calls:,} calls",
-        f"- **API**: {the_apis_day(snapshot.api, quote=_cell)}",
+        f"- **API**: {the_apis_day(snapshot.api, quote=_quoted)}",
         f"- **Base plan of every region**: {what_is_left(snapshot.left.base_plan)}",
         f"- **And refinement, at most**: {what_is_left(snapshot.left.with_refinement)}",
     ])  # fmt: skip
@@ -116,14 +118,11 @@ def _failures(failed: Sequence[RegionRow]) -> str:
         return "## Failed regions\n\nNone."
     lines = [
         (
-            one.region_name,
-            one.failure_kind,
-            str(one.failures),
-            _next_try(one),
-            _cell(one.error_message),
+            markdown_text(one.region_name), markdown_text(one.failure_kind), str(one.failures), _next_try(one),
+            _quoted(one.error_message),
         )
         for one in failed[:FAILED_SHOWN]
-    ]
+    ]  # fmt: skip
     table = _table(("region", "kind", "failures", "next try", "reason"), lines)
     rest = len(failed) - FAILED_SHOWN
     more = (
@@ -144,7 +143,7 @@ def _provinces(regions: Sequence[RegionRow]) -> str:
     ranked = sorted(grouped.items(), key=lambda item: (-_places(item[1]), item[0]))
     lines = [
         (
-            name,
+            markdown_text(name),
             *(str(sum(one.status == status for one in group)) for status in STATUSES),
             f"{_places(group):,}",
         )
@@ -165,8 +164,7 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
 
 
-def _cell(text: str) -> str:
-    """Foreign text as it is, whatever it holds, in one line of a table."""
-    line = " ".join(text.split())
-    short = line if len(line) <= REASON_LENGTH else f"{line[:REASON_LENGTH]}…"
-    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|!#" else letter for letter in short)
+def _quoted(text: str) -> str:
+    """Return a reason as Markdown, short enough for a table."""
+    line = one_line(text)
+    return markdown_text(line if len(line) <= REASON_LENGTH else f"{line[:REASON_LENGTH]}…")

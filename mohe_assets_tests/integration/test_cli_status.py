@@ -14,10 +14,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from rich.console import Console
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
-from mohe_assets.cli import status
+from mohe_assets.cli import demo, status
 from mohe_assets.cli.status import JSON
 from mohe_assets.store.api_state import ApiAccount
 from mohe_assets.store.database import Database
@@ -161,6 +162,64 @@ def test_a_reason_in_square_brackets_is_shown_as_it_is(mohe: Mohe, store: Store)
     assert "[/red] [bold]" in done.out
     assert "[/x] [green]" in done.out
     assert "closed [/y]" in done.out
+
+
+HOSTILE_NAME = "[/red] \x1b[31m\u202e[bold]"
+LITERAL_NAME = "[/red] [31m[bold]"
+
+
+def name_everything(store: Store) -> None:
+    """As a hostile list of regions, and rows of an earlier version, have it."""
+    store.execute(
+        "UPDATE region SET region_name = :name, sido_name = :name, sigungu_name = :name",
+        name=HOSTILE_NAME,
+    )
+    store.execute("UPDATE batch_checkpoint SET region_name = :name", name=HOSTILE_NAME)
+
+
+def test_a_name_in_square_brackets_or_with_control_characters_is_shown_as_text(
+    mohe: Mohe, store: Store
+) -> None:
+    name_everything(store)
+    store.execute("UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'internal', error_message = :reason"
+                  " WHERE region_code = '11680'", reason=HOSTILE_NAME)  # fmt: skip
+    store.executions.start("run")
+    store.executions.finish("run", Ending.FAILED, HOSTILE_NAME)
+    done = mohe("status")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.count(LITERAL_NAME) == 3
+    assert is_plain(done.out)
+
+
+def test_commands_that_name_regions_print_no_control_characters(mohe: Mohe, store: Store) -> None:
+    name_everything(store)
+    for before, *command in (
+        ("FAILED", "retry"), ("COMPLETED", "new-round"), ("PROCESSING", "release", "11680"),
+    ):  # fmt: skip
+        store.execute("UPDATE batch_checkpoint SET status = :status, failure_kind = 'internal', attempt = 1,"
+                      " lease_expires_at = now() + interval '1 hour' WHERE region_code = '11680'", status=before)  # fmt: skip
+        done = mohe(*command)
+        assert (done.status, done.err) == (0, ""), command
+        assert f"11680 {LITERAL_NAME}" in done.out
+        assert is_plain(done.out)
+    refused = mohe("retry", f"{HOSTILE_NAME} 2")
+    assert refused.status == 1
+    assert is_plain(refused.err)
+
+
+def test_the_demos_table_shows_such_a_name_as_text(
+    store: Store, environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name_everything(store)
+    with App.open(settings_module.load(environment)) as app:
+        demo._summary(Console(width=200), app)
+    out = capsys.readouterr().out
+    assert LITERAL_NAME in out
+    assert is_plain(out)
+
+
+def is_plain(text: str) -> bool:
+    return all(letter.isprintable() or letter == "\n" for letter in text)
 
 
 def test_a_month_that_is_used_up_and_what_ends_are_said(

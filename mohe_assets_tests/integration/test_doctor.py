@@ -87,6 +87,17 @@ def test_for_people_it_is_a_line_each_with_advice_below(mohe: Mohe, store: Store
     assert "0 errors, 2 warnings" in done.out
 
 
+def test_a_finding_that_quotes_a_server_is_shown_as_text(
+    mohe: Mohe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "[/red] \x1b[31m\u202e[bold]"
+    found = doctor.Finding(check="key", level=doctor.Level.ERROR, found=text, advice=text)
+    monkeypatch.setattr(doctor_command, "_examine", lambda calls: iter([found]))  # noqa: ARG005 - its signature
+    done = mohe("doctor")
+    assert (done.status, done.out.count("[/red] [31m[bold]")) == (1, 2)
+    assert all(letter.isprintable() or letter == "\n" for letter in done.out)
+
+
 def test_a_bad_setting_is_all_that_is_looked_at(examine: Examine) -> None:
     found = examine(MOHE_DAILY_QUOTA="many")
     assert list(found) == ["settings"]

@@ -26,6 +26,7 @@ from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.logs import about
 from mohe_assets.store.checkpoints import Status
 from mohe_assets.store.database import reconnecting
+from mohe_assets.text.cleaning import markdown
 
 
 @dataclass(kw_only=True)
@@ -217,7 +218,7 @@ def _end(context: Context, run: CollectionRun) -> None:
         context.log.warning(DECLARED_DEAD)
         raise dg.DagsterExecutionInterruptedError
     if isinstance(run.halted, ApiBlocked):
-        raise dg.Failure(description=str(run.halted), allow_retries=False)
+        raise dg.Failure(description=markdown(str(run.halted)), allow_retries=False)
     if isinstance(run.halted, QuotaExhausted):
         until = run.halted.reset_at.astimezone(KST) if run.halted.reset_at else None
         when = f"on {until:%Y-%m-%d at %H:%M} KST" if until else "after the next midnight KST"
@@ -233,7 +234,7 @@ def _end(context: Context, run: CollectionRun) -> None:
 def _failure(failed: Sequence[RegionOutcome]) -> str:
     first = failed[0]
     more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
-    return f"{first.lease.region_name}: {first.reason}{more}"
+    return f"{markdown(first.lease.region_name)}: {markdown(first.reason)}{more}"
 
 
 def _reasons(failed: Sequence[RegionOutcome]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import dagster as dg
 from mohe_assets.domain.succession import Succession
 from mohe_assets.region_sync import RegionSync
 from mohe_assets.store.checkpoints import Completion
+from mohe_assets.text.cleaning import markdown
 
 PLACES = dg.AssetKey("places")
 OWNER = "team:mohe"
@@ -22,7 +23,7 @@ def materialization(completion: Completion) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(
         asset_key=PLACES,
         partition=completion.partition_key,
-        description=f"{completion.region_name}: {completion.places} places",
+        description=f"{markdown(completion.region_name)}: {completion.places} places",
         metadata={
             "region": completion.region_name,
             "dagster/partition_row_count": completion.places,
@@ -63,7 +64,7 @@ def failure_observation(region: FailedRegion, reason: str, run_id: str) -> dg.As
     return dg.AssetObservation(
         asset_key=PLACES,
         partition=region.partition_key,
-        description=f"{region.region_name}: {reason}",
+        description=f"{markdown(region.region_name)}: {markdown(reason)}",
         metadata={
             "region": region.region_name,
             "error": reason,
@@ -119,7 +120,8 @@ def succession_table(successions: Sequence[Succession]) -> str:
     """Old → new as a Markdown table of SHOWN_AT_MOST rows at most."""
     lines = ["| old | new | common dong names | of the old | of the new |", "|---|---|---|---|---|"]
     lines += [
-        f"| {one.old_code} {one.old_name} | {one.new_code} {one.new_name} | {one.shared_dongs} "
+        f"| {markdown(f'{one.old_code} {one.old_name}')} "
+        f"| {markdown(f'{one.new_code} {one.new_name}')} | {one.shared_dongs} "
         f"| {one.share_of_old:.0%} | {one.share_of_new:.0%} |"
         for one in successions[:SHOWN_AT_MOST]
     ]

@@ -16,6 +16,7 @@ from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.runtime.recovery import collects_places
 from mohe_assets.errors import ApiError
 from mohe_assets.region_sync import RegionSync
+from mohe_assets.text.cleaning import markdown
 
 UNFINISHED_BACKFILLS = (
     BulkActionStatus.REQUESTED,
@@ -33,7 +34,7 @@ def refresh(
     try:
         sync = app.refresh_regions(accept_any_change=accept_any_change)
     except ApiError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from None
+        raise dg.Failure(description=markdown(str(error)), allow_retries=False) from None
     sync_partition_keys(instance, app)
     return sync
 
