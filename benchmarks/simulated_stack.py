@@ -80,9 +80,7 @@ def simulated_stack(config: SimulatorConfig, **changes: str) -> Iterator[Simulat
             variables |= environment(settings, ensure_ready(settings))
             with App.open(settings) as app:
                 app.refresh_regions()
-                stack = SimulatedStack(
-                    simulator=simulator, app=app, variables=variables, home=home
-                )
+                stack = SimulatedStack(simulator=simulator, app=app, variables=variables, home=home)
                 try:
                     yield stack
                 finally:

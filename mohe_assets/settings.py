@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from mohe_assets.database_url import canonical
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import SettingsError
+from mohe_assets.store.database_url import canonical
 
 DEFAULT_KEYWORDS = (
     "카페", "레스토랑", "음식점", "베이커리", "디저트", "공원", "박물관", "미술관",

@@ -15,7 +15,7 @@ class Timeouts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Response:
     """What came back, uninterpreted, our keys masked where it echoed them.
 
     `retry_after` is in seconds, bounded, None when the server did not say.

@@ -21,7 +21,7 @@ from tenacity import (
 )
 
 from mohe_assets.clients.credentials import Credentials
-from mohe_assets.clients.exchange import Answer, Timeouts
+from mohe_assets.clients.exchange import Response, Timeouts
 from mohe_assets.clients.transport import Transport
 from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, TransientApiError
 
@@ -130,7 +130,7 @@ class HttpClient:
         )
 
     async def get(
-        self, path: str, params: Mapping[str, str], read: Callable[[Answer], T]
+        self, path: str, params: Mapping[str, str], read: Callable[[Response], T]
     ) -> tuple[T, int]:
         """Return what `read` makes of the answer, and how many calls it took; the error's `calls`
         says the same.
@@ -192,7 +192,7 @@ class HttpClient:
         )
 
     async def _attempt(
-        self, path: str, params: Mapping[str, str], read: Callable[[Answer], T], tally: _Tally
+        self, path: str, params: Mapping[str, str], read: Callable[[Response], T], tally: _Tally
     ) -> T:
         await self._gate.reserve()
         tally.calls += 1

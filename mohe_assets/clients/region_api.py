@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mohe_assets.clients.credentials import QueryCredentials
-from mohe_assets.clients.exchange import Answer, Timeouts
+from mohe_assets.clients.exchange import Response, Timeouts
 from mohe_assets.clients.http import HttpClient, RateLimiter, RetryPolicy
 from mohe_assets.clients.region_responses import REGION_API, RegionPage, Row, read_page
 from mohe_assets.domain.kst import KST
@@ -117,7 +117,7 @@ class RegionApiClient:
         params = {"type": "json", "pageNo": str(number), "numOfRows": str(ROWS_PER_PAGE)}
         return await self._http.get(PATH, params, self._read)
 
-    def _read(self, answer: Answer) -> RegionPage:
+    def _read(self, answer: Response) -> RegionPage:
         return read_page(answer, now=self._clock())
 
 

@@ -10,7 +10,7 @@ from xml.parsers.expat import ExpatError
 
 import xmltodict
 
-from mohe_assets.clients.exchange import Answer
+from mohe_assets.clients.exchange import Response
 from mohe_assets.clients.response_body import (
     SERVER_ERRORS,
     SUCCESSES,
@@ -67,7 +67,7 @@ class RegionPage:
     rows: tuple[Row, ...]
 
 
-def read_page(answer: Answer, *, now: datetime) -> RegionPage:
+def read_page(answer: Response, *, now: datetime) -> RegionPage:
     """Return the page, or raise the ApiError that the answer stands for. `now` is aware."""
     body = sniff(answer.body)
     if body.kind is BodyKind.TEXT:
@@ -89,7 +89,7 @@ def _tree(body: Body) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _no_document(answer: Answer, body: Body) -> ApiError:
+def _no_document(answer: Response, body: Body) -> ApiError:
     if body.kind is BodyKind.JSON and answer.status in SUCCESSES:
         return AnswerChanged(f"{REGION_API}: HTTP {answer.status} with {body.kind}", api=REGION_API)
     return unreadable(answer, body.kind, api=REGION_API, variables=KEY_VARIABLES)
@@ -104,7 +104,7 @@ def _xml(text: str) -> object:
         return None
 
 
-def _page(answer: Answer, document: Row, now: datetime) -> RegionPage:
+def _page(answer: Response, document: Row, now: datetime) -> RegionPage:
     head = _merged(document.get("head"))
     result = _merged(head.get("RESULT"))
     code = _code(result.get("resultCode"))
@@ -155,13 +155,13 @@ def _number(value: object) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
-def _refuse_gateway_text(answer: Answer, body: Body, now: datetime) -> None:
+def _refuse_gateway_text(answer: Response, body: Body, now: datetime) -> None:
     for start, code in GATEWAY_TEXTS:
         if body.text.lower().startswith(start):
             raise _error(answer, code, quoted(body.text), now)
 
 
-def _error(answer: Answer, code: str, words: str, now: datetime) -> ApiError:
+def _error(answer: Response, code: str, words: str, now: datetime) -> ApiError:
     sentence = f"{REGION_API}: HTTP {answer.status}, code {code or '(none)'} {words}".rstrip()
     if code in BLOCKED:
         return ApiBlocked(

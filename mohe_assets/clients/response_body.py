@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from enum import StrEnum
 
-from mohe_assets.clients.exchange import Answer
+from mohe_assets.clients.exchange import Response
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import ApiBlocked, ApiError, RateLimited, TransientApiError
 from mohe_assets.text.cleaning import one_line
@@ -105,7 +105,9 @@ def quoted(text: object) -> str:
     return line if len(line) <= MAX_QUOTED else line[:MAX_QUOTED] + "…"
 
 
-def unreadable(answer: Answer, kind: BodyKind, *, api: str, variables: tuple[str, ...]) -> ApiError:
+def unreadable(
+    answer: Response, kind: BodyKind, *, api: str, variables: tuple[str, ...]
+) -> ApiError:
     """The error for a body that says nothing; only the status is left to go by.
 
     A bare 403 is transient: it comes from a firewall or gateway in front of the API, and to call it
@@ -123,7 +125,7 @@ def unreadable(answer: Answer, kind: BodyKind, *, api: str, variables: tuple[str
             return TransientApiError(sentence, api=api, retry_after=answer.retry_after or 0.0)
 
 
-def rate_limited(sentence: str, answer: Answer, *, api: str) -> RateLimited:
+def rate_limited(sentence: str, answer: Response, *, api: str) -> RateLimited:
     """At least a second: the limits are per second."""
     return RateLimited(sentence, api=api, retry_after=max(1.0, answer.retry_after or 0.0))
 

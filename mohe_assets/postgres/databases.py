@@ -8,12 +8,12 @@ from functools import partial
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from mohe_assets.database_url import DatabaseUrl, canonical
 from mohe_assets.errors import DatabaseUnavailable, NotPermitted
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.settings import Settings
 from mohe_assets.store.database import LOSS_NOTICED, Database
+from mohe_assets.store.database_url import DatabaseUrl, canonical
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

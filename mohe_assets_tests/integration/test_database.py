@@ -19,11 +19,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from mohe_assets import settings as settings_module
-from mohe_assets.database_url import DatabaseUrl
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.postgres.embedded import DATA_DATABASE, SUPERUSER, EmbeddedServer
 from mohe_assets.store.database import LOSS_NOTICED, Database, Refusal, rows
+from mohe_assets.store.database_url import DatabaseUrl
 
 END_ME = "SELECT pg_terminate_backend(pg_backend_pid())"
 END_THE_OTHERS = """

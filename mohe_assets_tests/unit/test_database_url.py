@@ -7,7 +7,7 @@ from psycopg2.extensions import parse_dsn
 from sqlalchemy.dialects.postgresql.psycopg2 import api_version
 from sqlalchemy.engine import make_url
 
-from mohe_assets.database_url import FORM, DatabaseUrl, canonical
+from mohe_assets.store.database_url import FORM, DatabaseUrl, canonical
 
 SECRET = "recognisable-secret"
 

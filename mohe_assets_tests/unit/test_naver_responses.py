@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mohe_assets.clients.exchange import Answer
+from mohe_assets.clients.exchange import Response
 from mohe_assets.clients.response_body import sniff
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import (
@@ -73,7 +73,7 @@ def read(
     **fields: Any,
 ) -> dict[str, object]:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    answer = Answer(status=status, body=raw, **fields)
+    answer = Response(status=status, body=raw, **fields)
     return read_search(answer, api=api_version.api, variables=api_version.variables, now=now)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mohe_assets.clients.exchange import Answer
+from mohe_assets.clients.exchange import Response
 from mohe_assets.clients.region_responses import RegionPage, read_page
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import (
@@ -51,7 +51,7 @@ def as_xml(code: str, message: str, reason: str) -> bytes:
 
 def read(status: int, body: object) -> RegionPage:
     raw = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-    return read_page(Answer(status=status, body=raw), now=NOON)
+    return read_page(Response(status=status, body=raw), now=NOON)
 
 
 def error_of(status: int, body: object) -> ApiError:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Self, cast
 
 from mohe_assets.clients.credentials import HeaderCredentials
-from mohe_assets.clients.exchange import Answer, Timeouts
+from mohe_assets.clients.exchange import Response, Timeouts
 from mohe_assets.clients.http import HttpClient, RateLimiter, RetryPolicy
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import SettingsError
@@ -116,7 +116,7 @@ class NaverLocalClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _read(self, answer: Answer) -> dict[str, object]:
+    def _read(self, answer: Response) -> dict[str, object]:
         return read_search(
             answer, api=self._dialect.api, variables=self._dialect.variables, now=self._clock()
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
 
-from mohe_assets.clients.exchange import Answer
+from mohe_assets.clients.exchange import Response
 from mohe_assets.clients.response_body import (
     SUCCESSES,
     BodyKind,
@@ -53,7 +53,7 @@ class Fault:
 
 
 def read_search(
-    answer: Answer, *, api: str, variables: tuple[str, ...], now: datetime
+    answer: Response, *, api: str, variables: tuple[str, ...], now: datetime
 ) -> dict[str, object]:
     """Return the body of a search, `items` being a list of objects, or raise the ApiError that the
     answer stands for.
@@ -107,7 +107,7 @@ def _search(tree: dict[str, object], api: str) -> dict[str, object]:
 
 
 def _error(
-    answer: Answer, fault: Fault, *, api: str, variables: tuple[str, ...], now: datetime
+    answer: Response, fault: Fault, *, api: str, variables: tuple[str, ...], now: datetime
 ) -> ApiError:
     """Status before code: the HUB's "400" and "200" are codes of its own, not HTTP's."""
     sentence = (
