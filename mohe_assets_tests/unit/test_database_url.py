@@ -4,7 +4,7 @@ dagster-postgres).
 
 import pytest
 from psycopg2.extensions import parse_dsn
-from sqlalchemy.dialects.postgresql.psycopg2 import api_version
+from sqlalchemy.dialects.postgresql.psycopg2 import dialect
 from sqlalchemy.engine import make_url
 
 from mohe_assets.store.database_url import FORM, DatabaseUrl, canonical
@@ -17,7 +17,7 @@ def as_libpq_reads(url: str) -> dict[str, str]:
 
 
 def as_sqlalchemy_connects(url: str) -> dict[str, str]:
-    given = api_version().create_connect_args(make_url(url))[1]  # type: ignore[no-untyped-call]
+    given = dialect().create_connect_args(make_url(url))[1]  # type: ignore[no-untyped-call]
     return {
         ("dbname" if name == "database" else name): str(value)
         for name, value in given.items()
