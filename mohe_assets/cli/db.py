@@ -3,10 +3,11 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, NoReturn
 
 import typer
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
@@ -149,7 +150,7 @@ def psql(context: typer.Context) -> None:
     program = shutil.which("psql") or (str(urls.embedded.psql()) if urls.embedded else None)
     if program is None:
         raise DatabaseUnavailable("There is no psql on the PATH; install PostgreSQL's client.")
-    os.execv(program, [program, urls.data, *context.args])  # noqa: S606 - psql takes over this process
+    _become(program, urls.data, context.args)
 
 
 @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -159,7 +160,20 @@ def dump(context: typer.Context) -> None:
     """
     settings = settings_module.load()
     program = _pg_dump(settings)
-    os.execv(program, [program, ensure_ready(settings).data, *context.args])  # noqa: S606 - pg_dump takes over this process
+    _become(program, ensure_ready(settings).data, context.args)
+
+
+def _become(program: str, url: str, arguments: Sequence[str]) -> NoReturn:
+    """Run a client of PostgreSQL in place of this process, with the password in its environment.
+
+    Every account of the machine reads the arguments of a process, and only its own reads the
+    environment.
+    """
+    parameters = parse_dsn(url)
+    password = parameters.pop("password", None)
+    variables = {**os.environ, **({} if password is None else {"PGPASSWORD": password})}
+    command = [program, make_dsn(**parameters), *arguments]
+    os.execve(program, command, variables)  # noqa: S606 - it takes over this process
 
 
 def _pg_dump(settings: Settings) -> str:

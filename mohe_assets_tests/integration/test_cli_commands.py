@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from psycopg2.extensions import parse_dsn
 from sqlalchemy.engine import make_url
 
 from mohe_assets.postgres import schema
@@ -21,6 +22,7 @@ from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.integration.conftest import Ended, Mohe
 from mohe_assets_tests.support.stores import CODES, Store
 
+PASSWORD = "p@ss/w:rd %41 needle"
 DAGSTER = Path(sys.executable).with_name("dagster")
 
 
@@ -65,6 +67,43 @@ class TestDatabase:
         )
         assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
         assert len(CODES) == store.checkpoints.progress().total == 6
+
+    def test_no_other_account_sees_the_password_that_psql_connects_with(
+        self, database_url: str, process_environment: Callable[..., Environment]
+    ) -> None:
+        url = make_url(database_url).set(password=PASSWORD).render_as_string(hide_password=False)
+        program = Path(sys.executable).with_name("mohe")
+        look = r"\! tr '\0' '\n' < /proc/$PPID/cmdline; echo PGPASSWORD=$PGPASSWORD"
+        done = subprocess.run(
+            [str(program), "db", "psql", "-X", "-c", look],
+            env=process_environment(MOHE_DATABASE_URL=url),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        *shown, variable = done.stdout.splitlines()
+        assert variable == f"PGPASSWORD={PASSWORD}", done.stderr
+        assert "dbname=test_" in "\n".join(shown)
+        assert "needle" not in "\n".join(shown)
+
+    def test_no_other_account_sees_the_password_that_pg_dump_connects_with(
+        self, mohe: Mohe, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ran: list[tuple[list[str], dict[str, str]]] = []
+        monkeypatch.setattr(
+            "os.execve", lambda _, command, variables: ran.append((command, variables))
+        )
+        url = make_url(database_url).set(password=PASSWORD)
+        mohe(
+            "db",
+            "dump",
+            "--schema-only",
+            MOHE_DATABASE_URL=url.render_as_string(hide_password=False),
+        )
+        ((_, database, option), variables) = ran[0]
+        assert (variables["PGPASSWORD"], option) == (PASSWORD, "--schema-only")
+        assert parse_dsn(database)["dbname"] == url.database
+        assert "needle" not in database
 
     def test_a_reset_asks_first_and_then_starts_from_nothing(
         self, mohe: Mohe, store: Store, monkeypatch: pytest.MonkeyPatch
