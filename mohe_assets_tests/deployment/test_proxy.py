@@ -10,8 +10,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,10 +63,25 @@ def process(command: list[str], log: Path, port: int, **options: Any) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Port of the web server, as `mohe up` starts it."""
+    folder, port = tmp_path_factory.mktemp("web"), free_port()
+    command = [sys.executable, "-m", "mohe_assets.defs.runtime.web_server", "--empty-workspace"]
+    plain = {n: v for n, v in os.environ.items() if not n.startswith(("DAGSTER_", "MOHE_"))}
+    with process(
+        [*command, "-h", "127.0.0.1", "-p", str(port)],
+        folder / "web.log",
+        port,
+        cwd=folder,
+        env={**plain, "DAGSTER_HOME": str(folder)},
+    ):
+        yield port
+
+
+@contextmanager
+def nginx_before(behind: int, folder: Path) -> Iterator[str]:
     """The proxy's host and port; the shipped configuration with this machine's names in it."""
-    folder = tmp_path_factory.mktemp("proxy")
-    behind, front = free_port(), free_port()
+    front = free_port()
     command = ["openssl", "passwd", "-6", PERSON[1]]
     hashed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (folder / "htpasswd").write_text(f"{PERSON[0]}:{hashed}", encoding="utf-8")
@@ -82,38 +98,22 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # In the container it is no root; here its worker has to be us, to read the test's folder.
         text = f"user root;\n{text}"
     (folder / "nginx.conf").write_text(text, encoding="utf-8")
-    web_server = [
-        str(Path(sys.executable).with_name("dagster-webserver")),
-        "--empty-workspace",
-        "-h",
-        "127.0.0.1",
-    ]
-    plain = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("DAGSTER_", "MOHE_"))
-    }
-    with ExitStack() as stack:
-        stack.enter_context(
-            process(
-                [*web_server, "-p", str(behind)],
-                folder / "web.log",
-                behind,
-                cwd=folder,
-                env={**plain, "DAGSTER_HOME": str(folder)},
-            )
-        )
-        nginx = [
-            str(NGINX),
-            "-c",
-            f"{folder}/nginx.conf",
-            "-e",
-            f"{folder}/nginx.log",
-            "-g",
-            "daemon off;",
-        ]
-        stack.enter_context(process(nginx, folder / "proxy.log", front))
+    options = ["-c", f"{folder}/nginx.conf", "-e", f"{folder}/nginx.log", "-g", "daemon off;"]
+    with process([str(NGINX), *options], folder / "proxy.log", front):
         yield f"127.0.0.1:{front}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the proxy; its access log is proxy.log."""
+    return tmp_path_factory.mktemp("proxy")
+
+
+@pytest.fixture(scope="module")
+def proxy(behind: int, folder: Path) -> Iterator[str]:
+    """The proxy's host and port."""
+    with nginx_before(behind, folder) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -158,18 +158,76 @@ def test_with_the_password_the_page_and_its_questions_get_through_and_nothing_is
     assert "no-cache" in answer.headers["Cache-Control"]
 
 
+WRITING = (
+    "/graphql",
+    "/report_asset_materialization/places",
+    "/report_asset_observation/places",
+    "/report_asset_check/places",
+)
+
+
+@pytest.mark.parametrize("path", WRITING)
 def test_another_site_cannot_use_the_password_that_a_browser_remembers(
-    ask: Ask, proxy: str
+    ask: Ask, proxy: str, path: str
 ) -> None:
     own = {"Origin": f"http://{proxy}", "Sec-Fetch-Site": "same-origin"}
-    assert ask("POST", "/graphql", auth=UTF8, json=GRAPHQL, headers=own).status_code == 200
+    if path == "/graphql":
+        assert ask("POST", f"{path}?op=x", auth=UTF8, json=GRAPHQL, headers=own).status_code == 200
     for foreign in (
         {"Origin": "http://elsewhere.example"},
         {"Origin": "null"},
+        {"Origin": f"http://{proxy}.example"},
         {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
     ):
-        assert ask("POST", "/graphql", auth=UTF8, json=GRAPHQL, headers=foreign).status_code == 403
-        assert ask("GET", "/graphql?query={version}", auth=UTF8, headers=foreign).status_code == 403
+        assert ask("POST", path, auth=UTF8, json=GRAPHQL, headers=foreign).status_code == 403
+        assert ask("OPTIONS", path, auth=UTF8, headers=foreign).status_code == 403
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "text/plain; application/json"):
+        headers = {"Content-Type": kind}
+        assert ask("POST", path, auth=UTF8, data="{}", headers=headers).status_code == 415
+    assert ask("POST", path, auth=UTF8).status_code == 415, "without a body, too"
+
+
+def test_nothing_is_executed_by_a_link(ask: Ask) -> None:
+    answer = ask("GET", "/graphql?query={version}", auth=UTF8)
+    assert (answer.status_code, "Nothing is executed by GET" in answer.text) == (405, True)
+    for foreign in ({"Origin": "http://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert ask("GET", "/graphql", auth=UTF8, headers=foreign).status_code == 403
+    page = ask("GET", "/graphql", auth=UTF8, headers={"Accept": "text/html"})
+    assert (page.status_code, "GraphiQL" in page.text) == (200, True)
+    assert (
+        ask("GET", "/runs/x", auth=UTF8, headers={"Sec-Fetch-Site": "cross-site"}).status_code
+        == 200
+    )
+
+
+def test_the_access_log_has_the_persons_name(ask: Ask, folder: Path) -> None:
+    ask("POST", "/graphql?op=NameNeedle", auth=UTF8, json=GRAPHQL)
+    ask("POST", "/graphql", auth=("stranger", "x"), json=GRAPHQL)
+
+    def lines() -> list[str]:
+        return (folder / "proxy.log").read_text(encoding="utf-8").splitlines()
+
+    until(
+        lambda: any('127.0.0.1 "stranger" "POST /graphql" 401' in line for line in lines()), "401"
+    )
+    assert any(f'127.0.0.1 "{PERSON[0]}" "POST /graphql" 200' in line for line in lines())
+
+
+def test_passwords_cannot_be_guessed_at_any_rate(behind: int, tmp_path: Path) -> None:
+    with nginx_before(behind, tmp_path) as proxy, requests.Session() as session:
+        session.trust_env = False
+
+        def guess(number: int) -> int:
+            auth = (PERSON[0], f"guess {number}")
+            return session.get(f"http://{proxy}/", auth=auth, timeout=30).status_code
+
+        begun = time.monotonic()
+        statuses = [guess(number) for number in range(400)]
+        allowed = 200 + 1 + 10 * (time.monotonic() - begun)
+        assert set(statuses) == {401, 429}
+        assert statuses.count(401) <= allowed + 1
+        assert session.get(f"http://{proxy}/", timeout=30).status_code == 401, "no attempt"
 
 
 def test_a_subscription_goes_through_its_websocket_with_the_password_only(proxy: str) -> None:
@@ -194,9 +252,12 @@ def test_a_subscription_goes_through_its_websocket_with_the_password_only(proxy:
     credentials = base64.b64encode(b":".join(UTF8)).decode()
     found = asyncio.run(subscribe(Authorization=f"Basic {credentials}"))
     assert found == {"pipelineRunLogs": {"__typename": "PipelineRunLogsSubscriptionFailure"}}
-    with pytest.raises(InvalidStatus) as refused:
-        asyncio.run(subscribe())
-    assert refused.value.response.status_code == 401
+    own = {"Authorization": f"Basic {credentials}", "Origin": f"http://{proxy}"}
+    assert asyncio.run(subscribe(**own)) == found
+    for headers, status in (({}, 401), ({**own, "Origin": "http://elsewhere.example"}, 403)):
+        with pytest.raises(InvalidStatus) as refused:
+            asyncio.run(subscribe(**headers))
+        assert refused.value.response.status_code == status
 
 
 def test_the_platforms_services_and_the_proxys_fit_together() -> None:
