@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, Self, cast, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -281,6 +281,14 @@ class Settings(BaseSettings):
                 "행정안전부_행정표준코드_법정동코드 from data.go.kr (Encoding or Decoding form)."
             )
         return self.govt_api_key.get_secret_value()
+
+
+# Variables of keys and passwords that neither the web server nor the daemon needs.
+KEYS = frozenset(
+    name.upper()
+    for name, field in Settings.model_fields.items()
+    if SecretStr in get_args(field.annotation) and not name.endswith("_database_url")
+)
 
 
 def classic_ends(now: dt.datetime, uses_hub: bool) -> str | None:

@@ -6,12 +6,14 @@ never migrated by them.
 """
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -20,6 +22,7 @@ import typer
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.cli.env import environment, place, program
+from mohe_assets.cli.private_folder import socket_path
 from mohe_assets.errors import MoheError, SettingsError
 from mohe_assets.postgres.databases import require_ready
 from mohe_assets.settings import Settings
@@ -29,7 +32,7 @@ WEB_PORT = 3000
 # A code server that refreshes the regions first listens after some twenty seconds.
 LISTEN_SECONDS = 120.0
 
-CodeServer = Annotated[str, typer.Option(help="host:port of the code server.")]
+CodeServer = Annotated[str, typer.Option(help="host:port of the code server, or its socket.")]
 Host = Annotated[str, typer.Option(help="Address to serve on.")]
 
 
@@ -39,6 +42,10 @@ def code_server(
         int, typer.Option(min=1, max=65535, help="Port to serve Dagster's gRPC on.")
     ] = CODE_SERVER_PORT,
     host: Host = "127.0.0.1",
+    at_socket: Annotated[
+        Path | None,
+        typer.Option("--socket", help="Path of a unix socket to serve on instead of a port."),
+    ] = None,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Refresh the regions first if there are none.")
     ] = False,
@@ -52,18 +59,21 @@ def code_server(
     variables = _variables(settings)
     if refresh:
         refresh_if_empty(settings, variables)
-    _become(code_server_command(host, port), variables)
+    address = CodeServerAddress(host=host, port=port)
+    if at_socket is not None:
+        address = CodeServerAddress.private(at_socket.absolute())
+    _become(code_server_command(address), variables)
 
 
 def daemon(*, code_server: CodeServer = f"127.0.0.1:{CODE_SERVER_PORT}") -> None:
     """Run Dagster's daemon alone: the sensors, the queue and backfills. It launches runs in the
     code server.
     """
-    host, port = _address(code_server)
+    address = CodeServerAddress.parse(code_server)
     variables = _variables(settings_module.load())
-    workspace = write_workspace(variables, host, port)
-    _wait_for(host, port)
-    _become(daemon_command(workspace), variables)
+    workspace = write_workspace(variables, address)
+    _wait_for(address)
+    _become(daemon_command(workspace), without_keys(variables))
 
 
 def webserver(
@@ -75,22 +85,65 @@ def webserver(
     code_server: CodeServer = f"127.0.0.1:{CODE_SERVER_PORT}",
 ) -> None:
     """Run Dagster's web server alone."""
-    server, server_port = _address(code_server)
+    address = CodeServerAddress.parse(code_server)
     variables = _variables(settings_module.load())
-    workspace = write_workspace(variables, server, server_port)
-    _wait_for(server, server_port)
-    _become(webserver_command(workspace, host, port), variables)
+    workspace = write_workspace(variables, address)
+    _wait_for(address)
+    _become(webserver_command(workspace, host, port), without_keys(variables))
 
 
-def code_server_command(host: str, port: int) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class CodeServerAddress:
+    """Where the code server listens: on a unix socket, or on a host's port, between containers."""
+
+    socket: Path | None = None
+    host: str = ""
+    port: int = 0
+
+    @classmethod
+    def private(cls, path: Path) -> "CodeServerAddress":
+        """A socket at `path` or, if that is too long, in another folder of this user alone."""
+        return cls(socket=socket_path(path.parent, path.name))
+
+    @classmethod
+    def parse(cls, text: str) -> "CodeServerAddress":
+        """SettingsError unless it is host:port or the absolute path of a socket."""
+        if text.startswith("/"):
+            return cls.private(Path(text))
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004 - ports are 16 bits
+            raise SettingsError(
+                f"--code-server is {text!r}; it has to be host:port or the absolute path of a socket."
+            )
+        return cls(host=host, port=int(port))
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}" if self.socket is None else str(self.socket)
+
+    def arguments(self) -> list[str]:
+        """Options of `dagster api grpc`."""
+        if self.socket is not None:
+            return ["--socket", str(self.socket)]
+        return ["-h", self.host, "-p", str(self.port)]
+
+    def listens(self) -> bool:
+        """Whether a process takes connections there."""
+        with contextlib.suppress(OSError):
+            if self.socket is None:
+                socket.create_connection((self.host, self.port), timeout=1).close()
+                return True
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(self.socket))
+                return True
+        return False
+
+
+def code_server_command(address: CodeServerAddress) -> list[str]:
     return [
         sys.executable,
         "-m",
         "mohe_assets.defs.runtime.code_server",
-        "-h",
-        host,
-        "-p",
-        str(port),
+        *address.arguments(),
         *_log_format(),
     ]
 
@@ -111,13 +164,21 @@ def _log_format() -> list[str]:
     return ["--log-format", "json"] if settings_module.log_format() == "json" else []
 
 
-def write_workspace(variables: Mapping[str, str], host: str, port: int) -> Path:
+def without_keys(variables: Mapping[str, str]) -> dict[str, str]:
+    """For the web server and the daemon: only the code server and its runs call the APIs."""
+    return {name: value for name, value in variables.items() if name not in settings_module.KEYS}
+
+
+def write_workspace(variables: Mapping[str, str], address: CodeServerAddress) -> Path:
     """Where Dagster's processes find the code server. The location's name is part of what Dagster
     knows a sensor by.
     """
     path = Path(variables["DAGSTER_HOME"]) / "workspace.yaml"
-    text = f"load_from:\n  - grpc_server:\n      host: {host}\n      port: {port}\n      location_name: mohe_assets\n"
-    place(path, text.encode())
+    where = {"host": address.host, "port": address.port}
+    if address.socket is not None:
+        where = {"socket": str(address.socket)}
+    server = {"grpc_server": {**where, "location_name": "mohe_assets"}}
+    place(path, json.dumps({"load_from": [server]}, indent=2).encode())  # JSON is YAML
     return path
 
 
@@ -140,34 +201,20 @@ def refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:
         raise MoheError("The regions could not be refreshed; the reason is above.")
 
 
-def listens(host: str, port: int) -> bool:
-    """Whether somebody takes connections there."""
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
-        return True
-    return False
-
-
 def _variables(settings: Settings) -> dict[str, str]:
     return {**os.environ, **environment(settings, require_ready(settings))}
 
 
-def _address(code_server: str) -> tuple[str, int]:
-    host, _, port = code_server.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004 - ports are 16 bits
-        raise SettingsError(f"--code-server is {code_server!r}; it has to be host:port.")
-    return host, int(port)
-
-
-def _wait_for(host: str, port: int) -> None:
+def _wait_for(address: CodeServerAddress) -> None:
     """Dagster meets a code server that does not listen yet with a traceback, and its page does not
     look again by itself.
 
     Not for ever: a page that says what is missing is better than none.
     """
     deadline = time.monotonic() + LISTEN_SECONDS
-    if not listens(host, port):
-        typer.echo(f"Waiting for the code server at {host}:{port}.")
-    while not listens(host, port) and time.monotonic() < deadline:
+    if not address.listens():
+        typer.echo(f"Waiting for the code server at {address}.")
+    while not address.listens() and time.monotonic() < deadline:
         time.sleep(0.5)
 
 

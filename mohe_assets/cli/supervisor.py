@@ -10,12 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psutil
-
-from mohe_assets.cli.processes import listens
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +31,15 @@ _PR_SET_PDEATHSIG = 1
 class Supervisor:
     """`commands` by name, started in their order and stopped together.
 
-    The others are started once the first takes connections at `first_listens`, if that is given:
-    Dagster's daemon meets a code server that does not listen yet with a traceback, and looks again
-    a minute later.
+    The others are started once `first_listens` is true: Dagster's daemon meets a code server that
+    does not listen yet with a traceback, and looks again a minute later. Variables in `withheld`
+    are for the first alone.
     """
 
     commands: Mapping[str, Sequence[str]]
     environment: Mapping[str, str]
-    first_listens: tuple[str, int] | None = None
+    first_listens: Callable[[], bool] | None = None
+    withheld: Collection[str] = ()
     _stop: threading.Event = field(default_factory=threading.Event)
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _started: dict[str, float] = field(default_factory=dict)
@@ -64,9 +63,10 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         self._started[name] = time.monotonic()
+        withheld = () if name == next(iter(self.commands)) else self.withheld
         self._running[name] = subprocess.Popen(  # noqa: S603 - our own commands
             list(self.commands[name]),
-            env=dict(self.environment),
+            env={key: value for key, value in self.environment.items() if key not in withheld},
             preexec_fn=_as_child,  # noqa: PLW1509 - before any thread is started
             # Out of reach of a terminal's Ctrl-C, which would signal everybody at once.
             start_new_session=True,
@@ -76,7 +76,7 @@ class Supervisor:
         """Not for ever: what keeps it from listening is said by those that need it."""
         deadline = time.monotonic() + LISTEN_SECONDS
         while self.first_listens is not None and time.monotonic() < deadline:
-            if listens(*self.first_listens):
+            if self.first_listens():
                 return
             first = next(iter(self._running.values()))
             if first.poll() is not None or self._stop.wait(0.1):

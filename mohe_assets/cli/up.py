@@ -11,6 +11,7 @@ from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY
 from mohe_assets.cli.env import environment
 from mohe_assets.cli.processes import (
     WEB_PORT,
+    CodeServerAddress,
     code_server_command,
     daemon_command,
     refresh_if_empty,
@@ -53,25 +54,22 @@ def _run(variables: dict[str, str], host: str, port: int) -> int:
     _refuse_used_port(host, port)
     variables |= environment(settings, ensure_ready(settings))
     refresh_if_empty(settings, variables)
-    code_server_port = _free_port()
-    workspace = write_workspace(variables, "127.0.0.1", code_server_port)
+    variables.pop("MOHE_WEB_ADDRESS", None)  # of a container's port
+    # Its gRPC has no login: only this user enters the socket's folder.
+    code_server = CodeServerAddress.private(settings.home / "run" / "code-server.sock")
+    workspace = write_workspace(variables, code_server)
     typer.echo(f"The UI is at http://{host}:{port} in a few seconds; Ctrl-C stops everything.")
     supervisor = Supervisor(
         commands={
-            "the code server": code_server_command("127.0.0.1", code_server_port),
+            "the code server": code_server_command(code_server),
             "the daemon": daemon_command(workspace),
             "the web server": webserver_command(workspace, host, port),
         },
         environment=variables,
-        first_listens=("127.0.0.1", code_server_port),
+        first_listens=code_server.listens,
+        withheld=settings_module.KEYS,
     )
     return supervisor.run()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _refuse_used_port(host: str, port: int) -> None:

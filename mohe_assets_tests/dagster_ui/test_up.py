@@ -5,6 +5,7 @@ Each test starts it once, which takes ten seconds; so each goes through several 
 """
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mohe_assets.settings import KEYS
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
@@ -290,6 +292,60 @@ def test_a_run_ended_in_its_first_second_leaves_regions_that_nobody_tried_missin
 
 def a_run_begins(up: Up, server: psutil.Process, before: int) -> bool:
     return bool(runs_below(server)) and len(up.ui.runs()) > before
+
+
+def test_keys_are_given_to_the_code_server_and_its_runs_alone_and_no_other_account_reaches_it(
+    start_up: StartUp, simulator: Simulator, database: Database, few: FewRegions
+) -> None:
+    few(2)
+    simulator.configure(latency_ms=2_000)
+    up = start_up(CHECKPOINT_AUTO_RESUME="false", MOHE_COLLECTOR_PASSWORD="of-a-role")
+    up.ui.backfill(keys_of(database))
+    server = up.code_server()
+    until(lambda: bool(executions(database)), "a run collects")
+    given = {
+        one: {name for name in KEYS if name in process.environ()}
+        for process in [*up.family()[1:], *runs_below(server)]
+        for one in ("run", "daemon", "web_server", "code_server")
+        if belongs(process, server, one)
+    }
+    keys = {"GOVT_API_KEY", "NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET"}
+    everything = keys | {"MOHE_COLLECTOR_PASSWORD"}
+    assert given == {
+        "code_server": everything,
+        "run": everything,
+        "daemon": set(),
+        "web_server": set(),
+    }
+    until(lambda: statuses(database) == {"COMPLETED": 2}, "the run has the keys")
+
+    assert [one for process in up.family() for one in listening(process)] == [
+        ("127.0.0.1", up.port)
+    ]
+    words = server.cmdline()
+    folder = Path(words[words.index("--socket") + 1]).parent
+    assert (folder.stat().st_mode & 0o777, folder.stat().st_uid) == (0o700, os.geteuid())
+
+
+def belongs(process: psutil.Process, server: psutil.Process, kind: str) -> bool:
+    if kind == "run":
+        return process in runs_below(server)
+    words = " ".join(process.cmdline())
+    return (
+        process not in server.children(recursive=True)
+        and {
+            "daemon": "dagster-daemon" in words,
+            "web_server": "mohe_assets.defs.runtime.web_server" in words,
+            "code_server": process == server,
+        }[kind]
+    )
+
+
+def listening(process: psutil.Process) -> list[tuple[str, int]]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        found = process.net_connections(kind="inet")
+        return [(one.laddr.ip, one.laddr.port) for one in found if one.status == psutil.CONN_LISTEN]
+    return []
 
 
 def runs_below(server: psutil.Process) -> list[psutil.Process]:

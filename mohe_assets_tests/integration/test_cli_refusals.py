@@ -113,7 +113,7 @@ def untouched(store: Store, simulator: Simulator) -> None:
         (
             ("mohe", "daemon", "--code-server", "batch"),
             {},
-            r"^mohe: --code-server is 'batch'; it has to be host:port\.\n$",
+            r"^mohe: --code-server is 'batch'; it has to be host:port or [^\n]+\.\n$",
         ),
         (
             ("mohe", "webserver", "--code-server", "a:99999"),

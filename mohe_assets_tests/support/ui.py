@@ -230,10 +230,8 @@ class Up:
         if server is None:
             return False
         words = server.cmdline()
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", int(words[words.index("-p") + 1])), timeout=1),
-        ):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(words[words.index("--socket") + 1])
             return True
         return False
 
