@@ -18,7 +18,7 @@ from mohe_assets.domain.regions import (
 from mohe_assets.domain.succession import DongSet, Succession, infer, renamed
 from mohe_assets.errors import ApiBlocked, ApiError
 from mohe_assets.store.checkpoints import Checkpoints
-from mohe_assets.store.region_lifecycle import Lifecycle, Reassigned
+from mohe_assets.store.region_lifecycle import Lifecycle, Reassigned, seed_successions
 from mohe_assets.store.regions import Regions
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ def sync_regions(
         regions.replace(connection, listed, changes, calls=downloaded.calls, note=warning)
         successions = _successions(before, lifecycle.leaves(connection), changes)
         lifecycle.record(connection, successions, as_of=listed.as_of)
+        seed_successions(connection, regions.region_type)
         reassigned = lifecycle.reassign_regions(connection)
         revoked = lifecycle.revoke(connection)
         seeded = checkpoints.seed(connection)

@@ -28,6 +28,8 @@ REGION_TYPES = (REGION_TYPE_SIGUNGU, REGION_TYPE_LEGAL_DONG)
 MAX_VANISHED_SHARE = 0.25
 
 _CODE = re.compile(r"[0-9]{10}")
+_SIDO = re.compile("(.{2,}?)(통합특별시|특별자치시|특별자치도|특별시|광역시|도)")
+_NORTH_AND_SOUTH = re.compile("(충|전|경)[청라상]([북남])")
 # Three times the longest full name; the narrowest column, a dong's name, takes as many.
 MAX_NAME = 100
 
@@ -109,6 +111,24 @@ def level_of(region_cd: str) -> Level:
 def code_of_partition_key(key: str) -> str:
     """The region code, which is a partition key's identity."""
     return key.partition("_")[0]
+
+
+def sido_spellings(name: str) -> tuple[str, ...]:
+    """Other ways to write a province, the shortest first.
+
+    서울특별시 → 서울, 서울시; 전북특별자치도 → 전북, 전북도, 전북자치도.
+    """
+    parts = _SIDO.fullmatch(name)
+    if parts is None:
+        return ()
+    stem, kind = parts.groups()
+    short = _NORTH_AND_SOUTH.sub(r"\1\2", stem)
+    endings = ["", kind[-1]]
+    if "자치" in kind:
+        endings.append("자치" + kind[-1])
+    if "통합" in kind:
+        endings.append("특별시")
+    return tuple(spelling for ending in endings if (spelling := short + ending) != name)
 
 
 def build_region_list(
@@ -257,6 +277,17 @@ def region_points() -> dict[str, tuple[float, float]]:
             row["region_cd"][:5]: (float(row["lat"]), float(row["lng"]))
             for row in csv.DictReader(file)
         }
+
+
+def bundled_successions() -> tuple[dict[str, str], ...]:
+    """Which old region became which new one since 2023: the rows of data/region_successions.csv.
+
+    Facts of the public register 행정표준코드관리시스템 (code.go.kr), each with its date and source.
+    `shared_dongs` counts the names of dongs in the bundled list that came from the old region.
+    """
+    data = resources.files("mohe_assets").joinpath("data", "region_successions.csv")
+    with data.open(encoding="utf-8") as file:
+        return tuple(csv.DictReader(file))
 
 
 def _snapshot_parent(parent_cd: str) -> str:

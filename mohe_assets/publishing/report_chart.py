@@ -5,7 +5,6 @@ calls. Pure: rows in, PNG out.
 import datetime as dt
 import io
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from pylopdf_fonts_ko import sans_path
 
 from mohe_assets.domain.kst import KST
-from mohe_assets.domain.regions import region_points
+from mohe_assets.domain.regions import region_points, sido_spellings
 from mohe_assets.store.reads.report import RegionRow, TimelineRow
 
 if TYPE_CHECKING:
@@ -229,7 +228,7 @@ def _names_with_room(dots: Sequence[Dot], frame: Frame) -> list[tuple[str, float
     grouped: dict[str, list[Dot]] = {}
     for dot in dots:
         if frame.holds(dot.latitude, dot.longitude):
-            grouped.setdefault(short_name(dot.sido_name), []).append(dot)
+            grouped.setdefault((*sido_spellings(dot.sido_name), dot.sido_name)[0], []).append(dot)
     placed: list[tuple[str, float, float]] = []
     for name, inside in sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0])):
         latitude = sum(dot.latitude for dot in inside) / len(inside)
@@ -238,12 +237,6 @@ def _names_with_room(dots: Sequence[Dot], frame: Frame) -> list[tuple[str, float
         if all(abs(latitude - y) > height or abs(longitude - x) > width for _, y, x in placed):
             placed.append((name, latitude, longitude))
     return placed
-
-
-def short_name(sido_name: str) -> str:
-    """서울특별시 → 서울, 경상남도 → 경남, as people write them."""
-    stem = re.sub("(통합특별시|특별자치[시도]|특별시|광역시|도)$", "", sido_name)
-    return f"{stem[0]}{stem[-1]}" if re.fullmatch("..[남북]", stem) else stem
 
 
 def _draw_curve(

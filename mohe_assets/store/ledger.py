@@ -28,7 +28,7 @@ from mohe_assets.store.database import Refusal, rows, statement
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttributedPlace:
-    """A place and the region of its address (None: the address names no known region)."""
+    """A place and its region (None: neither its addresses nor its point tell which)."""
 
     place: PlaceRecord
     region_code: str | None
@@ -54,9 +54,16 @@ class ListChanged(Exception):
 
 
 def attributed(places: Sequence[PlaceRecord], regions: RegionIndex) -> list[AttributedPlace]:
-    """Each place with the region of its address."""
+    """Each place with its region."""
     return [
-        AttributedPlace(place=place, region_code=regions.region_of(place.address))
+        AttributedPlace(
+            place=place,
+            region_code=regions.region_of(
+                place.address,
+                road_address=place.road_address,
+                point=(place.latitude, place.longitude),
+            ),
+        )
         for place in places
     ]
 

@@ -6,14 +6,21 @@ that transaction: the list lock (exclusive; a search that is being stored holds 
 and legal_dong, places by key, batch_checkpoint.
 """
 
+import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Connection
 
 from mohe_assets.domain.attribution import RegionIndex
-from mohe_assets.domain.regions import Region
+from mohe_assets.domain.regions import (
+    REGION_TYPE_SIGUNGU,
+    Region,
+    bundled_successions,
+    region_points,
+)
 from mohe_assets.domain.succession import DongSet, Succession
 from mohe_assets.store.database import Database, rows, statement
 from mohe_assets.store.regions import dongs_of
@@ -43,11 +50,29 @@ INSERT INTO region_succession (region_type, old_code, old_name, new_code, new_na
 VALUES (:type, :old_code, :old_name, :new_code, :new_name, :shared_dongs, :share_of_old, :share_of_new, :as_of)
 ON CONFLICT (region_type, old_code, old_name, new_code) DO UPDATE
    SET new_name = excluded.new_name, shared_dongs = excluded.shared_dongs, share_of_old = excluded.share_of_old,
-       share_of_new = excluded.share_of_new, as_of = excluded.as_of
+       share_of_new = excluded.share_of_new, as_of = excluded.as_of, source = NULL
+"""
+# An old region whose successors were inferred from a list keeps those.
+SEED_SUCCESSIONS = """
+INSERT INTO region_succession (region_type, old_code, old_name, new_code, new_name, shared_dongs,
+                               share_of_old, share_of_new, as_of, source)
+SELECT :type, s.old_code, s.old_name, s.new_code, s.new_name, s.shared_dongs,
+       coalesce(s.shared_dongs / s.of_old, 1), coalesce(s.shared_dongs / s.of_new, 1),
+       s.date, s.source
+  FROM (SELECT *,
+               nullif(sum(shared_dongs) OVER (PARTITION BY old_code, old_name), 0)::float AS of_old,
+               nullif(sum(shared_dongs) OVER (PARTITION BY new_code), 0)::float AS of_new
+          FROM jsonb_to_recordset(CAST(:successions AS jsonb))
+            AS shipped (old_code text, old_name text, new_code text, new_name text,
+                        shared_dongs integer, date date, source text)) s
+ WHERE NOT EXISTS (SELECT FROM region_succession known
+                    WHERE known.region_type = :type AND known.source IS NULL
+                      AND (known.old_code, known.old_name) = (s.old_code, s.old_name))
+ON CONFLICT (region_type, old_code, old_name, new_code) DO NOTHING
 """
 # By key, as the ledger locks them; a page at a time, so that the connection never pauses for long.
 UNASSIGNED = """
-SELECT id, naver_place_id, address, region_code FROM places p
+SELECT id, naver_place_id, address, road_address, latitude, longitude, region_code FROM places p
  WHERE region_type = :type AND naver_place_id > :after
    AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = p.region_type AND r.region_code = p.region_code
                       AND r.status = 'ACTIVE' AND r.is_leaf)
@@ -109,7 +134,10 @@ class Lifecycle:
             Succession(**row) for row in rows(connection, SUCCESSIONS, type=self.region_type)
         ]
         return RegionIndex(
-            active, lambda codes: dongs_of(connection, self.region_type, codes), successions
+            active,
+            lambda codes: dongs_of(connection, self.region_type, codes),
+            successions,
+            region_points(),
         )
 
     def lock(self, connection: Connection) -> None:
@@ -139,7 +167,7 @@ class Lifecycle:
         """
         index, after, moved, unassigned = self._index(connection), "", 0, 0
         while page := rows(connection, UNASSIGNED, type=self.region_type, after=after, page=PAGE):
-            codes = [index.region_of(row["address"], formerly=row["region_code"]) for row in page]
+            codes = [_region_of(index, row) for row in page]
             connection.execute(
                 statement(REASSIGN), {"ids": [row["id"] for row in page], "codes": codes}
             )
@@ -184,6 +212,23 @@ class CachedIndex:
         with self._reading:
             if self._known is not None and self._known[0] == version:
                 self._known = None
+
+
+def seed_successions(connection: Connection, region_type: str) -> None:
+    """Record the bundled successions of sigungu, where none was inferred for the old one."""
+    if region_type == REGION_TYPE_SIGUNGU:
+        packaged_file = json.dumps(bundled_successions(), ensure_ascii=False)
+        values = {"type": region_type, "successions": packaged_file}
+        connection.execute(statement(SEED_SUCCESSIONS), values)
+
+
+def _region_of(index: RegionIndex, row: Mapping[str, Any]) -> str | None:
+    return index.region_of(
+        row["address"],
+        road_address=row["road_address"],
+        point=(row["latitude"], row["longitude"]),
+        formerly=row["region_code"],
+    )
 
 
 def _count(flags: Iterable[bool]) -> int:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from mohe_assets import app as platform_module
 from mohe_assets import settings as settings_module
@@ -18,12 +18,13 @@ from mohe_assets.app import App
 from mohe_assets.collection.place_source import PlaceSource, SearchResult
 from mohe_assets.collection.region_worker import Outcome
 from mohe_assets.collection.scheduler import ClaimFilter
+from mohe_assets.domain.regions import bundled_successions, region_points
 from mohe_assets.errors import LeaseLost, RegionListRefused
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources.naver_local.search_plan import Search
 from mohe_assets.store.database import rows
 from mohe_assets.store.ledger import Ledger, StoredSearch, Write
-from mohe_assets.store.region_lifecycle import LIST_LOCK
+from mohe_assets.store.region_lifecycle import LIST_LOCK, seed_successions
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.support.reforms import BEFORE_FEBRUARY, BEFORE_JULY, NEW_IN_JULY, OLD_OF_JULY
 
@@ -81,7 +82,8 @@ def astray(app: App) -> list[dict[str, Any]]:
 
 def successors(app: App) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for row in read(app, "SELECT old_code, new_code FROM region_succession"):
+    inferred = "SELECT old_code, new_code FROM region_succession WHERE source IS NULL"
+    for row in read(app, inferred):
         found.setdefault(row["old_code"], set()).add(row["new_code"])
     return found
 
@@ -115,7 +117,8 @@ class TestJuly:
         assert became["28260"] == {"28275", "28290"}
         others = [became[code] for code in OLD_OF_JULY if not code.startswith("28")]
         assert len({next(iter(one)) for one in others}) == sum(len(one) for one in others) == 27
-        names = "SELECT old_name, new_name FROM region_succession WHERE old_code LIKE '29%' OR old_code LIKE '46%'"
+        names = """SELECT old_name, new_name FROM region_succession
+                    WHERE (old_code LIKE '29%' OR old_code LIKE '46%') AND source IS NULL"""
         assert all(
             row["old_name"].split()[1] == row["new_name"].split()[1] for row in read(app, names)
         )
@@ -251,13 +254,69 @@ class TestFebruary:
         assert city == [{"is_leaf": False, "status": "ACTIVE"}]
         assert successors(app) == {"41590": gu}
         assert app.checkpoints.claim("x", codes=["41590"], force_retry=True) == []
-        left = astray(app)
-        assert all("능동" in one["address"] for one in left), (
-            "two gu have a 능동: the address alone does not say which"
-        )
-        assert len(left) == sync.reassigned.unassigned
+        assert astray(app) == [], "two gu have a 능동: the nearer one has the place"
+        assert sync.reassigned.unassigned == 0
         assert gu & set(homes(app).values())
         assert set(collect(app, sorted(gu), "new").values()) == {Outcome.COMPLETED}
+
+
+class TestTheShippedSuccessions:
+    SEEDED = """SELECT old_code, new_code, share_of_old, share_of_new, as_of, source
+                  FROM region_succession"""
+
+    def test_a_fresh_installation_reads_names_of_before_reforms(self, before: OpenPlatform) -> None:
+        app = before([])
+        seeded = read(app, f"{self.SEEDED} WHERE old_code = '28110' ORDER BY new_code")
+        assert [row["new_code"] for row in seeded] == ["28125", "28155"]
+        assert [round(row["share_of_old"], 2) for row in seeded] == [0.85, 0.15]
+        assert [round(row["share_of_new"], 2) for row in seeded] == [0.86, 1.0]
+        assert {row["as_of"].isoformat() for row in seeded} == {"2026-07-01"}
+        assert all("code.go.kr" in row["source"] for row in seeded)
+        index = app.lifecycle.index()
+        assert index.region_of("전라남도 담양군 담양읍 1") == "12710"
+        assert index.region_of("경상북도 군위군 군위읍 1") == "27720"
+        near = region_points()["41117"]
+        assert index.region_of("경기도 수원시 효원로 1", point=near) == "41117"
+
+    def test_an_upgrade_adds_them_and_keeps_what_was_inferred(self, before: OpenPlatform) -> None:
+        app = before([])
+
+        def as_if_inferred(connection: Connection) -> None:
+            others = "DELETE FROM region_succession WHERE old_code <> '28110' OR new_code = '28125'"
+            connection.execute(text(others))
+            rest = "UPDATE region_succession SET source = NULL, share_of_old = 0.5"
+            connection.execute(text(rest))
+
+        app.database.transaction(as_if_inferred)
+        kept = read(app, self.SEEDED)
+        for _ in range(2):
+            app.database.transaction(lambda connection: seed_successions(connection, "sigungu"))
+        found = read(app, self.SEEDED)
+        assert [row for row in found if row["old_code"] == "28110"] == kept
+        assert len(found) == len(bundled_successions()) - 1
+
+    def test_places_are_given_their_region_by_all_three_witnesses_when_they_move(
+        self, before: OpenPlatform, simulator: Simulator
+    ) -> None:
+        app = before(BEFORE_JULY)
+        simulator.configure(region_edits=[])
+        (north, east), (south, west) = region_points()["28290"], region_points()["28275"]
+        place = """INSERT INTO places (name, category, address, road_address, latitude, longitude,
+                                       naver_place_id, region_code)
+                   VALUES (:key, 'x', :address, :road, :latitude, :longitude, :key, '28260')"""
+        stored = [
+            ("lot", "인천광역시 서구 청라동 1", "인천광역시 서구 마전동 1", north, east),
+            ("road", "인천광역시 가좌", "인천광역시 서구 로봇랜드로 1 (청라동)", north, east),
+            ("north", "인천광역시 서구 백범로 1", "", north, east),
+            ("south", "인천광역시 서구 백범로 1", "", south, west),
+        ]
+        columns = ("key", "address", "road", "latitude", "longitude")
+        values = [dict(zip(columns, one, strict=True)) for one in stored]
+        app.database.transaction(lambda connection: connection.execute(text(place), values))
+        assert app.refresh_regions().reassigned.moved == 4
+        found = homes(app)
+        assert (found["lot"], found["road"]) == ("28275", "28275")
+        assert (found["north"], found["south"]) == ("28290", "28275")
 
 
 class TestTheGuard:

@@ -12,7 +12,7 @@ from pylopdf_fonts_ko import sans_path
 from mohe_assets.domain.forecast import CollectionForecast, Forecast
 from mohe_assets.publishing.catalog import COLUMNS
 from mohe_assets.publishing.report import FAILED_SHOWN, CollectionSnapshot, markdown
-from mohe_assets.publishing.report_chart import dots_of, draw, short_name
+from mohe_assets.publishing.report_chart import dots_of, draw
 from mohe_assets.store.reads.report import RegionRow, TimelineRow
 
 NOW = dt.datetime(2026, 11, 25, 6, 0, tzinfo=dt.UTC)
@@ -89,17 +89,6 @@ def test_dongs_are_one_dot_per_sigungu_that_shows_the_worst_of_them() -> None:
         [region("1168010100", places=3), region("1168010300", "FAILED", 4), region("9999900000")]
     )
     assert (dot.status, dot.places) == ("FAILED", 7)
-
-
-@pytest.mark.parametrize(
-    ("name", "short"),
-    [
-        ("서울특별시", "서울"), ("경기도", "경기"), ("경상남도", "경남"), ("충청북도", "충북"), ("강원특별자치도", "강원"),
-        ("전북특별자치도", "전북"), ("세종특별자치시", "세종"), ("전남광주통합특별시", "전남광주"), ("제주특별자치도", "제주"),
-    ],
-)  # fmt: skip
-def test_provinces_are_named_as_people_write_them(name: str, short: str) -> None:
-    assert short_name(name) == short
 
 
 def test_the_documented_columns_are_those_of_the_files() -> None:

@@ -1,0 +1,19 @@
+"""Applies sql/011_region_list.sql, and adds the successions of the public register to what was
+inferred so far.
+"""
+
+from alembic import op
+
+from mohe_assets.domain.regions import REGION_TYPE_SIGUNGU
+from mohe_assets.postgres.migrations.plain_sql import apply
+from mohe_assets.store.region_lifecycle import seed_successions
+
+revision = "011"
+down_revision = "009"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    apply("011_region_list")
+    seed_successions(op.get_bind(), REGION_TYPE_SIGUNGU)
