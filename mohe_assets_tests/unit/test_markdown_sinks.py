@@ -41,11 +41,11 @@ SOURCES = Path(mohe_assets.__file__).parent
 # needs a test here.
 KNOWN_SINKS = {
     ("defs/assets/catalog.py", "_report_metadata"),
-    ("defs/collecting.py", "_end"),
-    ("defs/metadata.py", "failure_observation"),
-    ("defs/metadata.py", "materialization"),
-    ("defs/metadata.py", "region_sync_metadata"),
-    ("defs/refreshing.py", "refresh"),
+    ("defs/runtime/collection.py", "_end"),
+    ("defs/runtime/events.py", "failure_observation"),
+    ("defs/runtime/events.py", "materialization"),
+    ("defs/runtime/events.py", "region_sync_metadata"),
+    ("defs/runtime/region_refresh.py", "refresh"),
     ("defs/resources.py", "open"),
 }
 # Numbers and our own constants.
@@ -53,7 +53,7 @@ NOTHING_FOREIGN = {
     ("defs/checks.py", "checkpoints_match_partitions"),
     ("defs/quality_checks.py", "_check"),
     ("defs/quality_checks.py", "result"),
-    ("defs/tables.py", "_shown"),
+    ("defs/runtime/column_schemas.py", "_shown"),
 }
 
 
@@ -118,8 +118,12 @@ class TestPagesOfDagster:
     def test_a_run_that_failed(self, text: str) -> None:
         failed = Mock(lease=Mock(region_name=text, partition_key="k"), reason=text)
         for run in (
-            Mock(declared_dead=False, halted=None, failed=[failed, failed]),
-            Mock(declared_dead=False, halted=ApiBlocked(text, api="a", variables=()), failed=[]),
+            Mock(session=Mock(declared_dead=False), halted=None, failed=[failed, failed]),
+            Mock(
+                session=Mock(declared_dead=False),
+                halted=ApiBlocked(text, api="a", variables=()),
+                failed=[],
+            ),
         ):
             with pytest.raises(dg.Failure) as ended:
                 collecting._end(Mock(), run)
