@@ -9,10 +9,17 @@ GET /_control/universe          {"11680": number of places, …} by leaf distric
 GET|POST|DELETE /_control/faults  list, add (a JSON list of rules), clear. A rule:
     {"api": "naver"|"regions", "fault": …} and, all optional, the calls it meets: "query_contains", "page",
     "from_call", "to_call" (numbers of the API's calls since the last reset, from 1), "times", "probability".
-    Faults: status (with "status", "body", "content_type"), blank (200, empty), html, garbage (cut-off JSON),
-    wrong_shape, reset (connection reset), hang ("seconds", then a reset), slow ("seconds", then the answer), rate,
-    quota, auth; naver: system_error, bad_query, not_found, unavailable, gateway_timeout; regions: unauthorized,
-    forbidden, not_found, bad_gateway, unexpected, gateway_json, gateway_xml, legacy_xml (with "code"), result ("code").
+    Faults: status (with "status", "body" or "body_base64", "content_type"), altered (the proper
+    answer with "put" or "put_base64" for the first "find", or at its end), blank (200, empty), html,
+    garbage (cut-off JSON), wrong_shape, reset (connection reset), hang ("seconds", then a reset),
+    slow ("seconds", then the answer), rate, quota, auth.
+    naver: system_error, bad_query, not_found, unavailable, gateway_timeout, not_selected, error
+    (with "code": SE02, 010, 210 …); 429 in other shapes: quota_words, quota_xml, quota_html,
+    refused_html, refused_blank; the proper answer with control_characters, bad_byte, cut_character,
+    trailing_nul, null_item, null_items, no_items (total 5), degrees, microdegrees, katech.
+    regions: unauthorized, forbidden, not_found, bad_gateway, unexpected; with "code": gateway_json,
+    gateway_xml, legacy_xml, response_json, response_xml, words (no code), korean_xml (no code,
+    EUC-KR), result.
 GET|POST /_control/clock        {"advance_seconds": 3600} or {"set": "2026-11-02T23:59:50+09:00"}
 GET|POST /_control/config       any field of `SimulatorConfig`, so also `region_edits` (see `region_edits`) and `round`
 POST /_control/reset            forgets counters, limits and faults; settings and the clock stay

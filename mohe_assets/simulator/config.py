@@ -19,6 +19,9 @@ class SimulatorConfig:
     `calls_per_second`, `daily_quota` and `monthly_quota` are those of the place search and hold for
     either generation; only the HUB has a monthly quota. `round` is the day of the world: at 0
     nothing drifts.
+
+    `classic_ended`: the classic search answers as a retired API does. `search_not_selected`: the
+    application of the keys lacks the place search.
     """
 
     seed: int = 1
@@ -38,6 +41,9 @@ class SimulatorConfig:
     region_daily_quota: int | None = 10_000
     refused_calls_count: bool = False
     quota_reset_delay_seconds: float = 0
+
+    classic_ended: bool = False
+    search_not_selected: bool = False
 
     latency_ms: float = 0
     latency_jitter_ms: float = 0

@@ -1,5 +1,7 @@
 """Scripted bad days: which call meets which fault. The rules are documented in `app`."""
 
+import base64
+import binascii
 import dataclasses
 import zlib
 from collections.abc import Iterable, Mapping
@@ -10,6 +12,7 @@ from mohe_assets.simulator.http import HTML, JSON, Answer, Reply, text_answer
 
 GENERIC = (
     "status",
+    "altered",
     "blank",
     "html",
     "garbage",
@@ -24,6 +27,7 @@ GENERIC = (
 _HTML_PAGE = "<!DOCTYPE html><html><head><title>점검 안내</title></head><body>서비스 점검 중입니다.</body></html>"
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("api", "fault", "query_contains", "body", "content_type", "code"), str),
+    **dict.fromkeys(("body_base64", "find", "put", "put_base64"), str),
     **dict.fromkeys(("page", "from_call", "to_call", "times", "status"), int),
     **dict.fromkeys(("probability", "seconds"), (int, float)),
 }
@@ -45,7 +49,11 @@ class FaultRule:
     probability: float = 1.0
     status: int = 500
     body: str = ""
+    body_base64: str = ""
     content_type: str = "text/plain;charset=UTF-8"
+    find: str = ""
+    put: str = ""
+    put_base64: str = ""
     seconds: float = 30.0
     code: str = ""
 
@@ -75,6 +83,11 @@ class FaultRule:
             raise ValueError(
                 f"a fault rule's status must be from 200 to 599; it is {rule['status']}"
             )
+        for name in ("body_base64", "put_base64"):
+            try:
+                base64.b64decode(rule.get(name, ""), validate=True)
+            except binascii.Error:
+                raise ValueError(f"a fault rule's {name} must be Base64") from None
         return cls(**rule)
 
     def meets(self, number: int, query: str, page: int | None, seed: int) -> bool:
@@ -131,7 +144,10 @@ def faulty_reply(rule: FaultRule, named: Mapping[str, Answer], proper: Answer) -
 
 def _broken(rule: FaultRule, proper: Answer) -> Answer:
     if rule.fault == "status":
-        return Answer(rule.status, rule.content_type.encode("latin-1"), rule.body.encode())
+        body = base64.b64decode(rule.body_base64) or rule.body.encode()
+        return Answer(rule.status, rule.content_type.encode("latin-1"), body)
+    if rule.fault == "altered":
+        return altered(proper, rule.find, base64.b64decode(rule.put_base64) or rule.put.encode())
     if rule.fault == "blank":
         return Answer(200, proper.content_type, b"")
     if rule.fault == "html":
@@ -139,3 +155,9 @@ def _broken(rule: FaultRule, proper: Answer) -> Answer:
     if rule.fault == "garbage":
         return Answer(200, proper.content_type, proper.body[: max(1, len(proper.body) // 2)])
     return Answer(200, JSON, b'{"message":"ok","data":[]}')
+
+
+def altered(proper: Answer, find: str, put: bytes) -> Answer:
+    """The answer with `put` instead of the first `find`, or at its end when `find` is empty."""
+    before, found, after = proper.body.partition(find.encode()) if find else (proper.body, b"", b"")
+    return proper._replace(body=before + put + after if found or not find else proper.body)

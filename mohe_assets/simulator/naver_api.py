@@ -5,8 +5,9 @@ errors.
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from mohe_assets.simulator.faults import faulty_reply
+from mohe_assets.simulator.faults import FaultRule, faulty_reply
 from mohe_assets.simulator.http import JSON, PLAIN, Answer, Reply, Scope, parameters
+from mohe_assets.simulator.naver_faults import DISTORTIONS, QUOTA_SHAPES
 
 if TYPE_CHECKING:
     from mohe_assets.simulator.world import World
@@ -27,6 +28,18 @@ _SENTENCES = {
     "012": (429, "Rate limit exceeded. (속도 제한을 초과했습니다.)"),
     "024": (401, "Not Exist Client ID : Authentication failed. (인증에 실패했습니다.)"),
 }
+_HUB_SENTENCES = {
+    "100": (400, "Bad Request Exception", "The request is not valid."),
+    "200": (401, "Authentication Failed", "Invalid authentication information."),
+    "210": (401, "Permission Denied", "A subscription to the API is required."),
+    "300": (404, "Not Found Exception", "URL not found."),
+    "400": (429, "Quota Exceeded", "Quota exceeded."),
+    "410": (429, "Throttle Limited", "Throttle limit exceeded."),
+    "430": (413, "Request Entity Too Large", "The request is larger than 10 MB."),
+    "500": (503, "Endpoint Error", "Endpoint cannot be reached."),
+    "510": (504, "Endpoint Timeout", "Endpoint did not answer in time."),
+    "900": (500, "Unexpected Error", "Unexpected error."),
+}
 
 
 def _json(status: int, content_type: bytes, body: object) -> Answer:
@@ -46,7 +59,21 @@ def _wrapped(status: int, code: str | int, message: str, details: str) -> Answer
     )
 
 
+def _hub_error(code: str) -> Answer:
+    status, message, details = _HUB_SENTENCES[code]
+    return _wrapped(status, code, message, details)
+
+
 _CLASSIC_NAMED = {
+    **QUOTA_SHAPES,
+    "not_selected": _json(
+        401,
+        JSON,
+        {
+            "errorMessage": "Scope Status Invalid : Authentication failed. (인증 실패)",
+            "errorCode": "024",
+        },
+    ),
     "rate": _flat("012"),
     "quota": _flat("010"),
     "auth": _flat("024"),
@@ -57,18 +84,20 @@ _CLASSIC_NAMED = {
     "gateway_timeout": Answer(504, JSON, b""),
 }
 _HUB_NAMED = {
+    **QUOTA_SHAPES,
+    "not_selected": _hub_error("210"),
     "rate": _json(429, PLAIN, {"errorCode": "420", "message": "Rate Limited"}),
-    "quota": _wrapped(429, "400", "Quota Exceeded", "Quota exceeded."),
-    "auth": _wrapped(401, "200", "Authentication Failed", "Invalid authentication information."),
+    "quota": _hub_error("400"),
+    "auth": _hub_error("200"),
     "system_error": _flat("SE99", PLAIN),
     "bad_query": _flat("SE01", PLAIN),
     "not_found": _flat("SE05", PLAIN),
-    "unavailable": _wrapped(503, "500", "Endpoint Error", "Endpoint cannot be reached."),
-    "gateway_timeout": _wrapped(504, "510", "Endpoint Timeout", "Endpoint did not answer in time."),
+    "unavailable": _hub_error("500"),
+    "gateway_timeout": _hub_error("510"),
 }
 # A known key id with a wrong key: the same refusal with a number where the other has a text.
 _HUB_WRONG_KEY = _wrapped(401, 401, "Unauthorized", "API key is not valid.")
-NAVER_FAULTS = tuple(_CLASSIC_NAMED.keys() - {"rate", "quota", "auth"})
+NAVER_FAULTS = (*sorted(_CLASSIC_NAMED.keys() - {"rate", "quota", "auth"}), *DISTORTIONS, "error")
 
 
 class Generation(NamedTuple):
@@ -83,6 +112,24 @@ CLASSIC = Generation(
     "classic", b"x-naver-client-id", b"x-naver-client-secret", JSON, _CLASSIC_NAMED
 )
 HUB = Generation("hub", b"x-ncp-apigw-api-key-id", b"x-ncp-apigw-api-key", PLAIN, _HUB_NAMED)
+
+
+def _error(code: str, generation: Generation) -> Answer:
+    """The generation's error of a code; SE99 for one that it does not have."""
+    if generation is HUB and code in _HUB_SENTENCES:
+        return _hub_error(code)
+    return _flat(code if code in _SENTENCES else "SE99", generation.content_type)
+
+
+def _faulty(rule: FaultRule, reply: Reply, generation: Generation) -> Reply:
+    if rule.fault == "slow":
+        return reply._replace(delay=rule.seconds)
+    proper = reply.answer or generation.named["system_error"]
+    if rule.fault in DISTORTIONS:
+        return Reply(DISTORTIONS[rule.fault](proper), "faulted")
+    if rule.fault == "error":
+        return Reply(_error(rule.code, generation), "faulted")
+    return faulty_reply(rule, generation.named, proper)
 
 
 def unknown_path() -> Answer:
@@ -106,31 +153,13 @@ class NaverApi:
         query = asked.get("query", "")
         rule = self._world.faults.meeting("naver", number, query, None, self._world.config.seed)
         reply = self._answered(asked, query, generation)
-        if rule is None:
-            return reply
-        if rule.fault == "slow":
-            return reply._replace(delay=rule.seconds)
-        return faulty_reply(
-            rule, generation.named, reply.answer or generation.named["system_error"]
-        )
+        return reply if rule is None else _faulty(rule, reply, generation)
 
     def _refusal(self, scope: Scope, generation: Generation) -> Reply | None:
         world, config = self._world, self._world.config
-        key_id = key = ""
-        for name, value in scope["headers"]:
-            if name == generation.id_header:
-                key_id = value.decode("latin-1")
-            elif name == generation.key_header:
-                key = value.decode("latin-1")
-        is_hub = generation is HUB
-        expected = (
-            (config.hub_key_id, config.hub_key)
-            if is_hub
-            else (config.client_id, config.client_secret)
-        )
-        if (key_id, key) != expected:
-            wrong_key = is_hub and key_id == expected[0] and key
-            return Reply(_HUB_WRONG_KEY if wrong_key else generation.named["auth"], "refused_auth")
+        key_id, reply = self._who(scope, generation)
+        if reply is not None:
+            return reply
         if not world.rate["naver"].admits(config.calls_per_second):
             if config.refused_calls_count:
                 self._within_quota(key_id, generation)
@@ -138,6 +167,32 @@ class NaverApi:
         if not self._within_quota(key_id, generation):
             return Reply(generation.named["quota"], "refused_quota")
         return None
+
+    def _who(self, scope: Scope, generation: Generation) -> tuple[str, Reply | None]:
+        """The id of the keys, and the refusal of those that may not search at all."""
+        config, is_hub = self._world.config, generation is HUB
+        if config.classic_ended and not is_hub:
+            return "", Reply(generation.named["not_found"], "faulted")
+        key_id = key = ""
+        for name, value in scope["headers"]:
+            if name == generation.id_header:
+                key_id = value.decode("latin-1")
+            elif name == generation.key_header:
+                key = value.decode("latin-1")
+        expected = (
+            (config.hub_key_id, config.hub_key)
+            if is_hub
+            else (config.client_id, config.client_secret)
+        )
+        if (key_id, key) != expected:
+            wrong_key = is_hub and key_id == expected[0] and key
+            answer = _HUB_WRONG_KEY if wrong_key else generation.named["auth"]
+            return key_id, Reply(answer, "refused_auth")
+        if not config.search_not_selected:
+            return key_id, None
+        # The HUB counts the calls of an application without the API against a quota of none.
+        name, outcome = ("quota", "refused_quota") if is_hub else ("not_selected", "refused_auth")
+        return key_id, Reply(generation.named[name], outcome)
 
     def _within_quota(self, key_id: str, generation: Generation) -> bool:
         world, config = self._world, self._world.config

@@ -105,5 +105,9 @@ def _named(rule: FaultRule, *, as_xml: bool) -> dict[str, Answer]:
         "gateway_json": region_answers.gateway_json(code),
         "gateway_xml": region_answers.gateway_xml(code),
         "legacy_xml": region_answers.legacy_xml(code),
+        "response_json": region_answers.response_json(code),
+        "response_xml": region_answers.response_xml(code),
+        "words": region_answers.words(code),
+        "korean_xml": region_answers.korean_xml(code),
         "result": region_answers.result(rule.code or "INFO-300", as_xml=as_xml),
     }

@@ -39,6 +39,8 @@ _RESULTS = {
     "ERROR-337": "일별 트래픽 제한을 넘은 호출입니다.",
     "ERROR-500": "서버 오류입니다.",
     "ERROR-600": "데이터베이스 연결 오류입니다.",
+    "ERROR-601": "SQL 문장 오류입니다.",
+    "INFO-000": "정상 처리되었습니다.",
 }
 PLAIN_TEXTS = {
     "unauthorized": (401, "Unauthorized"),
@@ -49,7 +51,16 @@ PLAIN_TEXTS = {
     "quota": (429, "API token quota exceeded"),
     "unexpected": (500, "Unexpected errors"),
 }
-ENVELOPES = ("gateway_json", "gateway_xml", "legacy_xml", "result")
+ENVELOPES = (
+    "gateway_json",
+    "gateway_xml",
+    "legacy_xml",
+    "response_json",
+    "response_xml",
+    "words",
+    "korean_xml",
+    "result",
+)
 REGION_FAULTS = (*(PLAIN_TEXTS.keys() - {"rate", "quota"}), *ENVELOPES)
 
 
@@ -75,6 +86,37 @@ def legacy_xml(code: str = "30") -> Answer:
     """
     error, _ = _GATEWAY_REASONS.get(code, _GATEWAY_REASONS["99"])
     return text_answer(200, _gateway_xml("SERVICE ERROR", error, code), XML)
+
+
+def response_json(code: str = "30") -> Answer:
+    """The envelope of most services behind the gateway, with HTTP 200."""
+    error, _ = _GATEWAY_REASONS.get(code, _GATEWAY_REASONS["99"])
+    header = {"resultCode": code, "resultMsg": error}
+    return Answer(200, JSON, _dumped({"response": {"header": header}}))
+
+
+def response_xml(code: str = "30") -> Answer:
+    """The same as XML."""
+    error, _ = _GATEWAY_REASONS.get(code, _GATEWAY_REASONS["99"])
+    header = _elements({"resultCode": code, "resultMsg": error})
+    return text_answer(200, f"<response><header>{header}</header></response>", XML)
+
+
+def words(code: str = "30") -> Answer:
+    """The reason in words, without its code."""
+    error, _ = _GATEWAY_REASONS.get(code, _GATEWAY_REASONS["99"])
+    header = f"<cmmMsgHeader><errMsg>{error}</errMsg></cmmMsgHeader>"
+    text = f"<OpenAPI_ServiceResponse>{header}</OpenAPI_ServiceResponse>"
+    return text_answer(200, text, XML)
+
+
+def korean_xml(code: str = "30") -> Answer:
+    """The reason in Korean words and in EUC-KR, without its code."""
+    _, reason = _GATEWAY_REASONS.get(code, _GATEWAY_REASONS["99"])
+    header = f"<cmmMsgHeader><returnAuthMsg>{reason}</returnAuthMsg></cmmMsgHeader>"
+    text = f"<OpenAPI_ServiceResponse>{header}</OpenAPI_ServiceResponse>"
+    declaration = '<?xml version="1.0" encoding="EUC-KR"?>'
+    return Answer(200, b"text/xml;charset=EUC-KR", f"{declaration}{text}".encode("euc-kr"))
 
 
 def _gateway_xml(error: str, reason: str, code: str) -> str:
