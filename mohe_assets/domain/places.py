@@ -20,10 +20,11 @@ _SCALE = Decimal(10_000_000)
 KOREAN_LATITUDES = (Decimal(33), Decimal(39))
 KOREAN_LONGITUDES = (Decimal(124), Decimal(132))
 # KATECH, used until 2023-08, has six or seven digits; a degree × 10⁷ in Korea has nine or ten.
-_SHORTEST_WGS84 = 9
+_KATECH = re.compile(r"-?0*[1-9]\d{5,6}(\.\d+)?")
 
 _TAG = re.compile(r"</?b>", re.IGNORECASE)
 _INTEGER = re.compile(r"-?[0-9]{1,12}")
+_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 _WEB_ADDRESS = re.compile(r"(https?)(://[^\s/?#\"<>]+[^\s\"<>]*)", re.IGNORECASE)
 
 # Characters of a field as it comes, several times the longest ever seen.
@@ -40,6 +41,9 @@ class RejectionReason(StrEnum):
     NO_ADDRESS = "no_address"
     PLACE_NAME = "place_name"  # 지명: a mountain or a village, not a business
     KATECH = "katech_coordinates"
+    DEGREES = "coordinates_in_degrees"
+    MICRODEGREES = "coordinates_times_1e6"
+    OTHER_SCALE = "coordinates_of_another_scale"
     BAD_COORDINATES = "bad_coordinates"
     OUTSIDE_KOREA = "outside_korea"
     BAD_TEXT = "bad_text"
@@ -159,21 +163,40 @@ def web_address(link: str) -> str:
 
 def _coordinates(item: Mapping[str, object]) -> tuple[Decimal, Decimal]:
     x, y = _number(item.get("mapx")), _number(item.get("mapy"))
-    if not (_INTEGER.fullmatch(x) and _INTEGER.fullmatch(y)):
-        raise _RefusedItem(RejectionReason.BAD_COORDINATES)
-    if min(len(x.lstrip("-")), len(y.lstrip("-"))) < _SHORTEST_WGS84:
-        raise _RefusedItem(RejectionReason.KATECH)
-    longitude, latitude = Decimal(x) / _SCALE, Decimal(y) / _SCALE
+    if _INTEGER.fullmatch(x) and _INTEGER.fullmatch(y):
+        longitude, latitude = Decimal(x) / _SCALE, Decimal(y) / _SCALE
+        if _in_korea(longitude, latitude):
+            return longitude, latitude
+    raise _RefusedItem(_format_seen(x, y))
+
+
+def _in_korea(longitude: Decimal, latitude: Decimal) -> bool:
     (south, north), (west, east) = KOREAN_LATITUDES, KOREAN_LONGITUDES
-    if not (south < latitude < north and west < longitude < east):
-        raise _RefusedItem(RejectionReason.OUTSIDE_KOREA)
-    return longitude, latitude
+    return south < latitude < north and west < longitude < east
+
+
+def _format_seen(x: str, y: str) -> RejectionReason:
+    """The reason for coordinates that are not degrees × 10⁷ in Korea; they are never converted."""
+    if not (_NUMBER.fullmatch(x) and _NUMBER.fullmatch(y)):
+        return RejectionReason.BAD_COORDINATES
+    for digits in range(10):
+        if _in_korea(Decimal(x).scaleb(-digits), Decimal(y).scaleb(-digits)):
+            return _FORMATS.get(digits, RejectionReason.OTHER_SCALE)
+    if _KATECH.fullmatch(x) or _KATECH.fullmatch(y):
+        return RejectionReason.KATECH
+    is_whole = _INTEGER.fullmatch(x) and _INTEGER.fullmatch(y)
+    return RejectionReason.OUTSIDE_KOREA if is_whole else RejectionReason.BAD_COORDINATES
+
+
+_FORMATS = {0: RejectionReason.DEGREES, 6: RejectionReason.MICRODEGREES}
 
 
 def _number(value: object) -> str:
     """Return a coordinate's digits as a text; "" for what is no number, or too long for one."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
+    if isinstance(value, float):
+        return repr(value)
     if isinstance(value, int):
         return str(value) if abs(value) < 10**12 else ""  # str() refuses thousands of digits
     return ascii_digits(value.strip()) if len(value) <= MAX_NUMBER else ""

@@ -98,6 +98,27 @@ class TestCoordinates:
         assert reason(item(mapx=mapx, mapy=mapy)) is RejectionReason.KATECH
 
     @pytest.mark.parametrize(
+        ("mapx", "mapy", "expected"),
+        [
+            ("127.0314467", "37.4980952", RejectionReason.DEGREES),
+            (127.0314467, 37.4980952, RejectionReason.DEGREES),
+            ("127", "37", RejectionReason.DEGREES),
+            ("127031446", "37498095", RejectionReason.MICRODEGREES),
+            ("1270314", "374980", RejectionReason.OTHER_SCALE),
+            ("12703144670", "3749809520", RejectionReason.OTHER_SCALE),
+            ("1270314467.0", "374980952.0", RejectionReason.OTHER_SCALE),
+            ("313277.5", "552050.25", RejectionReason.KATECH),
+            ("127.0314467", "374980952", RejectionReason.BAD_COORDINATES),
+            ("0", "0", RejectionReason.OUTSIDE_KOREA),
+            ("9" * 5_000, "9" * 5_000, RejectionReason.BAD_COORDINATES),
+        ],
+    )
+    def test_coordinates_of_another_format_are_refused_by_the_name_of_the_format(
+        self, mapx: object, mapy: object, expected: RejectionReason
+    ) -> None:
+        assert reason(item(mapx=mapx, mapy=mapy)) is expected
+
+    @pytest.mark.parametrize(
         ("mapx", "mapy"),
         [
             ("1396917000", "356895000"),
