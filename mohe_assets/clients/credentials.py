@@ -1,9 +1,17 @@
 """The keys of the APIs: put into a request at the last moment, and kept out of messages."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote, unquote
 
+from mohe_assets.errors import SettingsError
+
+logger = logging.getLogger(__name__)
+
+_QUOTES = "\"'`“”‘’"
+# Times that a key is decoded: the portal's form is encoded once, a copy of that in a URL twice.
+MAX_ENCODINGS = 3
 SHORTEST_SECRET = (
     8  # real keys have ten characters and more; a shorter word might be a part of a place's name
 )
@@ -55,15 +63,42 @@ class HeaderCredentials(Credentials):
 
 
 class QueryCredentials(Credentials):
-    """A key that travels in the query string. A value with a `%` is the portal's encoded form and
-    is decoded once.
-    """
+    """A key that travels in the query string. A value with a `%` is an encoded form: decode it."""
 
-    def __init__(self, parameter: str, configured: str) -> None:
-        super().__init__((configured,))
+    def __init__(self, parameter: str, configured: str, *, variable: str) -> None:
         # A key is Base64, which has no percent sign: one that has it was copied in its encoded
         # form.
-        self.parameters = {parameter: unquote(configured) if "%" in configured else configured}
+        key, decodings = plain_key(configured, variable), 0
+        while "%" in key and decodings < MAX_ENCODINGS:
+            key, decodings = unquote(key, errors="replace"), decodings + 1
+        if decodings > 1:
+            logger.warning("%s is percent-encoded more than once; it is used decoded.", variable)
+        if "%" in key or not _is_sendable(key):
+            raise SettingsError(
+                f"{variable} is no key of data.go.kr: copy its Encoding or Decoding form again"
+            )
+        super().__init__((configured.strip(), key))
+        self.parameters = {parameter: key}
+
+
+def plain_key(configured: str, variable: str) -> str:
+    """The key without the quotes around it, which a shell removes and an env file of Docker keeps.
+
+    It is checked here: the HTTP library would put a value that it cannot send into its exception.
+    """
+    key = configured.strip()
+    bare = key.strip(_QUOTES).strip()
+    if bare != key:
+        logger.warning("%s has quotes around it; it is used without them.", variable)
+    if not _is_sendable(bare):
+        raise SettingsError(
+            f"{variable} must be printable ASCII without spaces, as the console shows it"
+        )
+    return bare
+
+
+def _is_sendable(key: str) -> bool:
+    return bool(key) and key.isascii() and key.isprintable() and " " not in key
 
 
 def _spellings(secret: str) -> set[str]:

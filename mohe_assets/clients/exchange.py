@@ -1,6 +1,4 @@
-"""One HTTP exchange as plain records: its time-outs, its answer, and why none came. Imports
-nothing.
-"""
+"""One HTTP exchange as plain records: its time-outs, its answer, and why none came."""
 
 from dataclasses import dataclass, field
 

@@ -23,7 +23,16 @@ from tenacity import (
 from mohe_assets.clients.credentials import Credentials
 from mohe_assets.clients.exchange import Response, Timeouts
 from mohe_assets.clients.transport import Transport
-from mohe_assets.errors import ApiBlocked, ApiError, QuotaExhausted, RateLimited, TransientApiError
+from mohe_assets.errors import (
+    ApiBlocked,
+    ApiError,
+    BadQuery,
+    QuotaExhausted,
+    RateLimited,
+    RequestRefused,
+    TransientApiError,
+    UnusableAnswer,
+)
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -40,13 +49,13 @@ class RateLimiter(Protocol):
         """
 
     async def answered(self) -> None:
-        """A proper answer came, be it that this query or this answer cannot be used."""
+        """A usable answer came, or one that refuses this query only."""
 
     async def refused(self, error: ApiError) -> None:
-        """RateLimited, QuotaExhausted or ApiBlocked: everyone who shares the API must know."""
+        """RateLimited, QuotaExhausted, ApiBlocked or RequestRefused: for all who share the API."""
 
     async def failed(self, error: ApiError) -> None:
-        """A transient failure."""
+        """No usable answer: a transient failure, an UnusableAnswer or AnswerChanged."""
 
 
 class LocalRateLimiter:
@@ -104,6 +113,7 @@ class RetryPolicy:
 @dataclass
 class _Tally:
     calls: int = 0
+    answer: Response | None = None  # of the last call
 
 
 class HttpClient:
@@ -130,20 +140,37 @@ class HttpClient:
         )
 
     async def get(
-        self, path: str, params: Mapping[str, str], read: Callable[[Response], T]
+        self,
+        path: str,
+        params: Mapping[str, str],
+        read: Callable[[Response], T],
+        *,
+        read_at_last: Callable[[Response], T] | None = None,
     ) -> tuple[T, int]:
         """Return what `read` makes of the answer, and how many calls it took; the error's `calls`
         says the same.
 
         `read` raises an ApiError for an answer that is none. A call that never reached the server
-        is counted, too: nobody can tell whether it did.
+        is counted, too: nobody can tell whether it did. `read_at_last` reads the last answer more
+        leniently when the retries ended with an UnusableAnswer.
         """
         tally = _Tally()
         try:
             value = await self._with_retry(lambda: self._attempt(path, params, read, tally))
         except ApiError as error:
             error.calls = tally.calls
+            is_unusable = isinstance(error, UnusableAnswer)
+            if not is_unusable or read_at_last is None or tally.answer is None:
+                raise
+        else:
+            return value, tally.calls
+        # Outside of the handler, so that no error has another as its context.
+        try:
+            value = read_at_last(tally.answer)
+        except ApiError as error:
+            error.calls = tally.calls
             raise
+        await self._gate.answered()
         return value, tally.calls
 
     async def close(self) -> None:
@@ -196,8 +223,10 @@ class HttpClient:
     ) -> T:
         await self._gate.reserve()
         tally.calls += 1
+        tally.answer = None
         try:
-            value = read(await self._transport.get(path, params))
+            tally.answer = await self._transport.get(path, params)
+            value = read(tally.answer)
         except ApiError as error:
             error.args = (self._credentials.mask(str(error)),)
             error.calls = tally.calls
@@ -208,12 +237,12 @@ class HttpClient:
 
     async def _tell_rate_limiter(self, error: ApiError) -> None:
         match error:
-            case RateLimited() | QuotaExhausted() | ApiBlocked():
+            case RateLimited() | QuotaExhausted() | ApiBlocked() | RequestRefused():
                 await self._gate.refused(error)
-            case TransientApiError():
-                await self._gate.failed(error)
-            case _:
+            case BadQuery():
                 await self._gate.answered()
+            case _:
+                await self._gate.failed(error)
 
     def _log_retry(self, state: RetryCallState) -> None:
         wait = state.next_action.sleep if state.next_action else 0.0

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from mohe_assets.clients.credentials import QueryCredentials
 from mohe_assets.clients.exchange import Response, Timeouts
+from mohe_assets.clients.gateway_errors import KEY_VARIABLE
 from mohe_assets.clients.http import HttpClient, RateLimiter, RetryPolicy
 from mohe_assets.clients.region_responses import REGION_API, RegionPage, Row, read_page
 from mohe_assets.domain.kst import KST
@@ -73,7 +74,7 @@ class RegionApiClient:
         self._http = HttpClient(
             api=REGION_API,
             base_url=base_url,
-            credentials=QueryCredentials("ServiceKey", service_key.strip()),
+            credentials=QueryCredentials("ServiceKey", service_key, variable=KEY_VARIABLE),
             rate_limiter=rate_limiter,
             retry=retry or RetryPolicy(),
             timeouts=timeouts,

@@ -18,11 +18,13 @@ from mohe_assets.clients.connections import MAX_BODY_BYTES
 from mohe_assets.clients.exchange import Timeouts
 from mohe_assets.clients.http import LocalRateLimiter, RetryPolicy
 from mohe_assets.errors import (
+    AnswerChanged,
     ApiBlocked,
     ApiError,
     BadQuery,
     QuotaExhausted,
     RateLimited,
+    RequestRefused,
     SettingsError,
     StopRequested,
     TransientApiError,
@@ -135,7 +137,7 @@ def test_a_transient_failure_costs_a_call_and_is_tried_again(
     assert time.monotonic() - started < 1.5
     assert (answer.items, answer.calls, len(one.server.requests)) == (({"title": "가게"},), 2, 2)
     assert one.rate_limiter.events == ["reserve", "failed", "reserve", "answered"]
-    assert type(one.rate_limiter.errors[0]) is TransientApiError
+    assert isinstance(one.rate_limiter.errors[0], TransientApiError)
 
 
 def test_an_endless_body_is_given_up(bench: Callable[..., Bench]) -> None:
@@ -235,6 +237,66 @@ def test_what_concerns_everybody_is_told_to_the_gate_and_not_tried_again(
     assert caught.value.calls == 1
     assert one.rate_limiter.events == ["reserve", "refused"]
     assert one.rate_limiter.errors == [caught.value]
+
+
+def test_a_refusal_of_the_request_as_such_is_for_all_who_share_the_api(
+    bench: Callable[..., Bench],
+) -> None:
+    one = bench(reply(b'{"errorCode":"SE05","errorMessage":"Invalid search api"}', 404))
+    with pytest.raises(RequestRefused) as caught:
+        one.search()
+    assert (caught.value.calls, one.rate_limiter.events) == (1, ["reserve", "refused"])
+
+
+def test_an_answer_of_another_shape_is_no_proper_answer(bench: Callable[..., Bench]) -> None:
+    one = bench(reply(b'{"message":"ok","data":[]}'))
+    with pytest.raises(AnswerChanged) as caught:
+        one.search()
+    assert (caught.value.calls, one.rate_limiter.events) == (1, ["reserve", "failed"])
+
+
+def test_bytes_that_every_retry_returned_are_replaced(bench: Callable[..., Bench]) -> None:
+    one = bench(reply(FOUND.replace("가".encode(), b"\xed\xa0\x80")))
+    answer = one.search()
+    assert answer.calls == 4
+    (item,) = answer.items
+    assert isinstance(item, dict)
+    assert item["title"] == "\N{REPLACEMENT CHARACTER}" * 3 + "게"
+    assert one.rate_limiter.events == ["reserve", "failed"] * 4 + ["answered"]
+
+
+def test_the_last_answer_is_not_read_again_when_the_last_call_had_none(
+    bench: Callable[..., Bench],
+) -> None:
+    one = bench(reply(b"\xff{"), reply(b"{"), reply(b"{"), reset)
+    with pytest.raises(TransientApiError) as caught:
+        one.search()
+    assert (caught.value.calls, caught.value.signature) == (4, "reset")
+
+
+SIGNATURES = {
+    "hangs": "timeout",
+    "drips its body": "timeout",
+    "reset": "reset",
+    "closed without an answer": "reset",
+    "cut short": "reset",
+    "no gzip": "unpack",
+    "HTML": "html",
+    "blank": "blank",
+    "HTML 403": "http-403",
+    "redirect": "http-302",
+    "HUB 510": "http-504",
+}
+
+
+@pytest.mark.parametrize("trouble", SIGNATURES)
+def test_a_failure_has_the_signature_of_its_cause(
+    trouble: str, bench: Callable[..., Bench]
+) -> None:
+    one = bench(TROUBLES[trouble], retry=RetryPolicy(attempts=1))
+    with pytest.raises(TransientApiError) as caught:
+        one.search()
+    assert caught.value.signature == SIGNATURES[trouble]
 
 
 def test_a_bad_query_is_an_answer(bench: Callable[..., Bench]) -> None:

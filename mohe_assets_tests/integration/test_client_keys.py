@@ -14,7 +14,7 @@ import pytest
 from mohe_assets.clients.exchange import Timeouts
 from mohe_assets.clients.http import LocalRateLimiter, RetryPolicy
 from mohe_assets.clients.region_api import RegionApiClient
-from mohe_assets.errors import ApiBlocked, ApiError, TransientApiError
+from mohe_assets.errors import ApiBlocked, ApiError, SettingsError, TransientApiError
 from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClient
 from mohe_assets_tests.integration.test_client_scripted_server import (
     RecordingGate,
@@ -184,3 +184,62 @@ def test_a_retry_is_one_line_that_says_why(everything_logged: pytest.LogCaptureF
     ]
     assert len(lines) == 1
     assert lines[0].startswith("region-api: HTTP 500 with a blank body; next try in ")
+
+
+TWICE = quote(ENCODED, safe="")
+
+
+@pytest.mark.parametrize(
+    ("configured", "words"),
+    [
+        (f'"{DECODED}"', "quotes"),
+        (f"'{ENCODED}'", "quotes"),
+        (f" “{DECODED}” ", "quotes"),
+        (TWICE, "more than once"),
+        (f'"{TWICE}"', "more than once"),
+    ],
+)
+def test_a_service_key_with_quotes_or_encoded_twice_is_used_with_a_sentence_that_names_it(
+    configured: str, words: str, everything_logged: pytest.LogCaptureFixture
+) -> None:
+    with ScriptedServer(echo(403, blamed)) as server, pytest.raises(ApiBlocked) as caught:
+        RegionApiClient(
+            base_url=server.url, service_key=configured, rate_limiter=LocalRateLimiter()
+        ).download()
+    assert f"ServiceKey={ENCODED} " in server.requests[0]
+    (warning,) = (
+        record.getMessage()
+        for record in everything_logged.records
+        if record.levelno == logging.WARNING and words in record.getMessage()
+    )
+    assert warning.startswith("GOVT_API_KEY ")
+    output = told(caught.value) + everything_logged.text
+    assert_hidden(output, (DECODED, ENCODED, TWICE, "Recognisable"))
+
+
+@pytest.mark.parametrize("configured", ["''", "a key", "키", "100%", "%ZZ", "a%20b", "a%FF"])
+def test_a_service_key_that_cannot_be_one_is_refused_without_being_shown(configured: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        RegionApiClient(
+            base_url="http://h", service_key=configured, rate_limiter=LocalRateLimiter()
+        )
+    assert "GOVT_API_KEY" in str(caught.value)
+    assert configured not in str(caught.value)
+
+
+def test_quotes_around_the_search_keys_are_not_sent(
+    everything_logged: pytest.LogCaptureFixture,
+) -> None:
+    with ScriptedServer(reply(b'{"total":0,"items":[]}')) as server:
+        client = NaverLocalClient(
+            base_url=server.url,
+            api_version=HUB,
+            client_id=f"'{SECRETS[0]}'",
+            client_secret=f'"{SECRETS[1]}"',
+            rate_limiter=LocalRateLimiter(),
+        )
+        searched(client)
+    assert f"X-NCP-APIGW-API-KEY-ID: {SECRETS[0]}\r\n" in server.requests[0]
+    assert f"X-NCP-APIGW-API-KEY: {SECRETS[1]}\r\n" in server.requests[0]
+    assert "NCP_APIGW_API_KEY_ID has quotes around it" in everything_logged.text
+    assert_hidden(everything_logged.text, SECRETS)

@@ -18,7 +18,7 @@ from mohe_assets.sources.naver_local.search_plan import Sort
 from mohe_assets_tests.integration.test_client_scripted_server import ScriptedServer, Step, reply
 from mohe_assets_tests.support.searches import searched
 
-FOUND = b'{"total":1,"items":[]}'
+FOUND = b'{"total":0,"items":[]}'
 HOST = (
     "api.invalid"  # a name that never resolves: who is answered under it was answered by the proxy
 )

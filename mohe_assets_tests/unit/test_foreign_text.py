@@ -58,7 +58,7 @@ def test_only_fullwidth_digits_become_ascii_digits() -> None:
 def test_what_a_server_says_is_quoted_without_control_characters(control: str) -> None:
     assert quoted(control).isprintable()
     assert str(TransientApiError(f"naver: code {control}", api="naver")).isprintable()
-    fault = find_fault({"errorCode": control, "errorMessage": control})
+    fault = find_fault({"errorCode": control, "errorMessage": control}, 400)
     assert fault is not None
     assert fault.code.isprintable()
     assert fault.message.isprintable()
@@ -70,7 +70,7 @@ def test_a_quotation_is_short_whatever_is_quoted() -> None:
         deep = [deep]
     for said in ("x" * 5_000_000, "\u200b" * 5_000_000, deep, {"a": "b" * 1_000_000}):
         assert len(quoted(said)) <= MAX_QUOTED + 1
-    fault = find_fault({"errorCode": deep, "errorMessage": "x" * 1_000_000})
+    fault = find_fault({"errorCode": deep, "errorMessage": "x" * 1_000_000}, 400)
     assert fault is not None
     assert len(fault.code) + len(fault.message) <= 2 * (MAX_QUOTED + 1)
 

@@ -13,7 +13,9 @@ from mohe_assets.errors import (
     ApiError,
     QuotaExhausted,
     RateLimited,
+    RequestRefused,
     TransientApiError,
+    UnusableAnswer,
 )
 
 NOON = datetime(2026, 11, 3, 12, 0, tzinfo=KST)
@@ -174,14 +176,15 @@ def test_trouble_on_their_side_is_worth_another_try(code: object) -> None:
     ],
 )
 def test_an_answer_that_is_none_is_worth_another_try(status: int, body: object) -> None:
-    assert type(error_of(status, body)) is TransientApiError
+    assert isinstance(error_of(status, body), TransientApiError)
 
 
 @pytest.mark.parametrize("code", ["11", "ERROR-333", "ERROR-336"])
-def test_a_request_they_do_not_take_is_called_our_bug(code: str) -> None:
+def test_a_request_they_do_not_take_is_refused_as_such(code: str) -> None:
     error = error_of(200, {"RESULT": {"resultCode": code}})
-    assert type(error) is AnswerChanged
-    assert "our bug" in str(error)
+    assert type(error) is RequestRefused
+    assert error.signature == f"gateway-{code}"
+    assert "15077871" in error.advice
 
 
 @pytest.mark.parametrize(
@@ -221,3 +224,18 @@ def test_control_characters_of_an_answer_are_in_no_message() -> None:
             },
         )
     assert str(refused.value).isprintable()
+def test_a_page_with_bytes_that_are_not_utf_8_is_unusable() -> None:
+    body = json.dumps(page(), ensure_ascii=False).encode()
+    error = error_of(200, body.replace("강남".encode(), b"\xed\xa0\x80"))
+    assert type(error) is UnusableAnswer
+    assert error.signature == "bytes"
+
+
+def test_a_page_may_say_info_000() -> None:
+    assert read(200, page("INFO-000")).total_count == 20560
+
+
+def test_a_new_key_may_take_an_hour() -> None:
+    error = error_of(403, gateway("30"))
+    assert "approved within the last hour" in str(error)
+    assert "15077871" in str(error)

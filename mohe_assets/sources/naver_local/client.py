@@ -4,64 +4,94 @@ envelopes only.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Self, cast
 
-from mohe_assets.clients.credentials import HeaderCredentials
+from mohe_assets.clients.api_errors import ApiErrors
+from mohe_assets.clients.credentials import HeaderCredentials, plain_key
 from mohe_assets.clients.exchange import Response, Timeouts
 from mohe_assets.clients.http import HttpClient, RateLimiter, RetryPolicy
 from mohe_assets.domain.kst import KST
-from mohe_assets.errors import SettingsError
 from mohe_assets.sources.naver_local.responses import read_search
 from mohe_assets.sources.naver_local.search_plan import Sort
 
 DISPLAY = 5  # the most either generation gives; there is no second page
 
 
+RESET_LATE_BY = timedelta(hours=1)  # the quota comes back between 00:00 and 01:00 KST
+
+
 @dataclass(frozen=True, kw_only=True)
 class ApiVersion:
-    """What tells the generations apart. `api` is the short name in errors and in the shared budget."""
+    """What tells the generations apart: address, headers, and the wording of errors."""
 
-    api: str
+    errors: ApiErrors
     path: str
     id_header: str
     secret_header: str
-    id_variable: str
-    secret_variable: str
     extra_params: tuple[tuple[str, str], ...] = ()
 
     @property
+    def api(self) -> str:
+        """The short name in errors and in the shared budget."""
+        return self.errors.api
+
+    @property
     def variables(self) -> tuple[str, ...]:
-        return (self.id_variable, self.secret_variable)
+        """The settings that hold the id and the secret, in this order."""
+        return self.errors.variables
 
 
 CLASSIC = ApiVersion(
-    api="naver-classic",
+    errors=ApiErrors(
+        api="naver-classic",
+        code_prefix="classic",
+        variables=("NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET"),
+        key_advice="look at NAVER_CLIENT_ID and NAVER_CLIENT_SECRET",
+        not_enabled_advice=(
+            "enable 검색 (search) in the API settings of the application of NAVER_CLIENT_ID and NAVER_CLIENT_SECRET"
+        ),
+        refused_advice=(
+            "classic local search ends on 2027-06-30: set NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY (NAVER API HUB)"
+        ),
+        reset_late_by=RESET_LATE_BY,
+    ),
     path="/v1/search/local.json",
     id_header="X-Naver-Client-Id",
     secret_header="X-Naver-Client-Secret",  # noqa: S106 - a header's name
-    id_variable="NAVER_CLIENT_ID",
-    secret_variable="NAVER_CLIENT_SECRET",  # noqa: S106 - a variable's name
 )
 HUB = ApiVersion(
-    api="naver-hub",
+    errors=ApiErrors(
+        api="naver-hub",
+        code_prefix="hub",
+        variables=("NCP_APIGW_API_KEY_ID", "NCP_APIGW_API_KEY"),
+        key_advice="look at NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY",
+        not_enabled_advice=(
+            "enable local search (지역 검색) in the application of NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY"
+        ),
+        if_never_answered=(
+            "these keys have never had an answer: the quota is used up, or local search "
+            "(지역 검색) is not selected in the application of NCP_APIGW_API_KEY_ID"
+        ),
+        refused_advice=(
+            "look at MOHE_NAVER_HUB_URL; if it is right, NAVER API HUB has changed: update mohe-assets"
+        ),
+        reset_late_by=RESET_LATE_BY,
+    ),
     path="/search/v1/local",
     id_header="X-NCP-APIGW-API-KEY-ID",
     secret_header="X-NCP-APIGW-API-KEY",  # noqa: S106 - a header's name
-    id_variable="NCP_APIGW_API_KEY_ID",
-    secret_variable="NCP_APIGW_API_KEY",  # noqa: S106 - a variable's name
     extra_params=(("format", "json"),),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResponse:
-    """`raw` is the whole body, cleaned only of what jsonb refuses; `items` are its places as they
-    came.
-    """
+    """`raw` is the whole body without what jsonb refuses; `items` are its elements, odd ones too."""
 
     raw: dict[str, object]
-    items: tuple[dict[str, object], ...]
+    items: tuple[object, ...]
     calls: int
 
 
@@ -82,9 +112,10 @@ class NaverLocalClient:
     ) -> None:
         self._dialect = api_version
         self._clock = clock
+        id_variable, secret_variable = api_version.variables
         headers = {
-            api_version.id_header: _header_value(client_id, api_version.id_variable),
-            api_version.secret_header: _header_value(client_secret, api_version.secret_variable),
+            api_version.id_header: plain_key(client_id, id_variable),
+            api_version.secret_header: plain_key(client_secret, secret_variable),
         }
         self._http = HttpClient(
             api=api_version.api,
@@ -101,11 +132,13 @@ class NaverLocalClient:
         """
         params = {"query": query, "display": str(DISPLAY), "start": "1", "sort": sort.value}
         raw, calls = await self._http.get(
-            self._dialect.path, params | dict(self._dialect.extra_params), self._read
+            self._dialect.path,
+            params | dict(self._dialect.extra_params),
+            self._read,
+            read_at_last=partial(self._read, lenient=True),
         )
-        return SearchResponse(
-            raw=raw, items=tuple(cast("list[dict[str, object]]", raw["items"])), calls=calls
-        )
+        items = cast("list[object]", raw["items"])
+        return SearchResponse(raw=raw, items=tuple(items), calls=calls)
 
     async def close(self) -> None:
         await self._http.close()
@@ -116,19 +149,5 @@ class NaverLocalClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _read(self, answer: Response) -> dict[str, object]:
-        return read_search(
-            answer, api=self._dialect.api, variables=self._dialect.variables, now=self._clock()
-        )
-
-
-def _header_value(configured: str, variable: str) -> str:
-    """Checked here, because the HTTP library would put a value that it cannot send into its
-    exception.
-    """
-    value = configured.strip()
-    if not (value.isascii() and value.isprintable()):
-        raise SettingsError(
-            f"{variable} must be printable ASCII characters, as the console shows them"
-        )
-    return value
+    def _read(self, answer: Response, *, lenient: bool = False) -> dict[str, object]:
+        return read_search(answer, errors=self._dialect.errors, now=self._clock(), lenient=lenient)

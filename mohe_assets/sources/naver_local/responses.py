@@ -2,46 +2,49 @@
 Pure; no HTTP.
 """
 
+import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import cast
+from datetime import datetime
 
-from mohe_assets.clients.exchange import Response
-from mohe_assets.clients.response_body import (
+from mohe_assets.clients.api_errors import (
+    KEY_REFUSED,
+    REQUEST_REFUSED,
+    SERVER_TROUBLE,
     SUCCESSES,
-    BodyKind,
-    quota_reset,
-    quoted,
-    rate_limited,
-    sniff,
-    unreadable,
+    TOO_MANY,
+    ApiErrors,
+    Limit,
+    limit_named,
 )
-from mohe_assets.errors import (
-    AnswerChanged,
-    ApiBlocked,
-    ApiError,
-    BadQuery,
-    QuotaExhausted,
-    TransientApiError,
-)
-
-RESET_LATE_BY = timedelta(hours=1)  # the quota comes back between 00:00 and 01:00 KST
+from mohe_assets.clients.exchange import Response
+from mohe_assets.clients.response_body import BodyKind, first_of, quoted, sniff
+from mohe_assets.errors import ApiError, BadQuery
 
 # Codes lose their leading zeros first: they come as "012" and may come as 12.
 RATE_CODES = {"12", "420"}
 QUOTA_CODES = {"10"}
 HUB_QUOTA_CODE = "400"  # of a 429 only
 KEY_CODES = {"24", "200", "401"}
-RETRY_CODES = {"SE99", "500", "510"}
+PERMISSION_CODES = {"210"}  # the keys are good, the API is not enabled for their application
+RETRY_CODES = {"SE99", "500", "510", "900"}
+HUB_REFUSED_CODES = {"100", "300", "430"}
 BAD_QUERY = "SE01"
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
-TOO_MANY = 429
-REFUSED = {401, 403}  # 403 only if the body has an error of the API's own, see bodies.unreadable
-SERVER_TROUBLE = {
-    *range(300, 400),
-    408,
-    *range(500, 600),
-}  # a redirect leads to a maintenance page, if anywhere
+# 403 only if the body has an error of the API's own, see ApiErrors.unreadable.
+REFUSED = {KEY_REFUSED, 403}
+CODE_NAMES = ("errorCode", "code", "returnReasonCode", "resultCode")
+MESSAGE_NAMES = (
+    "errorMessage",
+    "message",
+    "errMsg",
+    "msg",
+    "returnAuthMsg",
+    "resultMsg",
+    "error",
+    "title",
+)
+DETAIL_NAMES = ("details", "detail", "error_description")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,93 +56,108 @@ class Fault:
 
 
 def read_search(
-    answer: Response, *, api: str, variables: tuple[str, ...], now: datetime
+    answer: Response,
+    *,
+    errors: ApiErrors,
+    now: datetime,
+    lenient: bool = False,
 ) -> dict[str, object]:
-    """Return the body of a search, `items` being a list of objects, or raise the ApiError that the
-    answer stands for.
+    """Return the body of a search, `items` being a list, or raise the ApiError for the answer.
 
-    `variables` are the settings to look at when the keys are refused; `now` is aware.
+    Bytes that are not UTF-8 make it unusable, unless `lenient`: they are replaced then. `now` is
+    aware.
     """
     body = sniff(answer.body)
-    if body.kind is not BodyKind.JSON:
-        raise unreadable(answer, body.kind, api=api, variables=variables)
     tree = body.value if isinstance(body.value, dict) else {}
-    if fault := find_fault(tree):
-        raise _error(answer, fault, api=api, variables=variables, now=now)
-    if answer.status not in SUCCESSES:
-        raise unreadable(answer, body.kind, api=api, variables=variables)
-    return _search(tree, api)
+    is_json = body.kind is BodyKind.JSON
+    if (is_json or answer.status not in SUCCESSES) and (fault := find_fault(tree, answer.status)):
+        raise _error(answer, fault, errors, now)
+    if not is_json or answer.status not in SUCCESSES:
+        raise errors.unreadable(answer, body, now=now)
+    if not (body.exact or lenient):
+        raise errors.unusable("bytes that are not UTF-8", signature="bytes")
+    return _search(tree, errors)
 
 
-def find_fault(tree: dict[str, object]) -> Fault | None:
-    """The error a body describes: flat, wrapped in `error`, or with the message under either of its
-    two names.
+def find_fault(tree: dict[str, object], status: int) -> Fault | None:
+    """The error a body describes: flat, or wrapped in `error` or another object.
 
     A body with both an error code and items is an error: it must not pass as "no places here".
     """
+    scope: object = tree
     if wrapped := tree.get("error"):
-        fields = (
-            cast("dict[str, object]", wrapped)
-            if isinstance(wrapped, dict)
-            else {"message": wrapped}
-        )
+        scope = wrapped if isinstance(wrapped, dict) else {"message": str(wrapped)}
     elif "items" in tree:
-        fields = {name: tree[name] for name in ("errorCode", "errorMessage") if name in tree}
-    else:
-        fields = tree
-    code = _code(fields.get("errorCode") or fields.get("code"))
-    message = quoted(fields.get("errorMessage") or fields.get("message") or "")
-    return Fault(code=code, message=message) if code or message else None
+        scope = {name: tree[name] for name in ("errorCode", "errorMessage") if name in tree}
+    # Under another name a code need not be an error's: {"code": 200, "message": "OK"}.
+    code = _code(first_of(scope, CODE_NAMES[:1] if status in SUCCESSES else CODE_NAMES))
+    message = first_of(scope, MESSAGE_NAMES)
+    details = first_of(scope, DETAIL_NAMES)
+    if details and details not in message:
+        message = f"{message} ({details})" if message else details
+    return Fault(code=code, message=quoted(message)) if code or message else None
 
 
-def _code(value: object) -> str:
-    code = quoted(value or "").upper()
+def _code(value: str) -> str:
+    code = quoted(value).upper()
     return code.lstrip("0") or code
 
 
-def _search(tree: dict[str, object], api: str) -> dict[str, object]:
-    items = tree.get("items")
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise AnswerChanged(
-            f"{api}: the answer has no list of items, or items that are no objects", api=api
+def _search(tree: dict[str, object], errors: ApiErrors) -> dict[str, object]:
+    items, total = tree.get("items"), max(_count(tree.get("total")), _count(tree.get("display")))
+    if items is None and tree.keys() >= {"items", "total"}:
+        items = []
+    if not isinstance(items, list):
+        raise errors.changed(f"{errors.api}: the answer has no list of items")
+    if total and not items:
+        raise errors.unusable(
+            f"the answer contradicts itself: total {total}, but no items",
+            signature="empty-total",
         )
-    return tree
+    return {**tree, "items": items}
 
 
-def _error(
-    answer: Response, fault: Fault, *, api: str, variables: tuple[str, ...], now: datetime
-) -> ApiError:
+def _count(value: object) -> int:
+    text = str(value).strip()
+    return int(text) if _NUMBER.fullmatch(text) else 0
+
+
+def _error(answer: Response, fault: Fault, errors: ApiErrors, now: datetime) -> ApiError:
     """Status before code: the HUB's "400" and "200" are codes of its own, not HTTP's."""
+    code = fault.code
     sentence = (
-        f"{api}: HTTP {answer.status}, code {fault.code or '(none)'} {fault.message}".rstrip()
+        f"{errors.api}: HTTP {answer.status}, code {code or '(none)'} {fault.message}".rstrip()
     )
-    if answer.status in SERVER_TROUBLE or fault.code in RETRY_CODES:
-        return TransientApiError(sentence, api=api, retry_after=answer.retry_after or 0.0)
-    if fault.code.startswith("SE"):
-        return _request_error(sentence, fault.code, api)
-    if _is_quota(answer.status, fault):
-        return QuotaExhausted(sentence, api=api, reset_at=quota_reset(now, late_by=RESET_LATE_BY))
-    if answer.status == TOO_MANY or fault.code in RATE_CODES:
-        return rate_limited(sentence, answer, api=api)
-    if answer.status in REFUSED or fault.code in KEY_CODES:
-        return ApiBlocked(
-            f"{sentence}; look at {' and '.join(variables)}", api=api, variables=variables
-        )
-    return AnswerChanged(f"{sentence}; not a documented answer", api=api)
-
-
-def _request_error(sentence: str, code: str, api: str) -> ApiError:
+    if answer.status in SERVER_TROUBLE or code in RETRY_CODES:
+        return errors.transient(sentence, answer, code=code)
     if code == BAD_QUERY:
-        return BadQuery(sentence, api=api)
-    return AnswerChanged(f"{sentence}; our bug: the API no longer takes our request", api=api)
+        return BadQuery(sentence, api=errors.api, signature=code)
+    if code.startswith("SE"):
+        return errors.refused(sentence, signature=code)
+    limit = _limit(answer.status, fault)
+    if limit is Limit.QUOTA:
+        return errors.quota(sentence, now)
+    if limit is Limit.RATE or answer.status == TOO_MANY:
+        return errors.rate(sentence, answer, unknown_shape=limit is None)
+    return _refusal(answer, fault, sentence, errors)
 
 
-def _is_quota(status: int, fault: Fault) -> bool:
-    if fault.code in RATE_CODES | KEY_CODES:
-        return False
-    words = fault.message.lower()
-    return (
-        fault.code in QUOTA_CODES
-        or (status == TOO_MANY and fault.code == HUB_QUOTA_CODE)
-        or ("quota" in words or "query limit" in words)
-    )
+def _limit(status: int, fault: Fault) -> Limit | None:
+    if fault.code in RATE_CODES:
+        return Limit.RATE
+    if fault.code in QUOTA_CODES or (status == TOO_MANY and fault.code == HUB_QUOTA_CODE):
+        return Limit.QUOTA
+    is_other = status == KEY_REFUSED or fault.code in KEY_CODES | PERMISSION_CODES
+    return None if is_other else limit_named(fault.message)
+
+
+def _refusal(answer: Response, fault: Fault, sentence: str, errors: ApiErrors) -> ApiError:
+    if fault.code in PERMISSION_CODES or "scope status invalid" in fault.message.lower():
+        return errors.blocked(sentence, advice=errors.not_enabled_advice)
+    if answer.status in REFUSED or fault.code in KEY_CODES:
+        return errors.blocked(sentence)
+    signature = errors.signature(answer, fault.code)
+    is_hub_code = errors.code_prefix == "hub" and fault.code in HUB_REFUSED_CODES
+    if answer.status in REQUEST_REFUSED or is_hub_code:
+        return errors.refused(sentence, signature=signature)
+    return errors.changed(f"{sentence}; not a documented answer", signature=signature)
