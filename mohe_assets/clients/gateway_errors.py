@@ -139,7 +139,7 @@ def judge(body: Body) -> CheckOutcome | None:
 
 def _code(value: str) -> str:
     """Codes come as numbers or as strings, 1 also as 01 and INFO-0 as INFO-000."""
-    code = value.upper()
+    code = quoted(value).upper()
     match = _NUMBERED.fullmatch(code)
     return f"{match[1] or ''}{match[2]}" if match else code
 

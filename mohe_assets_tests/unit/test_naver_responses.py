@@ -337,6 +337,13 @@ def test_bytes_that_are_not_utf_8_are_replaced_only_when_the_retries_are_over(ba
     assert set(found["title"]) == {"a", "\N{REPLACEMENT CHARACTER}", "b"}
 
 
+def test_an_answer_in_another_encoding_is_never_stored_as_replacement_characters() -> None:
+    answer = Response(status=200, body=TITLE.decode().encode("euc-kr"))
+    with pytest.raises(UnusableAnswer) as caught:
+        read_search(answer, errors=CLASSIC.errors, now=NOON, lenient=True)
+    assert caught.value.signature == "bytes"
+
+
 @pytest.mark.parametrize("odd", [None, 7, "text", [], [ITEM]])
 def test_an_odd_item_is_handed_on_and_never_costs_the_answer(odd: object) -> None:
     assert items_of(read(200, {"total": 2, "items": [ITEM, odd]})) == [ITEM, odd]

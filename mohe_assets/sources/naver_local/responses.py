@@ -64,8 +64,8 @@ def read_search(
 ) -> dict[str, object]:
     """Return the body of a search, `items` being a list, or raise the ApiError for the answer.
 
-    Bytes that are not UTF-8 make it unusable, unless `lenient`: they are replaced then. `now` is
-    aware.
+    Bytes that are not UTF-8 make it unusable, unless `lenient`: they are replaced then, if they are
+    few. `now` is aware.
     """
     body = sniff(answer.body)
     tree = body.value if isinstance(body.value, dict) else {}
@@ -74,7 +74,7 @@ def read_search(
         raise _error(answer, fault, errors, now)
     if not is_json or answer.status not in SUCCESSES:
         raise errors.unreadable(answer, body, now=now)
-    if not (body.exact or lenient):
+    if not body.exact and (not lenient or body.garbled):
         raise errors.unusable("bytes that are not UTF-8", signature="bytes")
     return _search(tree, errors)
 
@@ -89,6 +89,8 @@ def find_fault(tree: dict[str, object], status: int) -> Fault | None:
         scope = wrapped if isinstance(wrapped, dict) else {"message": str(wrapped)}
     elif "items" in tree:
         scope = {name: tree[name] for name in ("errorCode", "errorMessage") if name in tree}
+        if not scope:  # the usual case, and the search for names takes as long as all the rest
+            return None
     # Under another name a code need not be an error's: {"code": 200, "message": "OK"}.
     code = _code(first_of(scope, CODE_NAMES[:1] if status in SUCCESSES else CODE_NAMES))
     message = first_of(scope, MESSAGE_NAMES)
