@@ -132,7 +132,13 @@ class App:
             rate=settings.calls_per_second,
             daily=settings.daily_quota,
             monthly=settings.monthly_quota if settings.uses_hub else None,
+            url=self._place_url,
         )
+
+    @property
+    def _place_url(self) -> str:
+        settings = self.settings
+        return settings.naver_hub_url if settings.uses_hub else settings.naver_api_url
 
     def _naver_keys(self) -> tuple[str, str]:
         settings = self.settings
@@ -302,16 +308,17 @@ class App:
             settings.checkpoint_region_type,
             self._any_plan,
         )
-        work = self._region_worker(session)
+        work = self._region_worker(session, probe_now=claim_filter.probe_now)
         return CollectionRun(claim_filter=claim_filter, work=work, session=session, total=total)
 
-    def _region_worker(self, session: RunSession) -> RegionWorker:
+    def _region_worker(self, session: RunSession, *, probe_now: bool) -> RegionWorker:
         run_id, cancellation = session.run_id, session.cancellation
         rate_limiter = SharedRateLimiter(
             database=self.database,
             account=self.account,
             cancellation=cancellation,
             lease_clock=session.lease_clock,
+            probe_now=probe_now,
         )
         pause = partial(cancellation.pause, reason="Stopped while waiting to try a call again.")
         client = self._place_client(rate_limiter, RetryPolicy(sleep=pause))
@@ -336,6 +343,7 @@ class App:
             refinement=self.refinement,
             executions=self.executions,
             ledger=ledger,
+            health=rate_limiter,
             tallies=CachedTallies(ledger=ledger),
             cancellation=cancellation,
             close=close,
@@ -361,7 +369,7 @@ class App:
         settings = self.settings
         client_id, client_secret = self._naver_keys()
         return NaverLocalClient(
-            base_url=settings.naver_hub_url if settings.uses_hub else settings.naver_api_url,
+            base_url=self._place_url,
             api_version=HUB if settings.uses_hub else CLASSIC,
             client_id=client_id,
             client_secret=client_secret,

@@ -9,6 +9,7 @@
     │   │   ├── UnusableAnswer   retried like the others; an answer came each time, but says nothing or contradicts itself
     │   │   └── RateLimited      retry soon, and everybody slows down
     │   ├── QuotaExhausted       stop until `reset_at`
+    │   ├── ApiUnavailable       stop: no request gets a usable answer; the API is probed until one does
     │   ├── ApiBlocked           never retry: wrong or refused credentials; names the variable to look at
     │   ├── RequestRefused       never retry: the API as such no longer takes our requests; `advice` names the way out
     │   ├── BadQuery             never retry this query: skip it and go on
@@ -33,6 +34,7 @@ class FailureKind(StrEnum):
     TRANSIENT = "transient"
     ANSWER_CHANGED = "answer_changed"
     CALL_BUDGET = "call_budget"
+    NO_PLACES = "no_places"
     INTERNAL = "internal"
 
 
@@ -147,6 +149,28 @@ class QuotaExhausted(ApiError):
         super().__init__(message, api=api, calls=calls, signature=signature)
         self.reset_at = reset_at
         self.if_never_answered = if_never_answered
+
+
+class ApiUnavailable(ApiError):
+    """No request gets a usable answer since `since`; the next probe is due at `next_probe_at`.
+
+    `answers_changed`: answers come, but nothing in them can be used.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        api: str,
+        since: datetime | None = None,
+        next_probe_at: datetime | None = None,
+        answers_changed: bool = False,
+        calls: int = 0,
+    ) -> None:
+        super().__init__(message, api=api, calls=calls, signature="unavailable")
+        self.since = since
+        self.next_probe_at = next_probe_at
+        self.answers_changed = answers_changed
 
 
 class ApiBlocked(ApiError):

@@ -23,14 +23,19 @@ def retry(
         list[str] | None, typer.Argument(help=f"{REGIONS}; every failed region if none.")
     ] = None,
 ) -> None:
-    """Make failed regions PENDING again, now and with their count of failures at zero. What they
-    have stored stays.
+    """Make failed regions PENDING again, with their count of failures at zero. What they have
+    stored stays.
+
+    Refinement that errors ended or delay goes on as well.
     """
     with App.open(settings_module.load()) as app:
         names = app.regions.leaf_names()
         codes = _codes(regions, names)
         retried = app.checkpoints.retry(codes or None)
         typer.echo(_said(retried, names, "PENDING again"))
+        if restored := app.checkpoints.restore_refinement(codes or None):
+            typer.echo(_said(restored, names, "refined again"))
+            retried += restored
         _say_others(codes, retried, app, "not FAILED")
 
 

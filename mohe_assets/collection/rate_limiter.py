@@ -18,18 +18,22 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Coroutine
-from contextlib import suppress
+from collections.abc import Collection, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from mohe_assets.collection.cancellation import CancellationToken, LeaseClock
 from mohe_assets.errors import (
     ApiBlocked,
     ApiError,
+    ApiUnavailable,
     DatabaseUnavailable,
     QuotaExhausted,
     RateLimited,
+    RequestRefused,
     StopRequested,
 )
 from mohe_assets.store.api_calls import (
@@ -38,8 +42,8 @@ from mohe_assets.store.api_calls import (
     DROP_PROBE,
     EXHAUST,
     PROVE,
+    RECOVER,
     RELEASE_RESERVED,
-    SLOW_DOWN,
     ApiCalls,
     Slot,
 )
@@ -78,6 +82,11 @@ AGAIN_AT = 0.25
 
 WHY_STOPPED = "Stopped while waiting for a call's turn."
 
+# The region a Task makes its calls for: an API is unavailable when those of two regions fail.
+calls_for: ContextVar[str] = ContextVar("calls_for", default="")
+# The Task judges by itself whether an answer is usable.
+_judges_itself: ContextVar[bool] = ContextVar("judges_itself", default=False)
+
 
 @dataclass(kw_only=True, eq=False)
 class SharedRateLimiter:
@@ -92,7 +101,11 @@ class SharedRateLimiter:
     account: ApiAccount
     cancellation: CancellationToken
     lease_clock: LeaseClock = field(default_factory=LeaseClock)
+    # Does not wait for the next probe of an API that is unavailable: for the first call of a run
+    # that a person starts.
+    probe_now: bool = False
     _shut: ApiError | None = None
+    _failing: bool = False
     # Whose call shows whether the API answers. A later probe takes its place: the earlier was given
     # up.
     _prober: "asyncio.Task[Any] | None" = None
@@ -116,7 +129,10 @@ class SharedRateLimiter:
         )
 
     async def reserve(self) -> None:
-        """Returns when a call may be sent. Raises QuotaExhausted, ApiBlocked or StopRequested."""
+        """Return when a call may be sent.
+
+        Raises QuotaExhausted, ApiBlocked, ApiUnavailable or StopRequested.
+        """
         while True:
             slot = await self._next_slot()
             self._prober = asyncio.current_task() if slot.probe else self._prober
@@ -208,36 +224,121 @@ class SharedRateLimiter:
 
     async def _reserve_ahead(self, calls: int) -> None:
         asked = time.monotonic()
-        slots = await asyncio.to_thread(self.calls.reserve, calls)
-        self._ahead.extend(slots)
-        self._seen_open = asked if slots else self._seen_open
+        reserve, self.probe_now = (
+            partial(self.calls.reserve, calls, probe_now=self.probe_now),
+            False,
+        )
+        reserved = await asyncio.to_thread(reserve)
+        self._ahead.extend(reserved.slots)
+        self._failing |= reserved.failing
+        self._seen_open = asked if reserved.slots else self._seen_open
 
     async def answered(self) -> None:
-        """A proper answer: a probing call opens the API for everybody."""
+        """A proper answer: a probing call opens the API for everybody, and no failure counts any
+        more.
+        """
+        if not _judges_itself.get():
+            await self.usable()
+
+    async def usable(self) -> None:
+        """As `answered`, by a Task that judges its answers itself."""
         if self._prober is not None and self._takes_its_verdict():
+            self._failing = False
             await self._surely(self._note(PROVE))
             self._verdict.set()
+        elif self._failing:
+            self._failing = False  # before the statement: the answers that come meanwhile need none
+            await self._surely(self._note(RECOVER))
+
+    @contextmanager
+    def judged_by_caller(self) -> Iterator[None]:
+        """Answers to this Task's calls are no verdict; it calls `usable` or `declare_unavailable`."""
+        token = _judges_itself.set(True)
+        try:
+            yield
+        finally:
+            _judges_itself.reset(token)
 
     async def failed(self, error: ApiError) -> None:
-        """No verdict: somebody else may probe."""
-        del error
-        await self._drop_probe()
+        """A call without a usable answer. The API may be unavailable now: the next call raises it."""
+        await self._note_failure(str(error), at_fault=False)
+
+    async def declare_unavailable(
+        self, reason: str, *, answers_changed: bool = False
+    ) -> ApiUnavailable:
+        """The API is at fault, however few calls have shown it; returns the error to raise."""
+        found = await self._note_failure(reason, at_fault=True)
+        if found is None:
+            raise AssertionError("an API that is declared unavailable is unavailable")
+        found.answers_changed = answers_changed
+        return found
+
+    async def is_unavailable(self) -> bool:
+        """Whether it is, as all processes know it."""
+        state = await asyncio.to_thread(read_state, self.calls.database, self.account)
+        return state.unavailable_since is not None
+
+    @property
+    def unavailable(self) -> ApiUnavailable | None:
+        """Why no call is made any more, if this run knows that the API is unavailable."""
+        return self._shut if isinstance(self._shut, ApiUnavailable) else None
+
+    async def _note_failure(self, reason: str, *, at_fault: bool) -> ApiUnavailable | None:
+        self._failing = True
+        was_probe = self._takes_its_verdict()
+        note = partial(
+            self.calls.note_failure,
+            reason,
+            region=calls_for.get(),
+            at_fault=at_fault,
+            was_probe=was_probe,
+        )
+        found: ApiUnavailable | None = None
+
+        async def work() -> None:
+            nonlocal found
+            found = await asyncio.to_thread(note)
+            if found is not None and self._shut is None:
+                log.warning("%s", found)
+                self._shut = found
+
+        await self._surely(work())
+        if was_probe:
+            self._verdict.set()
+        return found
 
     async def refused(self, error: ApiError) -> None:
         """The server's word overrides our own count, for every process at once."""
         match error:
             case RateLimited():
                 await self._drop_probe()
-                await self._surely(self._note(SLOW_DOWN))
+                await self._surely(self._note_rate_refusal(error))
             case QuotaExhausted():
                 self._shut = error
                 log.warning("%s: the quota is used up: %s", self.account.api, error)
-                await self._surely(self._note(EXHAUST, until=error.reset_at, why=str(error)))
+                never = (
+                    f"{error}; {error.if_never_answered}" if error.if_never_answered else str(error)
+                )
+                until, why = error.reset_at, str(error)
+                await self._surely(
+                    self._note(EXHAUST, until=until, why=why, why_if_never_answered=never)
+                )
+            case RequestRefused():
+                await self._note_failure(str(error), at_fault=True)
             case ApiBlocked():
                 self._shut = error
                 await self._surely(self._note(BLOCK, why=str(error)))
             case _:
                 await self._drop_probe()
+
+    async def _note_rate_refusal(self, error: RateLimited) -> None:
+        self._failing |= error.unknown_shape
+        found = await asyncio.to_thread(
+            self.calls.note_rate_refusal, str(error), is_unknown=error.unknown_shape
+        )
+        if found is not None:
+            self._shut = self._shut or found
+            log.warning("%s: %s", self.account.api, found)
 
     async def _wait_for(self, slot: Slot) -> bool:
         """False: it is too late for this slot."""
@@ -256,7 +357,7 @@ class SharedRateLimiter:
                 self._last_slot, self._last_send = max(slot.at, self._last_slot), send
                 await self.cancellation.pause(send - time.monotonic(), WHY_STOPPED)
             self._raise_if_shut()
-        except (StopRequested, QuotaExhausted, ApiBlocked, asyncio.CancelledError):
+        except (StopRequested, QuotaExhausted, ApiBlocked, ApiUnavailable, asyncio.CancelledError):
             self._prober = None if slot.probe else self._prober
             await self._release_reserved([slot])
             raise
@@ -317,6 +418,9 @@ class SharedRateLimiter:
         # Our own count is no reason here: this call has its place in it already.
         if state.closed_until is not None and not state.used_up:
             raise self.calls.exhausted(state.closed_until, state.closed_why or "")
+        if state.unavailable_since is not None and self._prober is not asyncio.current_task():
+            since, reason = state.unavailable_since, state.unavailable_reason or ""
+            raise self.calls.unavailable(since, reason, state.next_probe_at)
         self._seen_open = asked
 
     async def _drop_probe(self) -> None:
@@ -341,6 +445,8 @@ class SharedRateLimiter:
             raise self.calls.exhausted(self._shut.reset_at, str(self._shut))
         if isinstance(self._shut, ApiBlocked):
             raise self.calls.blocked(str(self._shut))
+        if isinstance(self._shut, ApiUnavailable):
+            raise self._shut
 
     async def _note(self, sql: str, calls: ApiCalls | None = None, **values: object) -> None:
         await asyncio.to_thread((calls or self.calls).note, sql, **values)

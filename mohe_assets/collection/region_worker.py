@@ -12,10 +12,12 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -23,13 +25,32 @@ from sqlalchemy import Connection
 from mohe_assets.collection.cancellation import CancellationToken
 from mohe_assets.collection.group_commit import GroupCommit
 from mohe_assets.collection.place_source import PlaceSource, SearchResult
-from mohe_assets.errors import ApiError, BadQuery, FailureKind
+from mohe_assets.collection.rate_limiter import calls_for
+from mohe_assets.errors import (
+    AnswerChanged,
+    ApiBlocked,
+    ApiError,
+    ApiUnavailable,
+    BadQuery,
+    FailureKind,
+    QuotaExhausted,
+    RequestRefused,
+    TransientApiError,
+    UnusableAnswer,
+)
 from mohe_assets.sources.naver_local.expected_gain import Tallies
 from mohe_assets.sources.naver_local.refinement import Answered, RegionPlan
-from mohe_assets.sources.naver_local.search_plan import Search, remaining
+from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage, remaining
 from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease, PlanDone
 from mohe_assets.store.executions import Executions
-from mohe_assets.store.ledger import Ledger, ListChanged, StoredSearch, Write, attributed
+from mohe_assets.store.ledger import (
+    FailedSearch,
+    Ledger,
+    ListChanged,
+    StoredSearch,
+    Write,
+    attributed,
+)
 from mohe_assets.store.refinement import Refinement
 from mohe_assets.store.region_lifecycle import CachedIndex
 
@@ -49,9 +70,24 @@ GATHER_REGIONS_SECONDS = 0.05
 # Of searches that are as many as this at a time, nobody misses one for so long: what is stored
 # together costs less.
 GATHER_SECONDS, MANY = 0.01, 9
+# Searches of a region that may fail in one attempt while none is answered; the next attempt begins
+# with others.
+MOST_FAILED = 3
 # What pays nationwide changes slowly: read again after so long, or when a run has made so many
 # searches itself.
 TALLIES_SECONDS, TALLIES_SEARCHES = 30.0, 300
+
+
+# What is asked to find out whether the API is at fault, as long as no search of the ledger had
+# places.
+KNOWN_TO_HAVE_PLACES = {
+    "11680": Search(
+        query="서울특별시 강남구 카페", sort=Sort.ACCURACY, keyword="카페", stage=Stage.BASE
+    ),
+    "26350": Search(
+        query="부산광역시 해운대구 카페", sort=Sort.ACCURACY, keyword="카페", stage=Stage.BASE
+    ),
+}
 
 
 class Outcome(StrEnum):
@@ -84,10 +120,37 @@ class RunLimits:
     calls_per_region: int
 
 
+class ApiHealth(Protocol):
+    """What all processes know of an API that gives no usable answer."""
+
+    @property
+    def unavailable(self) -> ApiUnavailable | None:
+        """Set when no call is made any more in this run."""
+        ...
+
+    async def is_unavailable(self) -> bool:
+        """Whether it is, as all processes know it."""
+        ...
+
+    def judged_by_caller(self) -> AbstractContextManager[None]:
+        """Inside, an answer is no verdict; the caller gives it."""
+        ...
+
+    async def usable(self) -> None:
+        """An answer could be used: no failure before it counts any more."""
+        ...
+
+    async def declare_unavailable(
+        self, reason: str, *, answers_changed: bool = False
+    ) -> ApiUnavailable:
+        """The API is at fault; returns the error to raise."""
+        ...
+
+
 @dataclass(kw_only=True, slots=True)
 class RegionTask:
-    """What one region has left. `calls` were spent on it, `most_calls` may be; `error` is the first
-    that was met.
+    """What one region has left. `calls` were spent on it, `most_calls` may be; `failed` are the
+    searches that failed in this attempt, `error` is what ends it.
     """
 
     lease: Lease
@@ -100,6 +163,8 @@ class RegionTask:
     error: Exception | None = None
     answered: bool = False
     under_way: int = 0
+    failed: list[FailedSearch] = field(default_factory=list)
+    began_at: float = field(default_factory=time.monotonic)
 
     @property
     def has_more(self) -> bool:
@@ -111,7 +176,7 @@ class RegionTask:
         return (
             self.error is None
             and bool(self.searches)
-            and (self.answered or not self.under_way)
+            and (self.answered or (not self.under_way and len(self.failed) < MOST_FAILED))
             and self.calls + self.under_way < self.most_calls
         )
 
@@ -136,9 +201,16 @@ class RegionWorker:
     refinement: Refinement
     executions: Executions
     ledger: Ledger
+    health: ApiHealth
     tallies: "CachedTallies"
     cancellation: CancellationToken
     close: Callable[[], Awaitable[object]]
+    # A search was made, whatever came of it: the first of a run is made alone.
+    has_searched: bool = False
+    _answered_at: float = -math.inf
+    _usable_at: float = -math.inf
+    _failed_in_a_row: int = 0
+    _checking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _write: GroupCommit[Write, tuple[int, ...]] = field(init=False)
     _complete: GroupCommit[PlanDone, Completion] = field(init=False)
 
@@ -162,49 +234,117 @@ class RegionWorker:
         )
         found = []
         for lease in leases:
-            history, calls = begun[lease.region_code]
+            history, calls, failed = begun[lease.region_code]
             task = RegionTask(
                 lease=lease, plan=(), dongs=dongs[lease.region_code], history=history, searches=deque(),
                 calls=calls, most_calls=self.limits.calls_per_region,
             )  # fmt: skip
             try:
                 task.plan = self.source.plan(lease.region_name)
-                task.searches.extend(
-                    remaining(task.plan, {(one.query, one.sort) for one in history})
-                )
+                left = remaining(task.plan, {(one.query, one.sort) for one in history})
+                # Those that failed before come last: whatever they are, the others are stored
+                # first.
+                task.searches.extend(sorted(left, key=lambda search: search.identity in failed))
             except Exception as error:  # noqa: BLE001 - raised when the region is finished, as what its searches meet
                 task.error = error
             found.append(task)
         return found
 
     async def search(self, task: RegionTask, search: Search) -> None:
-        """One search of a region, which was counted as under way. What goes wrong is raised when
-        the region is finished.
+        """One search of a region, which was counted as under way. What ends the attempt is raised
+        when the region is finished.
         """
         try:
-            calls, answered = await self._search(task.lease, search)
-            task.calls += calls
-            task.history.append(answered)
-            task.answered = True
+            found = await self._search(task.lease, search)
+            if isinstance(found, FailedSearch):
+                task.calls += found.calls
+                task.failed.append(found)
+            else:
+                calls, answered = found
+                task.calls += calls
+                task.history.append(answered)
+                task.answered = True
         except Exception as error:  # noqa: BLE001 - as said
             task.error = task.error or error
         finally:
             task.under_way -= 1
+            self.has_searched = True
 
     async def finish(self, task: RegionTask) -> RegionOutcome:
-        """A region that is over. Raises what its searches met: ApiError, LeaseLost, StopRequested."""
+        """A region that is over. Raises what ended its searches: ApiError, LeaseLost,
+        StopRequested.
+        """
         if task.error is not None:
             raise task.error
-        if task.searches:
+        lease, skipped, missing = task.lease, 0, task.failed
+        if task.failed:
+            skipped, missing = await self._count_failures(lease, task.failed)
+        if task.calls >= task.most_calls and (task.searches or missing):
             reason = f"{task.calls} calls were spent on it without completing it; MOHE_MAX_CALLS_PER_REGION allows no more."
-            return await self.fail(task.lease, FailureKind.CALL_BUDGET, reason, final=True)
-        refinement_plan = await self._refinement_plan(task.lease, task.dongs, task.history)
-        completion = await self._complete(
-            PlanDone(
-                lease=task.lease, plan=task.plan, expected_gain=refinement_plan.expected_gain()
+            return await self.fail(lease, FailureKind.CALL_BUDGET, reason, final=True)
+        if task.searches or missing:
+            return await self._fail_for_searches(task, missing)
+        if not any(one.place_ids for one in task.history):
+            if self._usable_at < task.began_at:
+                await self._check_api(lease.region_code)
+            is_empty = not skipped and all(not one.result_count for one in task.history)
+            if not is_empty or lease.failures + 1 < self.checkpoints.max_attempts:
+                return await self._fail_without_places(task, skipped)
+            log.warning(
+                "%s is completed without a place: each of its searches came back empty again",
+                lease.region_name,
             )
+        refinement_plan = await self._refinement_plan(lease, task.dongs, task.history)
+        completion = await self._complete(
+            PlanDone(lease=lease, plan=task.plan, expected_gain=refinement_plan.expected_gain())
         )
-        return RegionOutcome(outcome=Outcome.COMPLETED, lease=task.lease, completion=completion)
+        return RegionOutcome(outcome=Outcome.COMPLETED, lease=lease, completion=completion)
+
+    async def _count_failures(
+        self, lease: Lease, failed: Sequence[FailedSearch]
+    ) -> tuple[int, list[FailedSearch]]:
+        """Charge these searches with an attempt, once it is known that the API is not at fault.
+
+        Returns how many searches of the plan are skipped, and which of these have to be made again.
+        """
+        if self._answered_at < failed[-1].failed_at:
+            await self._check_api(lease.region_code)
+        skipped = await asyncio.to_thread(self.ledger.count_failures, lease, failed)
+        begun = await asyncio.to_thread(self.ledger.begun, [lease])
+        still = begun[lease.region_code].failed
+        for one in failed:
+            if one.search.identity not in still:
+                log.warning(
+                    "%s: the search %r is skipped: %s",
+                    lease.region_name,
+                    one.search.query,
+                    one.reason,
+                )
+        return skipped, [one for one in failed if one.search.identity in still]
+
+    async def _fail_for_searches(
+        self, task: RegionTask, missing: Sequence[FailedSearch]
+    ) -> RegionOutcome:
+        first = (missing or task.failed)[0]
+        reason = first.reason
+        if task.history:
+            count = len(task.searches) + len(missing)
+            reason = f"{count} of {len(task.plan)} searches failed, the others are stored; {first.search.query!r}: {reason}"
+        kind = FailureKind.ANSWER_CHANGED if first.answer_changed else FailureKind.TRANSIENT
+        return await self.fail(task.lease, kind, reason, bounded_elsewhere=bool(task.history))
+
+    async def _fail_without_places(self, task: RegionTask, skipped: int) -> RegionOutcome:
+        """No region has nothing at all: its searches are made again."""
+        rejected = sum(one.result_count for one in task.history)
+        empty = sum(not one.result_count for one in task.history) - skipped
+        reason = (
+            f"None of its {len(task.plan)} searches brought a place: {max(0, empty)} came back empty, "
+            f"{skipped} were skipped, {rejected} items were rejected."
+        )
+        if task.failed:
+            reason += f" {task.failed[0].search.query!r}: {task.failed[0].reason}"
+        await asyncio.to_thread(self.ledger.ask_again, task.lease, reason)
+        return await self.fail(task.lease, FailureKind.NO_PLACES, reason)
 
     async def refine(self, lease: Lease) -> RegionOutcome:
         """A few searches beyond the base plan, as long as they promise more than other regions do.
@@ -222,10 +362,25 @@ class RegionWorker:
             best = refinement_plan.best()
             if best is None or best[1] < enough or calls >= self.limits.calls_per_region:
                 break
-            spent, answered = await self._search(lease, best[0])
+            found = await self._search(lease, best[0])
+            self.has_searched = True
             self.tallies.searches += 1
+            if isinstance(found, FailedSearch):
+                calls += found.calls
+                task.failed.append(found)
+                refinement_plan.learn(_answered(best[0]))  # another one, in this slice
+                if not task.answered and len(task.failed) >= MOST_FAILED:
+                    break
+                continue
+            spent, answered = found
             calls += spent
+            task.answered = True
             refinement_plan.learn(answered)
+        if task.failed:
+            await self._count_failures(lease, task.failed)
+            if not task.answered:
+                failed = await self.fail(lease, FailureKind.TRANSIENT, task.failed[0].reason)
+                return replace(failed, outcome=Outcome.RELEASED)  # it stays COMPLETED
         completion = await asyncio.to_thread(self._settle, lease, refinement_plan.expected_gain())
         return RegionOutcome(outcome=Outcome.REFINED, lease=lease, completion=completion)
 
@@ -243,21 +398,94 @@ class RegionWorker:
     def _tally(self, connection: Connection) -> None:
         self.executions.tally(connection, self.run_id)
 
-    async def _search(self, lease: Lease, search: Search) -> tuple[int, Answered]:
-        """One search, asked and stored; returns the calls it took, and what it brought."""
+    async def _search(self, lease: Lease, search: Search) -> tuple[int, Answered] | FailedSearch:
+        """One search, made and stored: the calls it took and what it brought, or why it failed.
+
+        Raises what concerns more than this search: an API that is closed or unavailable, LeaseLost.
+        """
+        began = time.monotonic()
+        token = calls_for.set(lease.region_code)
         try:
             answer = await self.source.perform(search)
-        except BadQuery as error:
-            log.warning(
-                "%s: the API refuses the query %r: %s", lease.region_name, search.query, error
-            )
-            await self._write(Write.skipped(lease, search, calls=error.calls, reason=str(error)))
-            return error.calls, _answered(search)
         except ApiError as error:
             if error.calls:
                 await self._write(Write.failed(lease, search, calls=error.calls, reason=str(error)))
-            raise
+            if self.health.unavailable is not None:
+                raise self.health.unavailable from error
+            if isinstance(error, QuotaExhausted | ApiBlocked | ApiUnavailable | RequestRefused):
+                raise
+            log.warning("%s: the search %r failed: %s", lease.region_name, search.query, error)
+            failed_at = time.monotonic()
+            self._failed_in_a_row += 1
+            # One that fails after others were answered is its own matter, until the next fails,
+            # too.
+            if self._answered_at < began and (self._failed_in_a_row > 1 or not self.has_answers):
+                await self._check_api(lease.region_code)
+            return FailedSearch(
+                search=search,
+                failed_at=failed_at,
+                reason=str(error),
+                calls=error.calls,
+                refused=isinstance(error, BadQuery),
+                answer_changed=isinstance(error, AnswerChanged | UnusableAnswer),
+            )
+        finally:
+            calls_for.reset(token)
+        self._note_answer(usable=bool(answer.places))
         return answer.calls, _answered(search, answer, await self._store(lease, search, answer))
+
+    async def probe_if_unavailable(self) -> None:
+        """Find out with one call whether an unavailable API answers again; no region is taken for
+        it.
+
+        Raises ApiUnavailable if it does not, or if the next probe is not due.
+        """
+        if await self.health.is_unavailable():
+            await self._check_api("")
+
+    async def _check_api(self, region_code: str) -> None:
+        """Find out who is at fault: repeat a search of another region that had places.
+
+        Raises ApiUnavailable if it has none now.
+        """
+        asked = time.monotonic()
+        async with self._checking:
+            if self._usable_at > asked:
+                return
+            known = await asyncio.to_thread(self.ledger.known_search, without=region_code)
+            token = calls_for.set("")
+            try:
+                with self.health.judged_by_caller():
+                    answer = await self.source.perform(known or _fallback(region_code))
+            except (BadQuery, TransientApiError, AnswerChanged) as error:
+                raise self.health.unavailable or await self.health.declare_unavailable(
+                    _every_query_is_refused(error) if isinstance(error, BadQuery) else str(error)
+                ) from error
+            except ApiError as error:
+                raise self.health.unavailable or error from error
+            finally:
+                calls_for.reset(token)
+            if not answer.places:
+                reasons = Counter(one.reason.value for one in answer.set_aside)
+                found = ", ".join(
+                    f"{count} items with {reason}" for reason, count in reasons.items()
+                )
+                raise await self.health.declare_unavailable(
+                    f"answers changed: a search that had places has none now ({found or 'no items'})",
+                    answers_changed=True,
+                )
+            await self.health.usable()
+            self._note_answer(usable=True)
+
+    @property
+    def has_answers(self) -> bool:
+        """The run has got an answer."""
+        return self._answered_at > -math.inf
+
+    def _note_answer(self, *, usable: bool) -> None:
+        self._failed_in_a_row, self._answered_at = 0, time.monotonic()
+        if usable:
+            self._usable_at = self._answered_at
 
     async def _store(self, lease: Lease, search: Search, answer: SearchResult) -> tuple[int, ...]:
         answered_at = dt.datetime.now(dt.UTC)
@@ -273,15 +501,22 @@ class RegionWorker:
                 self.index.outdated(version)
 
     async def fail(
-        self, lease: Lease, kind: FailureKind, reason: str, *, final: bool = False
+        self,
+        lease: Lease,
+        kind: FailureKind,
+        reason: str,
+        *,
+        final: bool = False,
+        bounded_elsewhere: bool = False,
     ) -> RegionOutcome:
         """The region's own error: FAILED with the reason, or COMPLETED as before if it was being
         refined.
         """
         log.error("%s: %s", lease.region_name, reason)
-        await asyncio.to_thread(
+        fail = partial(
             self.checkpoints.fail, lease, kind=kind, message=reason, final=final, also=self._tally
         )
+        await asyncio.to_thread(fail, bounded_elsewhere=bounded_elsewhere)
         return RegionOutcome(outcome=Outcome.FAILED, lease=lease, reason=reason)
 
 
@@ -326,6 +561,20 @@ async def _current(cache: _Cache[Cached_co]) -> Cached_co:
     """
     known = cache.known
     return known if known is not None else await asyncio.to_thread(cache.current)
+
+
+def _fallback(region_code: str) -> Search:
+    """The search of another region than this one."""
+    return next(
+        one for code, one in KNOWN_TO_HAVE_PLACES.items() if not region_code.startswith(code)
+    )
+
+
+def _every_query_is_refused(error: BadQuery) -> str:
+    return (
+        f"every query is refused, also one that was answered before: {error}. Our request is at fault; "
+        "look at MOHE_SEARCH_KEYWORDS and the base URL, or update mohe-assets"
+    )
 
 
 def _answered(

@@ -141,7 +141,14 @@ class CollectionRun:
                 Ending.FAILED,
                 f"{len(self.failed)} region{'s' if len(self.failed) > 1 else ''} failed",
             )
-        return Ending.COMPLETED, str(self.halted) if self.halted else None
+        note = str(self.halted) if self.halted else None
+        takes_all = self.claim_filter.codes is None and not self.claim_filter.refine
+        if takes_all and (left := self.work.checkpoints.due()):
+            why = note or "Their rows were locked by other sessions, or became due at the end."
+            note = (
+                f"{why} {left} region{'s are' if left > 1 else ' is'} left; the next run continues."
+            )
+        return Ending.COMPLETED, note
 
     def _shut_down(self, loop: threading.Thread) -> None:
         """Waits for searches in flight, then gives back what is still held: a late answer finds its

@@ -19,6 +19,7 @@ from mohe_assets.errors import (
     AnswerChanged,
     ApiBlocked,
     ApiError,
+    ApiUnavailable,
     DatabaseUnavailable,
     FailureKind,
     LeaseLost,
@@ -40,6 +41,9 @@ AHEAD = 15
 MOST_REFINED = 48
 # When no region was found to claim, that is believed for so long.
 NONE_LEFT_SECONDS = 1.0
+# Claims of due regions whose rows are locked, and the seconds before each: a transaction takes
+# milliseconds.
+LOCKED_CLAIMS, LOCKED_SECONDS = 20, 0.25
 # Users of the batch system this replaces look for this line in the log.
 INTERRUPTED_FOUND = "중단된 배치 발견 - 자동 재시작합니다"
 
@@ -48,15 +52,17 @@ INTERRUPTED_FOUND = "중단된 배치 발견 - 자동 재시작합니다"
 class ClaimFilter:
     """Which regions a run may take: `codes`, or any without them.
 
-    `force_retry` takes FAILED ones before their time, `recollect_completed_before` also those
-    COMPLETED before that moment, with a new round of searches. `refine` takes COMPLETED regions and
-    nothing else, for searches beyond their base plan.
+    `probe_now`: an API that is unavailable is probed by this run, without waiting for the next
+    probe. `force_retry` takes FAILED ones before their time, `recollect_completed_before` also
+    those COMPLETED before that moment, with a new round of searches. `refine` takes COMPLETED
+    regions and nothing else, for searches beyond their base plan.
     """
 
     codes: frozenset[str] | None = None
     force_retry: bool = False
     recollect_completed_before: dt.datetime | None = None
     refine: bool = False
+    probe_now: bool = False
 
 
 def region_facts(region: Lease | Completion) -> dict[str, object]:
@@ -107,6 +113,12 @@ class SearchScheduler:
         a bug of ours.
         """
         loop = asyncio.get_running_loop()
+        try:
+            await self.work.probe_if_unavailable()
+        except (QuotaExhausted, ApiBlocked, ApiUnavailable) as error:
+            self.halted = error
+        except StopRequested:
+            return
         with self.work.cancellation.waking(lambda: loop.call_soon_threadsafe(self._changed.set)):
             while not self.work.cancellation.is_cancelled() and self._start_ready():
                 await self._changed.wait()
@@ -156,7 +168,8 @@ class SearchScheduler:
 
     @property
     def _free(self) -> int:
-        most = self.work.limits.in_flight
+        # The first search alone: what is wrong with the API as such is found out with one call.
+        most = self.work.limits.in_flight if self.work.has_searched else 1
         return (min(most, MOST_REFINED) if self.claim_filter.refine else most) - self._in_flight
 
     def _halt(self, why: ApiError) -> None:
@@ -191,7 +204,7 @@ class SearchScheduler:
         with about(**region_facts(task.lease)):
             await self.work.search(task, search)
         self._end_if_over(task)
-        if isinstance(task.error, QuotaExhausted | ApiBlocked):
+        if isinstance(task.error, QuotaExhausted | ApiBlocked | ApiUnavailable):
             self._halt(task.error)
 
     async def _end(self, lease: Lease, end: Awaitable[RegionOutcome]) -> None:
@@ -202,7 +215,8 @@ class SearchScheduler:
         except StopRequested:
             return  # it is released with all that is still held
         # What this run completed is younger than its request, but only if the clocks of both agree.
-        if outcome.outcome is not Outcome.REFINED and (
+        # A region that was lost, to a person or to an expired lease, is due again like every other.
+        if outcome.outcome not in (Outcome.REFINED, Outcome.LOST) and (
             outcome.outcome is not Outcome.COMPLETED
             or self.claim_filter.recollect_completed_before is not None
         ):
@@ -213,8 +227,10 @@ class SearchScheduler:
     async def _explained(self, lease: Lease, end: Awaitable[RegionOutcome]) -> RegionOutcome:
         try:
             return await end
-        except (QuotaExhausted, ApiBlocked) as error:
+        except (QuotaExhausted, ApiBlocked, ApiUnavailable) as error:
             self._halt(error)
+            if isinstance(error, ApiUnavailable) and error.answers_changed:
+                await asyncio.to_thread(self.work.ledger.ask_again, lease, str(error))
             await asyncio.to_thread(self.work.checkpoints.release, lease)
             return RegionOutcome(outcome=Outcome.RELEASED, lease=lease, reason=str(error))
         except LeaseLost as error:
@@ -246,6 +262,8 @@ class SearchScheduler:
                 )
                 log_reclaimed(reaped)
                 found = await asyncio.to_thread(self._claim, most) if reaped.regions else []
+                if not found and not self.claim_filter.refine and not self._in_flight:
+                    found = await self._claim_what_was_locked(most)
             if not found:
                 self._ask_again_at = time.monotonic() + NONE_LEFT_SECONDS
             elif self.claim_filter.refine:
@@ -255,6 +273,21 @@ class SearchScheduler:
                 self._begin(await self.work.begin(found))
         finally:
             self._claiming = False
+
+    async def _claim_what_was_locked(self, most: int) -> list[Lease]:
+        """A claim passes by rows that others have locked at that moment: the run is not over while
+        such a region is due.
+        """
+        for _ in range(LOCKED_CLAIMS):
+            if self.work.cancellation.is_cancelled() or not await asyncio.to_thread(self._due):
+                break
+            await asyncio.sleep(LOCKED_SECONDS)
+            if found := await asyncio.to_thread(self._claim, most):
+                return found
+        return []
+
+    def _due(self) -> int:
+        return self.work.checkpoints.due(without=self._not_again.union(self.held))
 
     def _begin(self, tasks: Sequence[RegionTask]) -> None:
         self._open += tasks

@@ -11,7 +11,7 @@ from mohe_assets.defs.runtime.collection import cancelled_by_signals, collect
 from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES
 from mohe_assets.defs.runtime.reconciliation import reconcile
 from mohe_assets.defs.runtime.region_refresh import refresh, sync_partition_keys
-from mohe_assets.defs.runtime.run_tags import name_run
+from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG, name_run
 from mohe_assets.errors import ApiError
 
 refresh_regions = dg.define_asset_job(
@@ -104,7 +104,7 @@ def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> N
             reconcile(context.instance, app)
             return app.checkpoints.due()
 
-        totals = collect(context, app, ClaimFilter(), prepare=prepare)
+        totals = collect(context, app, ClaimFilter(probe_now=True), prepare=prepare)
         reconcile(context.instance, app)
     context.log.info(
         f"{totals.completed} regions completed with {totals.places} places and {totals.calls} calls, {totals.released} released"
@@ -127,7 +127,9 @@ def refine_completed_regions(context: dg.OpExecutionContext, mohe: MoheResource)
     none promises more.
     """
     with cancelled_by_signals(context), mohe.open() as app:
-        totals = collect(context, app, ClaimFilter(refine=True), prepare=lambda: 0)
+        force_retry = context.run.tags.get(TRIGGER_TAG) != SENSOR_TRIGGER
+        claim_filter = ClaimFilter(refine=True, probe_now=force_retry)
+        totals = collect(context, app, claim_filter, prepare=lambda: 0)
     context.log.info(f"{totals.refined} slices of regions refined")
 
 

@@ -8,6 +8,7 @@ from mohe_assets.app import App
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.events import REFINE_PLACES
 from mohe_assets.defs.runtime.region_refresh import unfinished_runs
+from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG
 from mohe_assets.defs.sensors import why_closed
 
 INTERVAL_SECONDS = 15
@@ -29,7 +30,7 @@ def refinement_sensor(
     with mohe.open() as app:
         if reason := _reason_to_wait(context.instance, app):
             return dg.SkipReason(reason)
-    return dg.SensorResult(run_requests=[dg.RunRequest()])
+    return dg.SensorResult(run_requests=[dg.RunRequest(tags={TRIGGER_TAG: SENSOR_TRIGGER})])
 
 
 def _reason_to_wait(instance: dg.DagsterInstance, app: App) -> str | None:

@@ -24,7 +24,7 @@ from mohe_assets.defs.runtime.run_tags import (
     regions_label,
 )
 from mohe_assets.domain.kst import KST
-from mohe_assets.store.api_state import read_state
+from mohe_assets.store.api_state import read_state, unavailable_sentence
 from mohe_assets.store.checkpoints import Progress
 
 INTERVAL_SECONDS = 5
@@ -92,6 +92,9 @@ def why_closed(app: App) -> str | None:
         return f"The API is blocked: {state.blocked_why}"
     if state.closed_until is not None:
         return f"Waiting for the quota until {_kst(state.closed_until)}: {state.closed_why}"
+    if state.unavailable_since is not None and not state.probe_is_due:
+        since, reason = state.unavailable_since, state.unavailable_reason or ""
+        return unavailable_sentence(app.account.api, since, reason, state.next_probe_at)
     return None
 
 
@@ -102,6 +105,9 @@ def _requests(
     keys = instance.get_dynamic_partitions(str(sigungu_partitions.name))
     due = app.checkpoints.due_keys() - busy_keys(keys, unfinished)
     room = settings.runs_in_flight - len(unfinished)
+    if due and read_state(app.database, app.account).unavailable_since is not None:
+        # One run probes the API; the others start once it answers.
+        room = min(room, 1 if not unfinished else 0)
     return list(run_requests(keys, due, settings.regions_per_run, room, under_way=len(unfinished)))
 
 

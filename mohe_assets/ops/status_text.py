@@ -45,4 +45,7 @@ def the_apis_day(state: ApiState | None, *, quote: Callable[[str], str]) -> str:
         return f"{used}; BLOCKED: {quote(state.blocked_why)}; put it right, or `mohe unblock`"
     if state.closed_until:
         return f"{used}; closed until {kst(state.closed_until)}: {quote(state.closed_why or '')}"
+    if state.unavailable_since:
+        probe = f"; next probe {kst(state.next_probe_at)}" if state.next_probe_at else ""
+        return f"{used}; UNAVAILABLE since {kst(state.unavailable_since)}: {quote(state.unavailable_reason or '')}{probe}"
     return f"{used}; open, resets {kst(state.resets_at)}"

@@ -1,8 +1,8 @@
 """The statements of the shared budget: a call is reserved or given back, and what the server said
 of one is noted. They block.
 
-The rules are slow_down in sql/004_api_budget.sql and reserve_calls in sql/008_every_search.sql;
-when a call is sent that was reserved: store/api_budget.py.
+The rules are slow_down in sql/004_api_budget.sql and the functions of sql/010_api_health.sql; when
+a call is sent that was reserved: store/api_budget.py.
 """
 
 import datetime as dt
@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mohe_assets.errors import ApiBlocked, QuotaExhausted
-from mohe_assets.store.api_state import ApiAccount
-from mohe_assets.store.database import Database, statement
+from mohe_assets.errors import ApiBlocked, ApiUnavailable, QuotaExhausted
+from mohe_assets.store.api_state import ApiAccount, unavailable_sentence
+from mohe_assets.store.database import Database, rows, statement
 
 # Slots are spaced for 98.5 % of the limit: the server's second and ours differ by the jitter of the
 # network and of both hosts, and what is late by more than the 15 ms this leaves in a second is
@@ -25,21 +25,54 @@ PROBE_SECONDS = 30.0
 # A turn that comes later than this is a limit that is not far.
 BINDING_WAIT_SECONDS = 0.01
 
-RESERVED = ("verdict", "wait_seconds", "until", "why", "probe", "calls", "gap", "day")
+# The API is unavailable after this many calls in a row, of two regions at least, without a usable
+# answer.
+OUTAGE_CALLS = 5
+# Between two probes of an API that is unavailable: doubled with each, up to the last.
+FIRST_PROBE_SECONDS, LAST_PROBE_SECONDS = 60.0, 3600.0
+# Refusals of unknown shape, and nothing else for this time, are taken for a quota; it is probed
+# this often.
+REFUSED_SECONDS, REFUSED_PROBE_SECONDS = 180.0, 3600.0
+
+RESERVED = (
+    "verdict",
+    "wait_seconds",
+    "until",
+    "why",
+    "probe",
+    "calls",
+    "gap",
+    "day",
+    "since",
+    "failing",
+)
 RESERVE = f"""
 SELECT {", ".join(RESERVED)}
-  FROM reserve_calls(%(api)s, %(account)s, %(credentials)s, %(calls_per_second)s, %(daily_quota)s, %(monthly_quota)s,
-                     %(probe_seconds)s, %(calls)s)
+  FROM reserve_api_calls(%(api)s, %(account)s, %(credentials)s, %(service)s, %(calls_per_second)s, %(daily_quota)s,
+                         %(monthly_quota)s, %(probe_seconds)s, %(first_interval)s, %(last_interval)s, %(probe_now)s, %(calls)s)
+"""
+NOTE_FAILED_CALL = """
+SELECT since, reason, until
+  FROM note_failed_call(:api, :account, :service, :region, :reason, :outage_calls, :at_fault, :first_interval, :was_probe)
+"""
+NOTE_RATE_REFUSAL = """
+SELECT until FROM note_rate_refusal(:api, :account, :is_unknown, :refused_seconds, :closed_seconds, :why)
+"""
+_AVAILABLE = """failed_calls = 0, failed_regions = '{}', refused_since = NULL, unavailable_since = NULL,
+       unavailable_reason = NULL, unavailable_for = NULL, next_probe_at = NULL, probes = 0"""
+RECOVER = f"""
+UPDATE api_budget SET {_AVAILABLE}
+ WHERE api = :api AND account = :account
+   AND (failed_calls > 0 OR refused_since IS NOT NULL OR unavailable_since IS NOT NULL)
 """
 RELEASE_RESERVED = """
 UPDATE api_usage SET reserved = greatest(0, reserved - :unsent) WHERE api = :api AND account = :account AND day = :day
 """
-PROVE = """
-UPDATE api_budget SET proven = :credentials, probing_since = NULL, exhausted_until = NULL, exhausted_why = NULL
+PROVE = f"""
+UPDATE api_budget SET proven = :credentials, probing_since = NULL, exhausted_until = NULL, exhausted_why = NULL, {_AVAILABLE}
  WHERE api = :api AND account = :account
 """
 DROP_PROBE = "UPDATE api_budget SET probing_since = NULL WHERE api = :api AND account = :account"
-SLOW_DOWN = "SELECT slow_down(:api, :account)"
 EXHAUST = """
 WITH counted AS (
     UPDATE api_usage SET refused_quota = refused_quota + 1
@@ -48,7 +81,7 @@ WITH counted AS (
 UPDATE api_budget
    SET exhausted_until = greatest(budget_clock() + interval '1 minute', exhausted_until,
                                   coalesce(CAST(:until AS timestamptz), budget_midnight(budget_day(budget_clock()) + 1))),
-       exhausted_why = :why, probing_since = NULL
+       exhausted_why = CASE WHEN proven = :credentials THEN :why ELSE :why_if_never_answered END, probing_since = NULL
  WHERE api = :api AND account = :account
 """
 BLOCK = """
@@ -72,6 +105,14 @@ class Slot:
     unthrottled: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reserved:
+    """Reserved calls; `failing` says that failures were noted since the last usable answer."""
+
+    slots: list[Slot]
+    failing: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class ApiCalls:
     """The calls of one account."""
@@ -79,11 +120,16 @@ class ApiCalls:
     database: Database
     account: ApiAccount
 
-    def reserve(self, calls: int) -> list[Slot]:
-        """At most as many as asked for; none while somebody's probe is out. Raises QuotaExhausted
-        and ApiBlocked.
+    def reserve(self, calls: int, *, probe_now: bool = False) -> "Reserved":
+        """At most `calls` slots; none while a probe is out.
+
+        `probe_now` does not wait for the next probe of an API that is unavailable.
+        Raises QuotaExhausted, ApiBlocked and ApiUnavailable.
         """
-        row = self.reserve_row(calls)
+        row = self.reserve_row(calls, probe_now=probe_now)
+        return Reserved(slots=self._slots(row), failing=row["failing"])
+
+    def _slots(self, row: dict[str, Any]) -> list[Slot]:
         match row["verdict"]:
             case "GO":
                 # From now on: the time spent in the queue for the row's lock lies before the
@@ -105,16 +151,21 @@ class ApiCalls:
                 raise self.exhausted(row["until"], row["why"])
             case "BLOCKED":
                 raise self.blocked(row["why"])
+            case "UNAVAILABLE":
+                raise self.unavailable(row["since"], row["why"], row["until"])
         return []
 
-    def reserve_row(self, calls: int = 1) -> dict[str, Any]:
-        """What reserve_calls says."""
+    def reserve_row(self, calls: int = 1, *, probe_now: bool = False) -> dict[str, Any]:
+        """The answer of reserve_api_calls."""
         values = {
             **self.account.key,
             "calls_per_second": self.account.calls_per_second * HEADROOM,
             "daily_quota": self.account.daily_quota,
             "monthly_quota": self.account.monthly_quota,
             "probe_seconds": PROBE_SECONDS,
+            "first_interval": FIRST_PROBE_SECONDS,
+            "last_interval": LAST_PROBE_SECONDS,
+            "probe_now": probe_now,
             "calls": calls,
         }
         (row,) = self.database.call(RESERVE, **values)
@@ -127,6 +178,50 @@ class ApiCalls:
             connection.execute(statement(sql), {**self.account.key, **values})
 
         self.database.transaction(work, autocommit=True)
+
+    def note_failure(
+        self, reason: str, *, region: str, at_fault: bool, was_probe: bool
+    ) -> ApiUnavailable | None:
+        """A call without a usable answer; returns the error to raise if the API is unavailable."""
+        row = self._row(
+            NOTE_FAILED_CALL,
+            region=region,
+            reason=reason,
+            outage_calls=OUTAGE_CALLS,
+            at_fault=at_fault,
+            first_interval=FIRST_PROBE_SECONDS,
+            was_probe=was_probe,
+        )
+        return self.unavailable(**row) if row["since"] is not None else None
+
+    def note_rate_refusal(self, reason: str, *, is_unknown: bool) -> QuotaExhausted | None:
+        """A refusal for the rate; returns the error to raise if it has to be taken for a quota."""
+        why = f"{reason}; nothing but such refusals for {REFUSED_SECONDS / 60:g} minutes, so it is taken for a quota"
+        row = self._row(
+            NOTE_RATE_REFUSAL,
+            is_unknown=is_unknown,
+            refused_seconds=REFUSED_SECONDS,
+            closed_seconds=REFUSED_PROBE_SECONDS,
+            why=why,
+        )
+        return self.exhausted(row["until"], why) if row["until"] is not None else None
+
+    def _row(self, sql: str, **values: object) -> dict[str, Any]:
+        def work(connection: Connection) -> dict[str, Any]:
+            return rows(connection, sql, **self.account.key, **values)[0]
+
+        return self.database.transaction(work, autocommit=True)
+
+    def unavailable(
+        self, since: dt.datetime, reason: str, until: dt.datetime | None
+    ) -> ApiUnavailable:
+        """No call gets a usable answer; none was sent."""
+        return ApiUnavailable(
+            unavailable_sentence(self.account.api, since, reason, until),
+            api=self.account.api,
+            since=since,
+            next_probe_at=until,
+        )
 
     def exhausted(self, until: dt.datetime | None, why: str) -> QuotaExhausted:
         """Nothing is sent until then; no call was."""

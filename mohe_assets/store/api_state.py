@@ -6,13 +6,18 @@ import datetime as dt
 import hashlib
 from dataclasses import dataclass
 
+from mohe_assets.domain.kst import KST
 from mohe_assets.store.database import Database, rows, statement
 
 UNBLOCK = """
-UPDATE api_budget SET blocked = NULL, blocked_at = NULL, blocked_why = NULL WHERE api = :api AND blocked IS NOT NULL
+UPDATE api_budget SET blocked = NULL, blocked_at = NULL, blocked_why = NULL,
+       next_probe_at = CASE WHEN unavailable_since IS NOT NULL THEN budget_clock() END
+ WHERE api = :api AND (blocked IS NOT NULL OR unavailable_since IS NOT NULL)
 """
 STATE = """
 SELECT CASE WHEN b.blocked = :credentials THEN b.blocked_why END AS blocked_why,
+       CASE WHEN b.unavailable_for = :service THEN b.unavailable_since END AS unavailable_since, b.unavailable_reason,
+       b.next_probe_at, coalesce(b.next_probe_at <= budget_clock(), true) AS probe_is_due,
        CASE WHEN b.exhausted_until > budget_clock() THEN b.exhausted_until END AS exhausted_until, b.exhausted_why,
        coalesce(u.reserved - u.refused_rate - u.refused_quota, 0) AS used_today,
        coalesce(u.refused_rate, 0) AS refused_rate, coalesce(u.refused_quota, 0) AS refused_quota,
@@ -36,6 +41,7 @@ class ApiAccount:
     api: str
     account: str
     credentials: str
+    service: str
     calls_per_second: float
     daily_quota: int
     monthly_quota: int | None = None
@@ -50,11 +56,13 @@ class ApiAccount:
         rate: float,
         daily: int,
         monthly: int | None,
+        url: str = "",
     ) -> "ApiAccount":
         return cls(
             api=api,
             account=_digest(api, client_id),
             credentials=_digest(api, client_id, client_secret),
+            service=_digest(api, client_id, client_secret, url),
             calls_per_second=rate,
             daily_quota=daily,
             monthly_quota=monthly,
@@ -62,7 +70,24 @@ class ApiAccount:
 
     @property
     def key(self) -> dict[str, object]:
-        return {"api": self.api, "account": self.account, "credentials": self.credentials}
+        return {
+            "api": self.api,
+            "account": self.account,
+            "credentials": self.credentials,
+            "service": self.service,
+        }
+
+
+def unavailable_sentence(
+    api: str, since: dt.datetime, reason: str, next_probe_at: dt.datetime | None
+) -> str:
+    """State, cause and what happens next, for notes, logs and status."""
+    probe = f" The next probe is due {_kst(next_probe_at)}." if next_probe_at else ""
+    return f"{api} is unavailable since {_kst(since)}: {reason.rstrip('.')}.{probe}"
+
+
+def _kst(moment: dt.datetime) -> str:
+    return f"{moment.astimezone(KST):%Y-%m-%d %H:%M} KST"
 
 
 def _digest(*parts: str) -> str:
@@ -87,10 +112,15 @@ class ApiState:
     blocked_why: str | None
     closed_until: dt.datetime | None
     closed_why: str | None
+    unavailable_since: dt.datetime | None = None
+    unavailable_reason: str | None = None
+    next_probe_at: dt.datetime | None = None
+    probe_is_due: bool = False
 
     @property
     def open(self) -> bool:
-        return self.blocked_why is None and self.closed_until is None
+        closed = (self.blocked_why, self.closed_until, self.unavailable_since)
+        return all(one is None for one in closed)
 
     @property
     def used_up(self) -> bool:
@@ -129,6 +159,10 @@ def read_state(database: Database, account: ApiAccount) -> ApiState:
         blocked_why=row["blocked_why"],
         closed_until=closed_until,
         closed_why=closed_why if closed_until else None,
+        unavailable_since=row["unavailable_since"],
+        unavailable_reason=row["unavailable_reason"] if row["unavailable_since"] else None,
+        next_probe_at=row["next_probe_at"] if row["unavailable_since"] else None,
+        probe_is_due=bool(row["unavailable_since"] and row["probe_is_due"]),
     )
 
 

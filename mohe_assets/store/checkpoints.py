@@ -60,6 +60,7 @@ from mohe_assets.store.transitions import (
     RENEW,
     REOPEN_OUTDATED,
     RESET,
+    RESTORE_REFINEMENT,
     RETRY,
     SEED,
     STATUSES,
@@ -80,7 +81,7 @@ class Status(StrEnum):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
     """A region held by this run. `attempt` is the fencing token, `round` which collection of the
-    region this is.
+    region this is; `failures` of it in a row came before this attempt.
     """
 
     region_code: str
@@ -88,6 +89,7 @@ class Lease:
     partition_key: str
     attempt: int
     round: int
+    failures: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,12 +128,13 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegionStatus:
-    """A region's status and its last holder."""
+    """A region's status, its last holder, and when its round was completed."""
 
     region_code: str
     region_name: str
     status: str
     run_id: str
+    end_time: dt.datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,15 +255,19 @@ class Checkpoints:
         kind: FailureKind,
         message: str,
         final: bool = False,
+        bounded_elsewhere: bool = False,
         also: Also = _nothing_else,
     ) -> bool:
-        """PROCESSING → FAILED with the reason; `final` allows no further attempt by itself. False:
-        the lease was lost.
+        """PROCESSING → FAILED with the reason (a refinement: COMPLETED). False: the lease was lost.
+
+        `final` allows no further attempt by itself; `bounded_elsewhere` always does, because the
+        attempts are counted for each search.
         """
 
         def work(connection: Connection) -> bool:
             done = self._count(
                 connection, FAIL, **_guard(lease), kind=kind.value, message=message, final=final,
+                bounded_elsewhere=bounded_elsewhere,
                 max_attempts=self.max_attempts, backoff_seconds=self.backoff_seconds, cap_seconds=RETRY_CAP_SECONDS,
             )  # fmt: skip
             also(connection)
@@ -290,6 +297,12 @@ class Checkpoints:
     def retry(self, codes: Collection[str] | None = None) -> list[str]:
         """FAILED → PENDING because a person asks; all of them without `codes`."""
         return self._changed(RETRY, any_code=codes is None, codes=sorted(codes or ()))
+
+    def restore_refinement(self, codes: Collection[str] | None = None) -> list[str]:
+        """Refinement that errors ended or delay goes on now, because a person asks; all of it
+        without `codes`.
+        """
+        return self._changed(RESTORE_REFINEMENT, any_code=codes is None, codes=sorted(codes or ()))
 
     def new_round(
         self, codes: Collection[str] | None = None, *, also_unfinished: bool = False
@@ -352,9 +365,9 @@ class Checkpoints:
         """Partition keys of the regions a run would take now without a person's wish."""
         return {str(row["partition_key"]) for row in self._select(DUE_KEYS)}
 
-    def due(self) -> int:
-        """How many regions a run would take now without a person's wish."""
-        return int(str(self._select(DUE)[0]["due"]))
+    def due(self, *, without: Collection[str] = ()) -> int:
+        """How many regions a run would take now without a person's wish, `without` these."""
+        return int(str(self._select(DUE, without=sorted(without))[0]["due"]))
 
     def progress(self) -> Progress:
         """How far the collection is."""

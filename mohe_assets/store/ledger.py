@@ -11,7 +11,7 @@ import datetime as dt
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import psycopg2
 from sqlalchemy import Connection
@@ -127,7 +127,7 @@ LIST_HAS_CHANGED, LEASE_IS_LOST = "MH001", "MH002"
 
 BEGUN = """
 SELECT q.region_code, q.source, q.status, q.calls, q.query, q.sort, q.keyword, q.stage, q.dong_name,
-       coalesce(q.result_count, 0) AS result_count, q.place_ids,
+       coalesce(q.result_count, 0) AS result_count, q.place_ids, q.failed_rounds,
        ARRAY(SELECT p.category FROM unnest(q.place_ids) WITH ORDINALITY AS found (id, position)
                JOIN places p ON p.id = found.id ORDER BY found.position) AS categories
   FROM unnest(CAST(:codes AS text[]), CAST(:rounds AS integer[])) AS held (code, round)
@@ -139,6 +139,61 @@ SELECT stage, keyword, count(*) AS calls, sum(novel) AS new FROM search_query
  WHERE batch_name = :batch AND region_type = :type AND source = :source AND status = 'DONE' AND stage <> 'base'
  GROUP BY stage, keyword
 """
+# A region that is held by this attempt; its ledger may be changed.
+_HELD = """EXISTS (SELECT FROM batch_checkpoint c
+                WHERE (c.batch_name, c.region_type, c.region_code, c.attempt, c.status)
+                      = (:batch, :type, :code, :attempt, 'PROCESSING'))"""
+_ITS_SEARCHES = (
+    "(q.batch_name, q.region_type, q.region_code, q.round) = (:batch, :type, :code, :round)"
+)
+# A search that failed while others were answered: once more, or skipped with its reason when it
+# failed often enough, or at once if the API refuses the query.
+COUNT_FAILURES = f"""
+UPDATE search_query q
+   SET failed_rounds = q.failed_rounds + 1,
+       status = CASE WHEN f.refused OR q.failed_rounds + 1 >= :max_attempts THEN 'SKIPPED' ELSE 'FAILED' END,
+       answered_at = coalesce(q.answered_at, now())
+  FROM jsonb_to_recordset(CAST(:failed AS jsonb)) AS f (query text, sort text, refused boolean)
+ WHERE {_ITS_SEARCHES} AND (q.query, q.sort, q.source) = (f.query, f.sort, :source) AND q.status = 'FAILED' AND {_HELD}
+"""
+SKIPPED = f"SELECT count(*) AS skipped FROM search_query q WHERE {_ITS_SEARCHES} AND q.stage = 'base' AND q.status = 'SKIPPED'"
+# Answers in which nothing could be used are asked for again. What was answered stays, until the
+# search is answered again.
+ASK_AGAIN = f"""
+UPDATE search_query q SET status = 'FAILED', error_message = :reason
+ WHERE {_ITS_SEARCHES} AND q.source = :source AND q.status <> 'FAILED' AND q.place_ids = '{{}}' AND {_HELD}
+"""
+# Asked again, it shows whether the API is at fault: it had as many places as an answer has.
+KNOWN_SEARCH = """
+SELECT query, sort, keyword, stage, dong_name FROM search_query
+ WHERE source = :source AND status = 'DONE' AND cardinality(place_ids) > 2 AND region_code <> :code
+ ORDER BY answered_at DESC LIMIT 1
+"""
+
+
+class Begun(NamedTuple):
+    """A region's round so far: its finished searches as they were made, all calls, and the searches
+    that failed before.
+    """
+
+    history: list[Answered]
+    calls: int
+    failed: set[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedSearch:
+    """A search that failed, with its retries, after `calls` calls.
+
+    `failed_at` is on the monotonic clock; `refused`: the API refuses this query for good.
+    """
+
+    search: Search
+    failed_at: float
+    reason: str
+    calls: int
+    refused: bool
+    answer_changed: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,22 +242,20 @@ class Ledger:
     source: str
     run_id: str
 
-    def begun(self, leases: Collection[Lease]) -> dict[str, tuple[list[Answered], int]]:
-        """By region code: its finished searches of this round, in the order in which they were
-        made, and the calls spent on the round so far.
-        """
-        found: dict[str, tuple[list[Answered], int]] = {
-            lease.region_code: ([], 0) for lease in leases
-        }
+    def begun(self, leases: Collection[Lease]) -> dict[str, Begun]:
+        """By region code: what this round has so far."""
+        found = {lease.region_code: Begun([], 0, set()) for lease in leases}
         held = {
             "codes": [lease.region_code for lease in leases],
             "rounds": [lease.round for lease in leases],
         }
         for row in self._read(BEGUN, **held) if leases else ():
-            history, calls = found[row["region_code"]]
-            if row["status"] != "FAILED" and row["source"] == self.source:
-                history.append(_answered(row))
-            found[row["region_code"]] = history, calls + row["calls"]
+            begun = found[row["region_code"]]
+            if row["source"] == self.source and row["status"] == "FAILED":
+                begun.failed.add((row["query"], row["sort"]))
+            elif row["source"] == self.source:
+                begun.history.append(_answered(row))
+            found[row["region_code"]] = begun._replace(calls=begun.calls + row["calls"])
         return found
 
     def tallies(self) -> Tallies:
@@ -211,6 +264,41 @@ class Ledger:
         """
         found = self._read(TALLIES, source=self.source)
         return {(Stage(row["stage"]), row["keyword"]): (row["calls"], row["new"]) for row in found}
+
+    def count_failures(self, lease: Lease, failed: Sequence[FailedSearch]) -> int:
+        """Count an attempt for each of these searches; returns how many of the base plan are
+        skipped for good.
+        """
+        values = {
+            "code": lease.region_code, "round": lease.round, "attempt": lease.attempt, "source": self.source,
+            "max_attempts": self.checkpoints.max_attempts, "failed": _json([_as_failed(one) for one in failed]),
+        }  # fmt: skip
+
+        def work(connection: Connection) -> int:
+            if failed:
+                connection.execute(statement(COUNT_FAILURES), {**self._scope, **values})
+            return int(rows(connection, SKIPPED, **self._scope, **values)[0]["skipped"])
+
+        return self.checkpoints.database.transaction(work)
+
+    def ask_again(self, lease: Lease, reason: str) -> None:
+        """The searches of this round that brought no place are to be made again."""
+        values = {
+            "code": lease.region_code,
+            "round": lease.round,
+            "attempt": lease.attempt,
+            "source": self.source,
+        }
+
+        def work(connection: Connection) -> None:
+            connection.execute(statement(ASK_AGAIN), {**self._scope, **values, "reason": reason})
+
+        self.checkpoints.database.transaction(work)
+
+    def known_search(self, *, without: str) -> Search | None:
+        """The latest search of another region that was answered with places, if there is any."""
+        found = self._read(KNOWN_SEARCH, source=self.source, code=without)
+        return _search(found[0]) if found else None
 
     def write_all(self, writes: Sequence[Write]) -> list[Written]:
         """Stores these searches, all in one transaction if nothing is wrong with any; returns what
@@ -275,6 +363,22 @@ def _answered(row: dict[str, Any]) -> Answered:
         place_ids=tuple(row["place_ids"]),
         categories=tuple(row["categories"]),
     )
+
+
+def _search(row: dict[str, Any]) -> Search:
+    return Search(
+        query=row["query"],
+        sort=Sort(row["sort"]),
+        keyword=row["keyword"],
+        stage=Stage(row["stage"]),
+        dong_name=row["dong_name"],
+    )
+
+
+def _as_failed(failed: FailedSearch) -> dict[str, object]:
+    """As COUNT_FAILURES reads it."""
+    query, sort = failed.search.identity
+    return {"query": query, "sort": sort, "refused": failed.refused}
 
 
 def _refused(write: Write, refusal: Refusal) -> Exception | None:

@@ -48,7 +48,7 @@ UPDATE batch_checkpoint c
        retry_at = NULL
   FROM best, region r
  WHERE c.id = best.id AND r.region_type = c.region_type AND r.region_code = c.region_code
-RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round
+RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round, c.failures
 """
 SETTLE = f"""
 UPDATE batch_checkpoint c

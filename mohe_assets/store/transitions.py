@@ -107,7 +107,7 @@ UPDATE batch_checkpoint c
        {_assignments("c", _NEW_ROUND, when="due.afresh")}
   FROM due, region r
  WHERE c.id = due.id AND r.region_type = c.region_type AND r.region_code = c.region_code
-RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round
+RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round, c.failures
 """
 CLAIM = tuple(_CLAIM % how for how in _CLAIMABLE)
 CLAIM_DUE = CLAIM[:2]
@@ -156,16 +156,15 @@ SELECT c.region_code FROM batch_checkpoint c
 """
 
 # Back-off doubles with every failure in a row; at the last attempt retry_at stays NULL and only a
-# person asks again. A refinement that fails leaves its region COMPLETED, with the reason; one that
-# is given up promises nothing more.
+# person asks again. A refinement that fails leaves its region COMPLETED, with the reason, and is
+# tried again: it is never given up.
 FAIL = f"""
 UPDATE batch_checkpoint c
    SET status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'FAILED' END, refining = false,
        end_time = CASE WHEN c.refining THEN c.end_time ELSE now() END,
-       promise = CASE WHEN :final OR c.failures + 1 >= :max_attempts THEN 0 ELSE c.promise END,
        lease_expires_at = NULL, error_message = :message, failure_kind = :kind,
        failures = c.failures + 1,
-       retry_at = CASE WHEN :final OR c.failures + 1 >= :max_attempts THEN NULL
+       retry_at = CASE WHEN NOT c.refining AND (:final OR NOT :bounded_elsewhere AND c.failures + 1 >= :max_attempts) THEN NULL
                        ELSE now() + make_interval(
                            secs => least(:cap_seconds, :backoff_seconds * power(2, least(c.failures, 30)))) END,
        {LEDGER_COUNTERS}
@@ -209,6 +208,21 @@ WITH asked AS (
      WHERE {OURS} AND c.status = 'FAILED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) {_IN_ORDER}
 )
 UPDATE batch_checkpoint c SET status = 'PENDING', failures = 0, retry_at = NULL, end_time = NULL
+  FROM asked WHERE c.id = asked.id
+RETURNING c.region_code
+"""
+
+# Older versions gave a refinement up after errors: its region then promised nothing more, and kept
+# the reason.
+RESTORE_REFINEMENT = f"""
+WITH asked AS (
+    SELECT c.id FROM batch_checkpoint c
+     WHERE {OURS} AND c.status = 'COMPLETED' AND c.failures > 0 AND (c.promise = 0 OR c.retry_at IS NOT NULL)
+       AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) {_IN_ORDER}
+)
+UPDATE batch_checkpoint c
+   SET promise = CASE WHEN c.promise = 0 THEN 5 ELSE c.promise END, failures = 0, retry_at = NULL,
+       error_message = NULL, failure_kind = NULL
   FROM asked WHERE c.id = asked.id
 RETURNING c.region_code
 """
@@ -259,7 +273,8 @@ SELECT c.region_code, c.region_name, r.partition_key, c.attempt, c.round, coales
 
 DUE = f"""
 SELECT count(*) AS due FROM batch_checkpoint c
- WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now())
+ WHERE {OURS} AND {COLLECTABLE} AND NOT c.region_code = ANY(CAST(:without AS text[]))
+   AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now())
 """
 DUE_KEYS = f"""
 SELECT r.partition_key FROM batch_checkpoint c
@@ -281,7 +296,7 @@ SELECT count(*) AS total, count(*) FILTER (WHERE c.status = 'COMPLETED') AS comp
 """
 
 STATUSES = f"""
-SELECT c.region_code, c.region_name, c.status, coalesce(c.run_id, '') AS run_id FROM batch_checkpoint c
+SELECT c.region_code, c.region_name, c.status, coalesce(c.run_id, '') AS run_id, c.end_time FROM batch_checkpoint c
  WHERE {OURS} AND c.region_code = ANY(CAST(:codes AS text[])) ORDER BY c.region_code
 """
 

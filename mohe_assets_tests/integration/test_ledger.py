@@ -18,7 +18,14 @@ from mohe_assets.errors import DatabaseUnavailable, LeaseLost
 from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage
 from mohe_assets.store.checkpoints import Lease
 from mohe_assets.store.database import Database
-from mohe_assets.store.ledger import AttributedPlace, Ledger, ListChanged, StoredSearch, Write
+from mohe_assets.store.ledger import (
+    AttributedPlace,
+    Begun,
+    Ledger,
+    ListChanged,
+    StoredSearch,
+    Write,
+)
 from mohe_assets_tests.support.stores import ANSWERED, CODES, Store, place, plan_of
 
 ODD = "'따옴표' \"둘\" 100% %s %(x)s \\n \\ ☕🏞 :name ::text {} $1 ; -- 가나다"
@@ -521,7 +528,7 @@ class TestBeginning:
         ]
         results = store.ledger().write_all(writes)
         begun = store.ledger().begun([gangnam, jongno, new])
-        history, calls = begun["11680"]
+        history, calls, failed = begun["11680"]
         assert [(one.query, one.result_count) for one in history] == [
             ("query 2", 1),
             ("query 1", 3),
@@ -538,14 +545,18 @@ class TestBeginning:
         }
         assert [one.stage for one in history] == [Stage.DONG, Stage.BASE, Stage.BASE]
         assert calls == 8
-        assert ([one.query for one in begun["11110"][0]], begun["11110"][1]) == (["query 1"], 1)
-        assert begun["11140"] == ([], 0)
+        assert failed == {numbered(4).identity}
+        assert ([one.query for one in begun["11110"].history], begun["11110"].calls) == (
+            ["query 1"],
+            1,
+        )
+        assert begun["11140"] == Begun([], 0, set())
 
     def test_what_another_source_found_is_not_done_but_its_calls_count(self, store: Store) -> None:
         lease = store.claim()
         other = Ledger(checkpoints=store.checkpoints, source="another", run_id="run")
         other.write_all([done(lease, 1, here("a"))])
-        assert store.ledger().begun([lease]) == {"11680": ([], 1)}
+        assert store.ledger().begun([lease]) == {"11680": Begun([], 1, set())}
 
 
 def test_two_runs_that_store_the_same_places_for_the_same_regions_in_opposite_orders_never_deadlock(

@@ -24,7 +24,11 @@ from mohe_assets_tests.support.stores import CODES, Store
 FEW, MANY = ("카페", "공원"), ("카페", "공원", "서점", "요가", "미술관", "영화관", "박물관")
 # The only one there is to store, and the two of the budget, of which how many are sent depends on
 # how fast calls are made.
-STORE, RESERVE, RELEASE_RESERVED = "store_searches(", "reserve_calls(", "SET reserved = greatest"
+STORE, RESERVE, RELEASE_RESERVED = (
+    "store_searches(",
+    "reserve_api_calls(",
+    "SET reserved = greatest",
+)
 # Regions are claimed, completed and told of together or one by one, as it comes: how often is a
 # matter of time.
 CLAIM, COMPLETE, TOLD = "WITH due AS (", "WITH done AS MATERIALIZED (", "SET reported_at = now()"

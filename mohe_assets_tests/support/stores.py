@@ -128,7 +128,7 @@ class Store:
 
     def done(self, lease: Lease) -> tuple[set[tuple[str, str]], int]:
         """The region's finished searches in this round, and the calls spent on it so far."""
-        history, calls = self.ledger().begun([lease])[lease.region_code]
+        history, calls, _ = self.ledger().begun([lease])[lease.region_code]
         return {(answered.query, answered.sort.value) for answered in history}, calls
 
     def complete(self, lease: Lease) -> None:

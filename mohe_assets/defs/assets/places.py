@@ -73,7 +73,10 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
                 context.log.warning(f"Abolished since they were asked for: {', '.join(dead)}.")
             asked = asked_at(context.instance, context.run) if force_retry else None
             claim_filter = ClaimFilter(
-                codes=codes, force_retry=force_retry, recollect_completed_before=asked
+                codes=codes,
+                force_retry=force_retry,
+                recollect_completed_before=asked,
+                probe_now=force_retry,
             )
             totals = collect(context, app, claim_filter, prepare=lambda: len(codes))
         context.log.info(f"{totals}")

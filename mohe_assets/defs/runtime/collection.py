@@ -2,6 +2,7 @@
 success or failure.
 """
 
+import datetime as dt
 import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from mohe_assets.defs.runtime.events import failure_observation, materialization
 from mohe_assets.defs.runtime.reconciliation import plan, regions_of, show_as_untried
 from mohe_assets.defs.runtime.recovery import recover
 from mohe_assets.domain.kst import KST
-from mohe_assets.errors import ApiBlocked, QuotaExhausted
+from mohe_assets.errors import ApiBlocked, ApiUnavailable, QuotaExhausted
 from mohe_assets.logs import about
 from mohe_assets.store.checkpoints import Status
 from mohe_assets.store.database import reconnecting
@@ -95,7 +96,7 @@ def collect(
                 _report(context, batch)
                 for outcome in batch:
                     totals.add(outcome)
-    _account_for_the_rest(context, app, run)
+    _account_for_the_rest(context, app, claim_filter, run)
     recover(context.instance, app)
     if run.failed or isinstance(run.halted, ApiBlocked):
         _leave_the_rest_unpainted(context, app, claim_filter)
@@ -114,12 +115,24 @@ def _get_ready(context: Context, app: App, claim_filter: ClaimFilter) -> None:
     recover(context.instance, app)
 
 
-def _account_for_the_rest(context: Context, app: App, run: CollectionRun) -> None:
-    """The regions this run was to collect and did not hold: collected by another since it was
-    asked, or held by one.
+def _account_for_the_rest(
+    context: Context, app: App, claim_filter: ClaimFilter, run: CollectionRun
+) -> None:
+    """The regions this run was to collect and did not hold.
+
+    Collected by another run since the request, they are reported once more; held by another run,
+    they are left to it. What a closed API kept from being collected again begins its new round: the
+    request survives the run, and the sensor finishes it.
     """
     others = run.not_taken()
-    fresh = [one.region_code for one in others if one.status == Status.COMPLETED]
+    completed = [one for one in others if one.status == Status.COMPLETED]
+    stale = {one.region_code for one in completed if _is_stale(one.end_time, claim_filter)}
+    fresh = [one.region_code for one in completed if one.region_code not in stale]
+    if stale and run.halted is not None:
+        again = app.checkpoints.new_round(sorted(stale))
+        context.log.warning(
+            f"{len(again)} completed regions wait for their new round: {run.halted}"
+        )
     for completion in app.checkpoints.completions(fresh, reported_too=True) if fresh else []:
         # Once more, so that this run and its backfill know the partition as done.
         reconnecting()(context.log_event, materialization(completion))
@@ -128,6 +141,11 @@ def _account_for_the_rest(context: Context, app: App, run: CollectionRun) -> Non
             context.log.warning(
                 f"{one.region_name} is being collected by run {one.run_id}; this run leaves it to that one."
             )
+
+
+def _is_stale(end_time: dt.datetime | None, claim_filter: ClaimFilter) -> bool:
+    before = claim_filter.recollect_completed_before
+    return before is not None and end_time is not None and end_time < before
 
 
 def _report(context: Context, outcomes: Sequence[RegionOutcome]) -> None:
@@ -224,6 +242,10 @@ def _end(context: Context, run: CollectionRun) -> None:
         when = f"on {until:%Y-%m-%d at %H:%M} KST" if until else "after the next midnight KST"
         context.log.warning(
             f"{run.halted}; the regions not reached stay PENDING and are collected {when}."
+        )
+    if isinstance(run.halted, ApiUnavailable):
+        context.log.warning(
+            f"{run.halted} The regions not reached stay as they were; no attempt is counted."
         )
     if run.failed:
         raise dg.Failure(
