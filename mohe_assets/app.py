@@ -61,17 +61,25 @@ class App:
 
     @classmethod
     @contextmanager
-    def open(cls, settings: Settings) -> "Iterator[App]":
+    def open(
+        cls, settings: Settings, database: Database | None = None, *, wait: bool = False
+    ) -> "Iterator[App]":
         """Checks that the database answers and has the current schema. Raises SettingsError,
         DatabaseUnavailable.
+
+        `database` replaces the one that the settings mean. With `wait` a server of one's own that
+        is restarting is waited for as in the middle of a run.
         """
-        with cls.attached(settings) as app:
-            require_current(app.database, settings, resolve_urls(settings))
+        with cls.attached(settings, database) as app:
+            urls = resolve_urls(settings)
+            if wait and urls.embedded is None:
+                app.database.wait()
+            require_current(app.database, settings, urls)
             yield app
 
     @classmethod
     @contextmanager
-    def attached(cls, settings: Settings) -> "Iterator[App]":
+    def attached(cls, settings: Settings, database: Database | None = None) -> "Iterator[App]":
         """Without a look at the database: for what has to be there while it is not. Raises
         SettingsError.
         """
@@ -80,7 +88,9 @@ class App:
                 f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed are {' and '.join(REGION_TYPES)}."
             )
         # One more each for the heartbeat and the caller.
-        database = Database.connect(resolve_urls(settings).data, pool_size=DATABASE_THREADS + 2)
+        database = database or Database.connect(
+            resolve_urls(settings).data, pool_size=DATABASE_THREADS + 2
+        )
         try:
             yield cls(settings=settings, database=database)
         finally:

@@ -47,7 +47,15 @@ class SettingsError(MoheError):
 
 
 class DatabaseUnavailable(MoheError):
-    """The database cannot be reached, or its schema is not the one this version needs."""
+    """The database cannot be reached, or its schema is not the one this version needs.
+
+    `advice` is what a person can do about it; it is a part of the message, too.
+    """
+
+    def __init__(self, state: str, advice: str = "") -> None:
+        super().__init__(f"{state} {advice}".rstrip())
+        self.state = state
+        self.advice = advice
 
 
 class NotPermitted(DatabaseUnavailable):

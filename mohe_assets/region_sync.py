@@ -86,7 +86,7 @@ def sync_regions(
             reassigned=reassigned, revoked=revoked,
         )  # fmt: skip
 
-    sync = regions.database.transaction(take_over)
+    sync = regions.database.transaction(take_over, unlimited=True)
     if sync.seeded:
         regions.gather_statistics()
     return sync

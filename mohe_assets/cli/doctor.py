@@ -13,6 +13,7 @@ from mohe_assets.cli.env import environment
 from mohe_assets.cli.terminal import shown
 from mohe_assets.ops.doctor import Finding, Level, examine
 from mohe_assets.postgres.databases import resolve_urls
+from mohe_assets.store.sqlstate import first_line, trouble
 
 MARKS = {
     Level.OK: "[green]ok[/]     ",
@@ -71,8 +72,16 @@ def _examine(*, calls: bool) -> Iterator[Finding]:
             and finding.check in ("settings", "database", "Dagster's database")
         )
         yield finding
-    if usable:
+    if not usable:
+        return
+    try:
         yield _daemon()
+    except Exception as error:
+        # A full disk, or Dagster's storage, which wraps what its database says.
+        if not isinstance(error, OSError) and trouble(error) is None:
+            raise
+        yield Finding(check="daemon", level=Level.ERROR, found=f"cannot be looked at: {first_line(error)}.",
+                      advice="See the findings above.")  # fmt: skip
 
 
 def _daemon() -> Finding:

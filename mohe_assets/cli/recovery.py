@@ -3,6 +3,7 @@ what it did.
 """
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import Annotated
 
 import typer
@@ -10,12 +11,24 @@ import typer
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.errors import SettingsError
+from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.store import api_state
+from mohe_assets.store.database import Database
 from mohe_assets.text.cleaning import one_line
 
 REGIONS = "Codes, partition keys or names, such as 11680 or '서울특별시 강남구'"
 NAMED_AT_MOST = 20
 SHORTEST_RUN = 4
+COMMAND_SECONDS = 10.0
+
+
+def opened() -> AbstractContextManager[App]:
+    """For a person who waits: a database that refuses is reported after seconds, not after a run's
+    two minutes.
+    """
+    settings = settings_module.load()
+    database = Database.connect(resolve_urls(settings).data, reconnect_seconds=COMMAND_SECONDS)
+    return App.open(settings, database)
 
 
 def retry(
@@ -28,7 +41,7 @@ def retry(
 
     Refinement that errors ended or delay goes on as well.
     """
-    with App.open(settings_module.load()) as app:
+    with opened() as app:
         names = app.regions.leaf_names()
         codes = _codes(regions, names)
         retried = app.checkpoints.retry(codes or None)
@@ -47,7 +60,7 @@ def new_round(
     """Make completed regions PENDING again, to be collected anew. Their places stay, and so does
     the ledger of earlier rounds.
     """
-    with App.open(settings_module.load()) as app:
+    with opened() as app:
         names = app.regions.leaf_names()
         codes = _codes(regions, names)
         anew = app.checkpoints.new_round(codes or None)
@@ -74,7 +87,7 @@ def release(
     """
     if regions and run:
         raise typer.BadParameter("either regions or --run")
-    with App.open(settings_module.load()) as app:
+    with opened() as app:
         names = app.regions.leaf_names()
         if regions:
             codes = _codes(regions, names)
@@ -101,7 +114,7 @@ def unblock() -> None:
     """Let refused credentials be tried again: the next run finds out with one call. Changed ones
     need no unblocking.
     """
-    with App.open(settings_module.load()) as app:
+    with opened() as app:
         api = app.account.api
         count = api_state.unblock(app.database, api)
     typer.echo(f"{api} is unblocked." if count else f"{api} was not blocked.")

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mohe_assets import settings as settings_module
-from mohe_assets.app import App
+from mohe_assets.cli.recovery import opened
 
 
 def replay(
@@ -17,7 +16,7 @@ def replay(
     """Rebuild places from the answers in the ledger. Sends no call; all or nothing; not beside a
     run.
     """
-    with App.open(settings_module.load()) as app:
+    with opened() as app:
         done = app.replay(dry_run=dry_run)
     would = "would be " if dry_run else ""
     typer.echo(

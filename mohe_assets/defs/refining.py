@@ -27,7 +27,7 @@ def refinement_sensor(
     context: dg.SensorEvaluationContext, mohe: MoheResource
 ) -> dg.SensorResult | dg.SkipReason:
     """One run at a time, which claims the most promising regions until there is a reason to stop."""
-    with mohe.open() as app:
+    with mohe.open(wait=False) as app:
         if reason := _reason_to_wait(context.instance, app):
             return dg.SkipReason(reason)
     return dg.SensorResult(run_requests=[dg.RunRequest(tags={TRIGGER_TAG: SENSOR_TRIGGER})])

@@ -22,13 +22,15 @@ class MoheResource(dg.ConfigurableResource["MoheResource"]):
     environment: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
 
     @contextmanager
-    def open(self) -> Iterator[App]:
+    def open(self, *, wait: bool = True) -> Iterator[App]:
         """A platform; what keeps one from being opened ends the run with that sentence and no
         traceback of ours.
+
+        A run waits for a database that restarts, a tick does not: the next one comes in seconds.
         """
         try:
             settings = settings_module.load(self._environ())
-            with App.open(settings) as app:
+            with App.open(settings, wait=wait) as app:
                 yield app
         except (SettingsError, DatabaseUnavailable, RegionListRefused) as error:
             raise dg.Failure(description=markdown(str(error)), allow_retries=False) from None

@@ -47,7 +47,7 @@ def pending_region_sensor(
     context: dg.SensorEvaluationContext, mohe: MoheResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Asks for contiguous ranges of due regions, a bounded number of runs at a time."""
-    with mohe.open() as app:
+    with mohe.open(wait=False) as app:
         recover(context.instance, app)
         app.reopen_regions_with_old_plan()
         cursor = _reconcile_now_and_then(context, app)

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import requests
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from mohe_assets.app import ONE_TRY, App, region_client
 from mohe_assets.domain.kst import KST
@@ -30,7 +30,8 @@ from mohe_assets.errors import (
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.databases import DatabaseUrls, resolve_urls
 from mohe_assets.settings import Settings, classic_ends, load, variable
-from mohe_assets.store.database import Database
+from mohe_assets.store.database import Database, rows
+from mohe_assets.store.sqlstate import READ_ONLY, TROUBLES, UP_CONNECTIONS
 
 PREFIXES = ("MOHE_", "CHECKPOINT_", "BATCH_", "NAVER_", "NCP_APIGW_", "GOVT_")
 LEAST_SERVER_VERSION = 14
@@ -38,6 +39,11 @@ LEAST_FREE_BYTES = 2 * 1024**3
 # The day's quota turns at midnight of the database's clock: seconds do not matter, minutes would.
 MOST_SKEW_SECONDS = 5.0
 CLOCK_TIMEOUT_SECONDS = 5.0
+LEAST_FREE_FILES = 1_000
+# A look does not wait for locks or for a server that restarts: it says that they are there.
+PATIENCE = {"lock_timeout": "3s", "statement_timeout": "10s"}
+# Fewer free connections than this, and the next run may find none.
+LEAST_FREE_CONNECTIONS = 10
 
 
 class Level(StrEnum):
@@ -72,6 +78,19 @@ def _error(check: str, found: str, advice: str) -> Finding:
 
 def examine(environ: Mapping[str, str], *, calls: bool = True) -> Iterator[Finding]:
     """All findings, in the order in which one would look; without `calls` the keys are not tried."""
+    try:
+        yield from _examine(environ, calls=calls)
+    except (
+        OSError
+    ) as error:  # a full disk, a file of another user: every look is at one of this machine's
+        yield _error(
+            "this machine",
+            f"{error.filename or 'a file'}: {error.strerror}.",
+            "Nothing after this was looked at.",
+        )
+
+
+def _examine(environ: Mapping[str, str], *, calls: bool) -> Iterator[Finding]:
     yield from _misspelt(environ)
     try:
         settings = load(environ)
@@ -125,7 +144,16 @@ def _folders(settings: Settings) -> Iterator[Finding]:
         ("MOHE_HOME", settings.home),
         ("MOHE_CATALOG_DIR", settings.catalog_folder),
     ):
-        there = _existing(folder)
+        try:
+            there = _existing(folder)
+            free, files = shutil.disk_usage(there).free, os.statvfs(there)
+        except OSError as error:
+            yield _error(
+                name,
+                f"{folder} cannot be looked at: {error.strerror}.",
+                f"Give the user the folder, or set {name}.",
+            )
+            continue
         if not _writable(there):
             yield _error(
                 name,
@@ -133,7 +161,13 @@ def _folders(settings: Settings) -> Iterator[Finding]:
                 f"Give the user the folder, or set {name}.",
             )
             continue
-        free = shutil.disk_usage(there).free
+        if files.f_files and files.f_favail < LEAST_FREE_FILES:
+            yield _error(
+                name,
+                f"{folder} has room for {files.f_favail:,} more files.",
+                "Its file system is out of inodes: delete files.",
+            )
+            continue
         said = f"{folder}, {free / 1024**3:.1f} GiB free"
         if free < LEAST_FREE_BYTES:
             yield _warning(
@@ -216,28 +250,26 @@ def _tried(check: str, call: Callable[[], str]) -> Finding:
 
 def _with_database(settings: Settings, *, calls: bool) -> Iterator[Finding]:
     urls = resolve_urls(settings)
+    database = Database.connect(urls.data, reconnect_seconds=0, session=PATIENCE)
     try:
         if urls.embedded is not None:
             yield _embedded(urls)
-        database = Database.connect(urls.data)
-        try:
-            yield from _server(database)
-            yield from _dagster_database(urls)
-            yield from _clocks(settings, database)
-            revision = _schema(database)
-            yield revision
-        finally:
-            database.close()
+        yield from _server(database)
+        yield from _dagster_database(urls)
+        yield from _clocks(settings, database)
+        revision = _schema(database)
+        yield revision
+        if revision.level is Level.ERROR:
+            return
+        with App.open(settings, database) as app:
+            yield _regions(app)
+            if calls:
+                yield _place_keys(app)
+            yield _runs(app)
     except DatabaseUnavailable as error:
-        yield _error("database", str(error), _advice(urls))
-        return
-    if revision.level is Level.ERROR:
-        return
-    with App.open(settings) as app:
-        yield _regions(app)
-        if calls:
-            yield _place_keys(app)
-        yield _runs(app)
+        yield _error("database", error.state, error.advice or _advice(urls))
+    finally:
+        database.close()
 
 
 def _advice(urls: DatabaseUrls) -> str:
@@ -256,33 +288,47 @@ def _embedded(urls: DatabaseUrls) -> Finding:
     return _ok("embedded server", f"was not running, and was started in {server.data}")
 
 
-def _server(database: Database) -> Iterator[Finding]:
-    def read(connection: Connection) -> tuple[int, str, str]:
-        row = connection.execute(text(
-            "SELECT current_setting('server_version_num')::int / 10000, current_setting('server_version'),"
-            " pg_size_pretty(pg_database_size(current_database()))"
-        )).one()  # fmt: skip
-        return int(row[0]), str(row[1]), str(row[2])
+SERVER = """
+SELECT current_setting('server_version_num')::int / 10000 AS major, current_setting('server_version') AS version,
+       pg_size_pretty(pg_database_size(current_database())) AS size,
+       current_setting('transaction_read_only') = 'on' AS read_only,
+       current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS connections,
+       (SELECT sum(numbackends)::int FROM pg_stat_database) AS used
+"""
 
+
+def _server(database: Database) -> Iterator[Finding]:
     database.check()
-    major, version, size = database.transaction(read)
-    said = f"{database.where}: PostgreSQL {version}, {size}"
-    if major < LEAST_SERVER_VERSION:
+    server = database.transaction(lambda connection: rows(connection, SERVER))[0]
+    said = f"{database.where}: PostgreSQL {server['version']}, {server['size']}"
+    if server["major"] < LEAST_SERVER_VERSION:
         yield _error("database", said, f"PostgreSQL {LEAST_SERVER_VERSION} or newer is needed.")
+    elif server["read_only"]:
+        yield _error("database", f"{said}, read-only", TROUBLES[READ_ONLY].advice)
     else:
         yield _ok("database", said)
+    most, free = server["connections"], server["connections"] - server["used"]
+    said = f"{server['used']} of {most} are in use"
+    if most < UP_CONNECTIONS or free < LEAST_FREE_CONNECTIONS:
+        yield _warning(
+            "connections",
+            said,
+            f"`mohe up` uses about 10 and at most {UP_CONNECTIONS}: raise max_connections, or end others.",
+        )
+    else:
+        yield _ok("connections", said)
 
 
 def _dagster_database(urls: DatabaseUrls) -> Iterator[Finding]:
-    database = Database.connect(urls.dagster)
+    database = Database.connect(urls.dagster, reconnect_seconds=0, session=PATIENCE)
     try:
         database.check()
         yield _ok("Dagster's database", database.where)
     except DatabaseUnavailable as error:
         yield _error(
             "Dagster's database",
-            str(error),
-            "`mohe db migrate` makes it; or set MOHE_DAGSTER_DATABASE_URL.",
+            error.state,
+            f"{error.advice} `mohe db migrate` makes it; or set MOHE_DAGSTER_DATABASE_URL.",
         )
     finally:
         database.close()

@@ -3,9 +3,8 @@ imported.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from mohe_assets.errors import DatabaseUnavailable, NotPermitted
@@ -14,6 +13,7 @@ from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, Embed
 from mohe_assets.settings import Settings
 from mohe_assets.store.database import LOSS_NOTICED, Database
 from mohe_assets.store.database_url import DatabaseUrl, canonical
+from mohe_assets.store.sqlstate import NO_SUCH_DATABASE, first_line, sqlstate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,41 +96,37 @@ def require_current(database: Database, settings: Settings, urls: DatabaseUrls) 
     schema.require_current(database)
 
 
-def _execute(statement: str, connection: Connection) -> None:
-    connection.execute(text(statement))
-
-
 def _ensure_database(url: str, *, beside: str) -> None:
-    wanted = Database.connect(url)
+    """Create Dagster's database if it is missing."""
+    wanted, there = Database.connect(url), Database.connect(beside)
+    name, missing = DatabaseUrl.parse(url).database, False
     try:
-        with wanted.engine.connect():
-            return
-    except OperationalError as error:
-        missing = "does not exist" in str(error.orig)
-    finally:
-        wanted.close()
-    name = DatabaseUrl.parse(url).database
-    there = Database.connect(beside)
-    try:
-        there.check()
+        try:
+            wanted.engine.connect().close()
+        except OperationalError as error:
+            missing = sqlstate(error) == NO_SUCH_DATABASE
         if not missing:
-            Database.connect(url).check()
+            wanted.check()
+            return
+        there.check()
         quoted = there.engine.dialect.identifier_preparer.quote(name)
-        for statement in (
-            f"CREATE DATABASE {quoted}",
-            f"ALTER DATABASE {quoted} SET timezone TO 'UTC'",
-        ):
-            # UTC, because Dagster writes its runs' times as the session's local ones and reads them
-            # as UTC.
-            there.transaction(partial(_execute, statement), autocommit=True)
+        # UTF8, because events hold any name. UTC, because Dagster writes its runs' times as the
+        # session's local ones and reads them as UTC.
+        there.execute_alone(
+            f"CREATE DATABASE {quoted} ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        )
+        there.execute_alone(f"ALTER DATABASE {quoted} SET timezone TO 'UTC'")
+        # A pooler remembers for some seconds that there was no such database.
+        wanted.transaction(lambda connection: connection.execute(text("SELECT 1")))
     except (ProgrammingError, NotPermitted) as error:
-        reason = str(getattr(error, "orig", error)).strip().splitlines()[0].rstrip(".")
+        reason = error.state if isinstance(error, NotPermitted) else first_line(error)
         message = (
-            f"Dagster's database {name!r} is missing and cannot be created ({reason}); "
+            f"Dagster's database {name!r} is missing and cannot be created ({reason.rstrip('.')}); "
             "create it, or set MOHE_DAGSTER_DATABASE_URL."
         )
     else:
         return
     finally:
+        wanted.close()
         there.close()
     raise DatabaseUnavailable(message)

@@ -50,7 +50,7 @@ def migrate(database: Database) -> str:
             raise
 
     try:
-        database.transaction(upgrade)
+        database.transaction(upgrade, unlimited=True)
     except (DBAPIError, psycopg2.Error) as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0].rstrip(".")
         message = f"{_as_before(database)}: {reason}."

@@ -7,16 +7,24 @@ Knows no table; the modules beside it do.
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Self, TypeVar, cast
 
 import psycopg2
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, TextClause, create_engine, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    PoolProxiedConnection,
+    TextClause,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from tenacity import (
     RetryCallState,
@@ -28,6 +36,14 @@ from tenacity import (
 )
 
 from mohe_assets.errors import DatabaseUnavailable, NotPermitted
+from mohe_assets.store.database_url import DatabaseUrl
+from mohe_assets.store.sqlstate import (
+    INSUFFICIENT_PRIVILEGE,
+    READ_ONLY,
+    first_line,
+    sqlstate,
+    trouble,
+)
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +51,6 @@ log = logging.getLogger(__name__)
 # seconds.
 RECONNECT_SECONDS = 120.0
 CONNECT_TIMEOUT_SECONDS = 5
-_INSUFFICIENT_PRIVILEGE = "42501"
 # A peer that vanished without a word is noticed in about half a minute. Keep-alives do that for a
 # connection at rest; one with a statement on its way, or an answer, has to be told separately, or
 # its kernel sends again for a quarter of an hour.
@@ -60,6 +75,15 @@ _SESSION = {
     "tcp_user_timeout": "20s",
 }
 
+# What a transaction that takes as long as its data is large is freed from; older servers lack the
+# second.
+_NO_LIMITS = """
+SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')
+"""
+_SETTINGS = "SELECT set_config(name, value, true) FROM unnest(%(names)s, %(settings)s) AS wanted (name, value)"
+# How PgBouncer and its like refuse a connection that brings settings of its own.
+_NO_OPTIONS = "startup parameter"
+
 _T = TypeVar("_T")
 
 
@@ -80,44 +104,70 @@ _REFUSALS = "MH"  # how the SQLSTATEs of our own functions begin
 
 
 def _is_passing(error: BaseException) -> bool:
-    """Connection lost, server starting or stopping, deadlock: the same transaction may succeed on
-    another try.
-    """
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or _passes(error.orig)
-    return _passes(error)
-
-
-def _passes(error: BaseException | None) -> bool:
-    return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError | NoConnectionFree)
+    found = trouble(error)
+    return found is not None and found.passes
 
 
 def reconnecting(
-    seconds: float = RECONNECT_SECONDS, sleep: Callable[[float], None] = time.sleep
+    seconds: float = RECONNECT_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+    *,
+    on_failure: Callable[[BaseException], object] = lambda _: None,
 ) -> Retrying:
-    """Calls again what fails for want of a connection, for so long; then its last error is raised."""
+    """Call again what fails because of the database, Dagster's included, for that long; then raise
+    its last error.
+    """
+
+    def note(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if error is not None:
+            log.warning("database: %s; trying again", first_line(error))
+            on_failure(error)
+
     return Retrying(
         retry=retry_if_exception(_is_passing),
         stop=stop_after_delay(seconds),
         wait=wait_exponential(multiplier=0.2, max=5) + wait_random(0, 0.5),
         sleep=sleep,
-        before_sleep=_say,
+        before_sleep=note,
         reraise=True,
     )
 
 
 @dataclass(frozen=True)
 class Database:
-    """An engine, and the one way to run a transaction on it."""
+    """An engine, and the one way to run a transaction on it.
+
+    `session` are the settings of every session. Behind a pooler that keeps none, each transaction
+    sets them for itself.
+    """
 
     engine: Engine
+    session: Mapping[str, str] = field(default_factory=lambda: _SESSION)
     reconnect_seconds: float = RECONNECT_SECONDS
     sleep: Callable[[float], None] = time.sleep
 
     @classmethod
-    def connect(cls, url: str, *, pool_size: int = 5, application_name: str = "mohe") -> Self:
-        """Nothing is opened yet; the first transaction does."""
+    def connect(
+        cls,
+        url: str,
+        *,
+        pool_size: int = 5,
+        application_name: str = "mohe",
+        reconnect_seconds: float = RECONNECT_SECONDS,
+        session: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Open nothing yet; the first transaction does. `session` overrides the settings of its
+        sessions.
+        """
         address = make_url(url).set(drivername="postgresql+psycopg2")
+        wanted = {**_SESSION, **(session or {})}
+        # The URL's own options come last and win; a search_path is among them where the tables are
+        # not in public.
+        options = [
+            *(f"-c {name}={value}" for name, value in wanted.items()),
+            str(address.query.get("options", "")),
+        ]
         engine = create_engine(
             address,
             pool_size=pool_size,
@@ -128,53 +178,85 @@ class Database:
             json_serializer=lambda value: json.dumps(value, ensure_ascii=False),
             connect_args={
                 "application_name": application_name,
+                "client_encoding": "utf8",  # whatever the environment or the role says
                 **LOSS_NOTICED,
-                # The URL's own options come last and win; a search_path is among them where the
-                # tables are not in public.
-                "options": " ".join(
-                    [
-                        *(f"-c {name}={value}" for name, value in _SESSION.items()),
-                        str(address.query.get("options", "")),
-                    ]
-                ),
+                "options": " ".join(options),
             },
         )
-        return cls(engine=engine)
+        event.listen(engine, "do_connect", _Connecting())
+        wanted |= DatabaseUrl.parse(url).session_settings
+        return cls(engine=engine, session=wanted, reconnect_seconds=reconnect_seconds)
 
-    def transaction(self, work: Callable[[Connection], _T], *, autocommit: bool = False) -> _T:
+    def transaction(
+        self, work: Callable[[Connection], _T], *, autocommit: bool = False, unlimited: bool = False
+    ) -> _T:
         """Runs `work` in one transaction, again from its start when the connection is lost.
 
-        `autocommit` saves two round trips where `work` is a single statement.
+        `autocommit` saves two round trips where `work` is a single statement; `unlimited` is for
+        work that takes as long as the data is large, whatever time-outs the role has.
 
         `work` must be safe to repeat: a connection lost while committing leaves unknown whether it
         was. Raises DatabaseUnavailable after `reconnect_seconds`, NotPermitted at once.
         """
-        return self._with_retry(lambda: self._once(work, autocommit=autocommit))
+        return self._with_retry(
+            lambda: self._once(work, autocommit=autocommit, unlimited=unlimited)
+        )
 
     def _with_retry(self, attempt: Callable[[], _T]) -> _T:
         try:
-            return reconnecting(self.reconnect_seconds, self.sleep)(attempt)
-        except (OperationalError, psycopg2.OperationalError, NoConnectionFree) as error:
-            reason = str(getattr(error, "orig", error) or "no connection").strip().splitlines()[0]
-            unusable = DatabaseUnavailable(
-                f"The database {self.where} cannot be used: {reason.rstrip('.')}."
+            return reconnecting(self.reconnect_seconds, self.sleep, on_failure=self._leave_replica)(
+                attempt
             )
-        except (ProgrammingError, psycopg2.ProgrammingError) as error:
-            cause = getattr(error, "orig", error)
-            if getattr(cause, "pgcode", None) != _INSUFFICIENT_PRIVILEGE:
+        except (DBAPIError, psycopg2.Error, NoConnectionFree) as error:
+            found = trouble(error)
+            if found is None:
                 raise
-            reason = str(cause).strip().splitlines()[0]
-            unusable = NotPermitted(
-                f"The database {self.where} does not let this role do that: {reason}."
+            reason, state = first_line(error), sqlstate(error)
+        if state == INSUFFICIENT_PRIVILEGE:
+            raise NotPermitted(
+                f"The database {self.where} does not let this role do that: {reason}.", found.advice
             )
-        raise unusable
+        raise DatabaseUnavailable(
+            f"The database {self.where} cannot be used: {reason}.", found.advice
+        )
 
-    def _once(self, work: Callable[[Connection], _T], *, autocommit: bool) -> _T:
-        if not autocommit:
-            with self.engine.begin() as connection:
+    def _leave_replica(self, error: BaseException) -> None:
+        """Connect again after a failover: the server of the pooled connections is no longer the
+        primary.
+        """
+        if sqlstate(error) == READ_ONLY:
+            self.engine.dispose()
+
+    def _once(
+        self, work: Callable[[Connection], _T], *, autocommit: bool = False, unlimited: bool = False
+    ) -> _T:
+        with self.engine.connect() as connection:
+            lacking = self._lacking(connection.connection.dbapi_connection)
+            if autocommit and not lacking:
+                with _autocommit(connection.connection):
+                    return work(connection)
+            with connection.begin():
+                if lacking:
+                    connection.exec_driver_sql(_SETTINGS, lacking)
+                if unlimited:
+                    connection.exec_driver_sql(_NO_LIMITS)
                 return work(connection)
-        with self.engine.connect() as connection, _autocommit(connection.connection):
-            return work(connection)
+
+    def _lacking(self, connection: object) -> dict[str, list[str]] | None:
+        """The settings that the session does not have: a pooler kept them. None where it has them.
+
+        The server reports one of them with every connection, so that to look costs nothing.
+        """
+        if (
+            cast("psycopg2.extensions.connection", connection).get_parameter_status("TimeZone")
+            == self.session["timezone"]
+        ):
+            return None
+        # The rest is about the server's own connection, which is the pooler's.
+        wanted = {
+            name: value for name, value in self.session.items() if not name.startswith("tcp_")
+        }
+        return {"names": list(wanted), "settings": list(wanted.values())}
 
     def call(self, sql: str, **values: object) -> list[tuple[Any, ...]]:
         """Runs one statement with `%(name)s` parameters in a transaction of its own; returns its
@@ -207,6 +289,10 @@ class Database:
         with closing(borrowed), _autocommit(borrowed) as connection:
             try:
                 with connection.cursor() as cursor:
+                    if lacking := self._lacking(connection):
+                        # Sent together, they are one transaction and one round trip.
+                        settings = cursor.mogrify(_SETTINGS, lacking).decode().replace("%", "%%")
+                        sql = f"{settings}; {sql}"
                     cursor.execute(sql, values)
                     return cursor.fetchall()
             except psycopg2.Error as error:
@@ -215,11 +301,35 @@ class Database:
                 _raise_refusal(error)
                 raise
 
+    def execute_alone(self, sql: str) -> None:
+        """Run a statement that PostgreSQL refuses in a transaction, such as CREATE DATABASE."""
+
+        def attempt() -> None:
+            with self.engine.connect() as connection, _autocommit(connection.connection):
+                connection.execute(text(sql))
+
+        self._with_retry(attempt)
+
     def check(self) -> None:
-        """Raises DatabaseUnavailable at once if the server cannot be reached."""
-        Database(engine=self.engine, reconnect_seconds=0).transaction(
-            lambda connection: connection.execute(text("SELECT 1"))
-        )
+        """Raises DatabaseUnavailable at once if the server cannot be reached, or its database
+        cannot hold any text.
+        """
+        Database(engine=self.engine, reconnect_seconds=0).transaction(self._require_utf8)
+
+    def wait(self) -> None:
+        """As `check`, but wait for a server that restarts."""
+        self.transaction(self._require_utf8)
+
+    def _require_utf8(self, connection: Connection) -> None:
+        encoding = connection.execute(
+            text("SELECT current_setting('server_encoding')")
+        ).scalar_one()
+        if encoding != "UTF8":
+            raise DatabaseUnavailable(
+                f"The database {self.where} has the encoding {encoding}, and UTF8 is needed: names of places hold any character.",
+                "Create a database with ENCODING 'UTF8' TEMPLATE template0 LOCALE 'C.UTF-8', restore a dump of this one into it, "
+                "and name it in MOHE_DATABASE_URL.",
+            )
 
     @property
     def where(self) -> str:
@@ -232,10 +342,26 @@ class Database:
         self.engine.dispose()
 
 
-def _say(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-    log.warning("database: %s; trying again", reason)
+class _Connecting:
+    """Connects with the settings of the session, or without where a pooler refuses them."""
+
+    def __init__(self) -> None:
+        self._refused = False
+
+    def __call__(
+        self, _dialect: object, _record: object, _positional: object, parameters: dict[str, Any]
+    ) -> object:
+        if not self._refused:
+            try:
+                return psycopg2.connect(**parameters)
+            except psycopg2.OperationalError as error:
+                if _NO_OPTIONS not in str(error):
+                    raise
+        connected = psycopg2.connect(
+            **{name: value for name, value in parameters.items() if name != "options"}
+        )
+        self._refused = True
+        return connected
 
 
 @contextmanager

@@ -166,7 +166,7 @@ class Replays:
                 self._execute(connection, MERGE)
             return replayed
 
-        return self.checkpoints.database.transaction(work)
+        return self.checkpoints.database.transaction(work, unlimited=True)
 
     def _stage_all(
         self, connection: Connection, read: Callable[[StoredAnswer], Reading], answers: str

@@ -92,6 +92,11 @@ def test_the_collecting_role_gathers_statistics_of_what_a_refresh_fills(
     connected_as: As, database: Database
 ) -> None:
     connected_as(roles.COLLECTOR)
+    version = read(database, "SELECT current_setting('server_version_num')::int AS version")[0][
+        "version"
+    ]
+    if version < 170000:
+        pytest.skip("PostgreSQL 17 is the first that lets a role analyse tables of another")
     may_gather = "SELECT has_table_privilege('mohe_collector', name, 'MAINTAIN') AS may FROM unnest('{%s}'::text[]) name"
     assert read(database, may_gather % "region,legal_dong,batch_checkpoint") == [{"may": True}] * 3
     assert read(database, may_gather % "places,search_query") == [{"may": False}] * 2
@@ -161,8 +166,9 @@ def test_mohe_status_needs_the_reading_role_only_and_what_it_may_not_is_one_sent
     refused = mohe("retry")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("mohe: The database postgresql://mohe_reader@")
-    assert refused.stderr.endswith(
-        "does not let this role do that: permission denied for table batch_checkpoint.\n"
+    assert (
+        "does not let this role do that: permission denied for table batch_checkpoint. Grant the rights"
+        in refused.stderr
     )
 
 

@@ -97,9 +97,9 @@ def collect(
                 for outcome in batch:
                     totals.add(outcome)
     _account_for_the_rest(context, app, claim_filter, run)
-    recover(context.instance, app)
+    reconnecting()(recover, context.instance, app)
     if run.failed or isinstance(run.halted, ApiBlocked):
-        _leave_the_rest_unpainted(context, app, claim_filter)
+        reconnecting()(_leave_the_rest_unpainted, context, app, claim_filter)
     _end(context, run)
     return totals
 
@@ -112,7 +112,7 @@ def _get_ready(context: Context, app: App, claim_filter: ClaimFilter) -> None:
     # twelfth of the run.
     gc.freeze()
     gc.set_threshold(*SELDOM)
-    recover(context.instance, app)
+    reconnecting()(recover, context.instance, app)
 
 
 def _account_for_the_rest(
@@ -195,7 +195,7 @@ def _report_unfinished(context: Context, outcome: RegionOutcome) -> None:
             failure_observation(outcome.lease, outcome.reason, context.run.run_id),
         )
         if not _is_partitioned(context.run):
-            _show_as_failed(context, outcome.lease.partition_key)
+            reconnecting()(_show_as_failed, context, outcome.lease.partition_key)
 
 
 def _is_partitioned(run: dg.DagsterRun) -> bool:

@@ -49,7 +49,7 @@ class PlacesDigest:
 
 def read_digest(database: Database) -> PlacesDigest:
     """One pass over the places; a million take about a second."""
-    return database.transaction(_digest)
+    return database.transaction(_digest, unlimited=True)
 
 
 def read_places(database: Database, consume: Callable[[PlacesDigest, Batches], _T]) -> _T:
@@ -64,7 +64,7 @@ def read_places(database: Database, consume: Callable[[PlacesDigest, Batches], _
         connection.execute(text(PATIENCE))
         return consume(_digest(connection), _batches(connection))
 
-    return database.transaction(work)
+    return database.transaction(work, unlimited=True)
 
 
 def _digest(connection: Connection) -> PlacesDigest:
