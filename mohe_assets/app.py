@@ -9,7 +9,7 @@ import datetime as dt
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 
@@ -36,7 +36,7 @@ from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClien
 from mohe_assets.sources.naver_local.search_plan import Search, Sort, base_plan, plan_digest
 from mohe_assets.store.api_state import ApiAccount, ApiState, read_state
 from mohe_assets.store.checkpoints import Checkpoints
-from mohe_assets.store.database import Database
+from mohe_assets.store.database import ANSWER_SECONDS, Database
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.ledger import Ledger
 from mohe_assets.store.reads.overview import Overview, RemainingWork, read_overview, remaining_work
@@ -291,7 +291,7 @@ class App:
         with (
             about(batch=self.settings.checkpoint_batch_name, run_id=run_id),
             RunSession.open(
-                self.executions, run_id, heartbeat_seconds=heartbeat_seconds
+                self._answered.executions, run_id, heartbeat_seconds=heartbeat_seconds
             ) as session,
         ):
             yield session
@@ -303,6 +303,11 @@ class App:
         """A collection ready to be started, in a session of its own."""
         with self.session(run_id) as session:
             yield self.collection_in(session, claim_filter, total=total)
+
+    @property
+    def _answered(self) -> "App":
+        """The same, for transactions that are answered soon or have lost their connection."""
+        return replace(self, database=replace(self.database, answer_seconds=ANSWER_SECONDS))
 
     def collection_in(
         self, session: RunSession, claim_filter: ClaimFilter, *, total: int = 0
@@ -318,7 +323,8 @@ class App:
             settings.checkpoint_region_type,
             self._any_plan,
         )
-        work = self._region_worker(session, probe_now=claim_filter.probe_now)
+        answered = self._answered
+        work = answered._region_worker(session, probe_now=claim_filter.probe_now)  # noqa: SLF001
         return CollectionRun(claim_filter=claim_filter, work=work, session=session, total=total)
 
     def _region_worker(self, session: RunSession, *, probe_now: bool) -> RegionWorker:

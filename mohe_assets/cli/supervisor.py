@@ -24,6 +24,9 @@ OTHERS_SECONDS = 1.5
 # A process that dies at once, over and over, must not become a busy loop.
 RESTART_SECONDS = 5.0
 LISTEN_SECONDS = 30.0
+LOOK_SECONDS = 10.0
+# A process that is replaced because it hangs may not react to SIGTERM.
+HUNG_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -34,12 +37,17 @@ class Supervisor:
     The others are started once `first_listens` is true: Dagster's daemon meets a code server that
     does not listen yet with a traceback, and looks again a minute later. Variables in `withheld`
     are for the first alone.
+
+    `watches` by the command's name return the reason why a process that runs has to be replaced,
+    empty while there is none.
     """
 
     commands: Mapping[str, Sequence[str]]
     environment: Mapping[str, str]
     first_listens: Callable[[], bool] | None = None
     withheld: Collection[str] = ()
+    watches: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+    look_seconds: float = LOOK_SECONDS
     _stop: threading.Event = field(default_factory=threading.Event)
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _started: dict[str, float] = field(default_factory=dict)
@@ -52,6 +60,7 @@ class Supervisor:
             for name in self.commands:
                 self._start(name)
                 self._wait_for_first()
+            threading.Thread(target=self._watch, name="watch", daemon=True).start()
             while not self._stop.wait(0.2):
                 for name, process in list(self._running.items()):
                     status = process.poll()
@@ -81,6 +90,17 @@ class Supervisor:
             first = next(iter(self._running.values()))
             if first.poll() is not None or self._stop.wait(0.1):
                 return
+
+    def _watch(self) -> None:
+        """End what hangs; the main loop starts it again like anything that died."""
+        while self.watches and not self._stop.wait(self.look_seconds):
+            for name, look in self.watches.items():
+                process = self._running[name]
+                if process.poll() is None and (reason := look()):
+                    log.warning("%s hangs (%s) and is ended", name, reason)
+                    process.terminate()
+                    _wait([process], time.monotonic() + HUNG_SECONDS)
+                    process.kill()
 
     def _start_again(self, name: str, status: int) -> None:
         log.warning("%s ended with status %s and is started again", name, status)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mohe_assets import settings as settings_module
+from mohe_assets.cli.daemon_watch import DaemonWatch
 from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, demo_settings
 from mohe_assets.cli.env import environment
 from mohe_assets.cli.processes import (
@@ -68,6 +69,7 @@ def _run(variables: dict[str, str], host: str, port: int) -> int:
         environment=variables,
         first_listens=code_server.listens,
         withheld=settings_module.KEYS,
+        watches={"the daemon": DaemonWatch(url=variables["MOHE_DAGSTER_DATABASE_URL"]).look},
     )
     return supervisor.run()
 

@@ -15,7 +15,7 @@ from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.events import PLACE_INGESTION_BATCH
 from mohe_assets.defs.runtime.reconciliation import REPAIRS_AT_ONCE, reconcile
-from mohe_assets.defs.runtime.recovery import recover
+from mohe_assets.defs.runtime.recovery import recover, waiting_sentence
 from mohe_assets.defs.runtime.region_refresh import busy_keys, sync_partition_keys, unfinished_runs
 from mohe_assets.defs.runtime.run_tags import (
     REGIONS_TAG,
@@ -55,9 +55,8 @@ def pending_region_sensor(
         reason = _reason_to_wait(app, unfinished)
         requests = [] if reason else _requests(context.instance, app, unfinished)
         if not requests:
-            return dg.SensorResult(
-                skip_reason=_why_nothing(app, reason, len(unfinished)), cursor=cursor
-            )
+            why = f"{_why_nothing(app, reason, len(unfinished))} {waiting_sentence(context.instance, unfinished)}"
+            return dg.SensorResult(skip_reason=why.strip(), cursor=cursor)
         return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 

@@ -6,9 +6,12 @@ Knows no table; the modules beside it do.
 
 import json
 import logging
+import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Self, TypeVar, cast
@@ -61,6 +64,9 @@ LOSS_NOTICED = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+# What a run sends is answered in milliseconds, or after `lock_timeout` at most. A proxy that drops
+# bytes and keeps the connection is noticed by this alone.
+ANSWER_SECONDS = 60.0
 # The same from the server's side: what a vanished client held is given back, its connection
 # included.
 _SESSION = {
@@ -81,6 +87,7 @@ _NO_LIMITS = """
 SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')
 """
 _SETTINGS = "SELECT set_config(name, value, true) FROM unnest(%(names)s, %(settings)s) AS wanted (name, value)"
+_DEADLINES_SECONDS = 0.5
 # How PgBouncer and its like refuse a connection that brings settings of its own.
 _NO_OPTIONS = "startup parameter"
 
@@ -139,12 +146,14 @@ class Database:
     """An engine, and the one way to run a transaction on it.
 
     `session` are the settings of every session. Behind a pooler that keeps none, each transaction
-    sets them for itself.
+    sets them for itself. A transaction that takes longer than `answer_seconds` has lost its
+    connection, whatever TCP believes, and is repeated on another.
     """
 
     engine: Engine
     session: Mapping[str, str] = field(default_factory=lambda: _SESSION)
     reconnect_seconds: float = RECONNECT_SECONDS
+    answer_seconds: float | None = None
     sleep: Callable[[float], None] = time.sleep
 
     @classmethod
@@ -230,7 +239,7 @@ class Database:
     def _once(
         self, work: Callable[[Connection], _T], *, autocommit: bool = False, unlimited: bool = False
     ) -> _T:
-        with self.engine.connect() as connection:
+        with self.engine.connect() as connection, self._answering(connection.connection):
             lacking = self._lacking(connection.connection.dbapi_connection)
             if autocommit and not lacking:
                 with _autocommit(connection.connection):
@@ -241,6 +250,12 @@ class Database:
                 if unlimited:
                     connection.exec_driver_sql(_NO_LIMITS)
                 return work(connection)
+
+    def _answering(self, borrowed: PoolProxiedConnection) -> AbstractContextManager[None]:
+        if self.answer_seconds is None:
+            return nullcontext()
+        connection = cast("psycopg2.extensions.connection", borrowed.dbapi_connection)
+        return _DEADLINES.within(connection.fileno(), self.answer_seconds)
 
     def _lacking(self, connection: object) -> dict[str, list[str]] | None:
         """The settings that the session does not have: a pooler kept them. None where it has them.
@@ -286,7 +301,7 @@ class Database:
             borrowed = self.engine.raw_connection()
         except OperationalError as error:
             raise cast("psycopg2.Error", error.orig) from None
-        with closing(borrowed), _autocommit(borrowed) as connection:
+        with closing(borrowed), self._answering(borrowed), _autocommit(borrowed) as connection:
             try:
                 with connection.cursor() as cursor:
                     if lacking := self._lacking(connection):
@@ -340,6 +355,52 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+class _Deadlines:
+    """Shuts down the sockets of connections that are used for longer than they may be.
+
+    libpq waits for an answer for as long as TCP believes in the peer, and a proxy between keeps TCP
+    content while it drops what it is sent. One thread for the process, started with the first use.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._used: dict[object, tuple[float, int]] = {}
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def within(self, descriptor: int, seconds: float) -> Iterator[None]:
+        key = object()
+        with self._lock:
+            self._used[key] = time.monotonic() + seconds, descriptor
+            if self._thread is None or not self._thread.is_alive():  # a fork has no threads
+                self._thread = threading.Thread(
+                    target=self._run, name="database deadlines", daemon=True
+                )
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._used.pop(key, None)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(_DEADLINES_SECONDS)
+            with self._lock:  # held, so that no descriptor is closed and used again in between
+                late = [key for key, (at, _) in self._used.items() if at < time.monotonic()]
+                for key in late:
+                    _shut_down(self._used.pop(key)[1])
+
+
+def _shut_down(descriptor: int) -> None:
+    log.warning("database: a connection gives no answer and is given up")
+    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as shared:
+        shared.shutdown(socket.SHUT_RDWR)
+
+
+_DEADLINES = _Deadlines()
 
 
 class _Connecting:

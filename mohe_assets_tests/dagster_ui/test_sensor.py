@@ -265,6 +265,43 @@ class TestWhatItWaitsFor:
             "how far it is can be read in every tick"
         )
 
+    def test_runs_that_have_not_begun_and_it_names_them_and_for_how_long(
+        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database
+    ) -> None:
+        first, second, third = (
+            launched(instance, status, **{PARTITION_NAME_TAG: key})
+            for status, key in zip(
+                (
+                    dg.DagsterRunStatus.QUEUED,
+                    dg.DagsterRunStatus.NOT_STARTED,
+                    dg.DagsterRunStatus.STARTED,
+                ),
+                keys_of(database),
+                strict=False,
+            )
+        )
+        execute(
+            database, "UPDATE runs SET update_timestamp = update_timestamp - interval '40 seconds'"
+        )
+        reason = sensor.reason(MOHE_RUNS_IN_FLIGHT="3")
+        assert "3 runs are under way" in reason
+        assert f"{first.run_id[:8]} (QUEUED for 4" in reason
+        assert f"{second.run_id[:8]} (NOT_STARTED for 4" in reason
+        assert third.run_id[:8] not in reason
+
+    def test_a_run_that_was_never_submitted_holds_no_place_of_another(
+        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database
+    ) -> None:
+        lost = launched(
+            instance, dg.DagsterRunStatus.NOT_STARTED, **{PARTITION_NAME_TAG: keys_of(database)[0]}
+        )
+        sensor.reason(MOHE_RUNS_IN_FLIGHT="1")
+        execute(
+            database, "UPDATE runs SET update_timestamp = update_timestamp - interval '61 seconds'"
+        )
+        assert keys_of(database)[0] in sensor.asked(MOHE_RUNS_IN_FLIGHT="1")[0]
+        assert run_status(instance, lost.run_id) is dg.DagsterRunStatus.CANCELED
+
     def test_the_batch_that_collects_everything(
         self, sensor: Sensor, instance: dg.DagsterInstance
     ) -> None:
@@ -420,6 +457,10 @@ class TestWhatItRepairs:
             (dg.DagsterRunStatus.STARTED, 100, 180, False),
             (dg.DagsterRunStatus.STARTED, 130, 180, True),
             (dg.DagsterRunStatus.STARTING, 130, 180, True),
+            # Its client died between creating and submitting it: it is in no queue.
+            (dg.DagsterRunStatus.NOT_STARTED, 50, 180, False),
+            (dg.DagsterRunStatus.NOT_STARTED, 65, 180, True),
+            (dg.DagsterRunStatus.QUEUED, 3_600, 180, False),
             # In a cluster, a run waits for a node and an image: it is given the time that the
             # instance gives it.
             (dg.DagsterRunStatus.STARTING, 500, 600, False),

@@ -2,10 +2,14 @@
 Each is one sentence.
 """
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+import socket
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -214,3 +218,64 @@ def test_a_full_disk_is_a_finding(
     found = findings()["MOHE_HOME"]
     assert found["level"] == "error"
     assert ("No space left" if where == "statvfs" else "3 more files") in found["found"]
+
+
+class Swallowing:
+    """A proxy before the server that can drop all bytes of its connections and closes none."""
+
+    def __init__(self, server: str) -> None:
+        self.swallows = False
+        self._server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._sockets: list[socket.socket] = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._server)
+                self._sockets += [client, server]
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                if not self.swallows:
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        for one in self._sockets:
+            one.close()
+
+
+@pytest.mark.parametrize("how", ["call", "transact"])
+def test_a_connection_whose_bytes_are_swallowed_is_given_up_and_the_work_is_done_by_another(
+    postgres: EmbeddedServer, database_url: str, how: str
+) -> None:
+    proxy = Swallowing(f"{postgres.socket_folder}/.s.PGSQL.5432")
+    there = DatabaseUrl.parse(database_url)
+    url = f"postgresql://{there.user}@127.0.0.1:{proxy.port}/{there.database}?connect_timeout=2"
+    database = replace(Database.connect(url), answer_seconds=1.5)
+
+    def ask() -> object:
+        if how == "call":
+            return database.call("SELECT 1")
+        return [
+            tuple(row) for row in database.transaction(lambda c: c.execute(text("SELECT 1")).all())
+        ]
+
+    assert ask() == [(1,)]
+    proxy.swallows = True
+    healed = threading.Timer(1.0, lambda: setattr(proxy, "swallows", False))
+    healed.start()
+    began = time.monotonic()
+    assert ask() == [(1,)]
+    assert 1.0 < time.monotonic() - began < 30
+    healed.join()
+    database.close()
+    proxy.close()

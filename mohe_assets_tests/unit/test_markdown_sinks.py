@@ -160,9 +160,9 @@ def test_the_report_has_its_tables_cells_and_one_picture_of_its_own(text: str) -
         {"blocked_why": text, "closed_why": None},
         {"blocked_why": None, "closed_why": text},
     ):
-        api = ApiState(  # type: ignore[arg-type]
+        api = ApiState(
             used_today=0, daily_quota=1, used_this_month=0, monthly_quota=None, refused_rate=0, refused_quota=0,
-            resets_at=NOW, closed_until=NOW, **reasons,
+            resets_at=NOW, closed_until=NOW, **reasons,  # type: ignore[arg-type]
         )  # fmt: skip
         standing = CollectionSnapshot(
             at=NOW,

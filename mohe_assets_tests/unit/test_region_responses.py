@@ -224,6 +224,8 @@ def test_control_characters_of_an_answer_are_in_no_message() -> None:
             },
         )
     assert str(refused.value).isprintable()
+
+
 def test_a_page_with_bytes_that_are_not_utf_8_is_unusable() -> None:
     body = json.dumps(page(), ensure_ascii=False).encode()
     error = error_of(200, body.replace("강남".encode(), b"\xed\xa0\x80"))

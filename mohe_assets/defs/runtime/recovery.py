@@ -30,6 +30,11 @@ log = logging.getLogger(__name__)
 # Between Dagster's start of a run and its row lie imports and a connection: seconds, a minute on a
 # bad day.
 NEVER_STARTED_SECONDS = 60
+# Between the creation of a run and its submission by the same client: moments, unless the client
+# died.
+SUBMITTED_SECONDS = 60
+# A run that waits for less is no news.
+WORTH_NAMING_SECONDS = 30
 # Before Dagster's own monitoring calls a run that does not start failed, which would paint its
 # regions red; it looks every half minute.
 AHEAD_OF_MONITORING_SECONDS = 60
@@ -71,17 +76,22 @@ def _end_in_dagster(instance: dg.DagsterInstance, app: App) -> None:
 
 
 def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
-    """Ends runs that died between Dagster's start of them and the first thing they do, which is to
-    make themselves known.
+    """Ends runs that died between their creation and the first thing they do, which is to make
+    themselves known.
 
-    A run that is STARTED has a process. One that is STARTING may wait for a node and an image in a
-    cluster, for as long as the instance's `run_monitoring` gives it.
+    A run that is NOT_STARTED was created by a client that did not live to submit it: it is in no
+    queue. One that is STARTED has a process. One that is STARTING may wait for a node and an image
+    in a cluster, for as long as the instance's `run_monitoring` gives it.
     """
     begun = NEVER_STARTED_SECONDS + app.settings.lease_seconds
     starting = max(
         begun, instance.run_monitoring_start_timeout_seconds - AHEAD_OF_MONITORING_SECONDS
     )
-    patience = {dg.DagsterRunStatus.STARTED: begun, dg.DagsterRunStatus.STARTING: starting}
+    patience = {
+        dg.DagsterRunStatus.NOT_STARTED: float(SUBMITTED_SECONDS),
+        dg.DagsterRunStatus.STARTING: starting,
+        dg.DagsterRunStatus.STARTED: begun,
+    }
     now = dt.datetime.now(dt.UTC)
     silent = {
         record.dagster_run.run_id: record.dagster_run
@@ -91,8 +101,29 @@ def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
     }
     for run_id in silent.keys() - app.executions.known(silent.keys()):
         instance.report_run_canceled(
-            silent[run_id], message="The run's process died before it began; nothing was lost."
+            silent[run_id], message="The run died before it began; nothing was lost."
         )
+
+
+def waiting_sentence(instance: dg.DagsterInstance, runs: Collection[dg.DagsterRun]) -> str:
+    """Name those of the runs that wait to be started, with their status and for how long; empty
+    without any.
+    """
+    if not runs:
+        return ""
+    waiting = [
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.STARTING,
+    ]
+    filters = dg.RunsFilter(run_ids=[run.run_id for run in runs], statuses=waiting)
+    now, named = dt.datetime.now(dt.UTC), list[str]()
+    for record in instance.get_run_records(filters=filters):
+        seconds = (now - record.update_timestamp).total_seconds()
+        if seconds >= WORTH_NAMING_SECONDS:
+            run = record.dagster_run
+            named.append(f"{run.run_id[:8]} ({run.status.value} for {seconds:.0f} s)")
+    return f"Not begun yet: {', '.join(sorted(named))}." if named else ""
 
 
 def collects_places(run: dg.DagsterRun) -> bool:
