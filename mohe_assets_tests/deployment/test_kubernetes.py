@@ -182,7 +182,7 @@ def test_what_the_platform_relies_on_is_the_same_in_a_cluster_and_on_one_machine
     assert there["run_monitoring"] == {**here["run_monitoring"], **patient}
     assert patient["start_timeout_seconds"] > here["run_monitoring"]["start_timeout_seconds"]
     assert values["dagsterDaemon"]["runRetries"] == {"enabled": False}
-    assert values["postgresql"]["postgresqlParams"] == LOSS_NOTICED
+    assert values["postgresql"]["postgresqlParams"] == {**LOSS_NOTICED, "sslmode": "require"}
 
 
 def test_a_runs_pod_is_no_root_and_has_keys_settings_and_the_catalog(
@@ -206,6 +206,7 @@ def test_a_runs_pod_is_no_root_and_has_keys_settings_and_the_catalog(
         ),
         ["dagster", "api", "execute_run"],
         "dagster-run",
+        component="run_worker",  # as the launcher does
         user_defined_k8s_config=context.run_k8s_config,
     )
     pod = job.spec.template.spec
@@ -213,6 +214,10 @@ def test_a_runs_pod_is_no_root_and_has_keys_settings_and_the_catalog(
     assert container.image == image_of(deployment["image"])
     assert (pod.security_context.run_as_non_root, pod.security_context.run_as_user) == (True, 10001)
     assert container.security_context.allow_privilege_escalation is False
+    assert container.security_context.read_only_root_filesystem is True
+    assert pod.automount_service_account_token is False
+    policy = policies()["mohe-runs"]
+    assert policy["podSelector"]["matchLabels"].items() <= job.spec.template.metadata.labels.items()
     assert {one.secret_ref.name for one in container.env_from if one.secret_ref} == {"mohe-keys"}
     assert {one.config_map_ref.name for one in container.env_from if one.config_map_ref} == {
         "mohe-settings"
@@ -221,10 +226,8 @@ def test_a_runs_pod_is_no_root_and_has_keys_settings_and_the_catalog(
         one.name: one.value_from.secret_key_ref.name for one in container.env if one.value_from
     }
     assert passwords == {"DAGSTER_PG_PASSWORD": "mohe-database", "PGPASSWORD": "mohe-database"}
-    assert {one.mount_path for one in container.volume_mounts} >= {
-        "/var/lib/mohe/catalog",
-        "/var/lib/mohe/dagster",
-    }
+    writable = {"/var/lib/mohe/catalog", "/var/lib/mohe/dagster", "/tmp"}  # noqa: S108 - the container's
+    assert {one.mount_path for one in container.volume_mounts} >= writable
     assert container.resources.requests["memory"] == deployment["resources"]["requests"]["memory"]
     # Longer than a run takes to release its regions, so that a node that is drained costs nothing.
     assert pod.termination_grace_period_seconds >= 10
@@ -248,7 +251,11 @@ def test_all_processes_run_one_image_without_root_and_only_those_that_call_the_a
     for one in (values["dagsterWebserver"], values["dagsterDaemon"], deployment):
         assert one["podSecurityContext"]["runAsNonRoot"] is True
         assert one["securityContext"]["allowPrivilegeEscalation"] is False
+        assert one["securityContext"]["readOnlyRootFilesystem"] is True
+        assert "/tmp" in {mount["mountPath"] for mount in one["volumeMounts"]}  # noqa: S108 - the container's
     assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+    assert pod["automountServiceAccountToken"] is False
     for one in (values["dagsterWebserver"], values["dagsterDaemon"]):
         assert "envSecrets" not in one
     assert values["dagsterWebserver"]["service"]["type"] == "ClusterIP"
@@ -286,10 +293,46 @@ def test_every_name_that_is_referred_to_is_one_that_is_made(
     }
     assert used == {one for one in made if one[0] not in {"Job", "NetworkPolicy"}}
     # The chart's label of its pods is the release's name.
-    (policy,) = (document for _, document in manifests() if document["kind"] == "NetworkPolicy")
-    release = policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/instance"]
+    release = policies()["mohe-among-themselves"]["podSelector"]["matchLabels"][
+        "app.kubernetes.io/instance"
+    ]
     for page in (FOLDER / "values.yaml", ROOT / "docs" / "cluster.md"):
         assert f"helm upgrade --install {release} " in page.read_text(encoding="utf-8")
+
+
+def policies() -> dict[str, Values]:
+    """The rules of the network by their name."""
+    documents = (document for _, document in manifests() if document["kind"] == "NetworkPolicy")
+    return {one["metadata"]["name"]: one["spec"] for one in documents}
+
+
+def test_every_pod_may_call_what_it_needs_and_nothing_else() -> None:
+    found = policies()
+    assert all("Egress" in one["policyTypes"] for one in found.values())
+    ports = {
+        name: {port["port"] for rule in one["egress"] for port in rule.get("ports", ())}
+        for name, one in found.items()
+    }
+    assert ports == {
+        "mohe-among-themselves": {53, 5432},
+        "mohe-daemon-to-cluster": {443, 6443},
+        "mohe-code-server-to-apis": {443},
+        "mohe-runs": {53, 5432, 443},
+        "mohe-migration": {53, 5432},
+    }
+    # Without ports a rule is for every port, and only among our own pods.
+    everything = [rule for one in found.values() for rule in one["egress"] if "ports" not in rule]
+    assert everything == [{"to": [{"podSelector": found["mohe-among-themselves"]["podSelector"]}]}]
+    assert found["mohe-migration"]["podSelector"]["matchLabels"] == {"job-name": "mohe-migrate"}
+    assert "ingress" not in found["mohe-runs"]
+
+
+def test_every_database_that_is_reached_over_a_network_is_reached_encrypted(values: Values) -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.yaml")))
+    urls = re.findall(r"postgresql://\S+", text)
+    assert len(urls) == 3
+    assert [url for url in urls if "sslmode=" not in url] == []
+    assert values["postgresql"]["postgresqlParams"]["sslmode"] == "require"
 
 
 def test_the_secrets_are_a_template_without_values() -> None:
