@@ -28,7 +28,14 @@ from mohe_assets.domain.kst import KST
 from mohe_assets.domain.regions import REGION_TYPES, build_region_list
 from mohe_assets.errors import SettingsError
 from mohe_assets.logs import about
-from mohe_assets.postgres.databases import require_current, resolve_urls
+from mohe_assets.postgres import schema
+from mohe_assets.postgres.databases import (
+    ignore_redirecting_variables,
+    only_look,
+    require_current,
+    resolve_urls,
+    running,
+)
 from mohe_assets.region_sync import Download, RegionSync, sync_regions
 from mohe_assets.replay import replay
 from mohe_assets.settings import Settings, classic_ends
@@ -62,19 +69,28 @@ class App:
     @classmethod
     @contextmanager
     def open(
-        cls, settings: Settings, database: Database | None = None, *, wait: bool = False
+        cls,
+        settings: Settings,
+        database: Database | None = None,
+        *,
+        wait: bool = False,
+        looking: bool = False,
     ) -> "Iterator[App]":
-        """Checks that the database answers and has the current schema. Raises SettingsError,
-        DatabaseUnavailable.
+        """Checks that the database answers and has the current schema.
 
+        The embedded database is made ready first; not when `looking`, which writes nothing.
         `database` replaces the one that the settings mean. With `wait` a server of one's own that
         is restarting is waited for as in the middle of a run.
+        Raises SettingsError, DatabaseUnavailable.
         """
+        urls = only_look(settings) if looking else running(settings)
         with cls.attached(settings, database) as app:
-            urls = resolve_urls(settings)
             if wait and urls.embedded is None:
                 app.database.wait()
-            require_current(app.database, settings, urls)
+            if looking:
+                schema.require_current(app.database)
+            else:
+                require_current(app.database, settings, urls)
             yield app
 
     @classmethod
@@ -87,10 +103,10 @@ class App:
             raise SettingsError(
                 f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed are {' and '.join(REGION_TYPES)}."
             )
+        urls = resolve_urls(settings)
+        ignore_redirecting_variables(urls)
         # One more each for the heartbeat and the caller.
-        database = database or Database.connect(
-            resolve_urls(settings).data, pool_size=DATABASE_THREADS + 2
-        )
+        database = database or Database.connect(urls.data, pool_size=DATABASE_THREADS + 2)
         try:
             yield cls(settings=settings, database=database)
         finally:

@@ -118,10 +118,14 @@ def url(
         bool, typer.Option("--dagster", help="The URL of Dagster's own database instead.")
     ] = False,
 ) -> None:
-    """Print the database's URL, password included, for psql and other tools; starts the embedded
-    server.
-    """
-    urls = ensure_ready(settings_module.load())
+    """Print the database's URL, password included, for psql and other tools. Starts nothing."""
+    urls = resolve_urls(settings_module.load())
+    if urls.embedded is not None and urls.embedded.made and not urls.embedded.reachable:
+        typer.echo(
+            "mohe: The embedded PostgreSQL is not running; `mohe db start` starts it.", err=True
+        )
+    elif urls.embedded is not None:
+        urls.embedded.require_running()
     typer.echo(urls.dagster if dagster else urls.data)
 
 

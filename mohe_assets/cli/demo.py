@@ -23,7 +23,8 @@ from mohe_assets.cli.env import environment, program
 from mohe_assets.cli.terminal import shown
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.errors import MoheError
-from mohe_assets.postgres.databases import ensure_ready
+from mohe_assets.postgres.databases import ensure_ready, ignore_redirecting_variables
+from mohe_assets.postgres.embedded import make_private
 from mohe_assets.settings import Settings
 from mohe_assets.store.reads.overview import by_sido
 
@@ -52,6 +53,7 @@ def demo(
     with demo_settings(calls_per_second=calls_per_second, latency_ms=latency_ms) as variables:
         settings = settings_module.load(variables)
         urls = ensure_ready(settings)
+        ignore_redirecting_variables(urls, variables)
         with App.open(settings) as app:
             status = _collect(console, app, settings, {**variables, **environment(settings, urls)})
             if status:
@@ -64,7 +66,7 @@ def _collect(console: Console, app: App, settings: Settings, variables: dict[str
     log_path = (
         settings.home / "logs" / f"place_ingestion_batch-{time.strftime('%Y%m%d-%H%M%S')}.log"
     )
-    log_path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(log_path.parent)
     dagster = program("dagster")
     command = [
         dagster,

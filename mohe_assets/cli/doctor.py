@@ -1,19 +1,29 @@
 """`mohe doctor`: what is wrong here, and what to do about it."""
 
 import os
+import shutil
 from collections.abc import Iterator
-from typing import Annotated
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import TypeAdapter
 from rich.console import Console
 
 from mohe_assets import settings as settings_module
-from mohe_assets.cli.env import environment
+from mohe_assets.cli.env import variables
 from mohe_assets.cli.terminal import shown
 from mohe_assets.ops.doctor import Finding, Level, examine
-from mohe_assets.postgres.databases import resolve_urls
+from mohe_assets.packaged_files import packaged_file
+from mohe_assets.postgres.databases import DatabaseUrls, only_look
+from mohe_assets.settings import Settings
+from mohe_assets.store.database import Database, rows
 from mohe_assets.store.sqlstate import first_line, trouble
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 MARKS = {
     Level.OK: "[green]ok[/]     ",
@@ -71,6 +81,7 @@ def _examine(*, calls: bool) -> Iterator[Finding]:
             finding.level is Level.ERROR
             and finding.check in ("settings", "database", "Dagster's database")
         )
+        usable = usable and (finding.level is Level.OK or finding.check != "embedded server")
         yield finding
     if not usable:
         return
@@ -88,25 +99,25 @@ def _daemon() -> Finding:
     """Whether anything launches runs by itself. Dagster is imported here: it takes longer than all
     the rest.
     """
-    from dagster import DagsterInstance  # noqa: PLC0415
     from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType  # noqa: PLC0415
     from dagster._daemon.controller import get_daemon_statuses  # noqa: PLC0415
 
     settings = settings_module.load()
-    os.environ.update(environment(settings, resolve_urls(settings)))
-    with DagsterInstance.get() as instance:
-        statuses = get_daemon_statuses(
-            instance,
-            DAEMONS,
-            heartbeat_interval_seconds=0,
-            heartbeat_tolerance_seconds=SILENT_SECONDS,
-            ignore_errors=True,
-        )
-        sensors = {
-            state.name: state.status
-            for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-        }
-    dead = [name for name in DAEMONS if not statuses[name].healthy]
+    urls = only_look(settings)
+    with _instance_to_look_at(settings, urls) as instance:
+        if instance is None:
+            dead, sensors = list(DAEMONS), {}
+        else:
+            statuses = get_daemon_statuses(
+                instance,
+                DAEMONS,
+                heartbeat_interval_seconds=0,
+                heartbeat_tolerance_seconds=SILENT_SECONDS,
+                ignore_errors=True,
+            )
+            dead = [name for name in DAEMONS if not statuses[name].healthy]
+            states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+            sensors = {state.name: state.status for state in states}
     if not settings.checkpoint_auto_resume:
         return Finding(check="daemon", level=Level.WARNING, found="CHECKPOINT_AUTO_RESUME is false: the sensor launches nothing.",
                        advice="Unset it, or collect by `dagster job execute` and backfills.")  # fmt: skip
@@ -117,3 +128,29 @@ def _daemon() -> Finding:
         return Finding(check="daemon", level=Level.WARNING, found=f"{PENDING_REGION_SENSOR} was stopped by somebody.",
                        advice="Start it in the UI, under Automation.")  # fmt: skip
     return Finding(check="daemon", level=Level.OK, found="alive; the sensor launches what is due")
+
+
+@contextmanager
+def _instance_to_look_at(
+    settings: Settings, urls: DatabaseUrls
+) -> "Iterator[DagsterInstance | None]":
+    """Dagster's instance, without making its home or its tables; None while it has no tables."""
+    from dagster import DagsterInstance  # noqa: PLC0415
+
+    database = Database.connect(urls.dagster)
+    try:
+        there = database.transaction(
+            lambda c: rows(c, "SELECT to_regclass('daemon_heartbeats') IS NOT NULL AS there")
+        )[0]["there"]
+    finally:
+        database.close()
+    if not there:
+        yield None
+        return
+    with TemporaryDirectory(prefix="mohe-doctor-") as empty:
+        os.environ.update(variables(settings, urls))
+        if not (Path(os.environ["DAGSTER_HOME"]) / "dagster.yaml").exists():
+            shutil.copy(packaged_file("dagster.yaml"), empty)
+            os.environ["DAGSTER_HOME"] = empty
+        with DagsterInstance.get() as instance:
+            yield instance

@@ -10,8 +10,15 @@ from pathlib import Path
 import typer
 
 from mohe_assets import settings as settings_module
+from mohe_assets.errors import SettingsError
 from mohe_assets.packaged_files import packaged_file
-from mohe_assets.postgres.databases import DatabaseUrls, ensure_ready
+from mohe_assets.postgres.databases import (
+    DatabaseUrls,
+    ensure_ready,
+    redirecting_variables,
+    resolve_urls,
+)
+from mohe_assets.postgres.embedded import make_private
 from mohe_assets.settings import Settings
 
 
@@ -20,19 +27,34 @@ def env() -> None:
     "$(mohe env)".
     """
     settings = settings_module.load()
-    variables = environment(settings, ensure_ready(settings))
+    urls, redirecting = resolve_urls(settings), redirecting_variables(os.environ)
+    exported = environment(settings, ensure_ready(settings))
+    if urls.embedded is not None:
+        for name in redirecting:  # Dagster's processes would follow them past the URL
+            typer.echo(f"unset {name}")
     bin_folder = str(Path(sys.executable).parent)
     if shutil.which("dagster") is None:
-        variables["PATH"] = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}"
-    for name, value in variables.items():
+        exported["PATH"] = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}"
+    for name, value in exported.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
     """What a Dagster process needs besides the settings a person has set; makes DAGSTER_HOME ready."""
-    home = settings.home / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
-    place(home / "dagster.yaml", packaged_file("dagster.yaml").read_bytes())
+    folder = settings.home / "dagster"
+    try:
+        make_private(folder)
+        place(folder / "dagster.yaml", packaged_file("dagster.yaml").read_bytes())
+    except OSError as error:
+        path = error.filename or folder
+        message = f"{path}, in MOHE_HOME, cannot be written: {error.strerror}."
+    else:
+        return variables(settings, urls)
+    raise SettingsError(message)
+
+
+def variables(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
+    """What `environment` returns, without making anything."""
     return {
         "MOHE_HOME": str(settings.home),
         "MOHE_CATALOG_DIR": str(
@@ -40,7 +62,7 @@ def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
         ),  # absolute: code servers need not run where the shell is
         "MOHE_DATABASE_URL": urls.data,
         "MOHE_DAGSTER_DATABASE_URL": urls.dagster,
-        "DAGSTER_HOME": str(home),
+        "DAGSTER_HOME": str(settings.home / "dagster"),
     }
 
 

@@ -15,6 +15,7 @@ from mohe_assets.domain.forecast import CollectionForecast, QuotaState, forecast
 from mohe_assets.domain.kst import KST
 from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.ops.status_text import done_when
+from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.settings import classic_ends
 from mohe_assets.store.reads.overview import RemainingWork
 
@@ -24,10 +25,17 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
 ) -> None:
     """Show the calls a collection still takes, and when they are made at the earliest. Sends none."""
-    with App.open(settings_module.load()) as app:
-        left = app.remaining_work()
-        quota_state = app.quota_state(app.api_state())
-        keywords = len(app.settings.search_keywords)
+    settings = settings_module.load()
+    keywords = len(settings.search_keywords)
+    embedded = resolve_urls(settings).embedded
+    if embedded is not None and not embedded.made:
+        left = RemainingWork(regions=0, base=0, depth=0)
+        with App.attached(settings) as app:
+            quota_state = app.quota_state(None)
+    else:
+        with App.open(settings, looking=True) as app:
+            left = app.remaining_work()
+            quota_state = app.quota_state(app.api_state())
     if not left.regions:
         regions = len(bundled_snapshot().leaves)
         depth = max(0, app.settings.max_calls_per_region - keywords) * regions

@@ -202,7 +202,8 @@ def refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:
 
 
 def _variables(settings: Settings) -> dict[str, str]:
-    return {**os.environ, **environment(settings, require_ready(settings))}
+    urls = require_ready(settings)  # and what of our environment redirects its clients is gone
+    return {**os.environ, **environment(settings, urls)}
 
 
 def _wait_for(address: CodeServerAddress) -> None:

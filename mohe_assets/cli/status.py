@@ -66,7 +66,7 @@ def status(
     """
     if watch and as_json:
         raise typer.BadParameter("either --watch or --json; a script asks again by itself")
-    with App.open(settings_module.load()) as app:
+    with App.open(settings_module.load(), looking=True) as app:
         if as_json:
             typer.echo(JSON.dump_json(_read(app), indent=2))
         elif watch:

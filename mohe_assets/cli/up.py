@@ -21,7 +21,7 @@ from mohe_assets.cli.processes import (
 )
 from mohe_assets.cli.supervisor import Supervisor
 from mohe_assets.errors import SettingsError
-from mohe_assets.postgres.databases import ensure_ready
+from mohe_assets.postgres.databases import ensure_ready, ignore_redirecting_variables
 
 
 def up(
@@ -53,7 +53,9 @@ def _run(variables: dict[str, str], host: str, port: int) -> int:
     settings = settings_module.load(variables)
     settings.require_collection_keys()
     _refuse_used_port(host, port)
-    variables |= environment(settings, ensure_ready(settings))
+    urls = ensure_ready(settings)
+    variables |= environment(settings, urls)
+    ignore_redirecting_variables(urls, variables)
     refresh_if_empty(settings, variables)
     variables.pop("MOHE_WEB_ADDRESS", None)  # of a container's port
     # Its gRPC has no login: only this user enters the socket's folder.

@@ -1,14 +1,15 @@
 """What is wrong with this installation, one finding a check, each with what to do about it.
 
-Looks and changes nothing, but for two things it says: an embedded server that is down is started,
-as by every command, and one call is sent with each key. What cannot be looked at, because something
-before it is broken, is left out.
+Looks and changes nothing, but for one thing it says: one call is sent with each key. What cannot
+be looked at, because something before it is broken or not running, is left out.
 """
 
 import datetime as dt
 import difflib
 import os
+import shlex
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -28,7 +29,8 @@ from mohe_assets.errors import (
     SettingsError,
 )
 from mohe_assets.postgres import schema
-from mohe_assets.postgres.databases import DatabaseUrls, resolve_urls
+from mohe_assets.postgres.databases import DatabaseUrls, ignore_redirecting_variables, resolve_urls
+from mohe_assets.postgres.embedded import HOME_MODE, PRIVATE_MODE, EmbeddedServer
 from mohe_assets.settings import Settings, classic_ends, load, variable
 from mohe_assets.store.database import Database, rows
 from mohe_assets.store.sqlstate import READ_ONLY, TROUBLES, UP_CONNECTIONS
@@ -107,6 +109,7 @@ def _examine(environ: Mapping[str, str], *, calls: bool) -> Iterator[Finding]:
             "Keys of NAVER API HUB are used as soon as both are set; nothing is collected twice.",
         )
     yield from _folders(settings)
+    yield from _modes(settings.home)
     if calls:
         yield _government_key(settings)
     yield from _with_database(settings, calls=calls)
@@ -184,9 +187,27 @@ def _writable(folder: Path) -> bool:
 
 
 def _existing(folder: Path) -> Path:
-    while not folder.exists():
+    while not os.access(folder, os.F_OK):
         folder = folder.parent
     return folder
+
+
+def _modes(home: Path) -> Iterator[Finding]:
+    """Of homes made by earlier versions, or by hand; a command that makes a home closes it."""
+    for folder, most in (
+        (home, HOME_MODE),
+        (home / "dagster", PRIVATE_MODE),
+        (home / "logs", PRIVATE_MODE),
+    ):
+        if (
+            os.access(folder, os.F_OK)
+            and (mode := stat.S_IMODE(folder.stat().st_mode)) & 0o777 & ~most
+        ):
+            yield _warning(
+                "MOHE_HOME",
+                f"{folder} has mode {mode:o}, which gives other accounts more than they need.",
+                f"`chmod {most:o} {shlex.quote(str(folder))}` closes it.",
+            )
 
 
 def _government_key(settings: Settings) -> Finding:
@@ -250,10 +271,13 @@ def _tried(check: str, call: Callable[[], str]) -> Finding:
 
 def _with_database(settings: Settings, *, calls: bool) -> Iterator[Finding]:
     urls = resolve_urls(settings)
+    ignore_redirecting_variables(urls)
     database = Database.connect(urls.data, reconnect_seconds=0, session=PATIENCE)
     try:
         if urls.embedded is not None:
-            yield _embedded(urls)
+            yield (embedded := _embedded(urls.embedded))
+            if embedded.level is not Level.OK:
+                return
         yield from _server(database)
         yield from _dagster_database(urls)
         yield from _clocks(settings, database)
@@ -261,7 +285,7 @@ def _with_database(settings: Settings, *, calls: bool) -> Iterator[Finding]:
         yield revision
         if revision.level is Level.ERROR:
             return
-        with App.open(settings, database) as app:
+        with App.open(settings, database, looking=True) as app:
             yield _regions(app)
             if calls:
                 yield _place_keys(app)
@@ -278,14 +302,18 @@ def _advice(urls: DatabaseUrls) -> str:
     return "Check that the server runs, and the host, user, password and database in MOHE_DATABASE_URL."
 
 
-def _embedded(urls: DatabaseUrls) -> Finding:
-    server = urls.embedded
-    if server is None:
-        raise AssertionError("asked for a server that is not ours")
-    if server.running:
-        return _ok("embedded server", f"runs in {server.data}")
-    server.start()
-    return _ok("embedded server", f"was not running, and was started in {server.data}")
+def _embedded(server: EmbeddedServer) -> Finding:
+    check = "embedded server"
+    try:
+        server.require_ours()
+    except DatabaseUnavailable as error:
+        return _error(check, str(error), "Nothing more is looked at, and nothing was changed.")
+    try:
+        server.require_running()
+    except DatabaseUnavailable as error:
+        kind = _error if server.running else _warning
+        return kind(check, str(error), "What is in the database is looked at once the server runs.")
+    return _ok(check, f"runs in {server.data}")
 
 
 SERVER = """

@@ -2,18 +2,24 @@
 imported.
 """
 
+import os
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from mohe_assets.errors import DatabaseUnavailable, NotPermitted
 from mohe_assets.postgres import schema
-from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
+from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, SUPERUSER, EmbeddedServer
 from mohe_assets.settings import Settings
 from mohe_assets.store.database import LOSS_NOTICED, Database
-from mohe_assets.store.database_url import DatabaseUrl, canonical
+from mohe_assets.store.database_url import DatabaseUrl
 from mohe_assets.store.sqlstate import NO_SUCH_DATABASE, first_line, sqlstate
+
+# Variables of libpq that an embedded server's URL overrides, or that it never asks for.
+HARMLESS = ("PGHOST", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGPASSFILE", "PGDATA")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +39,10 @@ def resolve_urls(settings: Settings) -> DatabaseUrls:
         settings.dagster_database_url.get_secret_value() if settings.dagster_database_url else None
     )
     # `mohe env` exports the embedded server's own URL: naming it is still meaning it.
-    if named is None or named == canonical(embedded.url(DATA_DATABASE)):
-        own = embedded.url(DAGSTER_DATABASE)
-        return DatabaseUrls(
-            data=embedded.url(DATA_DATABASE), dagster=dagster or own, embedded=embedded
-        )
+    if named is None or _names(embedded, named, DATA_DATABASE):
+        if dagster is None or _names(embedded, dagster, DAGSTER_DATABASE):
+            dagster = embedded.url(DAGSTER_DATABASE)
+        return DatabaseUrls(data=embedded.url(DATA_DATABASE), dagster=dagster, embedded=embedded)
     storage = (
         DatabaseUrl.parse(dagster)
         if dagster
@@ -50,13 +55,43 @@ def resolve_urls(settings: Settings) -> DatabaseUrls:
     return DatabaseUrls(data=named, dagster=str(storage), embedded=None)
 
 
+def _names(embedded: EmbeddedServer, url: str, database: str) -> bool:
+    there = make_url(url)
+    folder = there.query.get("host", "")
+    return (
+        (there.username, there.host, there.database) == (SUPERUSER, None, database)
+        and isinstance(folder, str)
+        and embedded.listens_in(folder)
+    )
+
+
+def redirecting_variables(environ: Iterable[str]) -> list[str]:
+    """PG* variables that libpq would follow past an embedded server's URL."""
+    return sorted(name for name in environ if name.startswith("PG") and name not in HARMLESS)
+
+
+def ignore_redirecting_variables(
+    urls: DatabaseUrls, environ: MutableMapping[str, str] = os.environ
+) -> None:
+    """Remove them from an environment, this process's by default, if the database is the embedded
+    one.
+
+    They are meant for servers of a person's own.
+    """
+    if urls.embedded is not None:
+        for name in redirecting_variables(environ):
+            del environ[name]
+
+
 def ensure_ready(settings: Settings) -> DatabaseUrls:
     """Makes both databases usable: embedded server running, Dagster's database there, schema
     current.
     """
     urls = resolve_urls(settings)
+    ignore_redirecting_variables(urls)
     if urls.embedded is not None:
         urls.embedded.start()
+        urls = resolve_urls(settings)  # the first start may have chosen a folder for the socket
     else:
         _ensure_database(urls.dagster, beside=urls.data)
     database = Database.connect(urls.data)
@@ -72,12 +107,36 @@ def require_ready(settings: Settings) -> DatabaseUrls:
     """The databases, checked: for processes that may run many times over, with a role that may not
     migrate.
     """
-    urls = resolve_urls(settings)
+    urls = running(settings)
     database = Database.connect(urls.data)
     try:
         require_current(database, settings, urls)
     finally:
         database.close()
+    return urls
+
+
+def running(settings: Settings) -> DatabaseUrls:
+    """The databases; the embedded server is made ready if it does not run.
+
+    DatabaseUnavailable if it belongs to another account.
+    """
+    urls = resolve_urls(settings)
+    ignore_redirecting_variables(urls)
+    if urls.embedded is not None and not (urls.embedded.made and urls.embedded.reachable):
+        return ensure_ready(settings)
+    return urls
+
+
+def only_look(settings: Settings) -> DatabaseUrls:
+    """The databases as they are; starts, makes and migrates nothing.
+
+    DatabaseUnavailable, with the command that does, if the embedded server does not run.
+    """
+    urls = resolve_urls(settings)
+    ignore_redirecting_variables(urls)
+    if urls.embedded is not None:
+        urls.embedded.require_running()
     return urls
 
 

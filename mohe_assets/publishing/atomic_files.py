@@ -17,7 +17,9 @@ LOCK = ".lock"
 def locked(folder: Path) -> Iterator[None]:
     """One writer at a time; the folder is made. SettingsError if that cannot be done."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o755)  # under any umask: it is for other people
         lock = FileLock(folder / LOCK)
         lock.acquire()
     except OSError as error:

@@ -16,8 +16,11 @@ import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
 from mohe_assets.cli import doctor as doctor_command
+from mohe_assets.cli.env import environment
 from mohe_assets.ops import doctor
+from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.postgres.embedded import EmbeddedServer
+from mohe_assets.settings import Settings
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
@@ -191,13 +194,18 @@ def test_a_dagster_database_that_is_missing(
     assert "mohe db migrate" in found["Dagster's database"]["advice"]
 
 
-def test_an_embedded_server_that_is_down_is_started_and_that_is_said(examine: Examine) -> None:
+def test_an_embedded_server_that_is_down_is_a_warning_and_is_not_started(examine: Examine) -> None:
     home = Path(tempfile.mkdtemp(prefix="mohe-tests-"))
     home.chmod(0o755)
     server = EmbeddedServer(home=home)
     own = {"MOHE_HOME": str(home), "without": ("MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL")}
     try:
-        assert "was not running, and was started" in examine(**own)["embedded server"]["found"]
+        found = examine(**own)
+        assert found["embedded server"]["level"] == "warning"
+        assert "`mohe db start`" in found["embedded server"]["found"]
+        assert not {"database", "schema", "regions", "runs", "daemon"} & set(found)
+        assert not server.running
+        server.start()
         assert examine(**own)["embedded server"]["found"] == f"runs in {server.data}"
     finally:
         server.stop()
@@ -241,11 +249,13 @@ def test_little_room_and_a_folder_of_somebody_else(
 
 
 def test_a_sensor_somebody_stopped_and_one_that_may_not_resume(
-    examine: Examine, store: Store
+    examine: Examine, store: Store, mohe: Mohe, settings: Settings
 ) -> None:
     del store
     assert "CHECKPOINT_AUTO_RESUME" in examine(CHECKPOINT_AUTO_RESUME="false")["daemon"]["found"]
     assert examine()["daemon"]["found"] == "no daemon is alive: nothing is launched by itself."
+    assert mohe("env").status == 0
+    os.environ.update(environment(settings, resolve_urls(settings)))
     with dg.DagsterInstance.get() as instance:
         _hear_of_daemons(instance, seconds_ago=300)
     assert examine()["daemon"]["found"] == "no daemon is alive: nothing is launched by itself."
