@@ -11,7 +11,7 @@ import typer
 
 from mohe_assets import settings as settings_module
 from mohe_assets.errors import SettingsError
-from mohe_assets.packaged_files import packaged_file
+from mohe_assets.packaged_files import is_shipped_dagster_yaml, packaged_file
 from mohe_assets.postgres.databases import (
     DatabaseUrls,
     ensure_ready,
@@ -44,13 +44,23 @@ def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
     folder = settings.home / "dagster"
     try:
         make_private(folder)
-        place(folder / "dagster.yaml", packaged_file("dagster.yaml").read_bytes())
+        place_dagster_yaml(folder / "dagster.yaml")
     except OSError as error:
         path = error.filename or folder
         message = f"{path}, in MOHE_HOME, cannot be written: {error.strerror}."
     else:
         return variables(settings, urls)
     raise SettingsError(message)
+
+
+def place_dagster_yaml(path: Path) -> None:
+    """Bring the file to this version's. One that a person has changed stays; `mohe doctor`
+    compares.
+    """
+    content = packaged_file("dagster.yaml").read_bytes()
+    found = path.read_bytes() if path.exists() else None
+    if found is None or (found != content and is_shipped_dagster_yaml(found)):
+        place(path, content)
 
 
 def variables(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import requests
+import yaml
 from sqlalchemy import text
 
 from mohe_assets.app import ONE_TRY, App, region_client
@@ -28,6 +29,7 @@ from mohe_assets.errors import (
     QuotaExhausted,
     SettingsError,
 )
+from mohe_assets.packaged_files import is_shipped_dagster_yaml, packaged_file
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.databases import DatabaseUrls, ignore_redirecting_variables, resolve_urls
 from mohe_assets.postgres.embedded import HOME_MODE, PRIVATE_MODE, EmbeddedServer
@@ -110,6 +112,7 @@ def _examine(environ: Mapping[str, str], *, calls: bool) -> Iterator[Finding]:
         )
     yield from _folders(settings)
     yield from _modes(settings.home)
+    yield from _dagster_yaml(settings.home / "dagster" / "dagster.yaml")
     if calls:
         yield _government_key(settings)
     yield from _with_database(settings, calls=calls)
@@ -208,6 +211,41 @@ def _modes(home: Path) -> Iterator[Finding]:
                 f"{folder} has mode {mode:o}, which gives other accounts more than they need.",
                 f"`chmod {most:o} {shlex.quote(str(folder))}` closes it.",
             )
+
+
+def _dagster_yaml(path: Path) -> Iterator[Finding]:
+    """A person's file stays as it is; this is where he learns that ours has something more."""
+    if not os.access(path, os.R_OK) or is_shipped_dagster_yaml(path.read_bytes()):
+        return
+    try:
+        theirs = dict(_leaves(yaml.safe_load(path.read_bytes())))
+    except yaml.YAMLError as error:
+        yield _error(
+            "dagster.yaml",
+            f"{path} cannot be read: {' '.join(str(error).split())}",
+            "Correct it, or remove it: the next command that starts Dagster makes it again.",
+        )
+        return
+    ours = dict(_leaves(yaml.safe_load(packaged_file("dagster.yaml").read_bytes())))
+    lacking = sorted(name for name in ours if name not in theirs)
+    said = f"{path} was changed by hand and is kept"
+    if lacking:
+        lacks = ", ".join(f"{name}: {ours[name]}" for name in lacking)
+        yield _warning(
+            "dagster.yaml",
+            f"{said}; it lacks {lacks}",
+            "Add what you want of it, or remove the file: the next command makes it anew.",
+        )
+    else:
+        yield _ok("dagster.yaml", said)
+
+
+def _leaves(node: object, path: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _leaves(value, f"{path}.{name}".lstrip("."))
+    else:
+        yield path, node
 
 
 def _government_key(settings: Settings) -> Finding:

@@ -1,0 +1,76 @@
+"""The home's dagster.yaml: brought to this version's while it is ours, a person's own stands."""
+
+import json
+import shutil
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from mohe_assets import packaged_files as shipped_module
+from mohe_assets.packaged_files import is_shipped_dagster_yaml, packaged_file
+from mohe_assets_tests.integration.conftest import Mohe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def placed(tmp_path: Path, mohe: Mohe) -> Path:
+    """The file as `mohe env` has placed it."""
+    assert mohe("env").status == 0
+    return tmp_path / "home" / "dagster" / "dagster.yaml"
+
+
+def test_a_changed_file_is_kept_by_all_commands_and_compared_by_doctor(
+    placed: Path, mohe: Mohe
+) -> None:
+    assert placed.read_bytes() == packaged_file("dagster.yaml").read_bytes()
+    lines = placed.read_text(encoding="utf-8").replace(
+        "max_concurrent_runs: 4", "max_concurrent_runs: 1"
+    )
+    lines = lines.replace("    user_code_failure_retry_delay: 5\n", "").replace("nux:", "x_nux:")
+    placed.write_text(lines, encoding="utf-8")
+    for arguments in (("env",), ("doctor", "--no-calls"), ("db", "migrate")):
+        mohe(*arguments)
+        assert placed.read_text(encoding="utf-8") == lines, arguments
+    found = {one["check"]: one for one in json.loads(mohe("doctor", "--no-calls", "--json").out)}
+    assert found["dagster.yaml"]["level"] == "warning"
+    assert found["dagster.yaml"]["found"] == (
+        f"{placed} was changed by hand and is kept; it lacks nux.enabled: False, "
+        "run_coordinator.config.user_code_failure_retry_delay: 5"
+    )
+    placed.write_bytes(packaged_file("dagster.yaml").read_bytes() + b"\n# a note\n")
+    found = {one["check"]: one for one in json.loads(mohe("doctor", "--no-calls", "--json").out)}
+    assert found["dagster.yaml"]["level"] == "ok"
+    placed.write_bytes(b"a: [1\n")
+    found = {one["check"]: one for one in json.loads(mohe("doctor", "--no-calls", "--json").out)}
+    assert found["dagster.yaml"]["level"] == "error"
+
+
+def test_an_earlier_versions_file_is_replaced(
+    placed: Path, mohe: Mohe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = b"# of an earlier version\n"
+    monkeypatch.setattr(
+        shipped_module, "SHIPPED_DAGSTER_YAML", frozenset({sha256(earlier).hexdigest()})
+    )
+    placed.write_bytes(earlier)
+    mohe("doctor", "--no-calls")
+    assert placed.read_bytes() == earlier, "a command that only looks leaves it, too"
+    mohe("env")
+    assert placed.read_bytes() == packaged_file("dagster.yaml").read_bytes()
+
+
+def test_every_version_of_the_file_is_known() -> None:
+    def git(*arguments: str) -> bytes:
+        command = [shutil.which("git") or "git", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+
+    try:
+        commits = git("log", "--format=%H", "--", "dagster.yaml").decode().split()
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no history here")
+    for commit in commits:
+        content = git("show", f"{commit}:dagster.yaml")
+        assert is_shipped_dagster_yaml(content), f"its digest at {commit[:8]} is missing"
