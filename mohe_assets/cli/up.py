@@ -1,15 +1,20 @@
 """`mohe up`: Dagster's processes together, on the chosen database."""
 
+import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from filelock import FileLock, Timeout
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.daemon_watch import DaemonWatch
 from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, demo_settings
-from mohe_assets.cli.env import environment
+from mohe_assets.cli.env import environment, place
 from mohe_assets.cli.processes import (
     WEB_PORT,
     CodeServerAddress,
@@ -20,8 +25,10 @@ from mohe_assets.cli.processes import (
     write_workspace,
 )
 from mohe_assets.cli.supervisor import Supervisor
-from mohe_assets.errors import SettingsError
-from mohe_assets.postgres.databases import ensure_ready, ignore_redirecting_variables
+from mohe_assets.errors import MoheError, SettingsError
+from mohe_assets.postgres.databases import ensure_ready, ignore_redirecting_variables, resolve_urls
+from mohe_assets.postgres.embedded import make_home
+from mohe_assets.settings import Settings
 
 
 def up(
@@ -52,7 +59,12 @@ def up(
 def _run(variables: dict[str, str], host: str, port: int) -> int:
     settings = settings_module.load(variables)
     settings.require_collection_keys()
-    _refuse_used_port(host, port)
+    with _alone(settings, f"http://{host}:{port}"):
+        _refuse_used_port(host, port)
+        return _supervise(settings, variables, host, port)
+
+
+def _supervise(settings: Settings, variables: dict[str, str], host: str, port: int) -> int:
     urls = ensure_ready(settings)
     variables |= environment(settings, urls)
     ignore_redirecting_variables(urls, variables)
@@ -74,6 +86,45 @@ def _run(variables: dict[str, str], host: str, port: int) -> int:
         watches={"the daemon": DaemonWatch(url=variables["MOHE_DAGSTER_DATABASE_URL"]).look},
     )
     return supervisor.run()
+
+
+@contextmanager
+def _alone(settings: Settings, page: str) -> Iterator[None]:
+    """Hold the home while this `mohe up` runs; another one would overwrite its workspace.yaml.
+
+    The lock ends with the process, however that ends; the note is for the next one's sentence.
+    """
+    embedded = resolve_urls(settings).embedded
+    if embedded is not None:
+        embedded.require_ours()
+    note = settings.home / "up.json"
+    lock = FileLock(settings.home / "up.lock", timeout=0)
+    try:
+        make_home(settings.home)
+        lock.acquire()
+    except Timeout:
+        raise MoheError(_first(settings.home, note)) from None
+    except OSError as error:
+        raise SettingsError(
+            f"MOHE_HOME is {settings.home}, which cannot be written to: {error.strerror}."
+        ) from None
+    try:
+        place(note, json.dumps({"pid": os.getpid(), "page": page}).encode())
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def _first(home: Path, note: Path) -> str:
+    try:
+        first = json.loads(note.read_bytes())
+        which = f"with its page at {first['page']} and pid {first['pid']}"
+    except (OSError, ValueError, KeyError):
+        which = "and is just starting or ending"
+    return (
+        f"`mohe up` already runs on {home}, {which}; stop that one first, or set another MOHE_HOME."
+    )
 
 
 def _refuse_used_port(host: str, port: int) -> None:
