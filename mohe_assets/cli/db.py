@@ -126,6 +126,12 @@ def url(
         )
     elif urls.embedded is not None:
         urls.embedded.require_running()
+    else:
+        database = Database.connect(urls.data)
+        try:
+            database.check()
+        finally:
+            database.close()
     typer.echo(urls.dagster if dagster else urls.data)
 
 

