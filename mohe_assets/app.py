@@ -192,13 +192,16 @@ class App:
         )
 
     def refresh_is_due(self) -> bool:
-        """No list yet, a list that came from the snapshot, or one older than
-        MOHE_REGION_REFRESH_DAYS.
+        """No list yet, a list that came from the snapshot, one older than MOHE_REGION_REFRESH_DAYS,
+        or one that was not believed on an earlier day.
         """
         last = self.regions.last_refresh(
             due_after_seconds=self.settings.region_refresh_days * 86_400
         )
-        return last is None or last.old or last.source != "api"
+        if last is None or last.old or last.source != "api":
+            return True
+        unconfirmed = self.regions.unconfirmed()
+        return unconfirmed is not None and unconfirmed.last_seen_on < dt.datetime.now(KST).date()
 
     def _download_regions(self) -> Download:
         download = region_client(self.settings).download()

@@ -4,7 +4,7 @@ Dagster.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -15,8 +15,8 @@ from mohe_assets.domain.regions import (
     bundled_snapshot,
     compare,
 )
-from mohe_assets.domain.succession import DongSet, Succession, infer, renamed
-from mohe_assets.errors import ApiBlocked, ApiError
+from mohe_assets.domain.succession import DongSet, Succession, disbelief, infer, renamed
+from mohe_assets.errors import ApiBlocked, ApiError, RegionListRefused
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.region_lifecycle import Lifecycle, Reassigned, seed_successions
 from mohe_assets.store.regions import Regions
@@ -62,18 +62,31 @@ def sync_regions(
 
     When the API is down and no list is known yet, the bundled snapshot is taken, and `warning` says
     so; with a list known, that one stays and the error is raised. Raises ApiBlocked for a wrong key
-    (a snapshot would hide it), and RegionListRefused for a change that is not to be believed.
+    (a snapshot would hide it), and RegionListRefused for a change that is not believed: known
+    regions are missing and nothing in the list succeeds them. The first list is compared with the
+    bundled one, which is taken instead of a list that is not believed. A list that was not believed
+    is remembered, and taken over when it comes again on another day.
     """
-    downloaded, warning = _download(download, regions)
-    listed = downloaded.listed
+    downloaded, down = _download(download, regions)
 
-    def take_over(connection: Connection) -> RegionSync:
+    def take_over(connection: Connection) -> RegionSync | RegionListRefused:
         lifecycle = Lifecycle(database=regions.database, region_type=regions.region_type)
         lifecycle.lock(connection)
         before = lifecycle.leaves(connection)
-        names = {leaf.region_code: leaf.region_name for leaf in before}
-        dongs = [name for leaf in before for name in leaf.dongs]
-        changes = compare(names, listed, known_dongs=dongs, accept_any_change=accept_any_change)
+        listed, warning = downloaded.listed, down
+        if listed.source == "api":
+            refused = None
+            if not accept_any_change:
+                refused = _refuse_at_first_sight(connection, regions, before, listed)
+            if refused and (before or regions.region_type != REGION_TYPE_SIGUNGU):
+                return refused
+            if refused:
+                listed = bundled_snapshot()
+                warning = f"{refused} The bundled list of {listed.as_of} is used until then."
+                log.warning("region list: %s", warning)
+            else:
+                regions.settle_unconfirmed(connection)
+        changes = compare({leaf.region_code: leaf.region_name for leaf in before}, listed)
         regions.replace(connection, listed, changes, calls=downloaded.calls, note=warning)
         successions = _successions(before, lifecycle.leaves(connection), changes)
         lifecycle.record(connection, successions, as_of=listed.as_of)
@@ -87,6 +100,8 @@ def sync_regions(
         )  # fmt: skip
 
     sync = regions.database.transaction(take_over, unlimited=True)
+    if isinstance(sync, RegionListRefused):
+        raise sync
     if sync.seeded:
         regions.gather_statistics()
     return sync
@@ -106,6 +121,54 @@ def _download(download: Callable[[], Download], regions: Regions) -> tuple[Downl
         warning = f"{error} The bundled list of {downloaded.listed.as_of} is used until a refresh succeeds."
         log.warning("region list: %s", warning)
         return downloaded, warning
+
+
+def _refuse_at_first_sight(
+    connection: Connection, regions: Regions, before: Sequence[DongSet], listed: RegionList
+) -> RegionListRefused | None:
+    """Judge the list against the known one, always by sigungu; note one not believed."""
+    known, new = before or _dong_sets(bundled_snapshot()), _dong_sets(listed)
+    parents = {region.region_code for region in listed.regions if not region.is_leaf}
+    if regions.region_type != REGION_TYPE_SIGUNGU:
+        known, new = _by_sigungu(known), _by_sigungu(new)
+    doubt = disbelief(known, new, parents=parents)
+    if doubt is None:
+        return None
+    unconfirmed = regions.note_unconfirmed(connection, listed, doubt)
+    if unconfirmed.believed:
+        return None
+    return RegionListRefused(f"{doubt.reason} {unconfirmed.advice}")
+
+
+def _dong_sets(listed: RegionList) -> list[DongSet]:
+    dongs: dict[str, set[str]] = {}
+    for one in listed.dongs:
+        dongs.setdefault(one.region_code, set()).add(one.dong_name)
+    return [
+        DongSet(
+            region_code=leaf.region_code,
+            region_name=leaf.region_name,
+            sido_name=leaf.sido_name,
+            dongs=frozenset(dongs.get(leaf.region_code, ())),
+        )
+        for leaf in listed.leaves
+    ]
+
+
+def _by_sigungu(leaves: Sequence[DongSet]) -> list[DongSet]:
+    """Sigungu with the last words of their leaf dongs' names, from sigungu or from leaf dongs."""
+    grouped: dict[str, DongSet] = {}
+    for leaf in leaves:
+        heads = {name.split()[0] for name in leaf.dongs if " " in name}  # 돌산읍 of 돌산읍 군내리
+        name, names = leaf.region_name, leaf.dongs - heads
+        if not names:
+            name, dong = name.rsplit(maxsplit=1)
+            names = frozenset((dong,))
+        code = leaf.region_code[:5]
+        words = frozenset(one.split()[-1] for one in names)
+        known = grouped.setdefault(code, replace(leaf, region_code=code, region_name=name))
+        grouped[code] = replace(known, dongs=words if leaf.dongs else known.dongs | words)
+    return list(grouped.values())
 
 
 def _successions(

@@ -3,7 +3,8 @@
 -- NULL: inferred from the names of the dongs. Otherwise where the succession is published.
 ALTER TABLE region_succession ADD COLUMN IF NOT EXISTS source varchar(200);
 
--- The last complete download that was not taken over, one row per region type. It is believed if it comes again on a later day.
+-- The last complete download that was not taken over, one row per region type. It is believed if it comes again on a later
+-- Korean day, unless it needs a person's decision.
 CREATE TABLE IF NOT EXISTS unconfirmed_region_list (
     region_type    varchar(50)  PRIMARY KEY,
     fingerprint    varchar(64)  NOT NULL,                 -- of all its regions and dongs

@@ -109,6 +109,7 @@ def _watch(app: App) -> None:
 def _read(app: App) -> Status:
     settings, now = app.settings, dt.datetime.now(KST)
     left, state = app.remaining_work(), app.api_state()
+    unconfirmed = app.regions.unconfirmed()
     return Status(
         schema_version=1,
         at=now,
@@ -119,7 +120,15 @@ def _read(app: App) -> Status:
         left=forecast_collection(left.base, left.depth, app.quota_state(state), now=now),
         calls_per_second_allowed=settings.calls_per_second,
         api=state,
-        warnings=tuple(filter(None, [classic_ends(now, settings.uses_hub)])),
+        warnings=tuple(
+            filter(
+                None,
+                [
+                    classic_ends(now, settings.uses_hub),
+                    f"Region list: {unconfirmed.sentence}" if unconfirmed else None,
+                ],
+            )
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACE_INGESTION_BATCH
 from mohe_assets.defs.runtime.reconciliation import reconcile
 from mohe_assets.defs.runtime.region_refresh import refresh, sync_partition_keys
 from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG, name_run
-from mohe_assets.errors import ApiError
+from mohe_assets.errors import ApiError, RegionListRefused
 
 refresh_regions = dg.define_asset_job(
     "refresh_regions",
@@ -86,6 +86,8 @@ def _refresh_or_go_on(context: dg.OpExecutionContext, app: App) -> None:
         context.log.warning(
             f"The region list could not be refreshed: {error} The list of before stays."
         )
+    except RegionListRefused as refused:
+        context.log.warning(f"{refused} The batch collects with the list it has.")
     sync_partition_keys(context.instance, app)
 
 

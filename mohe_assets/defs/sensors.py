@@ -117,7 +117,9 @@ def _why_nothing(app: App, reason: str | None, unfinished: int) -> str:
     progress = app.checkpoints.progress()
     if not progress.total:
         return f"{reason or ''} There are no regions yet: materialize sigungu_regions, or run the job refresh_regions.".strip()
-    return f"{reason or _nothing_to_ask(progress, unfinished)} {progress_sentence(progress)}"
+    text = f"{reason or _nothing_to_ask(progress, unfinished)} {progress_sentence(progress)}"
+    unconfirmed = app.regions.unconfirmed()
+    return f"{text} Region list: {unconfirmed.sentence}" if unconfirmed else text
 
 
 def _nothing_to_ask(progress: Progress, unfinished: int) -> str:

@@ -7,14 +7,14 @@ sido.
 
 import csv
 import datetime as dt
+import hashlib
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
 
-from mohe_assets.errors import AnswerChanged, RegionListRefused
+from mohe_assets.errors import AnswerChanged
 from mohe_assets.text.cleaning import one_line
 
 SNAPSHOT_AS_OF = dt.date(2026, 10, 8)
@@ -23,9 +23,6 @@ REGION_TYPE_LEGAL_DONG = (
     "legal_dong"  # every dong, eup, myeon and ri without a ri of its own: about 20,000
 )
 REGION_TYPES = (REGION_TYPE_SIGUNGU, REGION_TYPE_LEGAL_DONG)
-# 30 of 255 leaves (12 %) changed on 2026-07-01, the largest reform on record; twice that is no
-# reform but a bad list.
-MAX_VANISHED_SHARE = 0.25
 
 _CODE = re.compile(r"[0-9]{10}")
 _SIDO = re.compile("(.{2,}?)(통합특별시|특별자치시|특별자치도|특별시|광역시|도)")
@@ -294,43 +291,20 @@ def _snapshot_parent(parent_cd: str) -> str:
     return parent_cd[:2] if level_of(parent_cd) is Level.SIDO else parent_cd[:5]
 
 
-def compare(
-    known: Mapping[str, str],
-    listed: RegionList,
-    *,
-    known_dongs: Iterable[str] = (),
-    accept_any_change: bool = False,
-) -> RegionChanges:
-    """Changes from the active leaves known (code → name) to a new list.
-
-    Raises RegionListRefused with the numbers if more than MAX_VANISHED_SHARE of the known leaves
-    vanished, or of the known names of dongs (each as often as it is borne: a reform moves names, it
-    does not end them).
-    """
+def compare(known: Mapping[str, str], listed: RegionList) -> RegionChanges:
+    """Changes from the active leaves known (code → name) to a new list."""
     leaves = {region.region_code: region.region_name for region in listed.leaves}
-    abolished = tuple(sorted(known.keys() - leaves.keys()))
-    if not accept_any_change and len(abolished) > MAX_VANISHED_SHARE * len(known):
-        raise RegionListRefused(
-            f"The new region list lacks {len(abolished)} of the {len(known)} regions known and has {len(leaves)}; "
-            f"more than {MAX_VANISHED_SHARE:.0%} vanishing at once is not believed. The old list stays. "
-            "If the change is real, run refresh_regions with the config accept_any_change: true."
-        )
-    if not accept_any_change:
-        _refuse_lost_dongs(Counter(known_dongs), listed)
     return RegionChanges(
         added=tuple(sorted(leaves.keys() - known.keys())),
-        abolished=abolished,
+        abolished=tuple(sorted(known.keys() - leaves.keys())),
         renamed=tuple(
             sorted(code for code in leaves.keys() & known.keys() if leaves[code] != known[code])
         ),
     )
 
 
-def _refuse_lost_dongs(known: Counter[str], listed: RegionList) -> None:
-    lost = (known - Counter(dong.dong_name for dong in listed.dongs)).total()
-    if lost > MAX_VANISHED_SHARE * known.total():
-        raise RegionListRefused(
-            f"The new region list lacks {lost} of the {known.total()} names of dongs known and has {len(listed.dongs)}; "
-            f"more than {MAX_VANISHED_SHARE:.0%} vanishing at once is not believed. The old list stays. "
-            "If the change is real, run refresh_regions with the config accept_any_change: true."
-        )
+def fingerprint(listed: RegionList) -> str:
+    """The same for two downloads of the same list, whatever the day."""
+    content = sorted(f"{leaf.region_code} {leaf.region_name}" for leaf in listed.leaves)
+    content += sorted(f"{dong.region_code} {dong.dong_name}" for dong in listed.dongs)
+    return hashlib.sha256("\n".join(content).encode()).hexdigest()

@@ -6,9 +6,15 @@ through almost every reform, so the new region that has an old one's dongs is it
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+
+# 30 of 255 leaves (12 %) changed on 2026-07-01, the largest reform known; twice that is a bad list.
+MAX_VANISHED_SHARE = 0.25
+# A list was 1.4 % short for a day in 2026-09; reforms move names of dongs and end very few.
+MAX_LOST_DONGS_SHARE = 0.01
+NAMED_AT_MOST = 5
 
 # Of the old region, or of the new one: all of a small new district may be a sixth of the one it was
 # split from.
@@ -42,6 +48,73 @@ class Succession:
     shared_dongs: int
     share_of_old: float
     share_of_new: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Disbelief:
+    """Why a complete list is not believed at first sight, and the `missing` codes nothing explains.
+
+    `needs_decision`: too much is missing to be believed on any day unless a person accepts it.
+    """
+
+    missing: tuple[str, ...]
+    reason: str
+    needs_decision: bool
+
+
+def disbelief(
+    known: Sequence[DongSet],
+    listed: Sequence[DongSet],
+    *,
+    parents: Collection[str] = (),
+) -> Disbelief | None:
+    """None if the new list is believed: known regions are in it or explained by their successors.
+
+    A region that is one of the list's `parents` is explained. Names of dongs are counted as often
+    as they are borne, because a reform moves names and does not end them.
+    """
+    before, after = ({one.region_code: one for one in leaves} for leaves in (known, listed))
+    gone = [one for code, one in before.items() if code not in after]
+    added = [one for code, one in after.items() if code not in before]
+    explained = {one.old_code for one in infer(gone, added, _names(listed))} | set(parents)
+    missing = [one for one in gone if one.region_code not in explained]
+    # Those of missing regions are missing with them.
+    borne = Counter(_names(one for one in known if one not in missing))
+    left = Counter(_names(listed))
+    lost = (borne - left).total()
+    regions = f"{{}} of the {len(before)} regions known{{}} and has {len(after)}"
+    dongs = f"{lost} of the {borne.total()} names of dongs known and has {left.total()}"
+    at_once = "more than {:.0%} vanishing at once is not believed."
+    needs_decision = True
+    if len(gone) > MAX_VANISHED_SHARE * len(before):
+        lacks, reason = regions.format(len(gone), ""), at_once.format(MAX_VANISHED_SHARE)
+    elif lost > MAX_VANISHED_SHARE * borne.total():
+        lacks, reason = dongs, at_once.format(MAX_VANISHED_SHARE)
+    elif missing:
+        needs_decision = False
+        lacks = regions.format(len(missing), _some(missing))
+        reason = "no new region in it has their dongs."
+    elif lost > MAX_LOST_DONGS_SHARE * borne.total():
+        needs_decision = False
+        lacks, reason = dongs, at_once.format(MAX_LOST_DONGS_SHARE)
+    else:
+        return None
+    return Disbelief(
+        missing=tuple(sorted(one.region_code for one in missing)),
+        reason=f"The new region list lacks {lacks}; {reason}",
+        needs_decision=needs_decision,
+    )
+
+
+def _names(leaves: Iterable[DongSet]) -> Iterator[str]:
+    return (name for leaf in leaves for name in leaf.dongs)
+
+
+def _some(regions: Sequence[DongSet]) -> str:
+    """` (11680 서울특별시 강남구, 11710 서울특별시 송파구 and 58 more)`."""
+    named = ", ".join(f"{one.region_code} {one.region_name}" for one in regions[:NAMED_AT_MOST])
+    more = f" and {len(regions) - NAMED_AT_MOST} more" if len(regions) > NAMED_AT_MOST else ""
+    return f" ({named}{more})"
 
 
 def infer(

@@ -454,6 +454,9 @@ def _regions(app: App) -> Finding:
     if last is None:
         return _ok("regions", "none yet; the first run, or `mohe up`, downloads the list")
     said = f"{progress.total:,}, by the list of {last.as_of} from {'the API' if last.source == 'api' else 'the bundled snapshot'}"
+    if unconfirmed := app.regions.unconfirmed():
+        found = f"{said}. Not believed since {unconfirmed.first_seen_on}: {unconfirmed.reason}"
+        return _warning("regions", found, unconfirmed.advice)
     if last.source != "api":
         return _warning(
             "regions",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from mohe_assets.domain.regions import Region, RegionChanges, RegionList
+from mohe_assets.domain.regions import Region, RegionChanges, RegionList, fingerprint
+from mohe_assets.domain.succession import Disbelief
 from mohe_assets.store.database import Database, rows
 
 # partition_key is kept for a life: Dagster knows the region by it. A leaf that was none begins a
@@ -68,6 +69,63 @@ LAST_REFRESH = """
 SELECT source, as_of, refreshed_at, refreshed_at < now() - make_interval(secs => :seconds) AS old
   FROM region_refresh WHERE region_type = :type ORDER BY refreshed_at DESC, id DESC LIMIT 1
 """
+
+
+# The same list keeps the day on which it came first; another one begins anew.
+NOTE_UNCONFIRMED = """
+INSERT INTO unconfirmed_region_list AS known (region_type, fingerprint, leaves, missing, reason,
+                                              needs_decision, first_seen_on, last_seen_on)
+VALUES (:type, :fingerprint, :leaves, CAST(:missing AS text[]), :reason,
+        :needs_decision, :day, :day)
+ON CONFLICT (region_type) DO UPDATE
+   SET fingerprint = excluded.fingerprint, leaves = excluded.leaves, missing = excluded.missing,
+       reason = excluded.reason, needs_decision = excluded.needs_decision,
+       last_seen_on = excluded.last_seen_on,
+       first_seen_on = CASE WHEN known.settled_at IS NULL
+                             AND known.fingerprint = excluded.fingerprint
+                            THEN least(known.first_seen_on, excluded.first_seen_on)
+                            ELSE excluded.first_seen_on END,
+       settled_at = NULL
+RETURNING fingerprint, reason, needs_decision, first_seen_on, last_seen_on
+"""
+SETTLE_UNCONFIRMED = """
+UPDATE unconfirmed_region_list SET settled_at = now()
+ WHERE region_type = :type AND settled_at IS NULL
+"""
+UNCONFIRMED = """
+SELECT fingerprint, reason, needs_decision, first_seen_on, last_seen_on
+  FROM unconfirmed_region_list WHERE region_type = :type AND settled_at IS NULL
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnconfirmedList:
+    """The last complete download that was not taken over, with the Korean days on which it came."""
+
+    fingerprint: str
+    reason: str
+    needs_decision: bool
+    first_seen_on: dt.date
+    last_seen_on: dt.date
+
+    @property
+    def believed(self) -> bool:
+        """It came again on another day, and does not need a person's decision."""
+        return not self.needs_decision and self.first_seen_on < self.last_seen_on
+
+    @property
+    def advice(self) -> str:
+        """The state of the list in use, and the two ways to have this one taken over."""
+        stays = "The old list stays"
+        if not self.needs_decision:
+            stays += " until the same list comes on another day (Korean time)"
+        accept = "run refresh_regions with the config accept_any_change: true"
+        return f"{stays}. If the change is real, {accept}."
+
+    @property
+    def sentence(self) -> str:
+        """For status, doctor and ticks."""
+        return f"Not believed since {self.first_seen_on}: {self.reason} {self.advice}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +190,37 @@ class Regions:
             )
         )
         return Refresh(**found[0]) if found else None
+
+    def unconfirmed(self) -> UnconfirmedList | None:
+        """The list that was not believed, None if the last one was."""
+
+        def read(connection: Connection) -> UnconfirmedList | None:
+            found = rows(connection, UNCONFIRMED, type=self.region_type)
+            return UnconfirmedList(**found[0]) if found else None
+
+        return self.database.transaction(read)
+
+    def note_unconfirmed(
+        self,
+        connection: Connection,
+        listed: RegionList,
+        disbelief: Disbelief,
+    ) -> UnconfirmedList:
+        """Remember a list that is not believed at first sight."""
+        values = {
+            "type": self.region_type,
+            "fingerprint": fingerprint(listed),
+            "leaves": len(listed.leaves),
+            "missing": list(disbelief.missing),
+            "reason": disbelief.reason,
+            "needs_decision": disbelief.needs_decision,
+            "day": listed.as_of,
+        }
+        return UnconfirmedList(**rows(connection, NOTE_UNCONFIRMED, **values)[0])
+
+    def settle_unconfirmed(self, connection: Connection) -> None:
+        """A list was taken over: what was not believed before does not matter any more."""
+        connection.execute(text(SETTLE_UNCONFIRMED), {"type": self.region_type})
 
     def replace(
         self,

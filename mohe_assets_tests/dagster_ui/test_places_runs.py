@@ -430,7 +430,7 @@ class TestTheRegions:
         keys = keys_of(database)
         gone = keys[7]
         self.without(simulator, [code(gone)])
-        assert launcher.job("refresh_regions").succeeded
+        assert launcher.job("refresh_regions", self.REFRESH).succeeded
         assert sorted(self.partitions(instance)) == [key for key in keys if key != gone]
         assert gone not in app.checkpoints.due_keys()
         row = read(database, "SELECT status FROM region WHERE region_code = :code", code=code(gone))
@@ -447,7 +447,7 @@ class TestTheRegions:
         keys = keys_of(database)[:6]
         queued = launcher.create(keys[1], keys[3])
         self.without(simulator, [code(keys[1]), code(keys[2]), code(keys[5])])
-        assert launcher.job("refresh_regions").succeeded
+        assert launcher.job("refresh_regions", self.REFRESH).succeeded
         assert {keys[1], keys[2]} <= set(self.partitions(instance))
         assert keys[5] not in self.partitions(instance), "nobody names it"
 
@@ -490,7 +490,7 @@ class TestTheRegions:
         collect_elsewhere([key])
         launcher.collect(key)
         self.without(simulator, [code(key)])
-        assert launcher.job("refresh_regions").succeeded
+        assert launcher.job("refresh_regions", self.REFRESH).succeeded
         late = dg.DagsterRun(job_name="ingest_places", tags={PARTITION_NAME_TAG: key})
         assert key not in self.partitions(instance)
         simulator.configure(region_edits=[])
@@ -538,6 +538,20 @@ class TestTheRegions:
             "| 11110 서울특별시 종로구 | 11199 서울특별시 종묘구 | 87 | 100% | 100% |"
             in shown["what_became_of_them"]
         )
+
+    def test_a_batch_collects_with_the_list_it_has_when_the_new_one_is_not_believed(
+        self, launcher: Launcher, database: Database, simulator: Simulator, few: FewRegions
+    ) -> None:
+        keys = keys_of(database)
+        few(2)
+        execute(database, "UPDATE region_refresh SET refreshed_at = now() - interval '1 year'")
+        self.without(simulator, [code(key) for key in keys[::5]])
+        batch = launcher.job("place_ingestion_batch")
+        assert batch.succeeded
+        assert f"lacks {len(keys[::5])} of the 256 regions known" in batch.log
+        assert "The batch collects with the list it has." in batch.log
+        assert statuses(database) == {"COMPLETED": 2}
+        assert read(database, "SELECT DISTINCT status FROM region") == [{"status": "ACTIVE"}]
 
     def test_a_list_that_lacks_a_third_is_refused_until_a_person_accepts_it(
         self,

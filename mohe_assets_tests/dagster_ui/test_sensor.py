@@ -308,6 +308,22 @@ class TestWhatItWaitsFor:
         launched(instance, dg.DagsterRunStatus.STARTED, job="place_ingestion_batch")
         assert "place_ingestion_batch" in sensor.reason()
 
+    def test_the_tick_names_a_region_list_that_was_not_believed(
+        self, sensor: Sensor, database: Database, few: FewRegions
+    ) -> None:
+        few(1)
+        execute(database, GIVE_UP)
+        assert "Region list" not in sensor.reason()
+        execute(
+            database,
+            """INSERT INTO unconfirmed_region_list
+               VALUES ('sigungu', 'x', 196, '{}', 'It lacks 60.', false,
+                       '2026-11-28', '2026-11-29')""",
+        )
+        reason = sensor.reason()
+        assert "Region list: Not believed since 2026-11-28: It lacks 60. The old list" in reason
+        assert "accept_any_change: true" in reason
+
     def test_nothing_and_then_it_counts(
         self, sensor: Sensor, database: Database, few: FewRegions, collect_elsewhere: Collect
     ) -> None:

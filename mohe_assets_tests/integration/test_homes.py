@@ -179,10 +179,8 @@ class TestOwners:
             with contextlib.suppress(AttributeError):
                 import_module(f"mohe_assets.{module}")
         name = f"mohe-t-{uuid.uuid4().hex[:8]}"
-        subprocess.run(
-            ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name],
-            check=True,
-        )  # noqa: S607
+        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin"]
+        subprocess.run([*command, name], check=True)
         uid = pwd.getpwnam(name).pw_uid
         folder = Path(tempfile.mkdtemp(prefix="mohe-other-"))
         folder.chmod(0o755)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,13 @@ from sqlalchemy import make_url, text
 from mohe_assets import app as platform_module
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
+from mohe_assets.cli.status import _read
 from mohe_assets.clients.http import RetryPolicy
 from mohe_assets.clients.region_api import RegionApiClient
+from mohe_assets.domain.kst import KST
 from mohe_assets.domain.regions import SNAPSHOT_AS_OF, bundled_snapshot
 from mohe_assets.errors import ApiBlocked, ApiError, RegionListRefused
+from mohe_assets.ops.doctor import Level, examine
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database, rows
 from mohe_assets_tests.conftest import Environment
@@ -40,7 +44,7 @@ def template(regions_template: str) -> str:
 @pytest.fixture
 def empty(app: App) -> App:
     """A platform that knows no region yet."""
-    tables = "region, legal_dong, region_refresh, batch_checkpoint"
+    tables = "region, legal_dong, region_refresh, batch_checkpoint, unconfirmed_region_list"
     app.database.transaction(lambda connection: connection.execute(text(f"TRUNCATE {tables}")))
     return app
 
@@ -178,7 +182,7 @@ class TestLaterRefreshes:
         checkpoint = "SELECT id, attempt, status FROM batch_checkpoint WHERE region_code = '11680'"
         before = read(app, checkpoint)
         simulator.configure(region_edits=[{"op": "drop", "code": "1168000000"}])
-        assert app.refresh_regions().changes.abolished == ("11680",)
+        assert app.refresh_regions(accept_any_change=True).changes.abolished == ("11680",)
 
         gone = region(app)
         assert gone["status"] == "ABOLISHED"
@@ -245,6 +249,137 @@ class TestLaterRefreshes:
         with pytest.raises(RegionListRefused, match=r"lacks \d+ of the 256 regions known"):
             app.refresh_regions()
         assert tables(app) == before
+        pass_a_day(app)
+        with pytest.raises(RegionListRefused):
+            app.refresh_regions()
         abolished = app.refresh_regions(accept_any_change=True).changes.abolished
         assert len(abolished) > 64
         assert len(app.regions.leaf_names()) == 256 - len(abolished)
+
+
+def drop(codes: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"op": "drop", "code": f"{code}00000"} for code in codes]
+
+
+def pass_a_day(app: App) -> None:
+    """What was not believed was seen a day earlier than now."""
+    sql = """UPDATE unconfirmed_region_list
+                SET first_seen_on = first_seen_on - 1, last_seen_on = last_seen_on - 1"""
+    app.database.transaction(lambda connection: connection.execute(text(sql)))
+
+
+class TestAListThatIsNotBelieved:
+    SIXTY = tuple(leaf.region_code for leaf in bundled_snapshot().leaves)[::4][:60]
+
+    def test_sixty_leaves_without_successors_are_not_abolished_at_first_sight_but_on_another_day(
+        self, app: App, simulator: Simulator
+    ) -> None:
+        before = tables(app)
+        simulator.configure(region_edits=drop(self.SIXTY))
+        for _ in range(2):
+            with pytest.raises(RegionListRefused, match="lacks 60 of the 256 regions") as refused:
+                app.refresh_regions()
+        assert tables(app) == before
+        assert "accept_any_change: true" in str(refused.value)
+        unconfirmed = app.regions.unconfirmed()
+        assert unconfirmed is not None
+        assert f"since {unconfirmed.first_seen_on}" in unconfirmed.sentence
+        assert "lacks 60 of the 256 regions known" in unconfirmed.sentence
+        assert not app.refresh_is_due(), "it was seen today"
+
+        pass_a_day(app)
+        assert app.refresh_is_due()
+        assert app.refresh_regions().changes.abolished == tuple(sorted(self.SIXTY))
+        assert app.regions.unconfirmed() is None
+        assert app.refresh_regions().changes.abolished == ()
+
+    def test_another_list_is_refused_too(self, app: App, simulator: Simulator) -> None:
+        simulator.configure(region_edits=drop(self.SIXTY))
+        with pytest.raises(RegionListRefused):
+            app.refresh_regions()
+        pass_a_day(app)
+        simulator.configure(region_edits=drop(self.SIXTY[1:]))
+        with pytest.raises(RegionListRefused, match="lacks 59 of"):
+            app.refresh_regions()
+
+    def test_a_whole_list_settles_it(self, app: App, simulator: Simulator) -> None:
+        simulator.configure(region_edits=drop(self.SIXTY))
+        with pytest.raises(RegionListRefused):
+            app.refresh_regions()
+        simulator.configure(region_edits=[])
+        app.refresh_regions()
+        assert app.regions.unconfirmed() is None
+        pass_a_day(app)
+        simulator.configure(region_edits=drop(self.SIXTY))
+        with pytest.raises(RegionListRefused):
+            app.refresh_regions()
+
+    def test_it_may_be_accepted_at_once(self, app: App, simulator: Simulator) -> None:
+        simulator.configure(region_edits=drop(["11680"]))
+        with pytest.raises(RegionListRefused, match="11680 서울특별시 강남구"):
+            app.refresh_regions()
+        assert app.refresh_regions(accept_any_change=True).changes.abolished == ("11680",)
+        assert app.regions.unconfirmed() is None
+
+    def test_the_bundled_list_replaces_a_first_list_of_three_provinces(
+        self,
+        empty: App,
+        simulator: Simulator,
+    ) -> None:
+        others = {leaf.region_code[:2] for leaf in bundled_snapshot().leaves} - {"11", "41", "47"}
+        edits = [{"op": "drop", "code": f"{sido}00000000"} for sido in sorted(others - {"36"})]
+        simulator.configure(region_edits=edits)
+        sync = empty.refresh_regions()
+        assert (sync.seeded, sync.listed.source) == (256, "snapshot")
+        assert sync.warning is not None
+        assert "of the 256 regions known" in sync.warning
+        assert f"The bundled list of {SNAPSHOT_AS_OF} is used" in sync.warning
+        (noted,) = read(empty, "SELECT source, note FROM region_refresh")
+        assert noted == {"source": "snapshot", "note": sync.warning}
+        assert empty.regions.unconfirmed() is not None
+        with pytest.raises(RegionListRefused):
+            empty.refresh_regions()
+
+        simulator.configure(region_edits=[])
+        assert empty.refresh_regions().warning is None
+        assert empty.regions.unconfirmed() is None
+
+    def test_a_first_list_that_lacks_a_few_regions_is_believed_on_another_day(
+        self, empty: App, simulator: Simulator
+    ) -> None:
+        simulator.configure(region_edits=drop(["11680", "50130"]))
+        assert empty.refresh_regions().listed.source == "snapshot"
+        pass_a_day(empty)
+        assert empty.refresh_regions().changes.abolished == ("11680", "50130")
+
+    def test_dongs_as_regions_are_judged_by_their_sigungu(
+        self, empty: App, environment: Environment, simulator: Simulator
+    ) -> None:
+        variables = {**environment, "CHECKPOINT_REGION_TYPE": "legal_dong"}
+        del empty
+        with App.open(settings_module.load(variables)) as app:
+            simulator.configure(region_edits=drop(self.SIXTY))
+            with pytest.raises(RegionListRefused, match="lacks 60 of the 256 regions known"):
+                app.refresh_regions()
+            simulator.configure(region_edits=[])
+            assert app.refresh_regions().seeded > 15_000
+            simulator.configure(region_edits=drop(self.SIXTY[:2]))
+            with pytest.raises(RegionListRefused, match="lacks 2 of the 256 regions known"):
+                app.refresh_regions()
+            pass_a_day(app)
+            assert app.refresh_regions().changes.abolished
+
+    def test_status_and_doctor_name_it_with_its_day_and_what_to_do(
+        self, app: App, simulator: Simulator, environment: Environment
+    ) -> None:
+        simulator.configure(region_edits=drop(self.SIXTY))
+        with pytest.raises(RegionListRefused):
+            app.refresh_regions()
+        today = f"{dt.datetime.now(KST):%Y-%m-%d}"
+        (warning,) = [one for one in _read(app).warnings if one.startswith("Region list")]
+        (finding,) = [one for one in examine(environment, calls=False) if one.check == "regions"]
+        for text_shown in (warning, f"{finding.found} {finding.advice}"):
+            assert f"Not believed since {today}" in text_shown
+            assert "lacks 60 of the 256 regions known" in text_shown
+            assert "accept_any_change: true" in text_shown
+        assert finding.level is Level.WARNING

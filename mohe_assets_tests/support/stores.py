@@ -68,7 +68,7 @@ class Store:
             regions=kept, dongs=(), as_of=snapshot.as_of, source="api", rows=len(kept)
         )
         regions = Regions(database=self.database, region_type=TYPE)
-        changes = compare(regions.leaf_names(), listed, accept_any_change=True)
+        changes = compare(regions.leaf_names(), listed)
 
         def work(connection: Connection) -> int:
             regions.replace(connection, listed, changes, calls=1, note=None)

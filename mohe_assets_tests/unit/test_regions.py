@@ -17,9 +17,10 @@ from mohe_assets.domain.regions import (
     bundled_snapshot,
     code_of_partition_key,
     compare,
+    fingerprint,
     level_of,
 )
-from mohe_assets.errors import AnswerChanged, RegionListRefused
+from mohe_assets.errors import AnswerChanged
 
 TODAY = dt.date(2026, 11, 23)
 SNAPSHOT = bundled_snapshot()
@@ -226,29 +227,12 @@ class TestChanges:
     def test_a_city_that_got_gu_is_no_leaf_any_more(self) -> None:
         rows = [("4100000000", "경기도"), ("4159000000", "경기도 화성시")]
         known = {region.region_code: region.region_name for region in listed(rows).leaves}
-        changes = compare(
-            known, listed([*rows, ("4159100000", "경기도 화성시 만세구")]), accept_any_change=True
-        )
+        changes = compare(known, listed([*rows, ("4159100000", "경기도 화성시 만세구")]))
         assert (changes.added, changes.abolished) == (("41591",), ("41590",))
 
-    def test_the_largest_reform_on_record_is_accepted(self) -> None:
-        before = dict(sorted(KNOWN.items())[:255])
-        kept = dict(sorted(before.items())[30:])
-        after = {
-            **kept,
-            **{f"12{number:03}": f"전남광주통합특별시 {number}구" for number in range(31)},
-        }
-        changes = compare(before, leaves_of(after))
-        assert (len(changes.abolished), len(changes.added)) == (30, 31)
-
-    def test_a_quarter_of_the_regions_may_vanish_and_one_more_may_not(self) -> None:
-        assert len(compare(KNOWN, leaves_of(dict(list(KNOWN.items())[64:]))).abolished) == 64
-        with pytest.raises(RegionListRefused) as caught:
-            compare(KNOWN, leaves_of(dict(list(KNOWN.items())[65:])))
-        assert "lacks 65 of the 256 regions known and has 191" in str(caught.value)
-        assert "25%" in str(caught.value)
-        assert "accept_any_change" in str(caught.value)
-
-    def test_a_person_may_accept_any_change(self) -> None:
-        changes = compare(KNOWN, leaves_of({"11680": KNOWN["11680"]}), accept_any_change=True)
-        assert len(changes.abolished) == 255
+    def test_the_same_list_has_the_same_fingerprint_on_any_day(self) -> None:
+        later = replace(SNAPSHOT, as_of=dt.date(2027, 1, 1), regions=SNAPSHOT.regions[::-1])
+        assert fingerprint(later) == fingerprint(SNAPSHOT)
+        fewer_dongs = replace(SNAPSHOT, dongs=SNAPSHOT.dongs[1:])
+        fewer_regions = replace(SNAPSHOT, regions=SNAPSHOT.regions[1:])
+        assert len({fingerprint(one) for one in (SNAPSHOT, fewer_dongs, fewer_regions)}) == 3

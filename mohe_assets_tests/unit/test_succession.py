@@ -1,10 +1,12 @@
 """Which old region became which new one, told by the names of the dongs."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mohe_assets.domain.regions import build_region_list, bundled_snapshot
-from mohe_assets.domain.succession import DongSet, infer, renamed
+from mohe_assets.domain.succession import DongSet, disbelief, infer, renamed
 from mohe_assets.simulator.region_edits import edited
 from mohe_assets.simulator.region_list import base_rows
 from mohe_assets_tests.support.reforms import BEFORE_FEBRUARY, BEFORE_JULY, OLD_OF_JULY
@@ -98,6 +100,71 @@ def test_a_region_that_only_changed_its_name_is_its_own_successor() -> None:
         "1",
         "가도 다시",
     )
+
+
+def without(count: int, leaves: dict[str, DongSet] = NOW) -> list[DongSet]:
+    """The leaves but the last so many, counties of few thousand names."""
+    return list(leaves.values())[: len(leaves) - count]
+
+
+class TestDisbelief:
+    def test_the_same_list_and_a_larger_one_are_believed(self) -> None:
+        assert disbelief(list(NOW.values()), list(NOW.values())) is None
+        assert disbelief([], list(NOW.values())) is None
+        assert disbelief(without(3), list(NOW.values())) is None
+
+    def test_every_reform_on_record_is_believed_forwards_and_backwards(self) -> None:
+        for edits in (BEFORE_JULY, BEFORE_FEBRUARY):
+            before = list(sets(edits).values())
+            assert disbelief(before, list(NOW.values())) is None
+            assert disbelief(list(NOW.values()), before) is None
+
+    def test_one_region_without_a_successor_is_not_believed_at_first_sight(self) -> None:
+        others = [one for code, one in NOW.items() if code != "11680"]
+        doubt = disbelief(list(NOW.values()), others)
+        assert doubt is not None
+        assert (doubt.missing, doubt.needs_decision) == (("11680",), False)
+        assert (
+            "lacks 1 of the 256 regions known (11680 서울특별시 강남구) and has 255" in doubt.reason
+        )
+
+    def test_a_reform_does_not_hide_what_is_missing_beside_it(self) -> None:
+        listed = [one for one in NOW.values() if one.region_code not in ("11680", "50130")]
+        doubt = disbelief(list(sets(BEFORE_JULY).values()), listed)
+        assert doubt is not None
+        assert doubt.missing == ("11680", "50130")
+
+    def test_a_region_that_the_list_has_as_a_parent_is_explained(self) -> None:
+        listed = [*(one for code, one in NOW.items() if code != "50110"), a("50111")]
+        assert disbelief(list(NOW.values()), listed, parents={"50110"}) is None
+
+    def test_a_quarter_may_be_believed_on_another_day_and_one_more_may_not(self) -> None:
+        quarter, more = (disbelief(list(NOW.values()), without(count)) for count in (64, 65))
+        assert quarter is not None
+        assert (len(quarter.missing), quarter.needs_decision) == (64, False)
+        assert "and 59 more" in quarter.reason
+        assert more is not None
+        assert more.needs_decision
+        assert "lacks 65 of the 256 regions known and has 191; more than 25%" in more.reason
+
+    def test_one_name_of_a_dong_in_seventy_is_missed(self) -> None:
+        def fewer(part: int) -> list[DongSet]:
+            kept = {code: sorted(one.dongs) for code, one in NOW.items()}
+            for names in kept.values():
+                del names[::part]
+            return [a(code, *names) for code, names in kept.items()]
+
+        doubt = disbelief(list(NOW.values()), fewer(70))
+        assert doubt is not None
+        assert (doubt.missing, doubt.needs_decision) == ((), False)
+        assert "names of dongs known" in doubt.reason
+        third = disbelief(list(NOW.values()), fewer(3))
+        assert third is not None
+        assert third.needs_decision
+
+    def test_a_few_names_of_dongs_may_end(self) -> None:
+        listed = [replace(one, dongs=frozenset(sorted(one.dongs)[:-1])) for one in without(0)[:150]]
+        assert disbelief(list(NOW.values()), [*listed, *without(0)[150:]]) is None
 
 
 @given(st.permutations(sorted(NOW)), st.integers(min_value=1, max_value=20))

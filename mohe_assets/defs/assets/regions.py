@@ -9,9 +9,7 @@ from mohe_assets.defs.runtime.region_refresh import refresh
 
 
 class RefreshConfig(dg.Config):
-    """`accept_any_change` lets a list through that lacks more regions, or names of dongs, than is
-    believed unasked.
-    """
+    """`accept_any_change` takes over a list that is not believed for the regions it lacks."""
 
     accept_any_change: bool = False
 

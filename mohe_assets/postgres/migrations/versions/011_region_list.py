@@ -9,7 +9,7 @@ from mohe_assets.postgres.migrations.plain_sql import apply
 from mohe_assets.store.region_lifecycle import seed_successions
 
 revision = "011"
-down_revision = "009"
+down_revision = "010"
 branch_labels = None
 depends_on = None
 
