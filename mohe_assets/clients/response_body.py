@@ -16,9 +16,8 @@ from mohe_assets.text.cleaning import one_line
 MAX_QUOTED = 120  # characters of a server's own text in our messages
 MAX_WORDS = 5_000  # characters of a body that are searched for words
 MAX_DIGITS = 1_000  # of a whole number; Python refuses 4,300, jsonb 131,072
-MAX_REPLACED = (
-    0.05  # of the characters; a cut character in one title is under 0.01, EUC-KR over 0.1
-)
+FEW_REPLACED = 10  # characters; three cut ones make nine
+MAX_REPLACED = 0.05  # of the characters; one cut one is under 0.01, EUC-KR over 0.1
 MAX_DEPTH = 6  # levels of an error document; the deepest known has 4
 MAX_SIBLINGS = 5  # elements of a list that are searched; the longest known head has 3
 # Blank and control characters around a document (a trailing NUL is one), and the byte order mark.
@@ -58,7 +57,8 @@ class Body:
     @property
     def garbled(self) -> bool:
         """Whether so much was replaced that the body is in another encoding altogether."""
-        return self.text.count("\N{REPLACEMENT CHARACTER}") > MAX_REPLACED * len(self.text)
+        replaced = self.text.count("\N{REPLACEMENT CHARACTER}")
+        return replaced > max(FEW_REPLACED, MAX_REPLACED * len(self.text))
 
 
 def sniff(raw: bytes) -> Body:
