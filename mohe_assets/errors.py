@@ -6,12 +6,12 @@
     │   └── NotPermitted         never retry: the role that connected may not do this
     ├── ApiError                 an API did not give what was asked for
     │   ├── TransientApiError    retry soon (the HTTP client does), then the region fails and its back-off decides
-    │   │   ├── UnusableAnswer   retried like the others; an answer came each time, but says nothing or contradicts itself
+    │   │   ├── UnusableAnswer   retried; each time the answer was unreadable or contradictory
     │   │   └── RateLimited      retry soon, and everybody slows down
     │   ├── QuotaExhausted       stop until `reset_at`
     │   ├── ApiUnavailable       stop: no request gets a usable answer; the API is probed until one does
     │   ├── ApiBlocked           never retry: wrong or refused credentials; names the variable to look at
-    │   ├── RequestRefused       never retry: the API as such no longer takes our requests; `advice` names the way out
+    │   ├── RequestRefused       never retry: the API as such refuses our requests; see `advice`
     │   ├── BadQuery             never retry this query: skip it and go on
     │   └── AnswerChanged        their answer does not have the documented shape; the region fails, a person looks
     ├── RegionListRefused        the region list was read but must not be believed; the old one stays

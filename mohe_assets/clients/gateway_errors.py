@@ -72,8 +72,7 @@ _CODES = {
         Outcome.REFUSED,
     ),
 }
-# The first that fits counts. Names lose their underscores first; the old gateway has spaces in
-# them.
+# The first that fits counts. Underscores become spaces first, which the old gateway has.
 _WORDS = (
     (r"not registered|unregistered|service key|등록되지 않은|서비스 ?키|인증 ?키", Outcome.KEY),
     (r"access denied|접근 ?거부|deadline has expired|활용 ?기간|만료|unsigned call", Outcome.KEY),
@@ -99,9 +98,7 @@ _NUMBERED = re.compile(r"([A-Z]+-)?0*([0-9]+)")
 
 
 def gateway_errors(*, api: str, title: str, portal_number: str) -> ApiErrors:
-    """The errors of one API behind the gateway; title and number are those of its page on
-    data.go.kr.
-    """
+    """The errors of one API; title and number are those of its page on data.go.kr."""
     return ApiErrors(
         api=api,
         code_prefix="gateway",
@@ -112,7 +109,8 @@ def gateway_errors(*, api: str, title: str, portal_number: str) -> ApiErrors:
             "active yet"
         ),
         refused_advice=(
-            f"look at MOHE_GOVERNMENT_API_URL; if it is right, the API has changed: see number {portal_number} on data.go.kr"
+            "look at MOHE_GOVERNMENT_API_URL; if it is right, the API has changed: "
+            f"see number {portal_number} on data.go.kr"
         ),
         reset_late_by=CLOCK_SKEW,
     )

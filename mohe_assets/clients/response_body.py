@@ -110,8 +110,7 @@ def _json(text: str, *, exact: bool) -> Body:
 
 
 def _xml(text: str, *, exact: bool) -> Body:
-    # Entity declarations are refused: a small body could expand to gigabytes. expat fetches
-    # nothing.
+    # Entity declarations are refused: a small body could expand to gigabytes.
     try:
         value = xmltodict.parse(text, disable_entities=True, force_list=("row",))
     except (ExpatError, ValueError):

@@ -10,8 +10,8 @@ GET|POST|DELETE /_control/faults  list, add (a JSON list of rules), clear. A rul
     {"api": "naver"|"regions", "fault": …} and, all optional, the calls it meets: "query_contains", "page",
     "from_call", "to_call" (numbers of the API's calls since the last reset, from 1), "times", "probability".
     Faults: status (with "status", "body" or "body_base64", "content_type"), altered (the proper
-    answer with "put" or "put_base64" for the first "find", or at its end), blank (200, empty), html,
-    garbage (cut-off JSON), wrong_shape, reset (connection reset), hang ("seconds", then a reset),
+    answer with "put" or "put_base64" for the first "find", or at its end), blank (200, empty),
+    html, garbage (cut-off JSON), wrong_shape, reset (connection reset), hang ("seconds", then a reset),
     slow ("seconds", then the answer), rate, quota, auth.
     naver: system_error, bad_query, not_found, unavailable, gateway_timeout, not_selected, error
     (with "code": SE02, 010, 210 …); 429 in other shapes: quota_words, quota_xml, quota_html,

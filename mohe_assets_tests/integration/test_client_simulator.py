@@ -231,8 +231,17 @@ def test_errors_of_the_request_as_such_are_refusals_with_their_code(
     assert caught.value.signature == code
 
 
-@pytest.mark.parametrize(("code", "kind"), [("100", RequestRefused), ("300", RequestRefused),
-    ("430", RequestRefused), ("210", ApiBlocked), ("410", RateLimited), ("900", TransientApiError)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("100", RequestRefused),
+        ("300", RequestRefused),
+        ("430", RequestRefused),
+        ("210", ApiBlocked),
+        ("410", RateLimited),
+        ("900", TransientApiError),
+    ],
+)
 def test_errors_of_the_hub_are_known_by_their_codes(
     code: str, kind: type[ApiError], simulator: Simulator
 ) -> None:
@@ -275,8 +284,16 @@ REGION_KINDS: dict[str, type[ApiError]] = {
 @pytest.mark.parametrize("code", REGION_KINDS)
 @pytest.mark.parametrize(
     "envelope",
-    ["gateway_json", "gateway_xml", "legacy_xml", "response_json", "response_xml", "words", "korean_xml"],
-)  # fmt: skip
+    [
+        "gateway_json",
+        "gateway_xml",
+        "legacy_xml",
+        "response_json",
+        "response_xml",
+        "words",
+        "korean_xml",
+    ],
+)
 def test_every_envelope_of_the_portal_is_classified(
     envelope: str, code: str, simulator: Simulator
 ) -> None:

@@ -429,7 +429,8 @@ def test_a_quota_refusal_by_the_hub_names_the_other_cause_for_keys_that_never_ha
     assert classic.if_never_answered == ""
 
 
-XML_010 = b'<?xml version="1.0"?><result><errorMessage>Query limit exceeded.</errorMessage><errorCode>010</errorCode></result>'
+XML_010 = b"""<?xml version="1.0"?>
+<result><errorMessage>Query limit exceeded.</errorMessage><errorCode>010</errorCode></result>"""
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,12 @@ CLASSIC = ApiVersion(
         variables=("NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET"),
         key_advice="look at NAVER_CLIENT_ID and NAVER_CLIENT_SECRET",
         not_enabled_advice=(
-            "enable 검색 (search) in the API settings of the application of NAVER_CLIENT_ID and NAVER_CLIENT_SECRET"
+            "enable 검색 (search) in the API settings of the application of "
+            "NAVER_CLIENT_ID and NAVER_CLIENT_SECRET"
         ),
         refused_advice=(
-            "classic local search ends on 2027-06-30: set NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY (NAVER API HUB)"
+            "classic local search ends on 2027-06-30: "
+            "set NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY (NAVER API HUB)"
         ),
         reset_late_by=RESET_LATE_BY,
     ),
@@ -68,14 +70,16 @@ HUB = ApiVersion(
         variables=("NCP_APIGW_API_KEY_ID", "NCP_APIGW_API_KEY"),
         key_advice="look at NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY",
         not_enabled_advice=(
-            "enable local search (지역 검색) in the application of NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY"
+            "enable local search (지역 검색) in the application of "
+            "NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY"
         ),
         if_never_answered=(
             "these keys have never had an answer: the quota is used up, or local search "
             "(지역 검색) is not selected in the application of NCP_APIGW_API_KEY_ID"
         ),
         refused_advice=(
-            "look at MOHE_NAVER_HUB_URL; if it is right, NAVER API HUB has changed: update mohe-assets"
+            "look at MOHE_NAVER_HUB_URL; if it is right, NAVER API HUB has changed: "
+            "update mohe-assets"
         ),
         reset_late_by=RESET_LATE_BY,
     ),
@@ -88,7 +92,7 @@ HUB = ApiVersion(
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResponse:
-    """`raw` is the whole body without what jsonb refuses; `items` are its elements, odd ones too."""
+    """`raw` is the body without what jsonb refuses; `items` are its elements, odd ones too."""
 
     raw: dict[str, object]
     items: tuple[object, ...]
