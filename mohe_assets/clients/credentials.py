@@ -63,22 +63,29 @@ class HeaderCredentials(Credentials):
 
 
 class QueryCredentials(Credentials):
-    """A key that travels in the query string. A value with a `%` is an encoded form: decode it."""
+    """A key of data.go.kr, which travels in the query string."""
 
     def __init__(self, parameter: str, configured: str, *, variable: str) -> None:
-        # A key is Base64, which has no percent sign: one that has it was copied in its encoded
-        # form.
-        key, decodings = plain_key(configured, variable), 0
-        while "%" in key and decodings < MAX_ENCODINGS:
-            key, decodings = unquote(key, errors="replace"), decodings + 1
-        if decodings > 1:
-            logger.warning("%s is percent-encoded more than once; it is used decoded.", variable)
-        if "%" in key or not _is_sendable(key):
-            raise SettingsError(
-                f"{variable} is no key of data.go.kr: copy its Encoding or Decoding form again"
-            )
+        key = portal_key(configured, variable)
         super().__init__((configured.strip(), key))
         self.parameters = {parameter: key}
+
+
+def portal_key(configured: str, variable: str) -> str:
+    """The plain key, whichever of its forms is configured; SettingsError for what cannot be one.
+
+    A key is Base64, which has no percent sign: a value that has one was copied in an encoded form.
+    """
+    key, decodings = plain_key(configured, variable), 0
+    while "%" in key and decodings < MAX_ENCODINGS:
+        key, decodings = unquote(key, errors="replace"), decodings + 1
+    if decodings > 1:
+        logger.warning("%s is percent-encoded more than once; it is used decoded.", variable)
+    if "%" in key or not _is_sendable(key):
+        raise SettingsError(
+            f"{variable} is no key of data.go.kr: copy its Encoding or Decoding form again"
+        )
+    return key
 
 
 def plain_key(configured: str, variable: str) -> str:
