@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mohe_assets.domain.columns import Column
-from mohe_assets.publishing.atomic_files import locked, replacing
+from mohe_assets.domain.places import web_address
+from mohe_assets.publishing.atomic_files import locked, read_plain, replacing, size_of
 from mohe_assets.store.database import Database
 from mohe_assets.store.reads.places import Batches, PlacesDigest, read_digest, read_places
 
 MANIFEST = "catalog.json"
 # Part of the manifest: a change of columns or formats rebuilds the files of unchanged places.
-CONTRACT = 1
+CONTRACT = 2
+# A spreadsheet takes a cell that begins with one of these for a formula, which may start a program;
+# the fullwidth forms do the same in its Asian versions. An apostrophe before it makes it text; one
+# that was there gets another, so that taking one away restores every value.
+_FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠'")
 CATEGORY_LEVELS = 3
 
 Place = Mapping[str, Any]
@@ -43,7 +48,11 @@ COLUMNS = (
     Column(name="latitude", type="double", description="WGS84 degrees"),
     Column(name="longitude", type="double", description="WGS84 degrees"),
     Column(name="phone", type="string", description="empty: the API gives none any more"),
-    Column(name="website_url", type="string", description="the place's own page, or empty"),
+    Column(
+        name="website_url",
+        type="string",
+        description="the place's own page, http or https, or empty",
+    ),
     Column(
         name="region_code",
         type="string",
@@ -83,13 +92,13 @@ def build_catalog(database: Database, folder: Path, *, now: dt.datetime) -> Cata
 
 def _current(folder: Path, digest: PlacesDigest) -> Catalog | None:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = json.loads(read_plain(folder, MANIFEST))
         kept = (manifest["contract"], manifest["digest"]) == (CONTRACT, digest.digest)
-        sizes = {name: (folder / name).stat().st_size for name in WRITERS}
+        sizes = {name: size_of(folder, name) for name in WRITERS}
         if not kept or sizes != manifest["file_bytes"]:
             return None
         built_at = dt.datetime.fromisoformat(manifest["built_at"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         # Whatever is wrong with a manifest or a file, new ones are right.
         return None
     return Catalog(
@@ -133,10 +142,12 @@ def published(row: Mapping[str, Any]) -> Place:
     levels = [level.strip() for level in row["category"].split(">", CATEGORY_LEVELS - 1)]
     levels += [None] * (CATEGORY_LEVELS - len(levels))
     seen = {name: row[name].astimezone(dt.UTC) for name in ("first_seen_at", "last_seen_at")}
+    # A row of an earlier version may have a link of another kind.
+    kept = {"website_url": web_address(row["website_url"]), **seen}
     place = {
         **row,
         **{f"category_{number}": level for number, level in enumerate(levels, 1)},
-        **seen,
+        **kept,
     }
     return {name: place[name] for name in NAMES}
 
@@ -196,10 +207,17 @@ class CsvWriter:
         self._rows.writeheader()
 
     def write(self, places: Sequence[Place]) -> None:
-        self._rows.writerows(map(_plain, places))
+        self._rows.writerows(
+            {name: _cell(value) for name, value in _plain(place).items()} for place in places
+        )
 
     def close(self) -> None:
         self._text.detach()
+
+
+def _cell(value: object) -> object:
+    is_formula = isinstance(value, str) and (value.lstrip() or value).startswith(_FORMULA_STARTS)
+    return f"'{value}" if is_formula else value
 
 
 class GeoJsonWriter:

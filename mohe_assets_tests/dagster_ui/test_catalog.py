@@ -150,6 +150,37 @@ class TestFiles:
             None,
         )
 
+    @pytest.mark.usefixtures("collected")
+    def test_the_csv_has_no_formula_and_every_value_can_be_had_back(
+        self, publish: Publish, folder: Path, database: Database
+    ) -> None:
+        first = {"=": "=cmd|' /C calc'!A0", "+": "+1", "-": "-1+1", "@": "@SUM(1)", "tab": "\t=1", "return": "\r=1",
+                 "space": " =1", "wide": "＝1", "quote": "'=1", "plain": "a=1"}  # fmt: skip
+        for number, text in enumerate(first.values()):
+            link = "javascript:alert(1)" if number % 2 else "https://example.com/"
+            execute(database, "INSERT INTO places (name, category, address, phone, website_url, latitude, longitude,"
+                              " naver_place_id) VALUES (:text, :text, :text, :text, :link, 37, 127, :key)",
+                    text=text, link=link, key=f"zz-{number}")  # fmt: skip
+        publish()
+        table = {
+            row["naver_place_id"]: row
+            for row in parquet.read_table(folder / "places.parquet").to_pylist()
+        }
+        with (folder / "places.csv").open(encoding="utf-8-sig", newline="") as file:
+            rows = {row["naver_place_id"]: row for row in csv.DictReader(file)}
+        for number, text in enumerate(first.values()):
+            shown, kept = rows[f"zz-{number}"], table[f"zz-{number}"]
+            assert (
+                kept["website_url"]
+                == shown["website_url"]
+                == ("" if number % 2 else "https://example.com/")
+            )
+            for column in ("name", "category", "address", "phone", "category_1"):
+                assert shown[column].strip()[:1] not in tuple("=+-@＝"), column
+                assert shown[column].removeprefix("'") == kept[column], column
+            assert kept["name"] == text
+        assert rows["zz-9"]["name"] == "a=1"
+
     def test_a_country_without_places_gives_files_without_rows(
         self, publish: Publish, folder: Path
     ) -> None:
