@@ -352,7 +352,7 @@ class TestBadDays:
         assert (store.row()["status"], store.row()["failure_kind"], store.row()["calls_used"]) == (
             "FAILED",
             "answer_changed",
-            1,
+            2,
         )
 
     def test_a_query_the_api_refuses_is_skipped_and_its_region_completed(
