@@ -14,7 +14,7 @@ from mohe_assets.app import App
 from mohe_assets.domain.forecast import CollectionForecast, QuotaState, forecast_collection
 from mohe_assets.domain.kst import KST
 from mohe_assets.domain.regions import bundled_snapshot
-from mohe_assets.ops.status_text import done_when
+from mohe_assets.ops.status_text import done_when, given_up_sentence, the_apis_day, waits_for
 from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.settings import classic_ends
 from mohe_assets.store.reads.overview import RemainingWork
@@ -28,6 +28,7 @@ def plan(
     settings = settings_module.load()
     keywords = len(settings.search_keywords)
     embedded = resolve_urls(settings).embedded
+    state = None
     if embedded is not None and not embedded.made:
         left = RemainingWork(regions=0, base=0, depth=0)
         with App.attached(settings) as app:
@@ -35,12 +36,15 @@ def plan(
     else:
         with App.open(settings, looking=True) as app:
             left = app.remaining_work()
-            quota_state = app.quota_state(app.api_state())
+            state = app.api_state()
+            quota_state = app.quota_state(state)
     if not left.regions:
         regions = len(bundled_snapshot().leaves)
         depth = max(0, app.settings.max_calls_per_region - keywords) * regions
         left = RemainingWork(regions=regions, base=regions * keywords, depth=depth)
     now = dt.datetime.now(KST)
+    # Without keys a plan is a forecast of what they will do.
+    waiting = waits_for(state) if state is not None else None
     found = forecast_collection(left.base, left.depth, quota_state, now=now)
     warning = classic_ends(now, app.settings.uses_hub)
     if as_json:
@@ -50,10 +54,25 @@ def plan(
             "allowance": asdict(quota_state),
             "base": asdict(found.base_plan),
         }
-        shown |= {"with_refinement": asdict(found.with_refinement), "warning": warning}
+        shown |= {
+            "with_refinement": asdict(found.with_refinement),
+            "warning": warning,
+            "waits_for": waiting,
+        }
+        shown |= {
+            "given_up_regions": left.given_up_regions,
+            "given_up_calls": left.given_up_calls,
+            "refinement_given_up": left.refinement_given_up,
+        }
         typer.echo(json.dumps(shown, default=str, indent=2))
         return
-    Console().print(_table(left, keywords, quota_state, found))
+    Console().print(_table(left, keywords, quota_state, found, waiting))
+    if sentence := given_up_sentence(
+        left.given_up_regions, left.given_up_calls, left.refinement_given_up
+    ):
+        typer.echo(f"Given up: {sentence}.")
+    if state is not None and not state.open:
+        typer.echo(f"API: {the_apis_day(state, quote=str)}.")
     if warning:
         typer.echo(warning)
     if not app.settings.refine:
@@ -61,7 +80,11 @@ def plan(
 
 
 def _table(
-    left: RemainingWork, keywords: int, quota_state: QuotaState, found: CollectionForecast
+    left: RemainingWork,
+    keywords: int,
+    quota_state: QuotaState,
+    found: CollectionForecast,
+    waiting: str | None,
 ) -> Table:
     title = (
         f"{left.regions} regions × {keywords} keywords; {quota_state.left_today:,} of {quota_state.daily_quota:,} calls left today, "
@@ -76,5 +99,5 @@ def _table(
         ("base plan of every region", found.base_plan),
         ("and refinement, at most", found.with_refinement),
     ):
-        table.add_row(name, f"{until.calls:,}", str(until.days), done_when(until))
+        table.add_row(name, f"{until.calls:,}", str(until.days), done_when(until, waiting))
     return table

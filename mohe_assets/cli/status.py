@@ -20,7 +20,7 @@ from mohe_assets.cli.terminal import shown
 from mohe_assets.domain.forecast import CollectionForecast, forecast_collection
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.ops.status_text import the_apis_day, what_is_left
+from mohe_assets.ops.status_text import given_up_sentence, the_apis_day, waits_for, what_is_left
 from mohe_assets.settings import classic_ends
 from mohe_assets.store.api_state import ApiState
 from mohe_assets.store.checkpoints import Progress
@@ -30,9 +30,23 @@ SECONDS_BETWEEN_LOOKS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
+class GivenUp:
+    """Regions that are FAILED for good, the calls their base plans lack, and regions whose
+    refinement errors ended.
+    """
+
+    regions: int
+    calls: int
+    refinements: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """Everything the command shows. `api` is null while no keys are set; `warnings` are sentences
     for a person.
+
+    `left` counts what will be tried by itself, `given_up` what only a person tries again;
+    `waits_for` says why nothing is tried now.
     """
 
     schema_version: Literal[1]
@@ -42,6 +56,8 @@ class Status:
     progress: Progress
     overview: Overview
     left: CollectionForecast
+    given_up: GivenUp
+    waits_for: str | None
     calls_per_second_allowed: float
     api: ApiState | None
     warnings: tuple[str, ...]
@@ -118,6 +134,12 @@ def _read(app: App) -> Status:
         progress=app.checkpoints.progress(),
         overview=app.overview(),
         left=forecast_collection(left.base, left.depth, app.quota_state(state), now=now),
+        given_up=GivenUp(
+            regions=left.given_up_regions,
+            calls=left.given_up_calls,
+            refinements=left.refinement_given_up,
+        ),
+        waits_for=waits_for(state),
         calls_per_second_allowed=settings.calls_per_second,
         api=state,
         warnings=tuple(
@@ -146,8 +168,12 @@ def _show(found: Status) -> Group:
     )
     table.add_row("rate", _rate(found))
     if progress.total:
-        table.add_row("base plan", what_is_left(found.left.base_plan))
-        table.add_row("all depth", what_is_left(found.left.with_refinement))
+        table.add_row("base plan", what_is_left(found.left.base_plan, found.waits_for))
+        table.add_row("all depth", what_is_left(found.left.with_refinement, found.waits_for))
+        if sentence := given_up_sentence(
+            found.given_up.regions, found.given_up.calls, found.given_up.refinements
+        ):
+            table.add_row("given up", sentence)
     else:
         table.add_row("", "no regions yet: the first run, or `mohe up`, downloads their list")
     table.add_row("API", the_apis_day(found.api, quote=shown))

@@ -14,8 +14,10 @@ from mohe_assets.domain.schema_validation import rule_violations
 from mohe_assets.store.reads.quality import (
     ATTRIBUTED_AT_LEAST,
     DROP_TO,
+    NATIONAL_DROP_TO,
     NEAR_KM,
     NEAR_P90S,
+    REJECTED_AT_MOST,
     SAME_PLACE_METRES,
     SHOWN_AT_MOST,
     Quality,
@@ -104,6 +106,27 @@ def _schema_violations(quality: Quality) -> CheckOutcome:
     )
 
 
+def _rejected(quality: Quality) -> CheckOutcome:
+    shares = quality.rejected()
+    shown = [
+        {"reason": reason, "share": share}
+        for reason, share in shares.items()
+        if share > REJECTED_AT_MOST
+    ]
+    metadata = {f"rejected_{reason}": share for reason, share in sorted(shares.items())}
+    return CheckOutcome(violations=Violations(count=len(shown), shown=shown), metadata=metadata)
+
+
+def _national_drop(quality: Quality) -> CheckOutcome:
+    found = quality.national_drop()
+    dropped = found["places_now"] < NATIONAL_DROP_TO * found["places_before"]
+    return CheckOutcome(
+        violations=Violations(count=int(dropped), shown=[dict(found)] if dropped else []),
+        severity=ERROR,
+        metadata=found,
+    )
+
+
 places_fit_their_schema = _check(
     PLACES,
     "places_fit_their_schema",
@@ -139,6 +162,30 @@ no_sudden_drop = _check(
     "no_sudden_drop",
     f"No region's new round found less than {DROP_TO:.0%} of the places that the same searches found in the round before.",
     lambda quality: CheckOutcome(violations=quality.drops()),
+)
+regions_have_places = _check(
+    PLACES,
+    "regions_have_places",
+    "No region is completed without a place.",
+    lambda quality: CheckOutcome(violations=quality.without_a_place()),
+)
+no_search_skipped = _check(
+    PLACES,
+    "no_search_skipped",
+    "No search is left out for good: refused by the API, or failed MOHE_MAX_ATTEMPTS times while others were answered.",
+    lambda quality: CheckOutcome(violations=quality.skipped_searches()),
+)
+few_items_rejected = _check(
+    PLACES,
+    "few_items_rejected",
+    f"For no single reason are more than {REJECTED_AT_MOST:.0%} of all items rejected.",
+    _rejected,
+)
+no_national_drop = _check(
+    PLACES,
+    "no_national_drop",
+    f"The regions of a new round have at least {NATIONAL_DROP_TO:.0%} of the places they had in the round before.",
+    _national_drop,
 )
 nothing_left_failed = _check(
     PLACES,
@@ -177,6 +224,10 @@ def regions_match_the_list(
 
 
 QUALITY_CHECKS = (
+    regions_have_places,
+    no_search_skipped,
+    few_items_rejected,
+    no_national_drop,
     places_fit_their_schema,
     coordinates_inside_korea,
     places_near_their_region,

@@ -201,6 +201,8 @@ def _api(api: str, calls_per_second: float, state: ApiState, refused: Refusals) 
         int(state.closed_until is not None),
         api=api,
     )
+    yield _gauge("mohe_api_unavailable", "1 while no request gets a usable answer.",
+                 int(state.unavailable_since is not None), api=api)  # fmt: skip
     resets = state.closed_until or state.resets_at
     yield _gauge("mohe_api_resets_timestamp_seconds", "When there are new calls: the end of the quota that is used up, "
                  "or of the day.", resets.timestamp(), api=api)  # fmt: skip

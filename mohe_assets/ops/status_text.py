@@ -15,17 +15,40 @@ def kst(moment: dt.datetime) -> str:
     return f"{moment.astimezone(KST):%Y-%m-%d %H:%M} KST"
 
 
-def done_when(found: Forecast) -> str:
-    """`done`, `never`, or when."""
+def done_when(found: Forecast, waiting: str | None = None) -> str:
+    """`done`, `never`, when, or why no call is made now."""
     if not found.calls:
         return "done"
+    if waiting:
+        return waiting
     return "never" if found.done_at == NEVER else kst(found.done_at)
 
 
-def what_is_left(found: Forecast) -> str:
-    """Calls, days, and when they are made at the earliest."""
+def waits_for(state: ApiState | None) -> str | None:
+    """Why no call is made now; a quota that is used up has its place in every forecast."""
+    if state is None:
+        return "no keys are set"
+    if state.blocked_why:
+        return "the API is blocked"
+    return "the API is unavailable" if state.unavailable_since else None
+
+
+def given_up_sentence(regions: int, calls: int, refinements: int) -> str:
+    """What errors ended, and how it is brought back; "" if there is nothing."""
+    parts = []
+    if regions:
+        parts.append(f"{regions:,} region{'s' * (regions != 1)} with {calls:,} calls left")
+    if refinements:
+        parts.append(f"the refinement of {refinements:,} region{'s' * (refinements != 1)}")
+    return f"{' and '.join(parts)}, not counted above; `mohe retry` tries again" if parts else ""
+
+
+def what_is_left(found: Forecast, waiting: str | None = None) -> str:
+    """Calls, days, and when they are made at the earliest; `waiting` is why none is made now."""
     if not found.calls:
         return "done"
+    if waiting:
+        return f"{found.calls:,} calls left; none is made now: {waiting}"
     days = f"{found.days} day{'s' * (found.days != 1)}"
     if found.done_at == NEVER:
         return f"{found.calls:,} calls left on {days}, done never"

@@ -377,9 +377,8 @@ class Collection(RuleBasedStateMachine):
                 None,
                 row.failures + 1,
             )
-            row.retry = "asked" if final or row.failures >= MAX_ATTEMPTS else "later"
-            row.promises = row.promises and row.retry == "later"
-            row.refining = False
+            is_last = not row.refining and (final or row.failures >= MAX_ATTEMPTS)
+            row.retry, row.refining = "asked" if is_last else "later", False
         self.note_totals(worker)
 
     @precondition(lambda self: self.believers())

@@ -66,7 +66,9 @@ REMAINING_WORK = """
 WITH regions AS (
     SELECT c.region_code, c.round, c.calls_used, c.status = 'COMPLETED' AND c.plan IS NULL AS legacy,
            (c.status = 'COMPLETED' OR c.refining) AND coalesce(c.plan, :plan) = :plan AS finished,
-           c.searches_done > c.refinements AS begun
+           c.searches_done > c.refinements AS begun, c.status = 'FAILED' AND c.retry_at IS NULL AS given_up,
+           c.status = 'COMPLETED' AND c.promise = 0 AS refined,
+           c.status = 'COMPLETED' AND c.promise = 0 AND c.failures > 0 AS lost
       FROM batch_checkpoint c
       JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
      WHERE c.batch_name = :batch AND c.region_type = :type
@@ -80,21 +82,30 @@ WITH regions AS (
      GROUP BY q.region_code
 )
 SELECT count(*) AS regions,
-       coalesce(sum(greatest(:keywords - coalesce(done.searches, 0), 0)) FILTER (WHERE NOT finished), 0)::int AS base,
-       coalesce(sum(greatest(:calls_per_region - greatest(calls_used, :keywords), 0)) FILTER (WHERE NOT legacy), 0)::int AS depth
+       coalesce(sum(greatest(:keywords - coalesce(done.searches, 0), 0))
+                FILTER (WHERE NOT finished AND NOT given_up), 0)::int AS base,
+       coalesce(sum(greatest(:calls_per_region - greatest(calls_used, :keywords), 0))
+                FILTER (WHERE NOT legacy AND NOT given_up AND NOT refined), 0)::int AS depth,
+       count(*) FILTER (WHERE given_up) AS given_up_regions,
+       coalesce(sum(greatest(:keywords - coalesce(done.searches, 0), 0)) FILTER (WHERE given_up), 0)::int AS given_up_calls,
+       count(*) FILTER (WHERE lost) AS refinement_given_up
   FROM regions LEFT JOIN done USING (region_code)
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RemainingWork:
-    """Searches the base plan still needs, and the most that refinement may add to it, over
-    `regions` regions.
+    """What will be tried by itself, over `regions` regions: searches that base plans still need,
+    and the most that refinement may add. What errors ended is counted apart; only `mohe retry`
+    brings it back.
     """
 
     regions: int
     base: int
     depth: int
+    given_up_regions: int = 0
+    given_up_calls: int = 0
+    refinement_given_up: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,6 +31,12 @@ SAME_PLACE_METRES = 20.0
 # is no coincidence.
 DROP_TO = 0.5
 DROP_BY = 5
+# The whole country does not lose a tenth of its places between two rounds; the answers have
+# changed.
+NATIONAL_DROP_TO = 0.9
+# Of one reason; places named after a mountain or a village, and coordinates of an old format, are
+# about 3 % each.
+REJECTED_AT_MOST = 0.15
 FULL_ANSWER = 5  # items; the API gives no more, so there may be more
 
 _KM_PER_DEGREE = 111.195
@@ -106,6 +112,41 @@ SELECT c.region_code, c.region_name, c.round, before.places AS places_before, af
                           = (q.batch_name, q.region_type, q.region_code, q.source, q.query, q.sort)
                       AND o.round IN (c.round, c.round - 1) AND o.status = 'DONE')"""
 }
+WITHOUT_A_PLACE = f"""
+SELECT c.region_code, c.region_name, c.searches_done, c.end_time::text AS completed_at
+  FROM batch_checkpoint c JOIN region r USING (region_type, region_code)
+ WHERE {_OURS} AND {_ACTIVE} AND (c.status = 'COMPLETED' OR c.refining) AND c.searches_done > 0 AND c.processed_count = 0
+"""
+SKIPPED = f"""
+SELECT c.region_code, c.region_name, q.query, q.stage, q.failed_rounds, q.error_message
+  FROM batch_checkpoint c JOIN search_query q USING (batch_name, region_type, region_code, round)
+ WHERE {_OURS} AND q.status = 'SKIPPED'
+"""
+# Of each reason: items of the present rounds that were rejected for it, and their share of all
+# items.
+REJECTED = f"""
+WITH answered AS (
+    SELECT q.set_aside, q.result_count
+      FROM batch_checkpoint c JOIN search_query q USING (batch_name, region_type, region_code, round)
+     WHERE {_OURS} AND q.status = 'DONE'
+), items AS (SELECT coalesce(sum(result_count), 0) AS items FROM answered)
+SELECT item ->> 'reason' AS reason, count(*) AS rejected, max(items.items) AS items,
+       count(*)::float8 / greatest(1, max(items.items)) AS share
+  FROM items, answered, jsonb_array_elements(answered.set_aside) AS item GROUP BY 1
+"""
+NATIONAL_DROP = f"""
+SELECT count(*) AS regions, coalesce(sum(before.places), 0) AS places_before, coalesce(sum(after.places), 0) AS places_now
+  FROM batch_checkpoint c
+ CROSS JOIN LATERAL (
+       SELECT count(DISTINCT p) AS places FROM search_query q, unnest(q.place_ids) p
+        WHERE (q.batch_name, q.region_type, q.region_code, q.round)
+              = (c.batch_name, c.region_type, c.region_code, c.round) AND q.stage = 'base' AND q.status = 'DONE') after
+ CROSS JOIN LATERAL (
+       SELECT count(DISTINCT p) AS places FROM search_query q, unnest(q.place_ids) p
+        WHERE (q.batch_name, q.region_type, q.region_code, q.round)
+              = (c.batch_name, c.region_type, c.region_code, c.round - 1) AND q.stage = 'base' AND q.status = 'DONE') before
+ WHERE {_OURS} AND c.round > 1 AND (c.status = 'COMPLETED' OR c.refining)
+"""
 FAILED = f"""
 SELECT c.region_code, c.region_name, c.failure_kind, c.failures, c.error_message, c.retry_at
   FROM batch_checkpoint c JOIN region r USING (region_type, region_code) WHERE {_OURS} AND {_ACTIVE} AND c.status = 'FAILED'
@@ -219,6 +260,27 @@ class Quality:
         same searches.
         """
         return self._violations(DROPS, drop_to=DROP_TO, drop_by=DROP_BY)
+
+    def without_a_place(self) -> Violations:
+        """Regions completed although none of their searches brought a place."""
+        return self._violations(WITHOUT_A_PLACE)
+
+    def skipped_searches(self) -> Violations:
+        """Searches of the present rounds that are left out for good, with their reasons."""
+        return self._violations(SKIPPED)
+
+    def rejected(self) -> Mapping[str, float]:
+        """By reason, the share of all items of the present rounds that were rejected for it."""
+        checkpoints = self.checkpoints
+        scope = {"batch": checkpoints.batch_name, "type": checkpoints.region_type}
+        found = checkpoints.database.transaction(
+            lambda connection: rows(connection, REJECTED, **scope)
+        )
+        return {row["reason"]: row["share"] for row in found}
+
+    def national_drop(self) -> Mapping[str, int]:
+        """Over the regions that were completed once more: places of their base plans, then and now."""
+        return {name: int(value) for name, value in self._one(NATIONAL_DROP).items()}
 
     def failed(self) -> Violations:
         """Active regions that are FAILED."""
