@@ -8,8 +8,12 @@ import statistics
 import time
 
 from benchmarks.simulated_stack import SimulatedStack, simulated_stack, uninterrupted, write
+from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.simulator.config import SimulatorConfig
+from mohe_assets.store.api_calls import LAST_PROBE_SECONDS
 from mohe_assets_tests.support.processes import Collected, repeated, statuses, until
+
+HOUR = 3_600
 
 
 def main() -> None:
@@ -35,6 +39,8 @@ def main() -> None:
     )
     with simulated_stack(config, **changes) as stack:
         result = measure(stack, reference, random.Random(arguments.seed), arguments.kills)
+    with simulated_stack(config, **changes) as stack:
+        result |= outage(stack)
     write(
         "recovery" if arguments.long else "recovery_short",
         {
@@ -94,6 +100,62 @@ def measure(
         "left RUNNING one lease after the end": left,
         "seconds in all": round(seconds, 1),
     }
+
+
+def outage(stack: SimulatedStack) -> dict[str, object]:
+    """HTTP 503 to everything in the middle of a collection, for an hour whose waits are left out;
+    then the API is back.
+    """
+    found: list[float] = []
+
+    def run(name: str) -> None:
+        with stack.app.collection(name, ClaimFilter()) as collection:
+            for _ in collection.outcomes():
+                found.append(time.monotonic())
+
+    down_at = 100
+    stack.simulator.add_faults(
+        [{"api": "naver", "fault": "status", "status": 503, "from_call": down_at}]
+    )
+    run("meets the outage")
+    passed, number = 0.0, 0
+    while (
+        wait := one(
+            stack, "SELECT extract(epoch FROM next_probe_at - budget_clock()) FROM api_budget"
+        )
+    ) + passed < HOUR:
+        passed, number = passed + wait, number + 1
+        let_probe(stack)
+        run(f"probe {number}")
+    dead_calls = received(stack) - down_at + 1
+    charged = one(stack, "SELECT count(*) FROM batch_checkpoint WHERE failures > 0")
+    stack.simulator.clear_faults()
+    let_probe(stack)
+    before, began = len(found), time.monotonic()
+    run("after it")
+    return {
+        "outage: calls to the dead API in the first hour": dead_calls,
+        "outage: seconds from the probe that is answered to the next region": round(
+            found[before] - began, 2
+        ),
+        "outage: longest wait for a probe (s)": round(LAST_PROBE_SECONDS),
+        "outage: regions charged": int(charged),
+        "outage: regions completed afterwards": statuses(stack.app.database).get("COMPLETED", 0),
+    }
+
+
+def let_probe(stack: SimulatedStack) -> None:
+    """The time until the next probe passes."""
+    sql = "UPDATE api_budget SET next_probe_at = budget_clock() - interval '1 second'"
+    stack.app.database.transaction(lambda connection: connection.exec_driver_sql(sql))
+
+
+def one(stack: SimulatedStack, sql: str) -> float:
+    return float(
+        stack.app.database.transaction(
+            lambda connection: connection.exec_driver_sql(sql).scalar_one()
+        )
+    )
 
 
 def until_received(stack: SimulatedStack, calls: int) -> None:

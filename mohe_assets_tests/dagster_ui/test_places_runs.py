@@ -26,11 +26,19 @@ from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.runtime.events import PLACES
 from mohe_assets.defs.runtime.region_refresh import busy_keys, sync_partition_keys
 from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG
+from mohe_assets.errors import QuotaExhausted, RequestRefused
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Executions
-from mohe_assets_tests.dagster_ui.conftest import KEYWORDS, Collect, FewRegions, execute, keys_of
+from mohe_assets_tests.dagster_ui.conftest import (
+    KEYWORDS,
+    Collect,
+    FewRegions,
+    call_once,
+    execute,
+    keys_of,
+)
 from mohe_assets_tests.recovery.test_quota import set_noon
 from mohe_assets_tests.support.processes import (
     executions,
@@ -351,6 +359,40 @@ class TestWhatIsAskedAgain:
         )
         assert third.succeeded
         assert calls(simulator) == before
+
+    @pytest.mark.parametrize("what", ["the quota", "an outage"])
+    def test_completed_regions_that_a_closed_api_kept_from_being_collected_again_wait_for_the_sensor(
+        self,
+        launcher: Launcher,
+        database: Database,
+        app: App,
+        simulator: Simulator,
+        few: FewRegions,
+        collect_elsewhere: Collect,
+        what: str,
+    ) -> None:
+        keys = few(5)
+        collect_elsewhere(keys)
+        api = app.account.api
+        before = calls(simulator)
+        if what == "the quota":
+            call_once(app, QuotaExhausted("used up", api=api, reset_at=None))
+        else:
+            simulator.add_faults([{"api": "naver", "fault": "status", "status": 503}])
+            call_once(app, RequestRefused("HTTP 503", api=api))
+        done = launcher.collect(keys[0], keys[4])
+        assert done.succeeded, "nothing is red because of a quota"
+        assert done.materialized == (), "what was not collected is not reported"
+        assert calls(simulator) - before <= 1, "a person's run probes once"
+        assert statuses(database) == {"PENDING": 5}, "the request survives"
+        assert "completed regions wait for their new round" in done.log
+
+        simulator.clear_faults()
+        sql = "UPDATE api_budget SET exhausted_until = now() - interval '1 s', next_probe_at = now() - interval '1 s'"
+        execute(database, sql)
+        finished = launcher.collect(keys[0], keys[4], **{TRIGGER_TAG: SENSOR_TRIGGER})
+        assert finished.materialized == tuple(keys)
+        assert read(database, "SELECT DISTINCT round FROM batch_checkpoint") == [{"round": 2}]
 
     def test_what_another_run_completed_since_is_reported_and_not_repeated(
         self, launcher: Launcher, simulator: Simulator, few: FewRegions, collect_elsewhere: Collect

@@ -28,7 +28,7 @@ from mohe_assets.defs.runtime.events import PLACES
 from mohe_assets.defs.runtime.region_refresh import busy_keys
 from mohe_assets.defs.sensors import RECONCILE_SECONDS, pending_region_sensor
 from mohe_assets.domain.kst import KST
-from mohe_assets.errors import ApiBlocked, QuotaExhausted
+from mohe_assets.errors import ApiBlocked, QuotaExhausted, RequestRefused
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.dagster_ui.conftest import (
@@ -253,6 +253,19 @@ class TestWhatItWaitsFor:
         assert sensor.asked(NAVER_CLIENT_SECRET="another-secret"), (
             "credentials that changed are worth a try"
         )
+
+    def test_an_api_that_is_unavailable_and_then_one_run_probes_it(
+        self, sensor: Sensor, app: App, database: Database
+    ) -> None:
+        call_once(app, RequestRefused("HTTP 404, SE05", api=app.account.api, advice="set keys"))
+        reason = sensor.reason()
+        for words in ("unavailable since", "SE05; set keys", "next probe is due"):
+            assert words in reason
+        execute(
+            database, "UPDATE api_budget SET next_probe_at = budget_clock() - interval '1 second'"
+        )
+        assert len(sensor.asked()) == 1
+        assert len(sensor.asked(NAVER_CLIENT_SECRET="another-secret")) > 1, "they are tried at once"
 
     def test_the_runs_in_flight(
         self, sensor: Sensor, instance: dg.DagsterInstance, database: Database

@@ -60,8 +60,41 @@ def test_json_has_what_a_script_needs_and_fits_the_published_schema(
         found["api"]["blocked_why"],
         found["api"]["closed_until"],
     ) == (0, None, None)
-    # Of 6 regions with two keywords each, one is complete and one has one of them.
-    assert (found["left"]["base_plan"]["calls"], found["left"]["base_plan"]["days"]) == (9, 1)
+    # Of 6 regions with two keywords each, one is complete, and one that nothing tries again has one
+    # of them.
+    assert (found["left"]["base_plan"]["calls"], found["left"]["base_plan"]["days"]) == (8, 1)
+    assert found["given_up"] == {"regions": 1, "calls": 1, "refinements": 0}
+    assert found["waits_for"] is None
+
+
+def test_an_api_that_is_unavailable_is_named_with_its_reason_and_its_next_probe(
+    mohe: Mohe, store: Store, environment: Environment
+) -> None:
+    settings = settings_module.load(environment)
+    with App.open(settings) as app:
+        row = {**app.account.key, "reason": "HTTP 503 [/x]"}
+    store.execute(
+        """INSERT INTO api_budget (api, account, unavailable_since, unavailable_reason, unavailable_for, next_probe_at)
+           VALUES (:api, :account, now(), :reason, :service, now() + interval '4 minutes')""",
+        **{name: value for name, value in row.items() if name != "credentials"},
+    )
+    shown = mohe("status").out
+    for words in (
+        "UNAVAILABLE since",
+        "HTTP 503 [/x]",
+        "next probe",
+        "none is made now: the API is unavailable",
+    ):
+        assert words in shown
+    found = json.loads(mohe("status", "--json").out)
+    assert found["waits_for"] == "the API is unavailable"
+    assert (found["api"]["unavailable_reason"], found["api"]["probe_is_due"]) == (
+        "HTTP 503 [/x]",
+        False,
+    )
+    assert "the API is unavailable" in mohe("plan").out
+    store.execute("UPDATE api_budget SET unavailable_for = 'other credentials or another address'")
+    assert json.loads(mohe("status", "--json").out)["api"]["unavailable_since"] is None
 
 
 def test_the_published_schema_is_what_the_command_prints_by() -> None:

@@ -125,9 +125,13 @@ def _account_for_the_rest(
     request survives the run, and the sensor finishes it.
     """
     others = run.not_taken()
-    completed = [one for one in others if one.status == Status.COMPLETED]
-    stale = {one.region_code for one in completed if _is_stale(one.end_time, claim_filter)}
-    fresh = [one.region_code for one in completed if one.region_code not in stale]
+    # One that is being refined keeps the moment at which its base plan was completed.
+    stale = {one.region_code for one in others if _is_stale(one.end_time, claim_filter)}
+    fresh = [
+        one.region_code
+        for one in others
+        if one.status == Status.COMPLETED and one.region_code not in stale
+    ]
     if stale and run.halted is not None:
         again = app.checkpoints.new_round(sorted(stale))
         context.log.warning(
@@ -137,13 +141,14 @@ def _account_for_the_rest(
         # Once more, so that this run and its backfill know the partition as done.
         reconnecting()(context.log_event, materialization(completion))
     for one in others:
-        if one.status == Status.PROCESSING:
+        if one.status == Status.PROCESSING and one.region_code not in stale:
             context.log.warning(
                 f"{one.region_name} is being collected by run {one.run_id}; this run leaves it to that one."
             )
 
 
 def _is_stale(end_time: dt.datetime | None, claim_filter: ClaimFilter) -> bool:
+    """The region was completed before a person asked for it."""
     before = claim_filter.recollect_completed_before
     return before is not None and end_time is not None and end_time < before
 
