@@ -1,7 +1,9 @@
 """How a run ends early: a cancellation token, and a clock that says until when the run lives."""
 
 import asyncio
+import logging
 import math
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mohe_assets.errors import StopRequested
+
+log = logging.getLogger(__name__)
 
 # Shorter than the resolution of timers: thousands of such sleeps would take longer than their sum.
 TIMERS_SECONDS = 0.001
@@ -72,3 +76,25 @@ class LeaseClock:
         """Return once the run is known to live. Raises as `CancellationToken.pause`."""
         while time.monotonic() > self.confirmed_until:
             await cancellation.pause(UNCONFIRMED_SECONDS, reason)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep further signals from interrupting the end that the first one began: regions would stay
+    held for a lease. Only the main thread receives signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, _: object) -> None:
+        log.warning(
+            "%s: the run is stopping already; it releases its regions.", signal.Signals(number).name
+        )
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
-from mohe_assets.collection.cancellation import CancellationToken, LeaseClock
+from mohe_assets.collection.cancellation import CancellationToken, LeaseClock, undisturbed
 from mohe_assets.errors import DatabaseUnavailable, StopRequested
 from mohe_assets.store.executions import Ending, Executions
 
@@ -84,15 +84,18 @@ class RunSession:
             session._confirm(began)
             heartbeat.start()
             yield session
-            heartbeat.stop()
-            session.declared_dead |= not executions.finish(run_id, session._ending, session._note)
+            with undisturbed():
+                heartbeat.stop()
+                finished = executions.finish(run_id, session._ending, session._note)
+            session.declared_dead |= not finished
         except DatabaseUnavailable:
             # The row cannot be finished, and to try takes minutes; the next look finds the run
             # dead.
             raise
         except BaseException as error:
             ending = Ending.FAILED if isinstance(error, Exception) else Ending.INTERRUPTED
-            executions.finish(run_id, ending, str(error) or session._note)
+            with undisturbed():
+                executions.finish(run_id, ending, str(error) or session._note)
             raise
         finally:
             heartbeat.stop()

@@ -7,6 +7,7 @@ restart needs is in the database before.
 
 import asyncio
 import contextvars
+import logging
 import math
 import queue
 import threading
@@ -25,6 +26,8 @@ from mohe_assets.collection.scheduler import ClaimFilter, SearchScheduler, log_r
 from mohe_assets.errors import ApiBlocked, ApiError, StopRequested
 from mohe_assets.store.checkpoints import RegionStatus
 from mohe_assets.store.executions import Ending
+
+log = logging.getLogger(__name__)
 
 # A graceful stop waits this long for searches in flight; `docker stop` kills after ten seconds.
 STOP_SECONDS = 6.0
@@ -89,7 +92,8 @@ class CollectionRun:
         except StopRequested as error:
             self.session.conclude(Ending.INTERRUPTED, str(error))
         finally:
-            self._shut_down(loop)
+            with undisturbed():
+                self._shut_down(loop)
 
     def not_taken(self) -> list[RegionStatus]:
         """The regions asked for by code that this run did not hold, and how they stand."""

@@ -82,3 +82,26 @@ def test_a_worker_that_waits_for_a_hanging_api_stops_in_time_too(
     assert "PROCESSING" not in statuses(database)
     assert executions(database)[0]["status"] == "INTERRUPTED"
     the_page_agrees()
+
+
+def test_a_second_signal_while_it_stops_leaves_nothing_held(
+    simulator: Simulator,
+    database: Database,
+    start_worker_from_a_shell: StartWorker,
+    few: FewRegions,
+) -> None:
+    few(8)
+    simulator.add_faults([{"api": "naver", "fault": "hang", "seconds": 60, "from_call": 3}])
+    worker = start_worker_from_a_shell(MOHE_HTTP_TIMEOUT_SECONDS="50")
+    until(
+        lambda: simulator.stats(brief=True)["naver"]["faulted"] >= THREADS,
+        "every thread waits for an answer",
+    )
+    worker.send(signal.SIGTERM)
+    for _ in range(2):
+        time.sleep(1)
+        worker.send(signal.SIGTERM)
+    worker.wait()
+
+    assert "PROCESSING" not in statuses(database)
+    assert executions(database)[0]["status"] == "INTERRUPTED"
