@@ -20,6 +20,7 @@ from functools import cached_property
 
 import uvloop
 
+from mohe_assets.collection.cancellation import undisturbed
 from mohe_assets.collection.heartbeat import RunSession
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome, RegionWorker
 from mohe_assets.collection.scheduler import ClaimFilter, SearchScheduler, log_reclaimed

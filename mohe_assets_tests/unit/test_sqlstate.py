@@ -8,6 +8,7 @@ from psycopg2 import errorcodes, errors
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
+from mohe_assets.store.database import reconnecting
 from mohe_assets.store.sqlstate import TROUBLES, Trouble, first_line, sqlstate, trouble
 
 
@@ -122,6 +123,24 @@ def test_an_error_that_dagsters_storage_wraps_is_judged_by_its_cause() -> None:
     outer.__cause__ = wrapped(psycopg2.OperationalError("Connection refused"))
     assert trouble(outer) is TROUBLES["08"]
     assert first_line(outer) == "Connection refused"
+
+
+def test_what_dagsters_storage_fails_with_is_tried_again_until_its_database_is_back() -> None:
+    tries: list[float] = []
+
+    def report() -> str:
+        if len(tries) < 3:
+            cause = wrapped(psycopg2.OperationalError("Connection refused"))
+            raise RuntimeError("too many retries for DB connection") from cause
+        return "reported"
+
+    assert reconnecting(60, tries.append)(report) == "reported"
+    assert len(tries) == 3
+
+
+def test_an_error_that_no_waiting_cures_is_raised_at_once() -> None:
+    with pytest.raises(ValueError, match="ours"):
+        reconnecting(60)(lambda: (_ for _ in ()).throw(ValueError("ours")))
 
 
 def test_every_state_is_one_that_postgresql_has() -> None:

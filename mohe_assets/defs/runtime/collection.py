@@ -19,6 +19,7 @@ from mohe_assets.collection.heartbeat import DECLARED_DEAD
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome
 from mohe_assets.collection.run import BATCH_OUTCOMES, CollectionRun
 from mohe_assets.collection.scheduler import ClaimFilter, region_facts
+from mohe_assets.defs.runtime.console_logger import lines_without_storage
 from mohe_assets.defs.runtime.events import failure_observation, materialization
 from mohe_assets.defs.runtime.reconciliation import plan, regions_of, show_as_untried
 from mohe_assets.defs.runtime.recovery import recover
@@ -88,7 +89,7 @@ def collect(
     with what was done.
     """
     totals = Totals()
-    with app.session(context.run.run_id) as session:
+    with lines_without_storage(), app.session(context.run.run_id) as session:
         _get_ready(context, app, claim_filter)
         run = app.collection_in(session, claim_filter, total=prepare())
         with closing(run.batches()) as batches:

@@ -7,14 +7,22 @@ event log is not touched.
 """
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import dagster as dg
 from dagster import _loggers as dagster_loggers
 from dagster._core.events import DagsterEvent
-from dagster._core.log_manager import LOG_RECORD_METADATA_ATTR
+from dagster._core.log_manager import (
+    LOG_RECORD_METADATA_ATTR,
+    DagsterLogHandler,
+    has_log_record_event,
+)
 
 from mohe_assets import logs, settings
 from mohe_assets.domain.regions import code_of_partition_key
+from mohe_assets.store.sqlstate import trouble
 
 
 @dg.logger(
@@ -35,6 +43,33 @@ def console(init: dg.InitLoggerContext) -> logging.Logger:
 def use_for_runs() -> None:
     """From now on, in this process; twice is as good as once."""
     dagster_loggers.colored_console_logger = console
+
+
+@contextmanager
+def lines_without_storage() -> Iterator[None]:
+    """Keep our log lines from failing inside a run where Dagster cannot store them as events.
+
+    Dagster raises from whatever thread logs: a retry that logs why it waits would end by that, and
+    a region would be charged. The line is on the console by then. Dagster's own events do raise.
+    """
+    handlers = [
+        one for one in logging.getLogger(logs.LOGGER).handlers if isinstance(one, DagsterLogHandler)
+    ]
+    for handler in handlers:
+        setattr(handler, "emit", partial(_emit, handler.emit))  # noqa: B010 - of this one handler
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            delattr(handler, "emit")
+
+
+def _emit(emit: Callable[[logging.LogRecord], object], record: logging.LogRecord) -> None:
+    try:
+        emit(record)
+    except Exception as error:
+        if has_log_record_event(record) or trouble(error) is None:
+            raise
 
 
 def _message(record: logging.LogRecord) -> str:
