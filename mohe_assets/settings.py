@@ -1,9 +1,10 @@
 """The one place that reads the environment. Demo, tests and production differ by these values only.
 
-Nothing here opens a file, a socket or a database: a `Settings` is checked by looking at it.
+Nothing here opens a socket or a database: a `Settings` is checked by looking at it.
 """
 
 import datetime as dt
+import ipaddress
 import math
 import os
 import re
@@ -283,11 +284,16 @@ class Settings(BaseSettings):
         return self.govt_api_key.get_secret_value()
 
 
-# Variables of keys and passwords that neither the web server nor the daemon needs.
-KEYS = frozenset(
+# Variables that hold secrets; each may be given as a file instead, named by the variable with
+# _FILE.
+SECRETS = frozenset(
     name.upper()
     for name, field in Settings.model_fields.items()
-    if SecretStr in get_args(field.annotation) and not name.endswith("_database_url")
+    if SecretStr in get_args(field.annotation)
+)
+# Of them, the keys and passwords that neither the web server nor the daemon needs.
+KEYS = frozenset(
+    f"{name}{suffix}" for name in SECRETS if not name.endswith("_URL") for suffix in ("", "_FILE")
 )
 
 
@@ -303,6 +309,15 @@ def classic_ends(now: dt.datetime, uses_hub: bool) -> str | None:
     if now >= CLASSIC_ENDS_AT:
         return f"Naver's classic local search ended on 2027-06-30 at 24:00 KST: {instead}."
     return f"Naver's classic local search ends on 2027-06-30 at 24:00 KST: {instead}."
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the host."""
+    name = host.strip("[]")
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name.lower() == "localhost"
 
 
 def process_environment() -> Mapping[str, str]:
@@ -325,7 +340,7 @@ def log_format(environ: Mapping[str, str] | None = None) -> str:
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from the environment; SettingsError with one sentence naming the first bad variable."""
-    source = process_environment() if environ is None else environ
+    source = _with_files(process_environment() if environ is None else environ)
     given = {name: source.get(name, "").strip() for name in map(variable, Settings.model_fields)}
     values = {name: value for name, value in given.items() if value}
     if "MOHE_SEARCH_KEYWORDS" in source:  # set to nothing is a mistake, not the default
@@ -336,6 +351,28 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         message = _sentence(error)
     # Raised outside the handler: pydantic's error shows the input, which may be a key.
     raise SettingsError(message)
+
+
+def _with_files(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Add the secrets whose NAME_FILE names a file, as containers' secrets do."""
+    found = dict(environ)
+    for name in sorted(SECRETS):
+        path = environ.get(f"{name}_FILE", "").strip()
+        if not path:
+            continue
+        if environ.get(name, "").strip():
+            raise SettingsError(f"{name} and {name}_FILE are both set; set one of them.")
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            reason = error.strerror
+        except UnicodeDecodeError:
+            reason = "it is no text"
+        else:
+            continue
+        # Raised outside the handler: the error of the decoder holds what it read.
+        raise SettingsError(f"{name}_FILE is '{path}', which cannot be read: {reason}.")
+    return found
 
 
 def _sentence(error: ValidationError) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 import yaml
@@ -33,7 +34,7 @@ from mohe_assets.packaged_files import is_shipped_dagster_yaml, packaged_file
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.databases import DatabaseUrls, ignore_redirecting_variables, resolve_urls
 from mohe_assets.postgres.embedded import HOME_MODE, PRIVATE_MODE, EmbeddedServer
-from mohe_assets.settings import Settings, classic_ends, load, variable
+from mohe_assets.settings import SECRETS, Settings, classic_ends, is_loopback, load, variable
 from mohe_assets.store.database import Database, rows
 from mohe_assets.store.sqlstate import READ_ONLY, TROUBLES, UP_CONNECTIONS
 
@@ -110,6 +111,7 @@ def _examine(environ: Mapping[str, str], *, calls: bool) -> Iterator[Finding]:
             warning,
             "Keys of NAVER API HUB are used as soon as both are set; nothing is collected twice.",
         )
+    yield from _api_hosts(settings)
     yield from _folders(settings)
     yield from _modes(settings.home)
     yield from _dagster_yaml(settings.home / "dagster" / "dagster.yaml")
@@ -119,7 +121,9 @@ def _examine(environ: Mapping[str, str], *, calls: bool) -> Iterator[Finding]:
 
 
 def _misspelt(environ: Mapping[str, str]) -> Iterator[Finding]:
-    known = {variable(name) for name in Settings.model_fields}
+    known = {variable(name) for name in Settings.model_fields} | {
+        f"{name}_FILE" for name in SECRETS
+    }
     for name in sorted(environ):
         if name.startswith(PREFIXES) and name not in known:
             meant = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
@@ -143,6 +147,27 @@ def _settings(settings: Settings) -> Finding:
         f"{kind} at {host}, {settings.calls_per_second:g} calls a second, {settings.daily_quota:,} a day, "
         f"{len(settings.search_keywords)} keywords",
     )
+
+
+def _api_hosts(settings: Settings) -> Iterator[Finding]:
+    """Keys go to these hosts: each has to be the API's own, and the way there encrypted."""
+    for name in ("mohe_government_api_url", "mohe_naver_api_url", "mohe_naver_hub_url"):
+        url, known = getattr(settings, name), Settings.model_fields[name].default
+        parts = urlsplit(url)
+        if is_loopback(parts.hostname or ""):
+            continue
+        if parts.scheme == "http":
+            yield _warning(
+                name.upper(),
+                f"{url} is not encrypted; the keys cross the network in the clear.",
+                "Use https://, unless this network is trusted.",
+            )
+        if parts.hostname != urlsplit(known).hostname:
+            yield _warning(
+                name.upper(),
+                f"{parts.hostname} is not the API's host, and the keys are sent to it.",
+                f"Unset {name.upper()} unless that host is yours; the API's is {known}.",
+            )
 
 
 def _folders(settings: Settings) -> Iterator[Finding]:

@@ -329,3 +329,45 @@ def test_searches_in_flight_follow_from_the_rate_unless_they_are_told(
     told: dict[str, str], searches: int
 ) -> None:
     assert settings_module.load(told).searches_in_flight == searches
+
+
+def test_a_secret_can_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"{SECRET}\n", encoding="utf-8")
+    key = load(GOVT_API_KEY_FILE=str(file)).govt_api_key
+    assert key is not None
+    assert key.get_secret_value() == SECRET
+    assert refusal(GOVT_API_KEY="other", GOVT_API_KEY_FILE=str(file)) == (
+        "GOVT_API_KEY and GOVT_API_KEY_FILE are both set; set one of them."
+    )
+    missing = tmp_path / "none"
+    assert refusal(GOVT_API_KEY_FILE=str(missing)) == (
+        f"GOVT_API_KEY_FILE is '{missing}', which cannot be read: No such file or directory."
+    )
+    file.write_bytes(b"\xff")
+    assert refusal(GOVT_API_KEY_FILE=str(file)).endswith("cannot be read: it is no text.")
+
+
+def test_names_of_the_page_are_hosts() -> None:
+    assert load(MOHE_WEB_HOSTS="A.example, b.example:8443").web_hosts == (
+        "a.example",
+        "b.example:8443",
+    )
+    assert refusal(MOHE_WEB_HOSTS="https://a.example").startswith(
+        "MOHE_WEB_HOSTS is 'https://a.example'; "
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("[::1]", True),
+        ("Localhost", True),
+        ("10.0.0.5", False),
+        ("localhost.example", False),
+    ],
+)
+def test_only_this_machine_reaches_loopback(host: str, local: bool) -> None:
+    assert settings_module.is_loopback(host) is local

@@ -62,7 +62,7 @@ def reachable_as(address: str, configured: Collection[str]) -> Callable[[str], b
     name can be made to lead here.
     """
     names = LOOPBACK_NAMES | {_without_port(one) for one in configured}
-    loopback = is_loopback(address)
+    loopback = settings.is_loopback(address)
 
     def is_ours(host: str) -> bool:
         name = _without_port(host)
@@ -71,12 +71,6 @@ def reachable_as(address: str, configured: Collection[str]) -> Callable[[str], b
         return not loopback and (not configured or _is_address(name))
 
     return is_ours
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches the address."""
-    name = address.strip("[]")
-    return ipaddress.ip_address(name).is_loopback if _is_address(name) else name == "localhost"
 
 
 def _is_address(name: str) -> bool:
