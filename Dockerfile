@@ -16,13 +16,21 @@ FROM python:3.11.14-slim-bookworm
 RUN groupadd --gid 10001 mohe && useradd --uid 10001 --gid mohe --home-dir /var/lib/mohe --create-home mohe \
  && chmod 711 /var/lib/mohe
 COPY --from=build /opt/mohe /opt/mohe
+# Charts start the web server by Dagster's own name: it is our entry, which refuses what other sites make a browser send. The
+# folder of the runs' captured output is there so that a volume on it belongs to the user.
+RUN printf '#!/bin/sh\nexec python -m mohe_assets.defs.runtime.web_server "$@"\n' > /opt/mohe/bin/dagster-webserver \
+ && install --directory --owner=mohe --group=mohe /var/lib/mohe/dagster /var/lib/mohe/dagster/storage
+# PYTHONSAFEPATH: a file in the working directory is no module.
 ENV PATH=/opt/mohe/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    PYTHONSAFEPATH=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
     MOHE_HOME=/var/lib/mohe \
     DAGSTER_HOME=/var/lib/mohe/dagster
 # By its number: Kubernetes does not believe a name that it is no root.
 USER 10001
-WORKDIR /var/lib/mohe
+# Not the volume, and nothing that the user can write to.
+WORKDIR /opt/mohe
 VOLUME /var/lib/mohe
 STOPSIGNAL SIGTERM
 CMD ["mohe", "--help"]

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from dockerfile_parse import DockerfileParser
 
 from mohe_assets.settings import Settings, variable
@@ -33,7 +34,7 @@ KEYS = {
 # What is not a person's to set in a container, or is of the services alone.
 SET_BY_THE_FILE = {
     "MOHE_HOME", "MOHE_CATALOG_DIR", "MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL", "MOHE_COLLECTOR_PASSWORD",
-    "MOHE_READER_PASSWORD",
+    "MOHE_READER_PASSWORD", "MOHE_WEB_HOSTS", "MOHE_WEB_ADDRESS",
 }  # fmt: skip
 
 
@@ -83,7 +84,8 @@ def test_the_commands_of_the_batch_system_start_and_name_the_same_containers(
 ) -> None:
     assert demo["batch"].raw["container_name"] == "mohe-batch"
     assert demo["postgres"].raw["container_name"] == "mohe-postgres"
-    assert demo["postgres"].environment["POSTGRES_USER"] == "mohe_user"
+    script = (ROOT / "deploy" / "compose" / "postgres" / "owner.sql").read_text(encoding="utf-8")
+    assert "CREATE ROLE mohe_user LOGIN CREATEDB CREATEROLE PASSWORD" in script
     assert demo["postgres"].environment["POSTGRES_DB"] == "mohe_db"
     assert with_all_it_waits_for("batch", demo) == {"batch", "daemon", "migrate", "postgres"}, (
         "all that collects"
@@ -97,6 +99,8 @@ def test_the_commands_of_the_batch_system_start_and_name_the_same_containers(
     }
     for name in ("batch", "daemon"):
         assert demo[name].waits_for["migrate"] == "service_completed_successfully"
+    for name in ("batch", "daemon", "webserver"):
+        assert demo[name].waits_for["postgres"] == "service_healthy"
     assert demo["migrate"].waits_for == {"postgres": "service_healthy"}
 
 
@@ -137,8 +141,55 @@ def test_what_runs_on_is_started_again_and_can_be_asked_how_it_is(demo: dict[str
     for name, one in demo.items():
         assert one.health or name == "migrate"
         assert "privileged" not in one.raw
-        if name != "postgres":
-            assert (one.raw["init"], one.raw["cap_drop"]) == (True, ["ALL"])
+
+
+def test_every_container_is_limited_and_can_change_nothing_of_its_image(
+    demo: dict[str, Service],
+) -> None:
+    for name, one in demo.items():
+        assert one.raw["cap_drop"] == ["ALL"], name
+        assert one.raw["security_opt"] == ["no-new-privileges:true"], name
+        assert one.raw["read_only"] is True, name
+        assert "/tmp" in one.raw["tmpfs"], name  # noqa: S108 - the container's
+        assert one.raw["mem_limit"], name
+        assert one.raw.get("init") is True or name == "postgres"
+    added = {name: set(one.raw.get("cap_add", ())) for name, one in demo.items()}
+    # What its entrypoint takes to hand its folders over and to become postgres.
+    assert added.pop("postgres") == {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+    assert set().union(*added.values()) == set()
+
+
+def test_no_container_can_write_where_another_one_reads_its_program_or_configuration(
+    demo: dict[str, Service],
+) -> None:
+    volumes = {name: [*one.raw.get("volumes", ())] for name, one in demo.items()}
+    assert sorted(volumes.pop("postgres")) == [
+        f"{ROOT}/deploy/compose/postgres:/docker-entrypoint-initdb.d:ro",
+        "mohe-postgres:/var/lib/postgresql:rw",
+    ]
+    assert {name: used for name, used in volumes.items() if used} == {
+        "batch": ["mohe-home:/var/lib/mohe:rw", "mohe-logs:/var/lib/mohe/dagster/storage:rw"],
+        "webserver": ["mohe-logs:/var/lib/mohe/dagster/storage:ro"],
+    }
+
+
+def test_keys_can_be_given_as_secrets(tmp_path: Path) -> None:
+    extra = ("--file", str(ROOT / "deploy" / "compose" / "secrets.yml"))
+    variables = {**PASSWORDS, "MOHE_SECRETS_DIR": str(tmp_path)}
+    done = compose(*extra, "config", variables=variables)
+    assert done.returncode == 0, done.stderr
+    text = yaml.safe_load(done.stdout)
+    batch = text["services"]["batch"]
+    for variable, path in batch["environment"].items():
+        if variable.endswith("_FILE"):
+            secret = path.removeprefix("/run/secrets/")
+            assert variable.removesuffix("_FILE") in KEYS
+            assert text["secrets"][secret]["file"] == f"{tmp_path}/{secret}"
+            assert secret in {
+                one if isinstance(one, str) else one["source"] for one in batch["secrets"]
+            }
+    assert sum(name.endswith("_FILE") for name in batch["environment"]) == 3
+    assert [name for name, one in text["services"].items() if "secrets" in one] == ["batch"]
 
 
 def test_the_demo_has_the_simulator_s_keys_and_keeps_its_places_apart_from_real_ones(
@@ -193,8 +244,10 @@ def test_the_image_is_pinned_and_its_user_is_not_root(
     home = dockerfile.envs["MOHE_HOME"]
     assert dockerfile.envs["DAGSTER_HOME"] == f"{home}/dagster", "where `mohe env` puts it"
     assert last["VOLUME"] == home
-    for name in ("migrate", "batch", "daemon", "webserver"):
-        assert demo[name].raw["volumes"] == [f"mohe-home:{home}:rw"]
+    for name in ("migrate", "daemon", "webserver", "simulator"):
+        assert f"{home}:uid=10001,gid=10001,mode=0700" in demo[name].raw["tmpfs"]
+    assert dockerfile.envs["PYTHONSAFEPATH"] == "1"
+    assert not f"{last['WORKDIR']}/".startswith(f"{home}/"), "a file in the volume is no program"
 
 
 def test_the_image_is_given_all_that_the_wheel_is_made_of(dockerfile: DockerfileParser) -> None:

@@ -173,6 +173,12 @@ def interrupt(topology: Topology, database: Database, more: Callable[[str], None
 
 def commands_of_the_users(topology: Topology, database: Database) -> None:
     psql = ("psql", "-U", "mohe_user", "-d", "mohe_db", "-X", "--no-align", "--tuples-only")
+    rights = topology.execute(
+        "postgres", *psql, given=b"SELECT rolname FROM pg_roles WHERE rolsuper OR rolreplication;"
+    )
+    assert rights.stdout == b"postgres\n", rights.stderr
+    from_outside = topology.execute("postgres", *psql, given=b"COPY region TO PROGRAM 'cat';")
+    assert b"permission denied to COPY to or from an external program" in from_outside.stderr
     progress = topology.execute("postgres", *psql, given=PROGRESS_QUERY.encode())
     assert progress.stdout.decode() == f"{REGIONS}|{REGIONS}|0|0|0\n", progress.stderr
     status = topology.execute("batch", "mohe", "status", "--json")

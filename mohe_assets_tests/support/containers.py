@@ -218,7 +218,7 @@ class Topology:
         if account := _account():
             shutil.chown(secret, account)
         done = self.server._run(
-            "initdb", "-D", str(data), "-U", given["POSTGRES_USER"], f"--pwfile={secret}", "--auth-local=trust",
+            "initdb", "-D", str(data), "-U", "postgres", f"--pwfile={secret}", "--auth-local=trust",
             "--auth-host=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8",
         )  # fmt: skip
         secret.unlink()
@@ -229,6 +229,46 @@ class Topology:
             user=_account(), cwd="/", capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+        self._run_init_scripts(data)
+
+    def _run_init_scripts(self, data: Path) -> None:
+        """The files of /docker-entrypoint-initdb.d, on a server that nothing else reaches."""
+        assert (
+            "./deploy/compose/postgres:/docker-entrypoint-initdb.d"
+            in (ROOT / "docker-compose.yml").read_text()
+        )
+        server = [
+            "-D",
+            str(data),
+            "-w",
+            "-o",
+            f"-k '{data}' -p {self.ports['5432']} -c listen_addresses=''",
+        ]
+        started = self.server._run("pg_ctl", *server, "-l", str(data / "init.log"), "start")
+        assert started.returncode == 0, started.stdout
+        for script in sorted((ROOT / "deploy" / "compose" / "postgres").iterdir()):
+            done = subprocess.run(
+                [
+                    self._binaries("psql"),
+                    "-X",
+                    "-v",
+                    "ON_ERROR_STOP=1",
+                    "-U",
+                    "postgres",
+                    "-d",
+                    "mohe_db",
+                ],
+                input=script.read_text(encoding="utf-8"),
+                env=self._environment("postgres"),
+                user=_account(),
+                cwd="/",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+        stopped = self.server._run("pg_ctl", "-D", str(data), "-w", "stop")
+        assert stopped.returncode == 0, stopped.stdout
 
     def _command(self, name: str) -> list[str]:
         command = [self._here(word) for word in self.services[name].command]
