@@ -287,7 +287,7 @@ class Settings(BaseSettings):
 # Variables that hold secrets; each may be given as a file instead, named by the variable with
 # _FILE.
 SECRETS = frozenset(
-    name.upper()
+    variable(name)
     for name, field in Settings.model_fields.items()
     if SecretStr in get_args(field.annotation)
 )
