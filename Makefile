@@ -1,20 +1,25 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Exactly the files whose hashes are in requirements/, and the project itself without anything else from an index.
+HASHED  := $(PIP) --require-hashes --no-deps
+PROJECT := $(PIP) --no-deps --no-build-isolation
+EXTRAS  := kubernetes dev browser bench
 
-.PHONY: install demo test audit bench bench-long lint constraints clean
+.PHONY: install demo test audit bench bench-long lint constraints requirements clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt requirements/base.txt requirements/build.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	$(HASHED) --requirement requirements/build.txt --requirement requirements/base.txt
+	$(PROJECT) --editable .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[dev]'
+	$(HASHED) --requirement requirements/dev.txt
 	touch $@
 
 demo: install
@@ -35,7 +40,7 @@ audit: $(VENV)/.installed-dev
 	$(BIN)/python .ci/audit.py
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
-	$(PIP) --editable '.[dev,bench]'
+	$(HASHED) --requirement requirements/bench.txt
 	touch $@
 
 # Half an hour at most, on two cores; writes benchmarks/results/, where README.md has its numbers from. See docs/benchmarks.md.
@@ -46,12 +51,23 @@ bench: $(VENV)/.installed-bench
 bench-long: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks --long
 
-# Writes the versions of a fresh environment with everything in it; names and versions only, no address.
+# Writes the versions of a fresh environment with everything in it, and requirements/ with the hashes of all their files, for
+# every platform; names, versions and hashes only, no address.
 constraints:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,browser,bench]'
+	$(PIP) --editable '.[dev,browser,bench]' --requirement requirements/build.in
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+	$(MAKE) requirements
+
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --constraint constraints.txt \
+           --generate-hashes --no-header --no-annotate
+
+requirements:
+	$(COMPILE) requirements/build.in --output-file requirements/build.txt
+	$(COMPILE) pyproject.toml --output-file requirements/base.txt
+	for extra in $(EXTRAS); do \
+	    $(COMPILE) pyproject.toml --extra $$extra --output-file requirements/$$extra.txt || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -270,6 +270,6 @@ def test_the_image_is_given_all_that_the_wheel_is_made_of(dockerfile: Dockerfile
         *wheel["force-include"],
         project["project"]["readme"],
         "pyproject.toml",
-        "constraints.txt",
+        "requirements",
     }
     assert copied == needed
