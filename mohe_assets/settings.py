@@ -284,8 +284,7 @@ class Settings(BaseSettings):
         return self.govt_api_key.get_secret_value()
 
 
-# Variables that hold secrets; each may be given as a file instead, named by the variable with
-# _FILE.
+# Variables that hold secrets; each may be given as a file instead, which NAME_FILE names.
 SECRETS = frozenset(
     variable(name)
     for name, field in Settings.model_fields.items()

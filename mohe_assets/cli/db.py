@@ -176,8 +176,8 @@ def dump(context: typer.Context) -> None:
 def _become(program: str, url: str, arguments: Sequence[str]) -> NoReturn:
     """Run a client of PostgreSQL in place of this process, with the password in its environment.
 
-    Every account of the machine reads the arguments of a process, and only its own reads the
-    environment.
+    Every account of the machine can read the arguments of a process, and only its own account can
+    read the environment.
     """
     parameters = parse_dsn(url)
     password = parameters.pop("password", None)

@@ -112,9 +112,8 @@ class CodeServerAddress:
             return cls.private(Path(text))
         host, _, port = text.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004 - ports are 16 bits
-            raise SettingsError(
-                f"--code-server is {text!r}; it has to be host:port or the absolute path of a socket."
-            )
+            allowed = "it has to be host:port or the absolute path of a socket"
+            raise SettingsError(f"--code-server is {text!r}; {allowed}.")
         return cls(host=host, port=int(port))
 
     def __str__(self) -> str:

@@ -1,6 +1,4 @@
-"""A page of another site in a real browser tries what it can to command a `mohe up`; nothing
-happens.
-"""
+"""A page of another site in a real browser sends commands to a `mohe up`; nothing happens."""
 
 import threading
 from collections.abc import Iterator

@@ -1,6 +1,4 @@
-"""requirements/: exactly the pinned versions, with the hashes of their files and no address; and
-the check of licences.
-"""
+"""requirements/ has exactly the pinned versions, with hashes and no address; licences are checked."""
 
 import importlib.util
 import re
@@ -13,8 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "requirements").glob("*.txt"))
-# Constraints are those of one platform and one version of Python; pip leaves these two out of its
-# list.
+# Constraints are those of one platform and one version of Python, and pip does not list itself.
 UNLISTED = {"pip", "setuptools"}
 
 
