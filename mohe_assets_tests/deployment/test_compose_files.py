@@ -180,10 +180,10 @@ def test_keys_can_be_given_as_secrets(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     text = yaml.safe_load(done.stdout)
     batch = text["services"]["batch"]
-    for variable, path in batch["environment"].items():
-        if variable.endswith("_FILE"):
+    for name, path in batch["environment"].items():
+        if name.endswith("_FILE"):
             secret = path.removeprefix("/run/secrets/")
-            assert variable.removesuffix("_FILE") in KEYS
+            assert name.removesuffix("_FILE") in KEYS
             assert text["secrets"][secret]["file"] == f"{tmp_path}/{secret}"
             assert secret in {
                 one if isinstance(one, str) else one["source"] for one in batch["secrets"]
