@@ -151,22 +151,22 @@ def _settings(settings: Settings) -> Finding:
 
 def _api_hosts(settings: Settings) -> Iterator[Finding]:
     """Keys go to these hosts: each has to be the API's own, and the way there encrypted."""
-    for name in ("mohe_government_api_url", "mohe_naver_api_url", "mohe_naver_hub_url"):
+    for name in ("government_api_url", "naver_api_url", "naver_hub_url"):
         url, known = getattr(settings, name), Settings.model_fields[name].default
         parts = urlsplit(url)
         if is_loopback(parts.hostname or ""):
             continue
         if parts.scheme == "http":
             yield _warning(
-                name.upper(),
+                variable(name),
                 f"{url} is not encrypted; the keys cross the network in the clear.",
                 "Use https://, unless this network is trusted.",
             )
         if parts.hostname != urlsplit(known).hostname:
             yield _warning(
-                name.upper(),
+                variable(name),
                 f"{parts.hostname} is not the API's host, and the keys are sent to it.",
-                f"Unset {name.upper()} unless that host is yours; the API's is {known}.",
+                f"Unset {variable(name)} unless that host is yours; the API's is {known}.",
             )
 
 
