@@ -1,6 +1,4 @@
-"""Notices a Dagster daemon that lives and does nothing: one of its threads waits for a connection
-that is dead.
-"""
+"""Notices a Dagster daemon that lives and does nothing: a thread waits for a dead connection."""
 
 import time
 from dataclasses import dataclass, field
@@ -28,8 +26,9 @@ class DaemonWatch:
     _changed_at: dict[str, float] = field(default_factory=dict)
 
     def look(self) -> str:
-        """Return the reason to start the daemon again, empty while there is none; then forget what
-        was seen.
+        """Return the reason to start the daemon again, empty while there is none.
+
+        After a reason it begins from nothing: the next daemon has its own time.
         """
         now = time.monotonic()
         database = Database.connect(
@@ -38,8 +37,7 @@ class DaemonWatch:
         try:
             found = database.transaction(lambda connection: rows(connection, HEARTBEATS))
         except DatabaseUnavailable:
-            # No heartbeat can be written either: the threads have until it is back, and as long
-            # again.
+            # No heartbeat can be written either: the time counts from when it is back.
             self._changed_at = dict.fromkeys(self._changed_at, now)
             return ""
         finally:

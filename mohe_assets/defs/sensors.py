@@ -55,8 +55,9 @@ def pending_region_sensor(
         reason = _reason_to_wait(app, unfinished)
         requests = [] if reason else _requests(context.instance, app, unfinished)
         if not requests:
-            why = f"{_why_nothing(app, reason, len(unfinished))} {waiting_sentence(context.instance, unfinished)}"
-            return dg.SensorResult(skip_reason=why.strip(), cursor=cursor)
+            why = _why_nothing(app, reason, len(unfinished))
+            waiting = waiting_sentence(context.instance, unfinished)
+            return dg.SensorResult(skip_reason=f"{why} {waiting}".strip(), cursor=cursor)
         return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 

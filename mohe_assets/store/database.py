@@ -375,9 +375,7 @@ class _Deadlines:
         with self._lock:
             self._used[key] = time.monotonic() + seconds, descriptor
             if self._thread is None or not self._thread.is_alive():  # a fork has no threads
-                self._thread = threading.Thread(
-                    target=self._run, name="database deadlines", daemon=True
-                )
+                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
                 self._thread.start()
         try:
             yield

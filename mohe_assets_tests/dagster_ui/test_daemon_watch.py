@@ -1,6 +1,4 @@
-"""A daemon whose thread hangs is noticed by its heartbeats and started again; one that lives is
-left alone.
-"""
+"""A daemon whose thread hangs is noticed by its heartbeats and is started again."""
 
 import os
 import signal

@@ -1,6 +1,4 @@
-"""The server's disk fills up under a running collection and is given room again: the same run goes
-on and charges nobody.
-"""
+"""The server's disk fills up under a collection: it waits for room and charges no region."""
 
 import shutil
 import subprocess

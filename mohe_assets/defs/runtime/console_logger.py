@@ -52,9 +52,8 @@ def lines_without_storage() -> Iterator[None]:
     Dagster raises from whatever thread logs: a retry that logs why it waits would end by that, and
     a region would be charged. The line is on the console by then. Dagster's own events do raise.
     """
-    handlers = [
-        one for one in logging.getLogger(logs.LOGGER).handlers if isinstance(one, DagsterLogHandler)
-    ]
+    attached = logging.getLogger(logs.LOGGER).handlers
+    handlers = [one for one in attached if isinstance(one, DagsterLogHandler)]
     for handler in handlers:
         setattr(handler, "emit", partial(_emit, handler.emit))  # noqa: B010 - of this one handler
     try:

@@ -30,8 +30,7 @@ log = logging.getLogger(__name__)
 # Between Dagster's start of a run and its row lie imports and a connection: seconds, a minute on a
 # bad day.
 NEVER_STARTED_SECONDS = 60
-# Between the creation of a run and its submission by the same client: moments, unless the client
-# died.
+# Between a run's creation and its submission by the same client: moments, unless that died.
 SUBMITTED_SECONDS = 60
 # A run that waits for less is no news.
 WORTH_NAMING_SECONDS = 30
@@ -76,8 +75,7 @@ def _end_in_dagster(instance: dg.DagsterInstance, app: App) -> None:
 
 
 def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
-    """Ends runs that died between their creation and the first thing they do, which is to make
-    themselves known.
+    """End runs that died between their creation and the row by which they make themselves known.
 
     A run that is NOT_STARTED was created by a client that did not live to submit it: it is in no
     queue. One that is STARTED has a process. One that is STARTING may wait for a node and an image
@@ -100,22 +98,16 @@ def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
         and collects_places(record.dagster_run)
     }
     for run_id in silent.keys() - app.executions.known(silent.keys()):
-        instance.report_run_canceled(
-            silent[run_id], message="The run died before it began; nothing was lost."
-        )
+        message = "The run died before it began; nothing was lost."
+        instance.report_run_canceled(silent[run_id], message=message)
 
 
 def waiting_sentence(instance: dg.DagsterInstance, runs: Collection[dg.DagsterRun]) -> str:
-    """Name those of the runs that wait to be started, with their status and for how long; empty
-    without any.
-    """
+    """Name the runs that wait to be started, with status and for how long; empty without any."""
     if not runs:
         return ""
-    waiting = [
-        dg.DagsterRunStatus.NOT_STARTED,
-        dg.DagsterRunStatus.QUEUED,
-        dg.DagsterRunStatus.STARTING,
-    ]
+    status = dg.DagsterRunStatus
+    waiting = [status.NOT_STARTED, status.QUEUED, status.STARTING]
     filters = dg.RunsFilter(run_ids=[run.run_id for run in runs], statuses=waiting)
     now, named = dt.datetime.now(dt.UTC), list[str]()
     for record in instance.get_run_records(filters=filters):
