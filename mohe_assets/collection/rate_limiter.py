@@ -106,6 +106,7 @@ class SharedRateLimiter:
     probe_now: bool = False
     _shut: ApiError | None = None
     _failing: bool = False
+    _has_answers: bool = False
     # Whose call shows whether the API answers. A later probe takes its place: the earlier was given
     # up.
     _prober: "asyncio.Task[Any] | None" = None
@@ -242,6 +243,7 @@ class SharedRateLimiter:
 
     async def usable(self) -> None:
         """As `answered`, by a Task that judges its answers itself."""
+        self._has_answers = True
         if self._prober is not None and self._takes_its_verdict():
             self._failing = False
             await self._surely(self._note(PROVE))
@@ -324,7 +326,8 @@ class SharedRateLimiter:
                     self._note(EXHAUST, until=until, why=why, why_if_never_answered=never)
                 )
             case RequestRefused():
-                await self._note_failure(str(error), at_fault=True)
+                # After an answer it may be this one request; the search that made it finds out.
+                await self._note_failure(str(error), at_fault=not self._has_answers)
             case ApiBlocked():
                 self._shut = error
                 await self._surely(self._note(BLOCK, why=str(error)))

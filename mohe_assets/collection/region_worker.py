@@ -205,8 +205,10 @@ class RegionWorker:
     tallies: "CachedTallies"
     cancellation: CancellationToken
     close: Callable[[], Awaitable[object]]
-    # A search was made, whatever came of it: the first of a run is made alone.
+    # A search was made, whatever came of it: the first of a run is made alone, then
+    # `first_search_made` is called.
     has_searched: bool = False
+    first_search_made: Callable[[], object] | None = None
     _answered_at: float = -math.inf
     _usable_at: float = -math.inf
     _failed_in_a_row: int = 0
@@ -268,7 +270,7 @@ class RegionWorker:
             task.error = task.error or error
         finally:
             task.under_way -= 1
-            self.has_searched = True
+            self._note_search()
 
     async def finish(self, task: RegionTask) -> RegionOutcome:
         """A region that is over. Raises what ended its searches: ApiError, LeaseLost,
@@ -363,7 +365,7 @@ class RegionWorker:
             if best is None or best[1] < enough or calls >= self.limits.calls_per_region:
                 break
             found = await self._search(lease, best[0])
-            self.has_searched = True
+            self._note_search()
             self.tallies.searches += 1
             if isinstance(found, FailedSearch):
                 calls += found.calls
@@ -412,14 +414,15 @@ class RegionWorker:
                 await self._write(Write.failed(lease, search, calls=error.calls, reason=str(error)))
             if self.health.unavailable is not None:
                 raise self.health.unavailable from error
-            if isinstance(error, QuotaExhausted | ApiBlocked | ApiUnavailable | RequestRefused):
+            if isinstance(error, QuotaExhausted | ApiBlocked | ApiUnavailable):
                 raise
             log.warning("%s: the search %r failed: %s", lease.region_name, search.query, error)
             failed_at = time.monotonic()
             self._failed_in_a_row += 1
             # One that fails after others were answered is its own matter, until the next fails,
             # too.
-            if self._answered_at < began and (self._failed_in_a_row > 1 or not self.has_answers):
+            is_doubtful = self._failed_in_a_row > 1 or not self.has_answers
+            if isinstance(error, RequestRefused) or (self._answered_at < began and is_doubtful):
                 await self._check_api(lease.region_code)
             return FailedSearch(
                 search=search,
@@ -457,7 +460,7 @@ class RegionWorker:
             try:
                 with self.health.judged_by_caller():
                     answer = await self.source.perform(known or _fallback(region_code))
-            except (BadQuery, TransientApiError, AnswerChanged) as error:
+            except (BadQuery, RequestRefused, TransientApiError, AnswerChanged) as error:
                 raise self.health.unavailable or await self.health.declare_unavailable(
                     _every_query_is_refused(error) if isinstance(error, BadQuery) else str(error)
                 ) from error
@@ -476,6 +479,12 @@ class RegionWorker:
                 )
             await self.health.usable()
             self._note_answer(usable=True)
+
+    def _note_search(self) -> None:
+        if not self.has_searched:
+            self.has_searched = True
+            if self.first_search_made is not None:
+                self.first_search_made()
 
     @property
     def has_answers(self) -> bool:

@@ -113,6 +113,7 @@ class SearchScheduler:
         a bug of ours.
         """
         loop = asyncio.get_running_loop()
+        self.work.first_search_made = self._changed.set
         try:
             await self.work.probe_if_unavailable()
         except (QuotaExhausted, ApiBlocked, ApiUnavailable) as error:
@@ -222,6 +223,8 @@ class SearchScheduler:
         ):
             self._not_again.add(lease.region_code)
         self.held.pop(lease.region_code, None)
+        if outcome.outcome is Outcome.REFINED:
+            self._ask_again_at = 0.0  # it may be the most promising again
         self.reached(outcome)
 
     async def _explained(self, lease: Lease, end: Awaitable[RegionOutcome]) -> RegionOutcome:

@@ -231,8 +231,9 @@ class TestAnOutage:
         assert Outcome.REFINED in {one.outcome for one in outcomes}
 
     def test_failures_between_answers_are_none(self, app: App, simulator: Simulator) -> None:
+        every_other = ({"from_call": call, "to_call": call} for call in range(1, 200, 2))
         simulator.add_faults(
-            [{"api": "naver", "fault": "status", "status": 500, "probability": 0.4}]
+            [{"api": "naver", "fault": "status", "status": 500, **one} for one in every_other]
         )
         for number in range(8):
             halted, _ = run(app, f"run {number}", codes=frozenset(CODES), force_retry=True)

@@ -74,7 +74,7 @@ def test_a_region_that_always_fails_is_given_up_with_its_reason_and_stops_no_oth
     assert "503" in failed["error_message"]
     assert failed["failure_kind"] == "transient"
     assert failed["retry_at"] is not None
-    assert failed["calls_used"] == 4, "the client's own four attempts"
+    assert failed["calls_used"] == 8, "the client's own four attempts at each of two searches"
 
     assert start_worker(**bounded).wait() != 0
     given_up = read(database, "SELECT * FROM batch_checkpoint WHERE status = 'FAILED'")[0]
