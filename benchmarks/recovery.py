@@ -103,9 +103,7 @@ def measure(
 
 
 def outage(stack: SimulatedStack) -> dict[str, object]:
-    """HTTP 503 to everything in the middle of a collection, for an hour whose waits are left out;
-    then the API is back.
-    """
+    """An hour of HTTP 503 in the middle of a collection, without its waits; then the API is back."""
     found: list[float] = []
 
     def run(name: str) -> None:

@@ -392,7 +392,10 @@ class App:
 
     async def _try_place_keys(self) -> None:
         rate_limiter = SharedRateLimiter(
-            database=self.database, account=self.account, cancellation=CancellationToken()
+            database=self.database,
+            account=self.account,
+            cancellation=CancellationToken(),
+            probe_now=True,
         )
         try:
             async with self._place_client(rate_limiter, ONE_TRY) as client:

@@ -9,7 +9,7 @@
     │   │   ├── UnusableAnswer   retried; each time the answer was unreadable or contradictory
     │   │   └── RateLimited      retry soon, and everybody slows down
     │   ├── QuotaExhausted       stop until `reset_at`
-    │   ├── ApiUnavailable       stop: no request gets a usable answer; the API is probed until one does
+    │   ├── ApiUnavailable       stop: no request gets a usable answer; probed until one does
     │   ├── ApiBlocked           never retry: wrong or refused credentials; names the variable to look at
     │   ├── RequestRefused       never retry: the API as such refuses our requests; see `advice`
     │   ├── BadQuery             never retry this query: skip it and go on

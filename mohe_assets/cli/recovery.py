@@ -36,8 +36,7 @@ def retry(
         list[str] | None, typer.Argument(help=f"{REGIONS}; every failed region if none.")
     ] = None,
 ) -> None:
-    """Make failed regions PENDING again, with their count of failures at zero. What they have
-    stored stays.
+    """Make failed regions PENDING again, with no failures counted. What they have stored stays.
 
     Refinement that errors ended or delay goes on as well.
     """
@@ -111,8 +110,9 @@ def release(
 
 
 def unblock() -> None:
-    """Let refused credentials be tried again: the next run finds out with one call. Changed ones
-    need no unblocking.
+    """Let refused credentials, or an API that is unavailable, be tried again by the next run.
+
+    It finds out with one call. Changed credentials need no unblocking.
     """
     with opened() as app:
         api = app.account.api

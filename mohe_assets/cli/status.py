@@ -31,9 +31,7 @@ SECONDS_BETWEEN_LOOKS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class GivenUp:
-    """Regions that are FAILED for good, the calls their base plans lack, and regions whose
-    refinement errors ended.
-    """
+    """Regions that are FAILED for good, the calls they lack, and refinements that errors ended."""
 
     regions: int
     calls: int
@@ -42,11 +40,10 @@ class GivenUp:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Everything the command shows. `api` is null while no keys are set; `warnings` are sentences
-    for a person.
+    """Everything the command shows. `api` is null while no keys are set; `warnings` are sentences.
 
-    `left` counts what will be tried by itself, `given_up` what only a person tries again;
-    `waits_for` says why nothing is tried now.
+    `left` counts calls that will be made without a person, `given_up` those that will not;
+    `waits_for` says why none is made now.
     """
 
     schema_version: Literal[1]

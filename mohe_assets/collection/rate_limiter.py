@@ -101,8 +101,7 @@ class SharedRateLimiter:
     account: ApiAccount
     cancellation: CancellationToken
     lease_clock: LeaseClock = field(default_factory=LeaseClock)
-    # Does not wait for the next probe of an API that is unavailable: for the first call of a run
-    # that a person starts.
+    # The first call does not wait for the next probe of an API that is unavailable.
     probe_now: bool = False
     _shut: ApiError | None = None
     _failing: bool = False
@@ -235,9 +234,7 @@ class SharedRateLimiter:
         self._seen_open = asked if reserved.slots else self._seen_open
 
     async def answered(self) -> None:
-        """A proper answer: a probing call opens the API for everybody, and no failure counts any
-        more.
-        """
+        """A proper answer: a probing call opens the API for all; earlier failures do not count."""
         if not _judges_itself.get():
             await self.usable()
 
@@ -254,7 +251,7 @@ class SharedRateLimiter:
 
     @contextmanager
     def judged_by_caller(self) -> Iterator[None]:
-        """Answers to this Task's calls are no verdict; it calls `usable` or `declare_unavailable`."""
+        """Answers to this Task's calls are no verdict: it calls `usable` or `declare_unavailable`."""
         token = _judges_itself.set(True)
         try:
             yield
@@ -262,7 +259,7 @@ class SharedRateLimiter:
             _judges_itself.reset(token)
 
     async def failed(self, error: ApiError) -> None:
-        """A call without a usable answer. The API may be unavailable now: the next call raises it."""
+        """A call without a usable answer. If the API is unavailable now, the next call raises it."""
         await self._note_failure(str(error), at_fault=False)
 
     async def declare_unavailable(

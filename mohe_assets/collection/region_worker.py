@@ -70,16 +70,15 @@ GATHER_REGIONS_SECONDS = 0.05
 # Of searches that are as many as this at a time, nobody misses one for so long: what is stored
 # together costs less.
 GATHER_SECONDS, MANY = 0.01, 9
-# Searches of a region that may fail in one attempt while none is answered; the next attempt begins
-# with others.
+# Searches of a region that may fail in one attempt while none is answered; the next begins with
+# others.
 MOST_FAILED = 3
 # What pays nationwide changes slowly: read again after so long, or when a run has made so many
 # searches itself.
 TALLIES_SECONDS, TALLIES_SEARCHES = 30.0, 300
 
 
-# What is asked to find out whether the API is at fault, as long as no search of the ledger had
-# places.
+# Made to find out whether the API is at fault, while no search of the ledger had places.
 KNOWN_TO_HAVE_PLACES = {
     "11680": Search(
         query="서울특별시 강남구 카페", sort=Sort.ACCURACY, keyword="카페", stage=Stage.BASE
@@ -149,8 +148,8 @@ class ApiHealth(Protocol):
 
 @dataclass(kw_only=True, slots=True)
 class RegionTask:
-    """What one region has left. `calls` were spent on it, `most_calls` may be; `failed` are the
-    searches that failed in this attempt, `error` is what ends it.
+    """The searches one region still needs. `calls` were spent on it, `most_calls` may be; `failed`
+    are those that failed in this attempt, `error` is what ends it.
     """
 
     lease: Lease
@@ -205,8 +204,7 @@ class RegionWorker:
     tallies: "CachedTallies"
     cancellation: CancellationToken
     close: Callable[[], Awaitable[object]]
-    # A search was made, whatever came of it: the first of a run is made alone, then
-    # `first_search_made` is called.
+    # A search was made, whatever came of it: the first of a run is made alone.
     has_searched: bool = False
     first_search_made: Callable[[], object] | None = None
     _answered_at: float = -math.inf
@@ -244,8 +242,7 @@ class RegionWorker:
             try:
                 task.plan = self.source.plan(lease.region_name)
                 left = remaining(task.plan, {(one.query, one.sort) for one in history})
-                # Those that failed before come last: whatever they are, the others are stored
-                # first.
+                # Those that failed before come last, so that the others are stored first.
                 task.searches.extend(sorted(left, key=lambda search: search.identity in failed))
             except Exception as error:  # noqa: BLE001 - raised when the region is finished, as what its searches meet
                 task.error = error
@@ -253,8 +250,9 @@ class RegionWorker:
         return found
 
     async def search(self, task: RegionTask, search: Search) -> None:
-        """One search of a region, which was counted as under way. What ends the attempt is raised
-        when the region is finished.
+        """One search of a region, which was counted as under way.
+
+        What ends the attempt is raised when the region is finished.
         """
         try:
             found = await self._search(task.lease, search)
@@ -273,8 +271,9 @@ class RegionWorker:
             self._note_search()
 
     async def finish(self, task: RegionTask) -> RegionOutcome:
-        """A region that is over. Raises what ended its searches: ApiError, LeaseLost,
-        StopRequested.
+        """Complete or fail a region that is over.
+
+        Raises what ended its searches: ApiError, LeaseLost, StopRequested.
         """
         if task.error is not None:
             raise task.error
@@ -419,7 +418,7 @@ class RegionWorker:
             log.warning("%s: the search %r failed: %s", lease.region_name, search.query, error)
             failed_at = time.monotonic()
             self._failed_in_a_row += 1
-            # One that fails after others were answered is its own matter, until the next fails,
+            # One that fails after others were answered is at fault itself, until the next fails,
             # too.
             is_doubtful = self._failed_in_a_row > 1 or not self.has_answers
             if isinstance(error, RequestRefused) or (self._answered_at < began and is_doubtful):
@@ -438,8 +437,7 @@ class RegionWorker:
         return answer.calls, _answered(search, answer, await self._store(lease, search, answer))
 
     async def probe_if_unavailable(self) -> None:
-        """Find out with one call whether an unavailable API answers again; no region is taken for
-        it.
+        """Find out with one call whether an unavailable API answers again; claims no region.
 
         Raises ApiUnavailable if it does not, or if the next probe is not due.
         """

@@ -41,8 +41,7 @@ AHEAD = 15
 MOST_REFINED = 48
 # When no region was found to claim, that is believed for so long.
 NONE_LEFT_SECONDS = 1.0
-# Claims of due regions whose rows are locked, and the seconds before each: a transaction takes
-# milliseconds.
+# Claims of due regions whose rows are locked, and the seconds before each.
 LOCKED_CLAIMS, LOCKED_SECONDS = 20, 0.25
 # Users of the batch system this replaces look for this line in the log.
 INTERRUPTED_FOUND = "중단된 배치 발견 - 자동 재시작합니다"
@@ -52,10 +51,10 @@ INTERRUPTED_FOUND = "중단된 배치 발견 - 자동 재시작합니다"
 class ClaimFilter:
     """Which regions a run may take: `codes`, or any without them.
 
-    `probe_now`: an API that is unavailable is probed by this run, without waiting for the next
-    probe. `force_retry` takes FAILED ones before their time, `recollect_completed_before` also
-    those COMPLETED before that moment, with a new round of searches. `refine` takes COMPLETED
-    regions and nothing else, for searches beyond their base plan.
+    `probe_now`: this run probes an API that is unavailable without waiting for the next probe.
+    `force_retry` takes FAILED ones before their time, `recollect_completed_before` also those
+    COMPLETED before that moment, with a new round of searches. `refine` takes COMPLETED regions and
+    nothing else, for searches beyond their base plan.
     """
 
     codes: frozenset[str] | None = None
@@ -278,9 +277,7 @@ class SearchScheduler:
             self._claiming = False
 
     async def _claim_what_was_locked(self, most: int) -> list[Lease]:
-        """A claim passes by rows that others have locked at that moment: the run is not over while
-        such a region is due.
-        """
+        """Claim due regions whose rows were locked, which a claim skips: the run is not over yet."""
         for _ in range(LOCKED_CLAIMS):
             if self.work.cancellation.is_cancelled() or not await asyncio.to_thread(self._due):
                 break

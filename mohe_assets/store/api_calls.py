@@ -25,13 +25,12 @@ PROBE_SECONDS = 30.0
 # A turn that comes later than this is a limit that is not far.
 BINDING_WAIT_SECONDS = 0.01
 
-# The API is unavailable after this many calls in a row, of two regions at least, without a usable
-# answer.
+# Calls in a row without a usable answer, of two regions at least, that make an API unavailable.
 OUTAGE_CALLS = 5
 # Between two probes of an API that is unavailable: doubled with each, up to the last.
 FIRST_PROBE_SECONDS, LAST_PROBE_SECONDS = 60.0, 3600.0
-# Refusals of unknown shape, and nothing else for this time, are taken for a quota; it is probed
-# this often.
+# Nothing but refusals of unknown shape for this time is taken for a quota; and its probing
+# interval.
 REFUSED_SECONDS, REFUSED_PROBE_SECONDS = 180.0, 3600.0
 
 RESERVED = (

@@ -17,7 +17,8 @@ UPDATE api_budget SET blocked = NULL, blocked_at = NULL, blocked_why = NULL,
 STATE = """
 SELECT CASE WHEN b.blocked = :credentials THEN b.blocked_why END AS blocked_why,
        CASE WHEN b.unavailable_for = :service THEN b.unavailable_since END AS unavailable_since, b.unavailable_reason,
-       b.next_probe_at, coalesce(b.next_probe_at <= budget_clock(), true) AS probe_is_due,
+       b.next_probe_at, coalesce(b.next_probe_at NOT BETWEEN budget_clock() AND budget_clock() + interval '1 hour', true)
+           AS probe_is_due,  -- a moment that is further away was written by a wrong clock
        CASE WHEN b.exhausted_until > budget_clock() THEN b.exhausted_until END AS exhausted_until, b.exhausted_why,
        coalesce(u.reserved - u.refused_rate - u.refused_quota, 0) AS used_today,
        coalesce(u.refused_rate, 0) AS refused_rate, coalesce(u.refused_quota, 0) AS refused_quota,

@@ -80,8 +80,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """A region held by this run. `attempt` is the fencing token, `round` which collection of the
-    region this is; `failures` of it in a row came before this attempt.
+    """A region held by this run.
+
+    `attempt` is the fencing token, `round` which collection of the region this is; `failures` in a
+    row came before this attempt.
     """
 
     region_code: str
@@ -299,8 +301,8 @@ class Checkpoints:
         return self._changed(RETRY, any_code=codes is None, codes=sorted(codes or ()))
 
     def restore_refinement(self, codes: Collection[str] | None = None) -> list[str]:
-        """Refinement that errors ended or delay goes on now, because a person asks; all of it
-        without `codes`.
+        """Continue refinement that errors ended or delay, because a person asks; all without
+        `codes`.
         """
         return self._changed(RESTORE_REFINEMENT, any_code=codes is None, codes=sorted(codes or ()))
 

@@ -146,7 +146,7 @@ _HELD = """EXISTS (SELECT FROM batch_checkpoint c
 _ITS_SEARCHES = (
     "(q.batch_name, q.region_type, q.region_code, q.round) = (:batch, :type, :code, :round)"
 )
-# A search that failed while others were answered: once more, or skipped with its reason when it
+# A search that failed while others were answered is made again, or skipped with its reason: when it
 # failed often enough, or at once if the API refuses the query.
 COUNT_FAILURES = f"""
 UPDATE search_query q
@@ -154,14 +154,18 @@ UPDATE search_query q
        status = CASE WHEN f.refused OR q.failed_rounds + 1 >= :max_attempts THEN 'SKIPPED' ELSE 'FAILED' END,
        answered_at = coalesce(q.answered_at, now())
   FROM jsonb_to_recordset(CAST(:failed AS jsonb)) AS f (query text, sort text, refused boolean)
- WHERE {_ITS_SEARCHES} AND (q.query, q.sort, q.source) = (f.query, f.sort, :source) AND q.status = 'FAILED' AND {_HELD}
+ WHERE {_ITS_SEARCHES} AND (q.query, q.sort, q.source) = (f.query, f.sort, :source)
+   AND q.status = 'FAILED' AND {_HELD}
 """
-SKIPPED = f"SELECT count(*) AS skipped FROM search_query q WHERE {_ITS_SEARCHES} AND q.stage = 'base' AND q.status = 'SKIPPED'"
-# Answers in which nothing could be used are asked for again. What was answered stays, until the
-# search is answered again.
+SKIPPED = f"""
+SELECT count(*) AS skipped FROM search_query q
+ WHERE {_ITS_SEARCHES} AND q.stage = 'base' AND q.status = 'SKIPPED'
+"""
+# Answers in which nothing could be used are asked for again; each is kept until then.
 ASK_AGAIN = f"""
 UPDATE search_query q SET status = 'FAILED', error_message = :reason
- WHERE {_ITS_SEARCHES} AND q.source = :source AND q.status <> 'FAILED' AND q.place_ids = '{{}}' AND {_HELD}
+ WHERE {_ITS_SEARCHES} AND q.source = :source AND q.status <> 'FAILED' AND q.place_ids = '{{}}'
+   AND {_HELD}
 """
 # Asked again, it shows whether the API is at fault: it had as many places as an answer has.
 KNOWN_SEARCH = """
@@ -172,9 +176,7 @@ SELECT query, sort, keyword, stage, dong_name FROM search_query
 
 
 class Begun(NamedTuple):
-    """A region's round so far: its finished searches as they were made, all calls, and the searches
-    that failed before.
-    """
+    """A region's round so far: its finished searches in order, all calls, and failed searches."""
 
     history: list[Answered]
     calls: int
@@ -266,8 +268,9 @@ class Ledger:
         return {(Stage(row["stage"]), row["keyword"]): (row["calls"], row["new"]) for row in found}
 
     def count_failures(self, lease: Lease, failed: Sequence[FailedSearch]) -> int:
-        """Count an attempt for each of these searches; returns how many of the base plan are
-        skipped for good.
+        """Count an attempt for each of these searches.
+
+        Returns how many of the base plan are skipped for good.
         """
         values = {
             "code": lease.region_code, "round": lease.round, "attempt": lease.attempt, "source": self.source,

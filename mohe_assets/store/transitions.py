@@ -41,9 +41,7 @@ _DUE_AGAIN = {
 
 
 def _assignments(row: str, values: Mapping[str, str], *, when: str = "") -> str:
-    """Of these values to the columns of `row`, where `when` holds; the columns stay as they are
-    otherwise.
-    """
+    """SQL that assigns these values to the columns of `row` where `when` holds."""
     new = {column: value.format(row=row) for column, value in values.items()}
     if not when:
         return ", ".join(f"{column} = {value}" for column, value in new.items())
@@ -156,8 +154,8 @@ SELECT c.region_code FROM batch_checkpoint c
 """
 
 # Back-off doubles with every failure in a row; at the last attempt retry_at stays NULL and only a
-# person asks again. A refinement that fails leaves its region COMPLETED, with the reason, and is
-# tried again: it is never given up.
+# person asks again. A refinement that fails leaves its region COMPLETED, with the reason; it is
+# never given up.
 FAIL = f"""
 UPDATE batch_checkpoint c
    SET status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'FAILED' END, refining = false,
@@ -212,8 +210,7 @@ UPDATE batch_checkpoint c SET status = 'PENDING', failures = 0, retry_at = NULL,
 RETURNING c.region_code
 """
 
-# Older versions gave a refinement up after errors: its region then promised nothing more, and kept
-# the reason.
+# Older versions gave a refinement up after errors; its region promised nothing, with the reason.
 RESTORE_REFINEMENT = f"""
 WITH asked AS (
     SELECT c.id FROM batch_checkpoint c

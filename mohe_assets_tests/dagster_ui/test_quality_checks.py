@@ -230,6 +230,50 @@ class TestPlaces:
         assert result.description == "25 offending, the first 20 are shown"
 
 
+class TestMissingAnswers:
+    @pytest.mark.usefixtures("collected")
+    def test_regions_without_a_place_and_skipped_searches_are_shown(
+        self, database: Database, run: Run
+    ) -> None:
+        execute(
+            database, "UPDATE batch_checkpoint SET processed_count = 0 WHERE region_code = '11110'"
+        )
+        sql = """UPDATE search_query SET status = 'SKIPPED', error_message = 'SE99', failed_rounds = 5
+                  WHERE region_code = '11110' AND keyword = '공원'"""
+        execute(database, sql)
+        (row,) = shown(run(quality_checks.regions_have_places))
+        assert row["region_code"] == "11110"
+        (row,) = shown(run(quality_checks.no_search_skipped))
+        assert (row["failed_rounds"], row["error_message"]) == (5, "SE99")
+
+    @pytest.mark.usefixtures("collected")
+    def test_a_reason_for_which_many_items_are_rejected_is_shown_with_its_share(
+        self, database: Database, run: Run
+    ) -> None:
+        rejected = '[{"position": 0, "reason": "katech_coordinates"}]'
+        sql = "UPDATE search_query SET result_count = 5, set_aside = CAST(:rejected AS jsonb)"
+        execute(database, sql, rejected=rejected)
+        (row,) = shown(run(quality_checks.few_items_rejected))
+        assert row == {"reason": "katech_coordinates", "share": 0.2}
+
+    def test_a_national_drop_is_an_error(
+        self,
+        collected: list[str],
+        database: Database,
+        app: App,
+        collect_elsewhere: Collect,
+        run: Run,
+    ) -> None:
+        app.checkpoints.new_round()
+        collect_elsewhere(collected, "second-round")
+        assert run(quality_checks.no_national_drop).passed
+        execute(database, "UPDATE search_query SET place_ids = place_ids[1:1] WHERE round = 2")
+        result = run(quality_checks.no_national_drop)
+        assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.ERROR)
+        (row,) = shown(result)
+        assert row["places_now"] < 0.9 * row["places_before"]
+
+
 class TestRounds:
     def test_a_region_that_gives_half_of_what_it_gave_is_shown(
         self,

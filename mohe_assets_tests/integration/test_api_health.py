@@ -1,6 +1,4 @@
-"""Who failed, the search, the region or the API: outages, useless answers, and one search that
-fails for good.
-"""
+"""Who failed, the search, the region or the API: outages, useless answers, one failing search."""
 
 import asyncio
 import json
@@ -22,6 +20,7 @@ from mohe_assets.collection.run import CollectionRun
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.errors import ApiUnavailable, QuotaExhausted, RateLimited, RequestRefused
 from mohe_assets.simulator.server import Simulator
+from mohe_assets.sources.naver_local.client import NaverLocalClient
 from mohe_assets.store.api_calls import OUTAGE_CALLS
 from mohe_assets.store.api_state import read_state
 from mohe_assets_tests.conftest import Environment
@@ -212,6 +211,37 @@ class TestAnOutage:
         simulator.clear_faults()
         run(app, "by a person again", probe_now=True)
         assert regions(app) == [("COMPLETED", 0)] * len(CODES)
+
+    def test_a_probe_of_a_clock_that_was_wrong_does_not_keep_the_api_closed(
+        self, app: App, simulator: Simulator
+    ) -> None:
+        simulator.add_faults([{"api": "naver", "fault": "status", "status": 503}])
+        run(app)
+        simulator.clear_faults()
+        store_of(app).execute("UPDATE api_budget SET next_probe_at = now() + interval '9 years'")
+        state = app.api_state()
+        assert state is not None
+        assert state.probe_is_due
+        run(app, "after it")
+        assert regions(app) == [("COMPLETED", 0)] * len(CODES)
+
+    def test_one_request_that_is_refused_after_others_were_answered_is_its_own_matter(
+        self, open_platform: OpenPlatform, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        app = open_platform(MOHE_MAX_ATTEMPTS="1")
+        original = NaverLocalClient._read
+
+        def read(self: NaverLocalClient, answer: Any) -> dict[str, object]:
+            found = original(self, answer)
+            if any("역삼" in str(item.get("address")) for item in found["items"]):  # type: ignore[attr-defined]
+                raise RequestRefused("HTTP 413", api="naver-classic")
+            return found
+
+        run(app, "first", codes=frozenset({"36110"}))
+        monkeypatch.setattr(NaverLocalClient, "_read", read)
+        halted, _ = run(app, "second", codes=frozenset({"11110", "11680"}))
+        assert halted.halted is None
+        assert regions(app)[0][0] == "COMPLETED"
 
     def test_refinement_keeps_its_promise(self, app: App, simulator: Simulator) -> None:
         run(app)

@@ -80,7 +80,7 @@ def bench() -> Iterator[Callable[..., Bench]]:
             waits.append(wait)
 
         arguments: dict[str, Any] = {
-            "dialect": CLASSIC,
+            "api_version": CLASSIC,
             "client_id": "an-identifier",
             "client_secret": "a-secret",
             "gate": rate_limiter,

@@ -22,7 +22,7 @@ from mohe_assets.clients.http import RetryPolicy
 from mohe_assets.collection.place_source import SearchResult
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome
 from mohe_assets.collection.run import CollectionRun
-from mohe_assets.collection.scheduler import ClaimFilter
+from mohe_assets.collection.scheduler import LOCKED_SECONDS, ClaimFilter
 from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.simulator.server import Simulator
@@ -513,6 +513,44 @@ class TestInterruptions:
             "and one that shows that the API is well"
         )
         assert store.row()["status"] == "COMPLETED"
+
+    def test_a_batch_is_not_over_while_a_due_region_is_locked_for_a_moment(
+        self, open_platform: OpenPlatform, store: Store
+    ) -> None:
+        store.execute(
+            "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)",
+            codes=sorted(GANGNAM),
+        )
+        app = open_platform()
+        with app.database.engine.begin() as connection:
+            connection.execute(text("SELECT 1 FROM batch_checkpoint FOR UPDATE"))
+            with started(app, None) as run, closing(run.outcomes()) as outcomes:
+                found = threading.Thread(target=lambda: seen.extend(outcomes))
+                seen: list[RegionOutcome] = []
+                found.start()
+                time.sleep(2 * LOCKED_SECONDS)
+                connection.rollback()
+                found.join()
+        assert kinds(seen) == {Outcome.COMPLETED: 1}
+        assert (execution(store)["status"], execution(store)["note"]) == ("COMPLETED", None)
+
+    def test_a_region_that_was_lost_is_collected_by_the_same_batch(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.configure(latency_ms=150)
+        store.execute(
+            "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=sorted(CODES)
+        )
+        app = open_platform(MOHE_SEARCHES_IN_FLIGHT="1")
+        with started(app, None) as run, closing(run.outcomes()) as outcomes:
+            seen = [next(outcomes)]
+            held = store.read(
+                "SELECT region_code FROM batch_checkpoint WHERE status = 'PROCESSING'"
+            )
+            app.checkpoints.force_release([row["region_code"] for row in held])
+            seen += outcomes
+        assert statuses(store) == {"COMPLETED": 6}
+        assert kinds(seen)[Outcome.COMPLETED] == 6
 
     def test_a_run_takes_back_what_a_dead_run_holds_before_it_ends(
         self, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
