@@ -83,7 +83,7 @@ def bench() -> Iterator[Callable[..., Bench]]:
             "api_version": CLASSIC,
             "client_id": "an-identifier",
             "client_secret": "a-secret",
-            "gate": rate_limiter,
+            "rate_limiter": rate_limiter,
             "retry": RetryPolicy(sleep=note),
             "timeouts": QUICK,
         }

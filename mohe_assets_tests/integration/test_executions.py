@@ -251,9 +251,11 @@ class TestASession:
     ) -> None:
         with RunSession.open(store.executions, "run", heartbeat_seconds=0.05) as session:
             fall_silent(store)
-            until(
-                lambda: not store.executions.reap_dead_runs(store.checkpoints).dead_runs, "it lives"
+            recent = (
+                "SELECT FROM batch_execution_metadata WHERE heartbeat_at > now() - interval '9 s'"
             )
+            until(lambda: bool(store.read(recent)), "a heartbeat")
+            assert not store.executions.reap_dead_runs(store.checkpoints).dead_runs
             assert run_row(store)["status"] == "RUNNING"
             session.conclude(Ending.COMPLETED, "all done")
         assert (run_row(store)["status"], run_row(store)["note"]) == ("COMPLETED", "all done")
