@@ -453,6 +453,8 @@ class RegionWorker:
         async with self._checking:
             if self._usable_at > asked:
                 return
+            if self.health.unavailable is not None:
+                raise self.health.unavailable
             known = await asyncio.to_thread(self.ledger.known_search, without=region_code)
             token = calls_for.set("")
             try:
