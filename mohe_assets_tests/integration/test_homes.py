@@ -174,7 +174,7 @@ class TestOwners:
             "cli.plan",
             "cli.status",
             "cli.up",
-            "store.migrations.env",
+            "postgres.migrations.env",
         ):
             with contextlib.suppress(AttributeError):
                 import_module(f"mohe_assets.{module}")
