@@ -207,7 +207,7 @@ class TestGoingDeeper:
         collect(app)
         for code, expected_gain in zip(CODES, (1.5, 3.5, 2.5), strict=True):
             store.execute(
-                "UPDATE batch_checkpoint SET promise = :promise WHERE region_code = :code",
+                "UPDATE batch_checkpoint SET promise = :expected_gain WHERE region_code = :code",
                 expected_gain=expected_gain,
                 code=code,
             )

@@ -143,7 +143,7 @@ class TestReplaying:
     ) -> None:
         ids = store.read("SELECT id, naver_place_id FROM places ORDER BY id")
         monkeypatch.setattr(
-            places_module, "clean_address", lambda address: f"대한민국 {address}" if address else ""
+            places_module, "clean_address", lambda address: f"어딘가 {address}" if address else ""
         )
         done = collected.replay()
         assert (done.added, done.removed, done.changed) == (0, 0, len(ids))
