@@ -24,6 +24,7 @@ from mohe_assets.postgres.databases import DatabaseUrls
 from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database, rows
+from mohe_assets_tests.conftest import keep_checkpoints
 from mohe_assets_tests.recovery.conftest import dagster_instance
 
 REPOSITORY = Path(__file__).parent.parent
@@ -31,7 +32,6 @@ PATH = "/v1/search/local.json"
 # Names of databases to copy: ours migrated and with all regions, Dagster's with tables and
 # partition keys, and nothing.
 OURS, DAGSTER, EMPTY = "bench_ours", "bench_dagster", "template0"
-KEEP = "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)"
 
 
 @dataclass(kw_only=True)
@@ -120,10 +120,7 @@ class Environment:
         database = Database.connect(self.server.url(name))
         try:
             if template and count < len(self.regions):
-                codes = [code for code, _ in self.some(count)]
-                database.transaction(
-                    lambda connection: connection.execute(text(KEEP), {"codes": codes})
-                )
+                keep_checkpoints(database, [code for code, _ in self.some(count)])
             yield self._sandbox(folder, database, count, limit, settings or {})
         finally:
             database.close()

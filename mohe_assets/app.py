@@ -26,7 +26,7 @@ from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.domain.forecast import QuotaState
 from mohe_assets.domain.kst import KST
 from mohe_assets.domain.regions import REGION_TYPES, build_region_list
-from mohe_assets.errors import SettingsError
+from mohe_assets.errors import OriginMismatch, SettingsError
 from mohe_assets.logs import about
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.databases import (
@@ -38,14 +38,16 @@ from mohe_assets.postgres.databases import (
 )
 from mohe_assets.region_sync import Download, RegionSync, sync_regions
 from mohe_assets.replay import replay
-from mohe_assets.settings import Settings, classic_ends
+from mohe_assets.settings import SIMULATOR_CLIENT_IDS, Settings, classic_ends
 from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClient
 from mohe_assets.sources.naver_local.search_plan import Search, Sort, base_plan, plan_digest
 from mohe_assets.store.api_state import ApiAccount, ApiState, read_state
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import ANSWER_SECONDS, Database
 from mohe_assets.store.executions import Executions
+from mohe_assets.store.hand_edits import HandEdits, read_hand_edits
 from mohe_assets.store.ledger import Ledger
+from mohe_assets.store.origin import DataOrigin, Mismatch, Origin, forget_simulated, mismatch
 from mohe_assets.store.reads.overview import Overview, RemainingWork, read_overview, remaining_work
 from mohe_assets.store.reads.progress import record_plan
 from mohe_assets.store.refinement import Refinement
@@ -181,27 +183,104 @@ class App:
             )
         raise AssertionError("require_place_keys lets nobody through without a pair of keys")
 
+    @property
+    def data_origin(self) -> DataOrigin:
+        return DataOrigin(database=self.database)
+
+    @property
+    def keys_origin(self) -> Origin:
+        """Whose keys are set: the simulator's or a real API's; NONE while none are."""
+        simulated = self.settings.simulated
+        return Origin.NONE if simulated is None else Origin.SIMULATOR if simulated else Origin.API
+
+    @property
+    def place(self) -> str:
+        """The database, for a person."""
+        embedded = resolve_urls(self.settings).embedded
+        return (
+            f"the embedded PostgreSQL of {self.settings.home}" if embedded else self.database.where
+        )
+
+    def origin_mismatch(self) -> Mismatch | None:
+        """Why these keys must not be used with this database's data, None if they may."""
+        data, keys = self.data_origin.places(), self.keys_origin
+        return (
+            mismatch(data, self.place) if Origin.NONE not in (data, keys) and data != keys else None
+        )
+
+    def require_same_origin(self) -> None:
+        """Raises OriginMismatch where the data is the simulator's and the keys are not, or the
+        other way round.
+        """
+        if reason := self.origin_mismatch():
+            raise OriginMismatch(str(reason))
+
+    def begin_simulated_day(self) -> None:
+        """For a simulator that was just started, whose day has no calls yet. Raises OriginMismatch."""
+        self.require_same_origin()
+        self.data_origin.clear_simulator_counters()
+
     def refresh_regions(self, *, accept_any_change: bool = False) -> RegionSync:
-        """Downloads and takes over the region list, see `sync_regions`."""
+        """Downloads and takes over the region list, see `sync_regions`. Raises OriginMismatch."""
         self.settings.require_government_key()
-        return sync_regions(
+        self.require_same_origin()
+        sync = sync_regions(
             download=self._download_regions,
             regions=self.regions,
             checkpoints=self.checkpoints,
-            accept_any_change=accept_any_change,
+            # Nothing was collected by the other's list, so nothing is lost with it.
+            accept_any_change=accept_any_change or self._list_is_the_others(),
+        )
+        self.data_origin.note_regions(self.keys_origin)
+        return sync
+
+    def _list_is_the_others(self) -> bool:
+        return {self.data_origin.regions(), self.keys_origin} == {Origin.SIMULATOR, Origin.API}
+
+    def list_is_missing(self) -> bool:
+        """There is no list to collect by: none yet, one that was deleted, or that of the simulator
+        beside real keys.
+        """
+        return (
+            self.regions.last_refresh() is None
+            or not self.regions.leaf_names()
+            or self._list_is_the_others()
         )
 
     def refresh_is_due(self) -> bool:
-        """No list yet, a list that came from the snapshot, one older than MOHE_REGION_REFRESH_DAYS,
-        or one that was not believed on an earlier day.
+        """No list yet, a list from the snapshot, one older than MOHE_REGION_REFRESH_DAYS, one that
+        was edited by hand, or one that was not believed on an earlier day.
         """
         last = self.regions.last_refresh(
             due_after_seconds=self.settings.region_refresh_days * 86_400
         )
-        if last is None or last.old or last.source != "api":
+        if last is None or last.old or last.source != "api" or self.list_is_missing():
+            return True
+        if self.hand_edits().list_is_incomplete:
             return True
         unconfirmed = self.regions.unconfirmed()
         return unconfirmed is not None and unconfirmed.last_seen_on < dt.datetime.now(KST).date()
+
+    def hand_edits(self) -> HandEdits:
+        """What is missing from the tables, or belongs to nothing in them."""
+        settings = self.settings
+        return read_hand_edits(
+            self.database, settings.checkpoint_batch_name, settings.checkpoint_region_type
+        )
+
+    def seed_missing(self) -> None:
+        """Gives every region its checkpoint: a person may have deleted them to start again."""
+        if seeded := self.checkpoints.seed_missing():
+            log.warning(
+                "%d regions had no checkpoint: they are PENDING now and are collected again.",
+                seeded,
+            )
+
+    def reset(self) -> int:
+        """As `Checkpoints.reset`; the simulator's data goes as a whole, with the counters of its
+        calls.
+        """
+        return self.checkpoints.reset(before=forget_simulated)
 
     def _download_regions(self) -> Download:
         download = region_client(self.settings).download()
@@ -216,6 +295,8 @@ class App:
         anew. Says so loudly.
         """
         settings = self.settings
+        self.require_same_origin()
+        self.seed_missing()
         if settings.batch_auto_initialization:
             emptied = self.checkpoints.reset()
             log.warning("BATCH_AUTO_INITIALIZATION is true: all places, searches and checkpoints of batch %s are deleted; "
@@ -268,9 +349,25 @@ class App:
         )
 
     def api_state(self) -> ApiState | None:
-        """What the API allows at this moment, None while no keys are set."""
-        has_keys = self.settings.naver_client_id is not None or self.settings.uses_hub
-        return read_state(self.database, self.account) if has_keys else None
+        """What the API allows at this moment, None while no keys are set; the simulator's, if the
+        data is its own.
+        """
+        if self.settings.naver_client_id is not None or self.settings.uses_hub:
+            return read_state(self.database, self.account)
+        simulated = self.data_origin.places() is Origin.SIMULATOR
+        return read_state(self.database, self._simulator_account) if simulated else None
+
+    @property
+    def _simulator_account(self) -> ApiAccount:
+        """That of `mohe demo`, for those who look at it afterwards without any keys."""
+        return ApiAccount.of(
+            CLASSIC.api,
+            SIMULATOR_CLIENT_IDS[0],
+            "",
+            rate=1,
+            daily=self.settings.daily_quota,
+            monthly=None,
+        )
 
     def quota_state(self, state: ApiState | None) -> QuotaState:
         """What the API in this state allows from now on; whole quotas while no keys are set."""
@@ -289,8 +386,9 @@ class App:
 
     def replay(self, *, dry_run: bool = False) -> Replayed:
         """Rebuilds places from the ledger's answers, or counts what that would change. Raises
-        ReplayRefused.
+        ReplayRefused, OriginMismatch.
         """
+        self.require_same_origin()
         replays = Replays(checkpoints=self.checkpoints, source=NaverLocalSource.name)
         return replay(replays, self.lifecycle.index(), dry_run=dry_run)
 
@@ -334,6 +432,8 @@ class App:
         """A collection ready to be started, of a run that is known already."""
         settings = self.settings
         settings.require_collection_keys()
+        self.data_origin.claim(self.keys_origin, session.run_id)
+        self.seed_missing()
         if warning := classic_ends(dt.datetime.now(KST), settings.uses_hub):
             log.warning("%s", warning)
         record_plan(

@@ -38,6 +38,10 @@ CLASSIC_WARNS_FROM = dt.datetime(2027, 1, 1, tzinfo=KST)
 SEARCH_SECONDS = 0.1
 FEWEST_IN_FLIGHT, MOST_IN_FLIGHT = 8, 224
 
+# The simulator's own keys (simulator/config.py), which no real API hands out.
+SIMULATOR_CLIENT_IDS = ("demo-client-id", "demo-hub-key-id")
+SIMULATOR_GOVERNMENT_KEY = "demo-govt-key+/=="
+
 _TRUE = ("true", "1", "yes", "on")
 _FALSE = ("false", "0", "no", "off")
 _HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
@@ -239,6 +243,20 @@ class Settings(BaseSettings):
     def uses_hub(self) -> bool:
         """Both HUB keys are set: NAVER API HUB is used, else the classic API."""
         return self.ncp_apigw_api_key_id is not None
+
+    @property
+    def simulated(self) -> bool | None:
+        """Whether the keys in use are the simulator's; None while none are set. The search keys
+        decide if there are any.
+        """
+        search = self.ncp_apigw_api_key_id or self.naver_client_id
+        if search is not None:
+            return search.get_secret_value() in SIMULATOR_CLIENT_IDS
+        return (
+            self.govt_api_key.get_secret_value() == SIMULATOR_GOVERNMENT_KEY
+            if self.govt_api_key
+            else None
+        )
 
     @property
     def calls_per_second(self) -> float:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,6 +127,20 @@ def template(migrated_template: str) -> str:
     `regions_template` instead.
     """
     return migrated_template
+
+
+def keep_checkpoints(database: Database, codes: Collection[str]) -> None:
+    """Leaves these regions to be collected: the others have no checkpoint, and get none from
+    whatever seeds missing ones.
+    """
+    listed = ", ".join(f"'{code}'" for code in sorted(codes))
+    sql = f"""
+    DELETE FROM batch_checkpoint WHERE region_code NOT IN ({listed});
+    CREATE OR REPLACE FUNCTION no_other_checkpoints() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE OR REPLACE TRIGGER no_other_checkpoints BEFORE INSERT ON batch_checkpoint
+        FOR EACH ROW WHEN (NEW.region_code NOT IN ({listed})) EXECUTE FUNCTION no_other_checkpoints();
+    """
+    database.transaction(lambda connection: connection.exec_driver_sql(sql))
 
 
 def _new_database(admin: Database, template: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 from psycopg2.extensions import make_dsn, parse_dsn
+from sqlalchemy import text
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
@@ -139,16 +140,43 @@ def url(
 def reset(*, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Delete the collected places, the ledger and the checkpoints; the regions stay and start from
     nothing.
+
+    What Dagster shows of the partitions is deleted, too. If the data is the simulator's, all of it
+    goes, whatever its batch.
     """
     settings = settings_module.load()
-    with App.open(settings) as commands:
+    with App.open(settings) as app:
         if not yes:
             typer.confirm(
-                f"Delete all places, searches and checkpoints in {commands.database.where}?",
+                f"Delete all places, searches and checkpoints in {app.database.where}?",
                 abort=True,
             )
-        seeded = commands.checkpoints.reset()
+        seeded = app.reset()
     typer.echo(f"{seeded} regions are PENDING and start from nothing.")
+    _wipe_partitions(settings)
+
+
+def _wipe_partitions(settings: Settings) -> None:
+    """Without this Dagster would show every partition as materialized until it is collected again."""
+    urls = resolve_urls(settings)
+    database = Database.connect(urls.dagster)
+    try:
+        database.check()
+        known = database.transaction(
+            lambda connection: connection.execute(text("SELECT to_regclass('asset_keys')")).scalar()
+        )
+    finally:
+        database.close()
+    if known is None:
+        return
+    from dagster import AssetKey, DagsterInstance  # noqa: PLC0415 - takes seconds, and no other command here needs it
+
+    os.environ.update(environment(settings, urls))
+    with DagsterInstance.get() as instance:
+        instance.wipe_assets([AssetKey("places")])
+    typer.echo(
+        "Dagster's record of the asset places is deleted: no partition is shown as materialized."
+    )
 
 
 @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -23,6 +23,7 @@ from mohe_assets.cli.env import environment, program
 from mohe_assets.cli.terminal import shown
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.errors import MoheError
+from mohe_assets.ops.status_text import what_is_missing
 from mohe_assets.postgres.databases import ensure_ready, ignore_redirecting_variables
 from mohe_assets.postgres.embedded import make_private
 from mohe_assets.settings import Settings
@@ -55,6 +56,7 @@ def demo(
         urls = ensure_ready(settings)
         ignore_redirecting_variables(urls, variables)
         with App.open(settings) as app:
+            app.begin_simulated_day()
             status = _collect(console, app, settings, {**variables, **environment(settings, urls)})
             if status:
                 raise typer.Exit(status)
@@ -174,15 +176,15 @@ class _Meter:
         left = max(0, progress.total * len(settings.search_keywords) - overview.searches)
         eta = f"{left / rate:.0f} s left" if rate and left else ""
         total = progress.total or 256
+        completed = progress.completed + progress.refining
         self._bar.update(
-            self._task, completed=progress.completed, total=total, places=overview.places, calls=overview.calls,
+            self._task, completed=completed, total=total, places=overview.places, calls=overview.calls,
             rate=rate, eta=eta,
         )  # fmt: skip
         if not self._bar.console.is_terminal and now - self._said_at >= _PLAIN_LINE_SECONDS:
             self._said_at = now
             self._bar.console.print(
-                f"{progress.completed} of {total} regions, {overview.places:,} places, "
-                f"{overview.calls:,} calls, {rate:.1f} calls/s, {eta}"
+                f"{completed} of {total} regions, {overview.places:,} places, {overview.calls:,} calls, {rate:.1f} calls/s, {eta}"
             )
 
 
@@ -202,6 +204,12 @@ def _summary(console: Console, app: App) -> None:
     console.print(
         f"{overview.searches:,} searches are in the ledger, with {overview.calls:,} calls. The places are made up."
     )
+    if done < total:
+        console.print(
+            what_is_missing(app.checkpoints.progress(), app.api_state()),
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(_NEXT.format(mohe=_as_typed("mohe")), markup=False, soft_wrap=True)
 
 

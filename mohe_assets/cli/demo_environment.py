@@ -25,7 +25,11 @@ def demo_settings(*, calls_per_second: int, latency_ms: float) -> Iterator[dict[
     """A running simulator, and the environment in which everything uses it and the embedded
     database.
     """
-    config = SimulatorConfig(warm=True, calls_per_second=calls_per_second, latency_ms=latency_ms)
+    # The day's calls are counted by us alone, so that `mohe db reset` gives a simulator that runs a
+    # new day, too.
+    config = SimulatorConfig(
+        warm=True, calls_per_second=calls_per_second, latency_ms=latency_ms, daily_quota=None
+    )
     with running(config) as simulator:
         variables = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_DEMO}
         yield variables | {

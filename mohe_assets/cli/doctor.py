@@ -1,41 +1,30 @@
 """`mohe doctor`: what is wrong here, and what to do about it."""
 
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter
 from rich.console import Console
 
 from mohe_assets import settings as settings_module
-from mohe_assets.cli.env import variables
 from mohe_assets.cli.terminal import shown
 from mohe_assets.ops.doctor import Finding, Level, examine
-from mohe_assets.packaged_files import packaged_file
-from mohe_assets.postgres.databases import DatabaseUrls, only_look
-from mohe_assets.settings import Settings
-from mohe_assets.store.database import Database, rows
+from mohe_assets.postgres.databases import only_look
+from mohe_assets.store.dagster_state import (
+    PENDING_REGION_SENSOR,
+    SILENT_SECONDS,
+    failing_sentence,
+    read_dagster_state,
+)
 from mohe_assets.store.sqlstate import first_line, trouble
-
-if TYPE_CHECKING:
-    from dagster import DagsterInstance
 
 MARKS = {
     Level.OK: "[green]ok[/]     ",
     Level.WARNING: "[yellow]warning[/]",
     Level.ERROR: "[red]error[/]  ",
 }
-# What has to run for regions to be collected without anybody.
-DAEMONS = ("SENSOR", "QUEUED_RUN_COORDINATOR")
-PENDING_REGION_SENSOR = "pending_region_sensor"
-# A daemon says every half minute that it lives. Dagster itself believes it for half an hour after
-# the last time.
-SILENT_SECONDS = 120
 
 
 def doctor(
@@ -96,61 +85,24 @@ def _examine(*, calls: bool) -> Iterator[Finding]:
 
 
 def _daemon() -> Finding:
-    """Whether anything launches runs by itself. Dagster is imported here: it takes longer than all
-    the rest.
-    """
-    from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType  # noqa: PLC0415
-    from dagster._daemon.controller import get_daemon_statuses  # noqa: PLC0415
-
+    """Whether anything launches runs by itself, judged by heartbeats and by the last ticks."""
     settings = settings_module.load()
-    urls = only_look(settings)
-    with _instance_to_look_at(settings, urls) as instance:
-        if instance is None:
-            dead, sensors = list(DAEMONS), {}
-        else:
-            statuses = get_daemon_statuses(
-                instance,
-                DAEMONS,
-                heartbeat_interval_seconds=0,
-                heartbeat_tolerance_seconds=SILENT_SECONDS,
-                ignore_errors=True,
-            )
-            dead = [name for name in DAEMONS if not statuses[name].healthy]
-            states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-            sensors = {state.name: state.status for state in states}
+    state = read_dagster_state(only_look(settings).dagster)
+    sensor = state.sensor(PENDING_REGION_SENSOR)
     if not settings.checkpoint_auto_resume:
         return Finding(check="daemon", level=Level.WARNING, found="CHECKPOINT_AUTO_RESUME is false: the sensor launches nothing.",
                        advice="Unset it, or collect by `dagster job execute` and backfills.")  # fmt: skip
-    if dead:
+    if not state.daemon_alive:
         return Finding(check="daemon", level=Level.WARNING, found="no daemon is alive: nothing is launched by itself.",
                        advice="`mohe up` runs one; `dagster job execute … -j place_ingestion_batch` needs none.")  # fmt: skip
-    if sensors.get(PENDING_REGION_SENSOR) is InstigatorStatus.STOPPED:
+    if state.failing:
+        return Finding(check="daemon", level=Level.ERROR, found=" ".join(failing_sentence(one) for one in state.failing),
+                       advice="The whole error is in the UI, under Automation; the next tick tries again.")  # fmt: skip
+    if sensor.stopped:
         return Finding(check="daemon", level=Level.WARNING, found=f"{PENDING_REGION_SENSOR} was stopped by somebody.",
                        advice="Start it in the UI, under Automation.")  # fmt: skip
+    if sensor.tick_seconds_ago is None or sensor.tick_seconds_ago > SILENT_SECONDS:
+        last = "yet" if sensor.tick_seconds_ago is None else f"for {sensor.tick_seconds_ago:.0f} s"
+        return Finding(check="daemon", level=Level.WARNING, found=f"alive, but {PENDING_REGION_SENSOR} has not ticked {last}.",
+                       advice="After a start the first tick takes some seconds; if none comes, restart `mohe up`.")  # fmt: skip
     return Finding(check="daemon", level=Level.OK, found="alive; the sensor launches what is due")
-
-
-@contextmanager
-def _instance_to_look_at(
-    settings: Settings, urls: DatabaseUrls
-) -> "Iterator[DagsterInstance | None]":
-    """Dagster's instance, without making its home or its tables; None while it has no tables."""
-    from dagster import DagsterInstance  # noqa: PLC0415
-
-    database = Database.connect(urls.dagster)
-    try:
-        there = database.transaction(
-            lambda c: rows(c, "SELECT to_regclass('daemon_heartbeats') IS NOT NULL AS there")
-        )[0]["there"]
-    finally:
-        database.close()
-    if not there:
-        yield None
-        return
-    with TemporaryDirectory(prefix="mohe-doctor-") as empty:
-        os.environ.update(variables(settings, urls))
-        if not (Path(os.environ["DAGSTER_HOME"]) / "dagster.yaml").exists():
-            shutil.copy(packaged_file("dagster.yaml"), empty)
-            os.environ["DAGSTER_HOME"] = empty
-        with DagsterInstance.get() as instance:
-            yield instance

@@ -28,7 +28,7 @@ def plan(
     settings = settings_module.load()
     keywords = len(settings.search_keywords)
     embedded = resolve_urls(settings).embedded
-    state = None
+    state, mismatch = None, None
     if embedded is not None and not embedded.made:
         left = RemainingWork(regions=0, base=0, depth=0)
         with App.attached(settings) as app:
@@ -36,7 +36,7 @@ def plan(
     else:
         with App.open(settings, looking=True) as app:
             left = app.remaining_work()
-            state = app.api_state()
+            state, mismatch = app.api_state(), app.origin_mismatch()
             quota_state = app.quota_state(state)
     if not left.regions:
         regions = len(bundled_snapshot().leaves)
@@ -44,7 +44,7 @@ def plan(
         left = RemainingWork(regions=regions, base=regions * keywords, depth=depth)
     now = dt.datetime.now(KST)
     # Without keys a plan is a forecast of what they will do.
-    waiting = waits_for(state) if state is not None else None
+    waiting = waits_for(state, mismatch=mismatch) if state is not None else None
     found = forecast_collection(left.base, left.depth, quota_state, now=now)
     warning = classic_ends(now, app.settings.uses_hub)
     if as_json:

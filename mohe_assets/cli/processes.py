@@ -182,9 +182,12 @@ def write_workspace(variables: Mapping[str, str], address: CodeServerAddress) ->
 
 
 def refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:
-    """Refreshes the regions in a run of its own if there is no list yet."""
+    """Refreshes the regions in a run of its own if there is no list to collect by. Raises
+    OriginMismatch.
+    """
     with App.open(settings) as app:
-        if app.regions.last_refresh() is not None:
+        app.require_same_origin()
+        if not app.list_is_missing():
             return
     typer.echo("There are no regions yet: refreshing them first.")
     command = [

@@ -3,6 +3,7 @@
 import datetime as dt
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, Literal
@@ -21,9 +22,11 @@ from mohe_assets.domain.forecast import CollectionForecast, forecast_collection
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.ops.status_text import given_up_sentence, the_apis_day, waits_for, what_is_left
+from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.settings import classic_ends
 from mohe_assets.store.api_state import ApiState
 from mohe_assets.store.checkpoints import Progress
+from mohe_assets.store.dagster_state import DagsterState, failing_sentence, read_dagster_state
 from mohe_assets.store.reads.overview import Overview, RunRow
 
 SECONDS_BETWEEN_LOOKS = 2
@@ -43,11 +46,17 @@ class Status:
     """Everything the command shows. `api` is null while no keys are set; `warnings` are sentences.
 
     `left` counts calls that will be made without a person, `given_up` those that will not;
-    `waits_for` says why none is made now.
+    `waits_for` says why none is made now. `daemon_alive` is null where Dagster's database cannot be
+    read.
     """
 
     schema_version: Literal[1]
     at: dt.datetime
+    home: str
+    database: str
+    data_origin: Literal["none", "simulator", "api"]
+    regions: int
+    daemon_alive: bool | None
     batch_name: str
     region_type: str
     progress: Progress
@@ -56,6 +65,7 @@ class Status:
     given_up: GivenUp
     waits_for: str | None
     calls_per_second_allowed: float
+    keys_are_set: bool
     api: ApiState | None
     warnings: tuple[str, ...]
 
@@ -122,10 +132,16 @@ def _watch(app: App) -> None:
 def _read(app: App) -> Status:
     settings, now = app.settings, dt.datetime.now(KST)
     left, state = app.remaining_work(), app.api_state()
-    unconfirmed = app.regions.unconfirmed()
+    keys_are_set = settings.naver_client_id is not None or settings.uses_hub
+    dagster, edits = _dagster_state(app), app.hand_edits()
     return Status(
         schema_version=1,
         at=now,
+        home=str(settings.home),
+        database=app.place,
+        data_origin=app.data_origin.places().value,
+        regions=edits.regions,
+        daemon_alive=dagster.daemon_alive if dagster else None,
         batch_name=settings.checkpoint_batch_name,
         region_type=settings.checkpoint_region_type,
         progress=app.checkpoints.progress(),
@@ -136,29 +152,53 @@ def _read(app: App) -> Status:
             calls=left.given_up_calls,
             refinements=left.refinement_given_up,
         ),
-        waits_for=waits_for(state),
+        waits_for=waits_for(state if keys_are_set else None, mismatch=app.origin_mismatch()),
         calls_per_second_allowed=settings.calls_per_second,
+        keys_are_set=keys_are_set,
         api=state,
-        warnings=tuple(
-            filter(
-                None,
-                [
-                    classic_ends(now, settings.uses_hub),
-                    f"Region list: {unconfirmed.sentence}" if unconfirmed else None,
-                ],
-            )
-        ),
+        warnings=tuple(_warnings(app, dagster, edits.without_checkpoint, now)),
     )
+
+
+def _dagster_state(app: App) -> DagsterState | None:
+    try:
+        return read_dagster_state(resolve_urls(app.settings).dagster)
+    except DatabaseUnavailable:
+        return (
+            None  # `mohe doctor` says why; the collection's own figures are in the other database
+        )
+
+
+def _warnings(
+    app: App, dagster: DagsterState | None, missing: int, now: dt.datetime
+) -> Iterator[str]:
+    if mismatch := app.origin_mismatch():
+        yield str(mismatch)
+    if missing:
+        yield f"{missing:,} regions have no checkpoint: the next run or tick of the sensor gives them one and collects them anew."
+    yield from map(failing_sentence, dagster.failing if dagster else ())
+    if ends := classic_ends(now, app.settings.uses_hub):
+        yield ends
+    if unconfirmed := app.regions.unconfirmed():
+        yield f"Region list: {unconfirmed.sentence}"
 
 
 def _show(found: Status) -> Group:
     progress, overview = found.progress, found.overview
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row(
-        "", ProgressBar(total=max(1, progress.total), completed=progress.completed, width=60)
+        "",
+        ProgressBar(
+            total=max(1, progress.total), completed=progress.completed + progress.refining, width=60
+        ),
     )
-    table.add_row("regions", f"{progress.completed:,} of {progress.total:,} completed, {progress.processing:,} in progress, "
-                             f"{progress.pending:,} pending, {progress.failed:,} failed")  # fmt: skip
+    # A region that is searched deeper is complete.
+    completed = progress.completed + progress.refining
+    table.add_row("home", shown(found.home))
+    table.add_row("database", shown(found.database))
+    table.add_row("regions", f"{completed:,} of {progress.total:,} completed, {progress.processing - progress.refining:,} in "
+                             f"progress, {progress.pending:,} pending, {progress.failed:,} failed"
+                             + f"; {progress.refining:,} being refined" * bool(progress.refining))  # fmt: skip
     table.add_row("places", f"{overview.places:,}")
     table.add_row(
         "searches", f"{overview.searches:,} stored, {overview.calls:,} calls, in this round"
@@ -171,10 +211,11 @@ def _show(found: Status) -> Group:
             found.given_up.regions, found.given_up.calls, found.given_up.refinements
         ):
             table.add_row("given up", sentence)
-    else:
+    elif not found.regions:
         table.add_row("", "no regions yet: the first run, or `mohe up`, downloads their list")
-    table.add_row("API", the_apis_day(found.api, quote=shown))
-    table.add_row("runs", _lives(overview.runs))
+    of_the_simulator = "the simulator's: " if found.api and not found.keys_are_set else ""
+    table.add_row("API", of_the_simulator + the_apis_day(found.api, quote=shown))
+    table.add_row("runs", _lives(overview.runs, daemon_alive=bool(found.daemon_alive)))
     parts: list[RenderableType] = [
         table,
         *(f"[yellow]{shown(warning)}[/]" for warning in found.warnings),
@@ -189,33 +230,35 @@ def _show(found: Status) -> Group:
 def _rate(found: Status) -> str:
     rate = found.overview.rate
     if rate.calls:
+        # What the simulator allows is known to those who started it.
+        allowed = f"; {found.calls_per_second_allowed:g} are allowed" if found.keys_are_set else ""
         return (
-            f"{rate.calls_per_second:.1f} calls a second in the last {rate.seconds:.0f} s; "
-            f"{found.calls_per_second_allowed:g} are allowed"
+            f"{rate.calls_per_second:.1f} calls a second in the last {rate.seconds:.0f} s{allowed}"
         )
     last = f"; the last answer came {_moment(rate.last_answer_at)}" if rate.last_answer_at else ""
     return f"no call was answered in the last {rate.seconds:.0f} s{last}"
 
 
-def _lives(runs: tuple[RunRow, ...]) -> str:
+def _lives(runs: tuple[RunRow, ...], *, daemon_alive: bool) -> str:
     alive, silent = (sum(run.life == life for run in runs) for life in ("alive", "silent"))
     if silent:
         return f"{alive} alive, {silent} not heard of within the lease: taken back by the next run or tick, or now by `mohe release`"
-    return f"{alive} alive" if alive else "none is alive; `mohe up` or a batch goes on"
+    if alive:
+        return f"{alive} alive"
+    if daemon_alive:
+        return "none is alive; the daemon runs and launches what is due"
+    return "none is alive; `mohe up` or a batch goes on"
 
 
 def _failures(overview: Overview, progress: Progress) -> Table:
     rest = progress.failed - len(overview.failures)
     caption = f"and {rest:,} more, in batch_checkpoint where status is FAILED" if rest > 0 else None
-    table = Table(
-        "failed region",
-        "kind",
-        "failures",
-        "next try",
-        "reason",
-        caption=caption,
-        caption_justify="left",
-    )
+    table = Table(caption=caption, caption_justify="left")
+    table.add_column(
+        "failed region", no_wrap=True
+    )  # a narrow window folds the others, and cuts no name
+    for column in ("kind", "failures", "next try", "reason"):
+        table.add_column(column, overflow="fold")
     for one in overview.failures:
         when = (
             _moment(one.retry_at)

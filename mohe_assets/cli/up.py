@@ -12,6 +12,7 @@ import typer
 from filelock import FileLock, Timeout
 
 from mohe_assets import settings as settings_module
+from mohe_assets.app import App
 from mohe_assets.cli.daemon_watch import DaemonWatch
 from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, demo_settings
 from mohe_assets.cli.env import environment, place
@@ -68,6 +69,10 @@ def _supervise(settings: Settings, variables: dict[str, str], host: str, port: i
     urls = ensure_ready(settings)
     variables |= environment(settings, urls)
     ignore_redirecting_variables(urls, variables)
+    with App.open(settings) as app:
+        if settings.simulated:
+            app.begin_simulated_day()
+        app.require_same_origin()
     refresh_if_empty(settings, variables)
     variables.pop("MOHE_WEB_ADDRESS", None)  # of a container's port
     # Its gRPC has no login: only this user enters the socket's folder.

@@ -8,11 +8,17 @@ from mohe_assets.app import App
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.collection import cancelled_by_signals, collect
-from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES
+from mohe_assets.defs.runtime.events import (
+    INGEST_PLACES,
+    PLACE_INGESTION_BATCH,
+    PLACES,
+    REFINE_PLACES,
+)
 from mohe_assets.defs.runtime.reconciliation import reconcile
 from mohe_assets.defs.runtime.region_refresh import refresh, sync_partition_keys
 from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG, name_run
 from mohe_assets.errors import ApiError, RegionListRefused
+from mohe_assets.ops.status_text import what_is_missing
 
 refresh_regions = dg.define_asset_job(
     "refresh_regions",
@@ -64,7 +70,7 @@ def _refresh_if_due(context: dg.OpExecutionContext, app: App) -> None:
     """
     if not app.refresh_is_due():
         sync_partition_keys(context.instance, app)
-    elif app.regions.last_refresh() is None:
+    elif app.list_is_missing():
         _refresh(context, app)
     else:
         _refresh_or_go_on(context, app)
@@ -101,6 +107,9 @@ def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> N
         def prepare() -> int:
             _refresh_if_due(context, app)
             app.prepare_batch()
+            if app.settings.batch_auto_initialization:
+                # Nothing is collected any more, so no partition is shown as materialized.
+                context.instance.wipe_assets([PLACES])
             # What earlier runs left looking wrong; after the sensor's own looks there is nothing to
             # do.
             reconcile(context.instance, app)
@@ -108,6 +117,10 @@ def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> N
 
         totals = collect(context, app, ClaimFilter(probe_now=True), prepare=prepare)
         reconcile(context.instance, app)
+        if not totals.completed:
+            context.log.warning(
+                f"No region was collected. {what_is_missing(app.checkpoints.progress(), app.api_state())}"
+            )
     context.log.info(
         f"{totals.completed} regions completed with {totals.places} places and {totals.calls} calls, {totals.released} released"
     )

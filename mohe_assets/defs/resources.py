@@ -9,7 +9,7 @@ import dagster as dg
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
-from mohe_assets.errors import DatabaseUnavailable, RegionListRefused, SettingsError
+from mohe_assets.errors import DatabaseUnavailable, OriginMismatch, RegionListRefused, SettingsError
 from mohe_assets.text.cleaning import markdown
 
 
@@ -32,7 +32,7 @@ class MoheResource(dg.ConfigurableResource["MoheResource"]):
             settings = settings_module.load(self._environ())
             with App.open(settings, wait=wait) as app:
                 yield app
-        except (SettingsError, DatabaseUnavailable, RegionListRefused) as error:
+        except (SettingsError, DatabaseUnavailable, OriginMismatch, RegionListRefused) as error:
             raise dg.Failure(description=markdown(str(error)), allow_retries=False) from None
 
     def _environ(self) -> Mapping[str, str]:

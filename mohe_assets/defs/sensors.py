@@ -49,6 +49,9 @@ def pending_region_sensor(
     """Asks for contiguous ranges of due regions, a bounded number of runs at a time."""
     with mohe.open(wait=False) as app:
         recover(context.instance, app)
+        if mismatch := app.origin_mismatch():
+            return dg.SkipReason(str(mismatch))
+        app.seed_missing()
         app.reopen_regions_with_old_plan()
         cursor = _reconcile_now_and_then(context, app)
         unfinished = unfinished_runs(context.instance)
@@ -63,13 +66,24 @@ def pending_region_sensor(
 
 def _reconcile_now_and_then(context: dg.SensorEvaluationContext, app: App) -> str:
     now = dt.datetime.now(dt.UTC)
-    last = dt.datetime.fromisoformat(context.cursor) if context.cursor else None
+    last = _moment(context.cursor, now)
     if last is not None and now - last < dt.timedelta(seconds=RECONCILE_SECONDS):
         return str(context.cursor)
     sync_partition_keys(context.instance, app)
     if len(reconcile(context.instance, app)) > REPAIRS_AT_ONCE:
-        return str(context.cursor or "")  # the next tick goes on
+        return last.isoformat() if last else ""  # the next tick goes on
     return now.isoformat()
+
+
+def _moment(cursor: str | None, now: dt.datetime) -> dt.datetime | None:
+    """The last comparison; None for what is no moment of the past: a person may have set the
+    cursor, or another version.
+    """
+    try:
+        last = dt.datetime.fromisoformat(cursor or "")
+    except ValueError:
+        return None
+    return last if last.tzinfo is not None and last <= now else None
 
 
 def _reason_to_wait(app: App, unfinished: Sequence[dg.DagsterRun]) -> str | None:
@@ -87,6 +101,8 @@ def _reason_to_wait(app: App, unfinished: Sequence[dg.DagsterRun]) -> str | None
 
 def why_closed(app: App) -> str | None:
     """Why no call can be made now and until when, None if one can."""
+    if mismatch := app.origin_mismatch():
+        return str(mismatch)
     state = read_state(app.database, app.account)
     if state.blocked_why is not None:
         return f"The API is blocked: {state.blocked_why}"
@@ -132,9 +148,11 @@ def _nothing_to_ask(progress: Progress, unfinished: int) -> str:
 
 def progress_sentence(progress: Progress) -> str:
     """How far the collection is, what failed, and when that is tried again."""
-    text = f"{progress.completed} of {progress.total} regions are completed"
-    if progress.processing:
-        text += f", {progress.processing} are being collected"
+    text = f"{progress.completed + progress.refining} of {progress.total} regions are completed"
+    if progress.refining:
+        text += f", {progress.refining} of them are being refined"
+    if collecting := progress.processing - progress.refining:
+        text += f", {collecting} are being collected"
     if progress.pending:
         text += f", {progress.pending} are to come"
     if progress.failed:

@@ -35,7 +35,9 @@ from mohe_assets.postgres import schema
 from mohe_assets.postgres.databases import DatabaseUrls, ignore_redirecting_variables, resolve_urls
 from mohe_assets.postgres.embedded import HOME_MODE, PRIVATE_MODE, EmbeddedServer
 from mohe_assets.settings import SECRETS, Settings, classic_ends, is_loopback, load, variable
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import PATIENCE, Database, rows
+from mohe_assets.store.hand_edits import missing_places
+from mohe_assets.store.origin import Origin
 from mohe_assets.store.sqlstate import READ_ONLY, TROUBLES, UP_CONNECTIONS
 
 PREFIXES = ("MOHE_", "CHECKPOINT_", "BATCH_", "NAVER_", "NCP_APIGW_", "GOVT_")
@@ -45,8 +47,6 @@ LEAST_FREE_BYTES = 2 * 1024**3
 MOST_SKEW_SECONDS = 5.0
 CLOCK_TIMEOUT_SECONDS = 5.0
 LEAST_FREE_FILES = 1_000
-# A look does not wait for locks or for a server that restarts: it says that they are there.
-PATIENCE = {"lock_timeout": "3s", "statement_timeout": "10s"}
 # Fewer free connections than this, and the next run may find none.
 LEAST_FREE_CONNECTIONS = 10
 
@@ -349,7 +349,9 @@ def _with_database(settings: Settings, *, calls: bool) -> Iterator[Finding]:
         if revision.level is Level.ERROR:
             return
         with App.open(settings, database, looking=True) as app:
+            yield _origin(app)
             yield _regions(app)
+            yield from _tables(app)
             if calls:
                 yield _place_keys(app)
             yield _runs(app)
@@ -474,8 +476,48 @@ def _schema(database: Database) -> Finding:
     return _ok("schema", f"at revision {schema.head_revision()}, as needed")
 
 
+def _origin(app: App) -> Finding:
+    if mismatch := app.origin_mismatch():
+        return _error("data", mismatch.found, mismatch.advice)
+    found = {
+        Origin.NONE: "nothing is collected yet",
+        Origin.SIMULATOR: "made up by the simulator",
+        Origin.API: "real",
+    }
+    return _ok("data", found[app.data_origin.places()])
+
+
+def _tables(app: App) -> Iterator[Finding]:
+    """Rows that a person has deleted or written by hand, and what follows."""
+    edits = app.hand_edits()
+    lost = missing_places(app.database, app.settings.checkpoint_region_type)
+    refresh = "The next batch downloads the list again; so does the job refresh_regions."
+    found = [
+        _warning(f"table {table}", f"{count:,} {what}.", advice)
+        for table, count, what, advice in (
+            ("batch_checkpoint", edits.without_checkpoint, "regions have no checkpoint",
+             "The next run or tick of the sensor gives them one and collects them anew."),
+            ("batch_checkpoint", edits.unknown_regions, "checkpoints are of regions that the list does not have",
+             "They are never collected: rows of the batch system may stay, others can be deleted."),
+            ("region", edits.deleted_regions, "checkpoints have lost their row in region", refresh),
+            ("legal_dong", edits.without_dongs, "regions have no dong in legal_dong", refresh),
+            ("region_succession", edits.without_successor, "abolished regions have no successor for their old addresses",
+             "Restore region_succession from a backup; a region whose dongs all changed their names has none."),
+            ("search_query", edits.without_ledger, "completed regions have no searches in search_query",
+             "Their places stay; `mohe new-round REGION…` collects them again."),
+            ("places", lost or 0, "places that searches have found are not in places",
+             "`mohe replay` rebuilds them from the stored answers, without a call."),
+        )
+        if count
+    ]  # fmt: skip
+    yield from found or [_ok("tables", "no row is missing or belongs to nothing")]
+
+
 def _regions(app: App) -> Finding:
     last, progress = app.regions.last_refresh(), app.checkpoints.progress()
+    if last is None and app.regions.leaf_names():
+        return _warning("regions", f"{progress.total:,}; when their list was read is not known: region_refresh is empty",
+                        "The next batch, or the job refresh_regions, downloads it again.")  # fmt: skip
     if last is None:
         return _ok("regions", "none yet; the first run, or `mohe up`, downloads the list")
     said = f"{progress.total:,}, by the list of {last.as_of} from {'the API' if last.source == 'api' else 'the bundled snapshot'}"

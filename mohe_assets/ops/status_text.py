@@ -8,6 +8,8 @@ from collections.abc import Callable
 from mohe_assets.domain.forecast import NEVER, Forecast
 from mohe_assets.domain.kst import KST
 from mohe_assets.store.api_state import ApiState
+from mohe_assets.store.checkpoints import Progress
+from mohe_assets.store.origin import Mismatch
 
 
 def kst(moment: dt.datetime) -> str:
@@ -24,8 +26,10 @@ def done_when(found: Forecast, waiting: str | None = None) -> str:
     return "never" if found.done_at == NEVER else kst(found.done_at)
 
 
-def waits_for(state: ApiState | None) -> str | None:
+def waits_for(state: ApiState | None, *, mismatch: Mismatch | None = None) -> str | None:
     """Why no call is made now; a quota that is used up has its place in every forecast."""
+    if mismatch is not None:
+        return "the data is of another origin than the keys"
     if state is None:
         return "no keys are set"
     if state.blocked_why:
@@ -72,3 +76,40 @@ def the_apis_day(state: ApiState | None, *, quote: Callable[[str], str]) -> str:
         probe = f"; next probe {kst(state.next_probe_at)}" if state.next_probe_at else ""
         return f"{used}; UNAVAILABLE since {kst(state.unavailable_since)}: {quote(state.unavailable_reason or '')}{probe}"
     return f"{used}; open, resets {kst(state.resets_at)}"
+
+
+def what_is_missing(progress: Progress, state: ApiState | None) -> str:
+    """How far the collection is; if it is not complete, why it is not, and what to do."""
+    done = progress.completed + progress.refining
+    if not progress.total:
+        return "There are no regions to collect: run the job refresh_regions."
+    if done == progress.total:
+        return f"All {done} regions are completed; `mohe new-round` collects them again."
+    reasons = []
+    if state and state.blocked_why:
+        reasons.append(
+            f"The API refuses the keys: {state.blocked_why} Correct them; then `mohe unblock`."
+        )
+    elif state and state.closed_until:
+        reasons.append(
+            f"The quota is used up until {kst(state.closed_until)}: {state.closed_why}. "
+            "The next run after that continues."
+        )
+    elif state and state.unavailable_since:
+        reasons.append(
+            f"The API is unavailable since {kst(state.unavailable_since)}: "
+            f"{(state.unavailable_reason or '').rstrip('.')}. The next run continues."
+        )
+    if progress.failed:
+        reasons.append(
+            f"{progress.failed} failed: `mohe status` names the reasons, "
+            "`mohe retry` tries them again now."
+        )
+    if held := progress.processing - progress.refining:
+        reasons.append(f"{held} are held by another run.")
+    return " ".join(
+        [
+            f"{done} of {progress.total} regions are completed.",
+            *(reasons or ["Run it again to continue."]),
+        ]
+    )

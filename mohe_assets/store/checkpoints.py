@@ -63,6 +63,7 @@ from mohe_assets.store.transitions import (
     RESTORE_REFINEMENT,
     RETRY,
     SEED,
+    SEED_MISSING,
     STATUSES,
 )
 
@@ -143,12 +144,15 @@ class RegionStatus:
 class Progress:
     """Regions that are to be collected, by status. `given_up` are the FAILED ones that only a
     person tries again.
+
+    `refining` are the PROCESSING ones that have been completed before and are only searched deeper.
     """
 
     total: int
     completed: int
     failed: int
     processing: int
+    refining: int
     pending: int
     given_up: int
     next_retry_at: dt.datetime | None
@@ -192,6 +196,12 @@ class Checkpoints:
     def seed(self, connection: Connection) -> int:
         """A PENDING row for every active leaf region that has none; returns how many were new."""
         return sum(bool(row["seeded"]) for row in rows(connection, SEED, **self._scope))
+
+    def seed_missing(self) -> int:
+        """As `seed`, for regions without a row alone: cheap when there are none, so that it can be
+        done at any time.
+        """
+        return self._run(SEED_MISSING)
 
     def claim(
         self,
@@ -348,15 +358,16 @@ class Checkpoints:
         }
         return [Completion(**row) for row in rows(connection, COMPLETIONS, **self._scope, **values)]
 
-    def reset(self) -> int:
+    def reset(self, *, before: Callable[[Connection], object] = _nothing_else) -> int:
         """Deletes the batch's checkpoints, searches and places, and seeds PENDING ones again;
         returns how many.
 
         Places belong to a region type, not to a batch: those of other batches over the same regions
-        go, too.
+        go, too. `before` is done first, in the same transaction.
         """
 
         def work(connection: Connection) -> int:
+            before(connection)
             for sql in RESET:
                 self._count(connection, sql)
             return self.seed(connection)

@@ -67,6 +67,8 @@ LOSS_NOTICED = {
 # What a run sends is answered in milliseconds, or after `lock_timeout` at most. A proxy that drops
 # bytes and keeps the connection is noticed by this alone.
 ANSWER_SECONDS = 60.0
+# A look does not wait for locks or for a server that restarts: it says that they are there.
+PATIENCE = {"lock_timeout": "3s", "statement_timeout": "10s"}
 # The same from the server's side: what a vanished client held is given back, its connection
 # included.
 _SESSION = {

@@ -57,15 +57,31 @@ _REACTIVATED = _assignments(
     {**_NEW_ROUND, **_DUE_AGAIN, "attempt": "{row}.attempt + 1"},
     when="known.life <> excluded.life",
 )
-SEED = f"""
-INSERT INTO batch_checkpoint AS known (batch_name, region_type, region_code, region_name, parent_code, life)
-SELECT :batch, r.region_type, r.region_code, r.region_name, r.parent_code, r.life
-  FROM region r WHERE r.region_type = :type AND r.is_leaf AND r.status = 'ACTIVE' ORDER BY r.region_code
+# Only a checkpoint that was deleted by hand leaves searches behind: its region begins the round
+# after theirs, and its first attempt is a later one.
+_NEW_CHECKPOINT = """
+INSERT INTO batch_checkpoint AS known
+       (batch_name, region_type, region_code, region_name, parent_code, life, round, attempt)
+SELECT :batch, r.region_type, r.region_code, r.region_name, r.parent_code, r.life,
+       coalesce(last.round, 0) + 1, coalesce(last.attempt + 1, 0)
+  FROM region r
+  LEFT JOIN LATERAL (SELECT q.round, q.attempt FROM search_query q
+                      WHERE (q.batch_name, q.region_type, q.region_code)
+                            = (:batch, r.region_type, r.region_code)
+                      ORDER BY q.round DESC LIMIT 1) last ON true
+ WHERE r.region_type = :type AND r.is_leaf AND r.status = 'ACTIVE'"""
+SEED = f"""{_NEW_CHECKPOINT} ORDER BY r.region_code
 ON CONFLICT (batch_name, region_type, region_code) DO UPDATE
    SET region_name = excluded.region_name, parent_code = excluded.parent_code, life = excluded.life, {_REACTIVATED}
  WHERE (known.region_name, known.parent_code, known.life)
        IS DISTINCT FROM (excluded.region_name, excluded.parent_code, excluded.life)
 RETURNING (xmax = 0) AS seeded
+"""
+SEED_MISSING = f"""{_NEW_CHECKPOINT}
+   AND NOT EXISTS (SELECT FROM batch_checkpoint c
+                    WHERE (c.batch_name, c.region_type, c.region_code) = (:batch, r.region_type, r.region_code))
+ ORDER BY r.region_code
+ON CONFLICT DO NOTHING
 """
 
 # SKIP LOCKED: two runs that claim at once take different regions instead of waiting for each other.
@@ -286,7 +302,7 @@ RESET = (
 PROGRESS = f"""
 SELECT count(*) AS total, count(*) FILTER (WHERE c.status = 'COMPLETED') AS completed,
        count(*) FILTER (WHERE c.status = 'FAILED') AS failed, count(*) FILTER (WHERE c.status = 'PROCESSING') AS processing,
-       count(*) FILTER (WHERE c.status = 'PENDING') AS pending,
+       count(*) FILTER (WHERE c.refining) AS refining, count(*) FILTER (WHERE c.status = 'PENDING') AS pending,
        count(*) FILTER (WHERE c.status = 'FAILED' AND c.retry_at IS NULL) AS given_up,
        min(c.retry_at) FILTER (WHERE c.status = 'FAILED') AS next_retry_at
   FROM batch_checkpoint c WHERE {OURS} AND {COLLECTABLE}

@@ -27,7 +27,7 @@ from mohe_assets.settings import Settings
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.conftest import Environment, keep_checkpoints
 from mohe_assets_tests.recovery.conftest import dagster_instance
 from mohe_assets_tests.support.processes import read
 
@@ -176,12 +176,7 @@ def few(database: Database) -> FewRegions:
 
     def keep(count: int) -> list[str]:
         keys = keys_of(database)[:count]
-        codes = [key.partition("_")[0] for key in keys]
-        execute(
-            database,
-            "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)",
-            codes=codes,
-        )
+        keep_checkpoints(database, [key.partition("_")[0] for key in keys])
         return keys
 
     return keep

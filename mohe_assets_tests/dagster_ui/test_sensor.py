@@ -29,6 +29,7 @@ from mohe_assets.defs.runtime.region_refresh import busy_keys
 from mohe_assets.defs.sensors import RECONCILE_SECONDS, pending_region_sensor
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import ApiBlocked, QuotaExhausted, RequestRefused
+from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.dagster_ui.conftest import (
@@ -67,6 +68,15 @@ class Sensor:
         )
         assert isinstance(result, dg.SensorResult)
         return result
+
+    def skip(self, **changes: str) -> str:
+        """The reason of a tick that looks at nothing."""
+        context = dg.build_sensor_context(instance=self.instance)
+        result = pending_region_sensor(
+            context, mohe=MoheResource(environment={**self.environment, **changes})
+        )
+        assert isinstance(result, dg.SkipReason)
+        return str(result.skip_message)
 
     def asked(self, **changes: str) -> list[list[str]]:
         """The partition keys of each run it asks for."""
@@ -362,12 +372,63 @@ class TestWhatItWaitsFor:
         execute(database, "DELETE FROM region")
         assert "refresh_regions" in sensor.reason()
 
+    def test_keys_of_another_origin_than_the_data(
+        self,
+        sensor: Sensor,
+        database: Database,
+        few: FewRegions,
+        collect_elsewhere: Collect,
+        simulator: Simulator,
+    ) -> None:
+        collect_elsewhere(few(2)[:1])
+        received = simulator.stats(brief=True)["naver"]["received"]
+        result = sensor.skip(NAVER_CLIENT_ID="an-id-of-a-person", MOHE_SEARCH_KEYWORDS="서점")
+        assert "made up by the simulator" in result
+        assert simulator.stats(brief=True)["naver"]["received"] == received
+        assert statuses(database) == {"COMPLETED": 1, "PENDING": 1}, (
+            "no other list of keywords is followed either"
+        )
+
     def test_a_bad_setting_is_named_by_the_tick_that_fails(self, sensor: Sensor) -> None:
         with pytest.raises(dg.Failure, match="MOHE_REGIONS_PER_RUN is 'many'"):
             sensor(MOHE_REGIONS_PER_RUN="many")
 
 
 class TestWhatItRepairs:
+    @pytest.mark.parametrize(
+        "cursor",
+        [
+            "0",
+            "2026-11-29",
+            "2026-11-29T00:00:00",
+            '{"version": 2}',
+            "2100-01-01T00:00:00+00:00",
+            "garbage",
+        ],
+    )
+    def test_a_cursor_that_cannot_be_read_is_none(
+        self, sensor: Sensor, few: FewRegions, cursor: str
+    ) -> None:
+        few(1)
+        result = sensor(cursor=cursor)
+        assert result.run_requests
+        assert result.cursor != cursor
+        assert dt.datetime.fromisoformat(str(result.cursor)).tzinfo is not None
+
+    def test_checkpoints_that_were_deleted_are_there_again_and_due(
+        self, sensor: Sensor, database: Database
+    ) -> None:
+        execute(database, "DELETE FROM batch_checkpoint")
+        assert sensor.asked()
+        assert statuses(database) == {"PENDING": 256}
+
+    def test_no_partition_is_deleted_when_the_table_of_regions_was_emptied(
+        self, sensor: Sensor, instance: dg.DagsterInstance, database: Database
+    ) -> None:
+        execute(database, "TRUNCATE region, legal_dong")
+        assert "refresh_regions" in sensor.reason()
+        assert len(instance.get_dynamic_partitions("sigungu")) == 256
+
     def test_a_completion_whose_event_was_lost_is_reported(
         self,
         sensor: Sensor,

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -20,6 +21,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.cli import demo, status
 from mohe_assets.cli.status import JSON
+from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.store.api_state import ApiAccount
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
@@ -47,7 +49,8 @@ def test_json_has_what_a_script_needs_and_fits_the_published_schema(
     found = json.loads(done.out)
     jsonschema.validate(found, json.loads((DOCS / "status.schema.json").read_text("utf-8")))
     assert found["progress"] == {
-        "total": 6, "completed": 1, "failed": 1, "processing": 0, "pending": 4, "given_up": 1, "next_retry_at": None,
+        "total": 6, "completed": 1, "failed": 1, "processing": 0, "refining": 0, "pending": 4,
+        "given_up": 1, "next_retry_at": None,
     }  # fmt: skip
     overview = found["overview"]
     assert (overview["places"], overview["searches"], overview["calls"]) == (2, 3, 4)
@@ -163,6 +166,37 @@ def test_the_table_shows_failures_and_what_to_do_about_them(mohe: Mohe, store: S
     assert "0 of 6 completed, 0 in progress, 5 pending, 1 failed" in done.out
     assert "HTTP 500" in done.out
     assert "mohe retry 11680" in done.out
+
+
+def test_no_name_is_cut_in_a_window_of_80_columns(
+    mohe: Mohe, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = max((leaf.region_name for leaf in bundled_snapshot().leaves), key=len)
+    store.execute(
+        "UPDATE batch_checkpoint SET region_name = :name WHERE region_code = '11680'", name=longest
+    )
+    store.fail(store.claim("11680"), final=True)
+    monkeypatch.setattr(status, "Console", partial(Console, width=80))
+    assert longest in mohe("status").out
+
+
+def test_it_says_at_which_home_and_database_it_looks(
+    mohe: Mohe, store: Store, environment: Environment
+) -> None:
+    out = mohe("status").out
+    assert environment["MOHE_HOME"] in out
+    assert store.database.where in out
+
+
+def test_a_region_that_is_being_refined_is_shown_as_completed(mohe: Mohe, store: Store) -> None:
+    store.complete(store.claim("11680"))
+    store.execute(
+        "UPDATE batch_checkpoint SET status = 'PROCESSING', refining = true WHERE region_code = '11680'"
+    )
+    assert (
+        "1 of 6 completed, 0 in progress, 5 pending, 0 failed; 1 being refined"
+        in mohe("status").out
+    )
 
 
 def test_more_failures_than_are_shown_are_counted(mohe: Mohe, store: Store) -> None:

@@ -29,7 +29,7 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources.naver_local.search_plan import Search
 from mohe_assets.store.api_state import read_state
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.conftest import Environment, keep_checkpoints
 from mohe_assets_tests.support.processes import until
 from mohe_assets_tests.support.stores import Store
 
@@ -176,9 +176,7 @@ class TestGoodDay:
     def test_without_codes_every_due_region_is_taken(
         self, open_platform: OpenPlatform, store: Store
     ) -> None:
-        store.execute(
-            "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=sorted(CODES)
-        )
+        keep_checkpoints(store.database, CODES)
         _, outcomes = collect(open_platform(MOHE_SEARCH_KEYWORDS="카페"), None)
         assert kinds(outcomes) == {Outcome.COMPLETED: 6}
 
@@ -555,9 +553,7 @@ class TestInterruptions:
     def test_a_run_takes_back_what_a_dead_run_holds_before_it_ends(
         self, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
     ) -> None:
-        store.execute(
-            "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=sorted(CODES)
-        )
+        keep_checkpoints(store.database, CODES)
         app = open_platform()
         app.executions.start("dead")
         store.claim("11680", run_id="dead")

@@ -13,18 +13,33 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import (
+    InProcessCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.types import DaemonHeartbeat
+from dagster_shared.error import SerializableErrorInfo
 
 from mohe_assets.cli import doctor as doctor_command
-from mohe_assets.cli.env import environment
 from mohe_assets.ops import doctor
-from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.settings import Settings
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator
+from mohe_assets.store.dagster_state import DAEMONS
 from mohe_assets.store.database import Database
 from mohe_assets_tests.integration.conftest import Ended, Mohe
+from mohe_assets_tests.recovery.conftest import dagster_instance
 from mohe_assets_tests.support.stores import Store
 
 NEEDLES = ("GovtNeedle7731", "SecretNeedle9083", "PasswordNeedle1207")
@@ -41,6 +56,15 @@ def sound(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def store(store: Store) -> Store:
+    """With a dong in each region: without any the list is incomplete."""
+    store.execute(
+        "INSERT INTO legal_dong (region_type, region_code, dong_name) SELECT region_type, region_code, '동' FROM region"
+    )
+    return store
 
 
 @pytest.fixture
@@ -248,54 +272,100 @@ def test_little_room_and_a_folder_of_somebody_else(
     assert examine()["MOHE_HOME"]["level"] == "error"
 
 
-def test_a_sensor_somebody_stopped_and_one_that_may_not_resume(
-    examine: Examine, store: Store, mohe: Mohe, settings: Settings
+@pytest.fixture
+def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """Dagster's own storage, in this test's database."""
+    with dagster_instance(settings) as instance:
+        yield instance
+
+
+def test_the_daemon_is_judged_by_its_heartbeat_and_the_sensor_by_its_last_tick(
+    examine: Examine, store: Store, instance: dg.DagsterInstance
 ) -> None:
     del store
     assert "CHECKPOINT_AUTO_RESUME" in examine(CHECKPOINT_AUTO_RESUME="false")["daemon"]["found"]
-    assert examine()["daemon"]["found"] == "no daemon is alive: nothing is launched by itself."
-    assert mohe("env").status == 0
-    os.environ.update(environment(settings, resolve_urls(settings)))
-    with dg.DagsterInstance.get() as instance:
-        _hear_of_daemons(instance, seconds_ago=300)
-    assert examine()["daemon"]["found"] == "no daemon is alive: nothing is launched by itself."
-    with dg.DagsterInstance.get() as instance:
-        _hear_of_daemons(instance, seconds_ago=20)
-    assert examine()["daemon"]["level"] == "ok"
-    with dg.DagsterInstance.get() as instance:
-        _stop_sensor(instance)
+    nothing = "no daemon is alive: nothing is launched by itself."
+    assert examine()["daemon"]["found"] == nothing
+    _hear_of_daemons(instance, seconds_ago=300)
+    assert examine()["daemon"]["found"] == nothing
+    _hear_of_daemons(instance, seconds_ago=20)
+    assert examine()["daemon"]["found"] == "alive, but pending_region_sensor has not ticked yet."
+    _switch_sensor(instance)
+    _tick(instance, seconds_ago=400)
+    assert examine()["daemon"]["found"].startswith(
+        "alive, but pending_region_sensor has not ticked for 40"
+    )
+    _tick(instance, seconds_ago=10)
+    assert examine()["daemon"]["found"] == "alive; the sensor launches what is due"
+    _switch_sensor(instance, stopped=True)
     assert examine()["daemon"]["found"] == "pending_region_sensor was stopped by somebody."
 
 
+def test_a_sensor_whose_last_tick_failed_is_an_error_with_its_message(
+    examine: Examine, mohe: Mohe, store: Store, instance: dg.DagsterInstance
+) -> None:
+    del store
+    _hear_of_daemons(instance, seconds_ago=20)
+    _switch_sensor(instance)
+    _tick(instance, seconds_ago=20)
+    _tick(instance, seconds_ago=10, error="ValueError: Invalid isoformat string: '0'\nand more\n")
+    sentence = (
+        "The last tick of pending_region_sensor failed: ValueError: Invalid isoformat string: '0'"
+    )
+    found = examine()["daemon"]
+    assert (found["level"], found["found"]) == ("error", sentence)
+    assert json.loads(mohe("status", "--json").out)["warnings"] == [sentence]
+    assert "none is alive; the daemon runs and launches what is due" in mohe("status").out
+    _tick(instance, seconds_ago=5)
+    assert examine()["daemon"]["level"] == "ok"
+    assert json.loads(mohe("status", "--json").out)["warnings"] == []
+
+
+def test_what_ended_with_its_daemon_is_not_held_against_a_later_one(
+    mohe: Mohe, store: Store, instance: dg.DagsterInstance
+) -> None:
+    del store
+    _hear_of_daemons(instance, seconds_ago=300)
+    _switch_sensor(instance)
+    _tick(instance, seconds_ago=290, error="some error")
+    assert json.loads(mohe("status", "--json").out)["warnings"] == []
+    assert json.loads(mohe("status", "--json").out)["daemon_alive"] is False
+
+
 def _hear_of_daemons(instance: dg.DagsterInstance, *, seconds_ago: float) -> None:
-    for name in doctor_command.DAEMONS:
+    for name in DAEMONS:
         instance.add_daemon_heartbeat(
             DaemonHeartbeat(time.time() - seconds_ago, name, "a-daemon", [])
         )
 
 
-def _stop_sensor(instance: dg.DagsterInstance) -> None:
-    """As the UI's switch does."""
-    from dagster._core.remote_origin import (  # noqa: PLC0415
-        InProcessCodeLocationOrigin,
-        RemoteInstigatorOrigin,
-        RemoteRepositoryOrigin,
-    )
-    from dagster._core.scheduler.instigation import (  # noqa: PLC0415
-        InstigatorState,
-        InstigatorStatus,
-        InstigatorType,
-        SensorInstigatorData,
-    )
-    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin  # noqa: PLC0415
-
+def _sensor_origin() -> RemoteInstigatorOrigin:
     location = InProcessCodeLocationOrigin(
         LoadableTargetOrigin(module_name="mohe_assets.definitions")
     )
-    origin = RemoteInstigatorOrigin(
+    return RemoteInstigatorOrigin(
         RemoteRepositoryOrigin(location, "__repository__"), "pending_region_sensor"
     )
-    data = SensorInstigatorData(sensor_type=None)
-    instance.add_instigator_state(
-        InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.STOPPED, data)
+
+
+def _switch_sensor(instance: dg.DagsterInstance, *, stopped: bool = False) -> None:
+    """As the daemon does at its first look, and the UI's switch."""
+    status = InstigatorStatus.STOPPED if stopped else InstigatorStatus.DECLARED_IN_CODE
+    state = InstigatorState(
+        _sensor_origin(), InstigatorType.SENSOR, status, SensorInstigatorData(sensor_type=None)
     )
+    change = instance.update_instigator_state if stopped else instance.add_instigator_state
+    change(state)
+
+
+def _tick(instance: dg.DagsterInstance, *, seconds_ago: float, error: str | None = None) -> None:
+    """As the daemon records one."""
+    origin = _sensor_origin()
+    status = TickStatus.FAILURE if error else TickStatus.SKIPPED
+    instance.create_tick(
+        TickData(
+            origin.get_id(), origin.instigator_name, InstigatorType.SENSOR, status, time.time() - seconds_ago,
+            selector_id=origin.get_selector().get_id(),
+            error=SerializableErrorInfo(error, [], None) if error else None,
+        )
+    )  # fmt: skip

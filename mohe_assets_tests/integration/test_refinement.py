@@ -24,7 +24,7 @@ from mohe_assets.collection.scheduler import MOST_REFINED, ClaimFilter
 from mohe_assets.errors import FailureKind, LeaseLost
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources.naver_local.expected_gain import Tallies
-from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.conftest import Environment, keep_checkpoints
 from mohe_assets_tests.support.processes import repeated
 from mohe_assets_tests.support.stores import Store
 
@@ -56,10 +56,7 @@ def open_platform(environment: Environment, simulator: Simulator) -> Iterator[Op
         opened.append(App.open(settings_module.load(variables)))
         app: App = opened[-1].__enter__()
         if len(opened) == 1:
-            store_of(app).execute(
-                "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)",
-                codes=list(CODES),
-            )
+            keep_checkpoints(app.database, CODES)
         return app
 
     yield build

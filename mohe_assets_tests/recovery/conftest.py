@@ -20,7 +20,7 @@ from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.conftest import Environment, keep_checkpoints
 from mohe_assets_tests.support.processes import (
     Collected,
     ForkedWorker,
@@ -71,7 +71,7 @@ def dagster_instance(settings: settings_module.Settings) -> Iterator[dg.DagsterI
             yield instance
     finally:
         for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 @pytest.fixture(scope="session")
@@ -199,8 +199,7 @@ def keep_regions(database: Database, count: int) -> list[str]:
         for row in read(database, "SELECT region_code FROM batch_checkpoint ORDER BY region_code")
     ]
     kept = codes[:: len(codes) // count][:count]
-    sql = text("DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:kept)")
-    database.transaction(lambda connection: connection.execute(sql, {"kept": kept}))
+    keep_checkpoints(database, kept)
     return kept
 
 

@@ -54,8 +54,14 @@ def sync_partition_keys(instance: dg.DagsterInstance, app: App) -> None:
     if missing := [key for key in wanted if key not in there]:
         instance.add_dynamic_partitions(name, missing)
     dead = there - set(wanted)
-    if not dead or instance.get_backfills(
-        filters=BulkActionsFilter(statuses=[*UNFINISHED_BACKFILLS]), limit=1
+    # Without any region the table was emptied by hand: the next refresh brings the same regions
+    # back.
+    if (
+        not dead
+        or not wanted
+        or instance.get_backfills(
+            filters=BulkActionsFilter(statuses=[*UNFINISHED_BACKFILLS]), limit=1
+        )
     ):
         return
     for key in sorted(dead - busy_keys(known, unfinished_runs(instance))):
