@@ -2,6 +2,7 @@
 what it did.
 """
 
+import sys
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Annotated
@@ -10,13 +11,14 @@ import typer
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
+from mohe_assets.domain.attribution import regions_named
 from mohe_assets.errors import SettingsError
 from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.store import api_state
 from mohe_assets.store.database import Database
 from mohe_assets.text.cleaning import one_line
 
-REGIONS = "Codes, partition keys or names, such as 11680 or '서울특별시 강남구'"
+REGIONS = "Codes, partition keys or names, such as 11680, 강남구 or '서울 강남구'"
 NAMED_AT_MOST = 20
 SHORTEST_RUN = 4
 COMMAND_SECONDS = 10.0
@@ -55,13 +57,22 @@ def new_round(
     regions: Annotated[
         list[str] | None, typer.Argument(help=f"{REGIONS}; every completed region if none.")
     ] = None,
+    *,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask before all regions are collected again.")
+    ] = False,
 ) -> None:
     """Make completed regions PENDING again, to be collected anew. Their places stay, and so does
     the ledger of earlier rounds.
+
+    Without a name it asks first if it runs on a terminal: every region costs a call per keyword
+    again.
     """
     with opened() as app:
         names = app.regions.leaf_names()
         codes = _codes(regions, names)
+        if not codes and not yes and sys.stdin.isatty():
+            _ask(app)
         anew = app.checkpoints.new_round(codes or None)
         calls = len(anew) * len(app.settings.search_keywords)
         typer.echo(_said(anew, names, f"PENDING for a new round of {calls:,} calls at least"))
@@ -120,6 +131,16 @@ def unblock() -> None:
     typer.echo(f"{api} is unblocked." if count else f"{api} was not blocked.")
 
 
+def _ask(app: App) -> None:
+    progress = app.checkpoints.progress()
+    completed = progress.completed + progress.refining
+    calls = completed * len(app.settings.search_keywords)
+    typer.confirm(
+        f"Collect all {completed:,} completed regions again, with {calls:,} calls at least?",
+        abort=True,
+    )
+
+
 def _codes(words: Sequence[str] | None, names: dict[str, str]) -> list[str]:
     return [_code(word, names) for word in words or ()]
 
@@ -128,10 +149,15 @@ def _code(word: str, names: dict[str, str]) -> str:
     code = word.partition("_")[0]
     if code in names:
         return code
-    found = [code for code, name in names.items() if word.replace("_", " ") == name]
+    found = regions_named(word, names)
     if not found:
         raise SettingsError(
-            f"There is no region {word!r}; give a code such as 11680, a partition key or a full name."
+            f"There is no region {word!r}; give a code such as 11680, a partition key or a name such as 강남구."
+        )
+    if len(found) > 1:
+        meant = _list([one_line(f"{code} {names[code]}") for code in found])
+        raise SettingsError(
+            f"{word!r} may mean {len(found)} regions{meant}. Give one of these codes or names."
         )
     return found[0]
 

@@ -153,6 +153,31 @@ def _words(address: str) -> list[str]:
     return words[start:]
 
 
+def regions_named(words: str, names: Mapping[str, str]) -> list[str]:
+    """Codes of the regions that a person may mean by a name: 강남구, 서울 강남구 or 수원시.
+
+    `names` are full names by code. A full name means itself alone; else the words have to be among
+    the region's, in its order, with the province as people shorten it; names that end with them
+    come before names that only contain them.
+    """
+    given = tuple(words.replace("_", " ").split())
+    split = {code: tuple(name.split()) for code, name in names.items()}
+    if exact := [code for code, full in split.items() if full == given]:
+        return exact
+    found = [code for code, full in split.items() if given and _contains(full, given)]
+    return [code for code in found if split[code][-1] == given[-1]] or found
+
+
+def _contains(full: _Words, given: _Words) -> bool:
+    forms = [full, *((short, *full[1:]) for short in sido_spellings(full[0]))]
+    return any(_in_order(given, form) for form in forms)
+
+
+def _in_order(given: _Words, form: _Words) -> bool:
+    left = iter(form)
+    return all(word in left for word in given)
+
+
 def _dong_words(names: Iterable[str]) -> Iterator[str]:
     """Names as addresses write them: 돌산읍 and 돌산읍 군내리, without what is in brackets."""
     for name in names:

@@ -2,6 +2,8 @@
 what is said.
 """
 
+import io
+
 import pytest
 
 from mohe_assets.domain.regions import bundled_snapshot
@@ -15,7 +17,17 @@ GANGNAM = "서울특별시 강남구"
 
 class TestRetry:
     @pytest.mark.parametrize(
-        "word", ["11680", "11680_서울특별시_강남구", GANGNAM, "서울특별시_강남구"]
+        "word",
+        [
+            "11680",
+            "11680_서울특별시_강남구",
+            GANGNAM,
+            "서울특별시_강남구",
+            "강남구",
+            "서울 강남구",
+            "서울시 강남구",
+            "서울_강남구",
+        ],
     )
     def test_a_failed_region_is_named_by_code_key_or_name(
         self, mohe: Mohe, store: Store, word: str
@@ -48,7 +60,7 @@ class TestRetry:
         assert store.row("11680")["status"] == "COMPLETED"
 
     @pytest.mark.parametrize("command", ["retry", "new-round", "release"])
-    @pytest.mark.parametrize("word", ["강남", "99999", "중구", ""])
+    @pytest.mark.parametrize("word", ["강남", "99999", "부산 강남구", "강남구 서울", ""])
     def test_an_unknown_name_is_a_sentence_and_changes_nothing(
         self, mohe: Mohe, store: Store, command: str, word: str
     ) -> None:
@@ -56,10 +68,23 @@ class TestRetry:
         before = store.everything()
         done = mohe(command, "11680", word)
         assert done.status == 1
-        assert (
-            done.err
-            == f"mohe: There is no region {word!r}; give a code such as 11680, a partition key or a full name.\n"
+        assert done.err == (
+            f"mohe: There is no region {word!r}; give a code such as 11680, a partition key or a name such as 강남구.\n"
         )
+        assert store.everything() == before
+
+    @pytest.mark.parametrize("command", ["retry", "new-round", "release"])
+    def test_a_name_of_several_regions_lists_them_and_changes_nothing(
+        self, mohe: Mohe, database: Database, command: str
+    ) -> None:
+        store = Store.of(database, [region.region_code for region in bundled_snapshot().leaves])
+        before = store.everything()
+        done = mohe(command, "11680", "중구")
+        assert done.status == 1
+        assert done.err.startswith(
+            "mohe: '중구' may mean 5 regions: 11140 서울특별시 중구, 26110 부산광역시 중구, "
+        )
+        assert done.err.endswith(". Give one of these codes or names.\n")
         assert store.everything() == before
 
     def test_unblocking_says_whether_there_was_anything_to_unblock(
@@ -104,6 +129,31 @@ class TestNewRound:
             "256 regions are PENDING for a new round of 3,840 calls at least: 11110 서울특별시 종로구, "
         )
         assert out.endswith(" and 236 more.\n")
+
+    @pytest.mark.parametrize(("answer", "status"), [("n", 1), ("y", 0)])
+    def test_on_a_terminal_it_asks_before_everything_is_collected_again(
+        self, mohe: Mohe, store: Store, monkeypatch: pytest.MonkeyPatch, answer: str, status: int
+    ) -> None:
+        store.complete(store.claim("11680"))
+        monkeypatch.setattr("sys.stdin", _Terminal(f"{answer}\n"))
+        done = mohe("new-round")
+        assert "Collect all 1 completed regions again, with 15 calls at least?" in done.out
+        assert done.status == status
+        assert store.row("11680")["status"] == ("PENDING" if answer == "y" else "COMPLETED")
+
+    @pytest.mark.parametrize("arguments", [("--yes",), ("11680",)])
+    def test_it_does_not_ask_if_it_is_told_not_to_or_for_named_regions(
+        self, mohe: Mohe, store: Store, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    ) -> None:
+        store.complete(store.claim("11680"))
+        monkeypatch.setattr("sys.stdin", _Terminal(""))
+        assert mohe("new-round", *arguments).status == 0
+        assert store.row("11680")["status"] == "PENDING"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 class TestRelease:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mohe_assets.domain.attribution import RegionIndex
+from mohe_assets.domain.attribution import RegionIndex, regions_named
 from mohe_assets.domain.regions import (
     bundled_snapshot,
     bundled_successions,
@@ -302,3 +302,36 @@ def test_every_dong_of_every_leaf_is_found_in_it(leaf: object, data: st.DataObje
 def test_no_text_breaks_it_and_what_it_answers_is_a_leaf(address: str, road: str) -> None:
     found = FRESH.region_of(address, road_address=road, point=(37.2, 127.0))
     assert found is None or found in {region.region_code for region in SNAPSHOT.leaves}
+
+
+LEAF_NAMES = {leaf.region_code: leaf.region_name for leaf in bundled_snapshot().leaves}
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("강남구", ["11680"]),
+        ("서울 강남구", ["11680"]),
+        ("서울특별시_강남구", ["11680"]),
+        ("충북 단양군", ["43800"]),
+        ("장안구", ["41111"]),
+        ("경기 수원시 장안구", ["41111"]),
+        ("수원 장안구", []),
+        ("수원시", ["41111", "41113", "41115", "41117"]),
+        ("고성군", ["48820", "51820"]),
+        ("경남 고성군", ["48820"]),
+        ("강남", []),
+        ("강남구 서울", []),
+        ("", []),
+    ],
+)
+def test_a_region_is_named_as_people_name_it(words: str, found: list[str]) -> None:
+    assert sorted(regions_named(words, LEAF_NAMES)) == found
+
+
+def test_every_region_is_named_by_its_full_name_and_by_its_province_shortened() -> None:
+    for code, name in LEAF_NAMES.items():
+        assert regions_named(name, LEAF_NAMES) == [code]
+        province, *rest = name.split()
+        for short in sido_spellings(province):
+            assert regions_named(" ".join((short, *rest)), LEAF_NAMES) == [code], name
