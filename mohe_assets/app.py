@@ -210,7 +210,7 @@ class App:
 
     def require_same_origin(self) -> None:
         """Raises OriginMismatch where the data is the simulator's and the keys are not, or the
-        other way round.
+        reverse.
         """
         if reason := self.origin_mismatch():
             raise OriginMismatch(str(reason))
@@ -238,14 +238,10 @@ class App:
         return {self.data_origin.regions(), self.keys_origin} == {Origin.SIMULATOR, Origin.API}
 
     def list_is_missing(self) -> bool:
-        """There is no list to collect by: none yet, one that was deleted, or that of the simulator
-        beside real keys.
-        """
-        return (
-            self.regions.last_refresh() is None
-            or not self.regions.leaf_names()
-            or self._list_is_the_others()
-        )
+        """No list to collect by: none yet, a deleted one, or the simulator's beside real keys."""
+        if self.regions.last_refresh() is None or not self.regions.leaf_names():
+            return True
+        return self._list_is_the_others()
 
     def refresh_is_due(self) -> bool:
         """No list yet, a list from the snapshot, one older than MOHE_REGION_REFRESH_DAYS, one that
@@ -349,8 +345,8 @@ class App:
         )
 
     def api_state(self) -> ApiState | None:
-        """What the API allows at this moment, None while no keys are set; the simulator's, if the
-        data is its own.
+        """What the API allows now, None while no keys are set; the simulator, if the data is its
+        own.
         """
         if self.settings.naver_client_id is not None or self.settings.uses_hub:
             return read_state(self.database, self.account)

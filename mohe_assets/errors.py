@@ -14,7 +14,7 @@
     │   ├── RequestRefused       never retry: the API as such refuses our requests; see `advice`
     │   ├── BadQuery             never retry this query: skip it and go on
     │   └── AnswerChanged        their answer does not have the documented shape; the region fails, a person looks
-    ├── OriginMismatch           never retry: the database holds the simulator's data and the keys are real, or the reverse
+    ├── OriginMismatch           never retry: the data is the simulator's and the keys are not
     ├── RegionListRefused        the region list was read but must not be believed; the old one stays
     ├── ReplayRefused            a run is alive: replay later
     ├── LeaseLost                another run holds the region now: drop it and write nothing

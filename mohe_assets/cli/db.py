@@ -141,7 +141,7 @@ def reset(*, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = F
     """Delete the collected places, the ledger and the checkpoints; the regions stay and start from
     nothing.
 
-    What Dagster shows of the partitions is deleted, too. If the data is the simulator's, all of it
+    Dagster's record of the partitions is deleted, too. If the data is the simulator's, all of it
     goes, whatever its batch.
     """
     settings = settings_module.load()
@@ -162,14 +162,13 @@ def _wipe_partitions(settings: Settings) -> None:
     database = Database.connect(urls.dagster)
     try:
         database.check()
-        known = database.transaction(
-            lambda connection: connection.execute(text("SELECT to_regclass('asset_keys')")).scalar()
-        )
+        sql = text("SELECT to_regclass('asset_keys')")
+        known = database.transaction(lambda connection: connection.execute(sql).scalar())
     finally:
         database.close()
     if known is None:
         return
-    from dagster import AssetKey, DagsterInstance  # noqa: PLC0415 - takes seconds, and no other command here needs it
+    from dagster import AssetKey, DagsterInstance  # noqa: PLC0415 - takes seconds, for this one
 
     os.environ.update(environment(settings, urls))
     with DagsterInstance.get() as instance:

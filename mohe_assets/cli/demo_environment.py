@@ -25,8 +25,8 @@ def demo_settings(*, calls_per_second: int, latency_ms: float) -> Iterator[dict[
     """A running simulator, and the environment in which everything uses it and the embedded
     database.
     """
-    # The day's calls are counted by us alone, so that `mohe db reset` gives a simulator that runs a
-    # new day, too.
+    # The day's calls are counted in our database alone: `mohe db reset` begins a new day, whatever
+    # runs.
     config = SimulatorConfig(
         warm=True, calls_per_second=calls_per_second, latency_ms=latency_ms, daily_quota=None
     )

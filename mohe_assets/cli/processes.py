@@ -182,9 +182,7 @@ def write_workspace(variables: Mapping[str, str], address: CodeServerAddress) ->
 
 
 def refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:
-    """Refreshes the regions in a run of its own if there is no list to collect by. Raises
-    OriginMismatch.
-    """
+    """Refreshes the regions in a run of its own if there is no list. Raises OriginMismatch."""
     with App.open(settings) as app:
         app.require_same_origin()
         if not app.list_is_missing():

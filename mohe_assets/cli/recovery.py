@@ -151,9 +151,8 @@ def _code(word: str, names: dict[str, str]) -> str:
         return code
     found = regions_named(word, names)
     if not found:
-        raise SettingsError(
-            f"There is no region {word!r}; give a code such as 11680, a partition key or a name such as 강남구."
-        )
+        known = "a code such as 11680, a partition key or a name such as 강남구"
+        raise SettingsError(f"There is no region {word!r}; give {known}.")
     if len(found) > 1:
         meant = _list([one_line(f"{code} {names[code]}") for code in found])
         raise SettingsError(

@@ -164,9 +164,7 @@ def _dagster_state(app: App) -> DagsterState | None:
     try:
         return read_dagster_state(resolve_urls(app.settings).dagster)
     except DatabaseUnavailable:
-        return (
-            None  # `mohe doctor` says why; the collection's own figures are in the other database
-        )
+        return None  # `mohe doctor` names the reason; our own figures are in the other database
 
 
 def _warnings(
@@ -175,7 +173,8 @@ def _warnings(
     if mismatch := app.origin_mismatch():
         yield str(mismatch)
     if missing:
-        yield f"{missing:,} regions have no checkpoint: the next run or tick of the sensor gives them one and collects them anew."
+        then = "the next run or tick of the sensor gives them one and collects them again"
+        yield f"{missing:,} regions have no checkpoint: {then}."
     yield from map(failing_sentence, dagster.failing if dagster else ())
     if ends := classic_ends(now, app.settings.uses_hub):
         yield ends

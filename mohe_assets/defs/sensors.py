@@ -76,8 +76,8 @@ def _reconcile_now_and_then(context: dg.SensorEvaluationContext, app: App) -> st
 
 
 def _moment(cursor: str | None, now: dt.datetime) -> dt.datetime | None:
-    """The last comparison; None for what is no moment of the past: a person may have set the
-    cursor, or another version.
+    """The last comparison; None for what is no moment of the past: a person or another version set
+    it.
     """
     try:
         last = dt.datetime.fromisoformat(cursor or "")

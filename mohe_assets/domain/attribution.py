@@ -156,9 +156,9 @@ def _words(address: str) -> list[str]:
 def regions_named(words: str, names: Mapping[str, str]) -> list[str]:
     """Codes of the regions that a person may mean by a name: 강남구, 서울 강남구 or 수원시.
 
-    `names` are full names by code. A full name means itself alone; else the words have to be among
-    the region's, in its order, with the province as people shorten it; names that end with them
-    come before names that only contain them.
+    `names` are full names by code. A full name means itself alone. Else the words have to be among
+    the region's, in its order, with the province full or short; regions whose name ends with the
+    last of them come before those that only contain it.
     """
     given = tuple(words.replace("_", " ").split())
     split = {code: tuple(name.split()) for code, name in names.items()}

@@ -502,7 +502,7 @@ def _tables(app: App) -> Iterator[Finding]:
             ("region", edits.deleted_regions, "checkpoints have lost their row in region", refresh),
             ("legal_dong", edits.without_dongs, "regions have no dong in legal_dong", refresh),
             ("region_succession", edits.without_successor, "abolished regions have no successor for their old addresses",
-             "Restore region_succession from a backup; a region whose dongs all changed their names has none."),
+             "Restore region_succession from a backup; a region whose dongs all have new names has none."),
             ("search_query", edits.without_ledger, "completed regions have no searches in search_query",
              "Their places stay; `mohe new-round REGION…` collects them again."),
             ("places", lost or 0, "places that searches have found are not in places",

@@ -1,8 +1,7 @@
-"""Whether Dagster launches runs by itself: its daemon's heartbeats and its sensors' last ticks,
-read from its own tables.
+"""Whether Dagster launches runs by itself: heartbeats and last ticks, read from its own tables.
 
-With SQL, because importing Dagster takes longer than the rest of `mohe status`. A test compares
-with what Dagster writes.
+With SQL, because importing Dagster takes longer than the rest of `mohe status`. A test reads what
+Dagster itself has written.
 """
 
 from dataclasses import dataclass
@@ -15,13 +14,18 @@ PENDING_REGION_SENSOR = "pending_region_sensor"
 # A daemon writes a heartbeat every half minute. Dagster itself accepts one of half an hour ago.
 SILENT_SECONDS = 120
 
-TABLES = "SELECT count(to_regclass(name)) AS found FROM unnest(ARRAY['daemon_heartbeats', 'instigators', 'job_ticks']) AS name"
+TABLES = """
+SELECT count(to_regclass(name)) AS found
+  FROM unnest(ARRAY['daemon_heartbeats', 'instigators', 'job_ticks']) AS name
+"""
 HEARTBEATS = """
-SELECT daemon_type AS name, extract(epoch FROM clock_timestamp()) - (body::jsonb ->> 'timestamp')::float8 AS seconds_ago
+SELECT daemon_type AS name,
+       extract(epoch FROM clock_timestamp()) - (body::jsonb ->> 'timestamp')::float8 AS seconds_ago
   FROM daemon_heartbeats
 """
 SENSORS = """
-SELECT coalesce(i.instigator_body::jsonb #>> '{origin,job_name}', '') AS name, i.status = 'STOPPED' AS stopped,
+SELECT coalesce(i.instigator_body::jsonb #>> '{origin,job_name}', '') AS name,
+       i.status = 'STOPPED' AS stopped,
        extract(epoch FROM clock_timestamp()) - (t.body ->> 'timestamp')::float8 AS tick_seconds_ago,
        CASE WHEN t.status = 'FAILURE' THEN coalesce(t.body #>> '{error,message}', '') END AS failure
   FROM instigators i
@@ -35,9 +39,7 @@ SELECT coalesce(i.instigator_body::jsonb #>> '{origin,job_name}', '') AS name, i
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SensorState:
-    """`tick_seconds_ago` is None before the first tick; `failure` is the last tick's error, None if
-    it succeeded.
-    """
+    """`tick_seconds_ago` is None before the first tick; `failure` is the last tick's error."""
 
     name: str
     stopped: bool
@@ -47,18 +49,14 @@ class SensorState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DagsterState:
-    """`daemon_alive`: every daemon that is needed has a heartbeat. Of the sensors those that are
-    not stopped may have failed.
-    """
+    """`daemon_alive`: every daemon that is needed has a heartbeat of the last SILENT_SECONDS."""
 
     daemon_alive: bool
     sensors: tuple[SensorState, ...]
 
     @property
     def failing(self) -> tuple[SensorState, ...]:
-        """Sensors whose last tick failed; none without a daemon, whose last ticks say nothing of
-        now.
-        """
+        """Sensors whose last tick failed; none without a daemon: its last ticks are of the past."""
         return tuple(
             one
             for one in self.sensors
@@ -74,8 +72,8 @@ class DagsterState:
 
 
 def read_dagster_state(url: str) -> DagsterState:
-    """Of the Dagster whose storage is there; nothing is alive in a database without its tables.
-    Raises DatabaseUnavailable.
+    """Of the Dagster with that storage; none of it is alive without tables. Raises
+    DatabaseUnavailable.
     """
     database = Database.connect(url, reconnect_seconds=0, session=PATIENCE)
     try:

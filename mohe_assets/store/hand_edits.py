@@ -1,5 +1,5 @@
-"""What a person may have emptied or edited by hand, counted: most of it is put right by the next
-run, the rest is reported.
+"""Rows that a person may have deleted or edited by hand. The next run repairs most; all are
+counted.
 """
 
 from dataclasses import dataclass
@@ -19,25 +19,31 @@ _DONGS = "(d.region_type, d.region_code) = (r.region_type, r.region_code) AND d.
 HAND_EDITS = f"""
 SELECT (SELECT count(*) FROM region r WHERE {_LEAVES}) AS regions,
        (SELECT count(*) FROM region r WHERE {_LEAVES}
-           AND NOT EXISTS (SELECT FROM batch_checkpoint c WHERE {_CHECKPOINT})) AS without_checkpoint,
+           AND NOT EXISTS (SELECT FROM batch_checkpoint c
+                            WHERE {_CHECKPOINT})) AS without_checkpoint,
        (SELECT count(*) FROM region r WHERE {_LEAVES} AND r.region_type = 'sigungu'
            AND NOT EXISTS (SELECT FROM legal_dong d WHERE {_DONGS})) AS without_dongs,
-       (SELECT count(*) FROM region r WHERE r.region_type = :type AND r.is_leaf AND r.status = 'ABOLISHED'
+       (SELECT count(*) FROM region r
+         WHERE r.region_type = :type AND r.is_leaf AND r.status = 'ABOLISHED'
            AND NOT EXISTS (SELECT FROM region_succession s
-                            WHERE (s.region_type, s.old_code) = (r.region_type, r.region_code))) AS without_successor,
+                            WHERE (s.region_type, s.old_code)
+                                  = (r.region_type, r.region_code))) AS without_successor,
        count(*) FILTER (WHERE unknown.id IS NOT NULL AND c.attempt > 0) AS deleted_regions,
        count(*) FILTER (WHERE unknown.id IS NOT NULL AND c.attempt = 0) AS unknown_regions,
        count(*) FILTER (WHERE c.status = 'COMPLETED' AND c.searches_done > 0 AND NOT EXISTS (
-           SELECT FROM search_query q WHERE (q.batch_name, q.region_type, q.region_code, q.round)
-                                            = (c.batch_name, c.region_type, c.region_code, c.round))) AS without_ledger
+           SELECT FROM search_query q
+            WHERE (q.batch_name, q.region_type, q.region_code, q.round)
+                  = (c.batch_name, c.region_type, c.region_code, c.round))) AS without_ledger
   FROM batch_checkpoint c
   LEFT JOIN LATERAL (SELECT c.id WHERE NOT EXISTS (
-           SELECT FROM region r WHERE (r.region_type, r.region_code) = (c.region_type, c.region_code))) unknown ON true
+           SELECT FROM region r
+            WHERE (r.region_type, r.region_code) = (c.region_type, c.region_code))) unknown ON true
  WHERE {OURS}
 """
 # A ledger of a year is read in more time than a person waits for.
 MISSING_PLACES = """
-SELECT count(*) AS places FROM (SELECT DISTINCT unnest(place_ids) AS id FROM search_query WHERE region_type = :type) found
+SELECT count(*) AS places
+  FROM (SELECT DISTINCT unnest(place_ids) AS id FROM search_query WHERE region_type = :type) found
  WHERE NOT EXISTS (SELECT FROM places p WHERE p.id = found.id)
 """
 MISSING_PLACES_SECONDS = 5
@@ -45,11 +51,10 @@ MISSING_PLACES_SECONDS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HandEdits:
-    """Rows that are missing or belong to nothing, by number of regions. `regions` are all that are
-    to be collected.
+    """Rows that are missing or belong to nothing, by number of regions.
 
-    `deleted_regions` have a checkpoint of ours and are gone from the list's table;
-    `unknown_regions` never were in it.
+    `regions` are all that are to be collected. `deleted_regions` have a checkpoint of ours and no
+    row in the table region; `unknown_regions` have never had one.
     """
 
     regions: int
@@ -75,9 +80,7 @@ def read_hand_edits(database: Database, batch_name: str, region_type: str) -> Ha
 
 
 def missing_places(database: Database, region_type: str) -> int | None:
-    """Places that searches found and that are not in the table any more; None if counting them
-    takes too long.
-    """
+    """Places that searches found and the table lacks; None if counting them takes too long."""
 
     def work(connection: Connection) -> int:
         connection.execute(statement(f"SET LOCAL statement_timeout = '{MISSING_PLACES_SECONDS}s'"))

@@ -24,12 +24,14 @@ ON CONFLICT (part) DO UPDATE SET origin = excluded.origin, noted_at = now()
  WHERE known.origin = 'none'
     OR known.origin <> excluded.origin
        AND NOT EXISTS (SELECT FROM places) AND NOT EXISTS (SELECT FROM search_query)
-       AND NOT EXISTS (SELECT FROM batch_execution_metadata WHERE status = 'RUNNING' AND execution_id <> :run_id)
+       AND NOT EXISTS (SELECT FROM batch_execution_metadata
+                        WHERE status = 'RUNNING' AND execution_id <> :run_id)
 """
 MARKED_PLACES = "SELECT origin FROM data_origin WHERE part = 'places'"
 NOTE_REGIONS = """
 INSERT INTO data_origin AS known (part, origin) VALUES ('regions', :origin)
-ON CONFLICT (part) DO UPDATE SET origin = excluded.origin, noted_at = now() WHERE known.origin <> excluded.origin
+ON CONFLICT (part) DO UPDATE SET origin = excluded.origin, noted_at = now()
+ WHERE known.origin <> excluded.origin
 """
 # Everything in a database of the simulator's is made up, whatever its batch and region type.
 FORGET_SIMULATED = (
@@ -41,7 +43,8 @@ FORGET_SIMULATED = (
 CLEAR_COUNTERS = (
     """UPDATE api_usage SET reserved = 0, refused_rate = 0, refused_quota = 0
         WHERE account = ANY(CAST(:accounts AS text[]))""",
-    """UPDATE api_budget SET exhausted_until = NULL, exhausted_why = NULL, next_slot_at = '-infinity', pace = 1,
+    """UPDATE api_budget
+          SET exhausted_until = NULL, exhausted_why = NULL, next_slot_at = '-infinity', pace = 1,
               paced_at = '-infinity', paced_calls = 0, paced_refused = 0
         WHERE account = ANY(CAST(:accounts AS text[]))""",
 )
@@ -76,8 +79,8 @@ class DataOrigin:
         )
 
     def claim(self, origin: Origin, run_id: str) -> None:
-        """Mark what this run is about to store. Raises OriginMismatch if the database has, or is
-        getting, other data.
+        """Mark what this run is about to store. Raises OriginMismatch if the database has other
+        data, or a run that is about to store some.
         """
 
         def work(connection: Connection) -> Origin:
@@ -88,9 +91,7 @@ class DataOrigin:
             raise OriginMismatch(str(mismatch(found, self.database.where)))
 
     def clear_simulator_counters(self) -> None:
-        """A simulator that was just started has a day of its own: what an earlier one counted holds
-        no more.
-        """
+        """For a simulator that was just started: it does not know the calls of an earlier one."""
         self.database.transaction(clear_simulator_counters)
 
     def _read(self, sql: str) -> Origin:
@@ -99,7 +100,7 @@ class DataOrigin:
 
 
 def forget_simulated(connection: Connection) -> bool:
-    """Delete all collected data if it is the simulator's, its account's counters included; whether
+    """Delete all collected data and its account's counters if it is the simulator's; return whether
     it was.
     """
     found = rows(connection, MARKED_PLACES)

@@ -56,13 +56,8 @@ def sync_partition_keys(instance: dg.DagsterInstance, app: App) -> None:
     dead = there - set(wanted)
     # Without any region the table was emptied by hand: the next refresh brings the same regions
     # back.
-    if (
-        not dead
-        or not wanted
-        or instance.get_backfills(
-            filters=BulkActionsFilter(statuses=[*UNFINISHED_BACKFILLS]), limit=1
-        )
-    ):
+    unfinished = BulkActionsFilter(statuses=[*UNFINISHED_BACKFILLS])
+    if not dead or not wanted or instance.get_backfills(filters=unfinished, limit=1):
         return
     for key in sorted(dead - busy_keys(known, unfinished_runs(instance))):
         instance.delete_dynamic_partition(name, key)
