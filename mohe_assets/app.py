@@ -324,14 +324,23 @@ class App:
         return base_plan("", self.settings.search_keywords)
 
     def remaining_work(self) -> RemainingWork:
-        """The calls the collection still takes if nothing fails."""
+        """The calls the collection still takes if nothing fails, regions without a checkpoint
+        included.
+        """
         settings = self.settings
-        return remaining_work(
+        left = remaining_work(
             self.database,
             settings.checkpoint_batch_name,
             settings.checkpoint_region_type,
             self._any_plan,
             settings.max_calls_per_region,
+        )
+        missing, keywords = self.hand_edits().without_checkpoint, len(self._any_plan)
+        return replace(
+            left,
+            regions=left.regions + missing,
+            base=left.base + missing * keywords,
+            depth=left.depth + missing * max(0, settings.max_calls_per_region - keywords),
         )
 
     def overview(self) -> Overview:

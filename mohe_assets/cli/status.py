@@ -185,17 +185,13 @@ def _warnings(
 def _show(found: Status) -> Group:
     progress, overview = found.progress, found.overview
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row(
-        "",
-        ProgressBar(
-            total=max(1, progress.total), completed=progress.completed + progress.refining, width=60
-        ),
-    )
     # A region that is searched deeper is complete.
     completed = progress.completed + progress.refining
+    table.add_row("", ProgressBar(total=max(1, found.regions), completed=completed, width=60))
     table.add_row("home", shown(found.home))
     table.add_row("database", shown(found.database))
-    table.add_row("regions", f"{completed:,} of {progress.total:,} completed, {progress.processing - progress.refining:,} in "
+    table.add_row("regions", f"{completed:,} of {found.regions:,} completed, "
+                             f"{progress.processing - progress.refining:,} in "
                              f"progress, {progress.pending:,} pending, {progress.failed:,} failed"
                              + f"; {progress.refining:,} being refined" * bool(progress.refining))  # fmt: skip
     table.add_row("places", f"{overview.places:,}")
@@ -203,14 +199,14 @@ def _show(found: Status) -> Group:
         "searches", f"{overview.searches:,} stored, {overview.calls:,} calls, in this round"
     )
     table.add_row("rate", _rate(found))
-    if progress.total:
+    if found.regions:
         table.add_row("base plan", what_is_left(found.left.base_plan, found.waits_for))
         table.add_row("all depth", what_is_left(found.left.with_refinement, found.waits_for))
         if sentence := given_up_sentence(
             found.given_up.regions, found.given_up.calls, found.given_up.refinements
         ):
             table.add_row("given up", sentence)
-    elif not found.regions:
+    else:
         table.add_row("", "no regions yet: the first run, or `mohe up`, downloads their list")
     of_the_simulator = "the simulator's: " if found.api and not found.keys_are_set else ""
     table.add_row("API", of_the_simulator + the_apis_day(found.api, quote=shown))

@@ -515,12 +515,17 @@ def _tables(app: App) -> Iterator[Finding]:
 
 def _regions(app: App) -> Finding:
     last, progress = app.regions.last_refresh(), app.checkpoints.progress()
-    if last is None and app.regions.leaf_names():
-        return _warning("regions", f"{progress.total:,}; when their list was read is not known: region_refresh is empty",
-                        "The next batch, or the job refresh_regions, downloads it again.")  # fmt: skip
-    if last is None:
+    known = app.regions.leaf_names()
+    if last is None and not known:
         return _ok("regions", "none yet; the first run, or `mohe up`, downloads the list")
-    said = f"{progress.total:,}, by the list of {last.as_of} from {'the API' if last.source == 'api' else 'the bundled snapshot'}"
+    if last is None or not known:
+        lost = f"{len(known):,}, of a list that region_refresh does not know"
+        if last is not None:
+            lost = f"none in the table region, which had the list of {last.as_of}"
+        again = "The next batch, or the job refresh_regions, downloads it again."
+        return _warning("regions", lost, again)
+    source = "the API" if last.source == "api" else "the bundled snapshot"
+    said = f"{progress.total:,}, by the list of {last.as_of} from {source}"
     if unconfirmed := app.regions.unconfirmed():
         found = f"{said}. Not believed since {unconfirmed.first_seen_on}: {unconfirmed.reason}"
         return _warning("regions", found, unconfirmed.advice)

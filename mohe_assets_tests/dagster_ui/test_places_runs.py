@@ -2,9 +2,12 @@
 what is asked again.
 """
 
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
@@ -22,7 +25,9 @@ from dagster._core.storage.tags import (
 from mohe_assets.app import App
 from mohe_assets.collection.heartbeat import Heartbeat
 from mohe_assets.collection.run import CollectionRun
+from mohe_assets.definitions import build_defs
 from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.events import PLACES
 from mohe_assets.defs.runtime.region_refresh import busy_keys, sync_partition_keys
 from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG
@@ -31,6 +36,7 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Executions
+from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.dagster_ui.conftest import (
     KEYWORDS,
     Collect,
@@ -133,6 +139,65 @@ def ledger(database: Database) -> dict[tuple[str, int], int]:
 
 def calls(simulator: Simulator) -> int:
     return int(simulator.stats(brief=True)["naver"]["received"])
+
+
+class TestStartingOver:
+    def test_a_reset_leaves_no_partition_materialized(
+        self, launcher: Launcher, instance: dg.DagsterInstance, few: FewRegions,
+        process_environment: Callable[..., Environment],
+    ) -> None:  # fmt: skip
+        keys = few(2)
+        launcher.collect(keys[0], keys[-1])
+        assert instance.get_materialized_partitions(PLACES) == set(keys)
+        command = [str(Path(sys.executable).with_name("mohe")), "db", "reset", "--yes"]
+        done = subprocess.run(
+            command, env=process_environment(), capture_output=True, text=True, check=True
+        )
+        assert "no partition is shown as materialized" in done.stdout
+        assert instance.get_materialized_partitions(PLACES) == set()
+
+    def test_nor_does_a_batch_that_begins_by_emptying_everything(
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        environment: Environment,
+        few: FewRegions,
+    ) -> None:
+        keys = few(2)
+        launcher.collect(keys[0], keys[-1])
+        changed = {**environment, "BATCH_AUTO_INITIALIZATION": "true", "MOHE_DAILY_QUOTA": "1"}
+        again = build_defs(resource_overrides={"mohe": MoheResource(environment=changed)})
+        done = Launcher(instance=instance, definitions=again).job("place_ingestion_batch")
+        assert done.succeeded
+        assert (
+            "No region was collected. 0 of 2 regions are completed. The quota is used up until"
+            in done.log
+        )
+        assert instance.get_materialized_partitions(PLACES) == set()
+
+    def test_a_batch_with_keys_of_another_origin_ends_with_the_sentence(
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        environment: Environment,
+        few: FewRegions,
+        simulator: Simulator,
+    ) -> None:
+        keys = few(2)
+        launcher.collect(keys[0])
+        received = calls(simulator)
+        real = {
+            **environment,
+            "NAVER_CLIENT_ID": "an-id-of-a-person",
+            "MOHE_REGION_REFRESH_DAYS": "0.000001",
+        }
+        definitions = build_defs(resource_overrides={"mohe": MoheResource(environment=real)})
+        others = Launcher(instance=instance, definitions=definitions)
+        jobs = ("place_ingestion_batch", "refine_places", "refresh_regions")
+        for done in [*map(others.job, jobs), others.collect(keys[1])]:
+            assert not done.succeeded
+            assert "made up by the simulator" in done.log
+        assert calls(simulator) == received
 
 
 class TestACollection:

@@ -76,6 +76,10 @@ def test_checkpoints_that_were_deleted_to_start_again(
     shown = mohe("status").out
     assert "no regions yet" not in shown
     assert "256 regions have no checkpoint" in shown
+    assert "0 of 256 completed" in shown
+    assert (
+        json.loads(mohe("plan", "--json", MOHE_SEARCH_KEYWORDS="카페").out)["base"]["calls"] == 256
+    )
 
     before = simulator.stats(brief=True)["naver"]["received"]
     assert collect(app, "second") == 2
@@ -161,6 +165,21 @@ def test_regions_that_were_emptied_are_downloaded_again_at_the_next_batch(
     assert app.checkpoints.progress().completed == 2, "what was collected is still complete"
 
 
+def test_regions_and_checkpoints_that_were_emptied_together_are_named(app: App, mohe: Mohe) -> None:
+    execute(app, "TRUNCATE region, legal_dong, batch_checkpoint")
+    found = [
+        one
+        for one in json.loads(mohe("doctor", "--no-calls", "--json").out)
+        if one["check"] == "regions"
+    ]
+    assert [one["level"] for one in found] == ["warning"]
+    assert found[0]["found"].startswith("none in the table region, which had the list of ")
+    assert "no regions yet" in mohe("status").out
+    assert app.refresh_is_due()
+    app.refresh_regions()
+    assert collect(app, "second") == 2
+
+
 def test_one_region_that_was_deleted_makes_a_refresh_due(app: App, mohe: Mohe) -> None:
     execute(app, "DELETE FROM legal_dong WHERE region_code = '11680'")
     execute(app, "DELETE FROM region WHERE region_code = '11680'")
@@ -194,7 +213,7 @@ def test_a_forgotten_reading_of_the_list_is_said_and_read_again(app: App, mohe: 
         if one["check"] == "regions"
     ]
     assert regions["level"] == "warning"
-    assert "region_refresh is empty" in regions["found"]
+    assert "region_refresh does not know" in regions["found"]
     assert app.refresh_is_due()
     assert app.refresh_regions().seeded == 0
 
