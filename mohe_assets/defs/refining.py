@@ -45,6 +45,6 @@ def _reason_to_wait(instance: dg.DagsterInstance, app: App) -> str | None:
         return f"Regions wait for their base plan, which has precedence; {so_far}."
     if under_way := len(unfinished_runs(instance)):
         return f"{under_way} runs are collecting or refining; {so_far}, {backlog.regions + backlog.refining} regions promise more."
-    if closed := why_closed(app):
+    if closed := app.origin_mismatch() or why_closed(app):
         return f"{closed} ({so_far})"
     return None if backlog.has_work else f"No region promises more than it has given; {so_far}."

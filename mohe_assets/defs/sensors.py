@@ -101,8 +101,6 @@ def _reason_to_wait(app: App, unfinished: Sequence[dg.DagsterRun]) -> str | None
 
 def why_closed(app: App) -> str | None:
     """Why no call can be made now and until when, None if one can."""
-    if mismatch := app.origin_mismatch():
-        return str(mismatch)
     state = read_state(app.database, app.account)
     if state.blocked_why is not None:
         return f"The API is blocked: {state.blocked_why}"

@@ -75,6 +75,12 @@ class TestTheSensor:
         instance.add_run(run)
         assert "1 runs are collecting or refining" in tick.reason()
 
+    def test_asks_for_nothing_with_keys_of_another_origin_than_the_data(
+        self, tick: Tick, few: FewRegions, collect_elsewhere: Collect
+    ) -> None:
+        collect_elsewhere(few(2))
+        assert "made up by the simulator" in tick.reason(NAVER_CLIENT_ID="an-id-of-a-person")
+
     def test_waits_for_the_quota_and_says_until_when(
         self, tick: Tick, few: FewRegions, collect_elsewhere: Collect, app: App
     ) -> None:
