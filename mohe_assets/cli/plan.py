@@ -27,10 +27,11 @@ def plan(
     """Show the calls a collection still takes, and when they are made at the earliest. Sends none."""
     settings = settings_module.load()
     keywords = len(settings.search_keywords)
-    embedded = resolve_urls(settings).embedded
+    embedded, note = resolve_urls(settings).embedded, None
     state, mismatch = None, None
     if embedded is not None and not embedded.made:
         left = RemainingWork(regions=0, base=0, depth=0)
+        note = f"{embedded.not_made_yet} This is the plan for all regions of the bundled list."
         with App.attached(settings) as app:
             quota_state = app.quota_state(None)
     else:
@@ -58,6 +59,7 @@ def plan(
             "with_refinement": asdict(found.with_refinement),
             "warning": warning,
             "waits_for": waiting,
+            "note": note,
         }
         shown |= {
             "given_up_regions": left.given_up_regions,
@@ -67,6 +69,8 @@ def plan(
         typer.echo(json.dumps(shown, default=str, indent=2))
         return
     Console().print(_table(left, keywords, quota_state, found, waiting))
+    if note:
+        typer.echo(note)
     if sentence := given_up_sentence(
         left.given_up_regions, left.given_up_calls, left.refinement_given_up
     ):

@@ -162,13 +162,16 @@ class EmbeddedServer:
                 message += f"Run the command as {who}, or set MOHE_HOME to a folder of your own."
         raise DatabaseUnavailable(message)
 
+    @property
+    def not_made_yet(self) -> str:
+        """For a person who may look at another home than the one that has the data."""
+        return f"MOHE_HOME is {self.home}, which has no database yet."
+
     def require_running(self) -> None:
         """Raise DatabaseUnavailable, with what starts it, unless the server can be reached."""
         server = f"The embedded PostgreSQL in {self.data}"
         if not self.made:
-            state = (
-                f"There is no database in {self.data} yet; `mohe up` or `mohe db start` makes it."
-            )
+            state = f"{self.not_made_yet} `mohe up` or `mohe db start` makes it."
         elif self.reachable:
             return
         elif process := self._postmaster():

@@ -546,11 +546,12 @@ class TestLooking:
         for arguments in (("status",), ("db", "url")):
             done = mohe(*arguments, without=OWN_URLS, MOHE_HOME=str(home))
             assert (done.status, done.out) == (1, "")
-            assert done.err == (
-                f"mohe: There is no database in {home / 'postgres'} yet; `mohe up` or `mohe db start` makes it.\n"
-            )
+            nothing = f"MOHE_HOME is {home}, which has no database yet."
+            assert done.err == f"mohe: {nothing} `mohe up` or `mohe db start` makes it.\n"
         plan = json.loads(mohe("plan", "--json", without=OWN_URLS, MOHE_HOME=str(home)).out)
         assert plan["base"]["calls"] == 256 * 15
+        assert plan["note"].startswith(nothing)
+        assert nothing in mohe("plan", without=OWN_URLS, MOHE_HOME=str(home)).out
         found = json.loads(
             mohe("doctor", "--json", "--no-calls", without=OWN_URLS, MOHE_HOME=str(home)).out
         )
