@@ -3,7 +3,7 @@ what it did.
 """
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Annotated
 
@@ -12,6 +12,7 @@ import typer
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.domain.attribution import regions_named
+from mohe_assets.domain.regions import bundled_snapshot, sido_spellings
 from mohe_assets.errors import SettingsError
 from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.store import api_state
@@ -33,9 +34,30 @@ def opened() -> AbstractContextManager[App]:
     return App.open(settings, database)
 
 
+def complete_region(incomplete: str) -> Iterator[tuple[str, str]]:
+    """For the shell: a name or code per region that begins so, with the region's full name.
+
+    From the bundled list, without a database. Shells split at spaces, so _ stands for them.
+    """
+    names = {leaf.region_code: leaf.region_name for leaf in bundled_snapshot().leaves}
+    for code, name in names.items():
+        sido, *rest = name.split()
+        forms = [rest[start:] for start in range(len(rest) - 1, -1, -1)]
+        forms += [[spelling, *rest] for spelling in (*sido_spellings(sido), sido)]
+        words = [code, *("_".join(form) for form in forms)]
+        # Names first: a code is offered where a digit is typed.
+        fitting = (word for word in words[not incomplete :] if word.startswith(incomplete))
+        unique = (word for word in fitting if word == code or regions_named(word, names) == [code])
+        if (found := next(unique, None)) is not None:
+            yield found, name
+
+
 def retry(
     regions: Annotated[
-        list[str] | None, typer.Argument(help=f"{REGIONS}; every failed region if none.")
+        list[str] | None,
+        typer.Argument(
+            help=f"{REGIONS}; every failed region if none.", autocompletion=complete_region
+        ),
     ] = None,
 ) -> None:
     """Make failed regions PENDING again, with no failures counted. What they have stored stays.
@@ -55,7 +77,10 @@ def retry(
 
 def new_round(
     regions: Annotated[
-        list[str] | None, typer.Argument(help=f"{REGIONS}; every completed region if none.")
+        list[str] | None,
+        typer.Argument(
+            help=f"{REGIONS}; every completed region if none.", autocompletion=complete_region
+        ),
     ] = None,
     *,
     yes: Annotated[
@@ -81,7 +106,8 @@ def new_round(
 
 def release(
     regions: Annotated[
-        list[str] | None, typer.Argument(help=f"{REGIONS}; held by whatever run.")
+        list[str] | None,
+        typer.Argument(help=f"{REGIONS}; held by whatever run.", autocompletion=complete_region),
     ] = None,
     *,
     run: Annotated[

@@ -3,9 +3,15 @@ what is said.
 """
 
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from mohe_assets.cli.recovery import complete_region
+from mohe_assets.domain.attribution import regions_named
 from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.errors import LeaseLost
 from mohe_assets.store.database import Database
@@ -242,3 +248,46 @@ class TestRelease:
     def test_regions_and_a_run_exclude_each_other(self, mohe: Mohe, store: Store) -> None:
         del store
         assert mohe("release", CODES[0], "--run", "abcd").status == 2
+
+
+class TestCompletion:
+    @pytest.mark.parametrize("command", ["retry", "new-round", "release"])
+    def test_a_shell_is_offered_regions_without_a_database(
+        self, tmp_path: Path, command: str
+    ) -> None:
+        asked = {"_MOHE_COMPLETE": "complete_bash", "COMP_WORDS": f"mohe {command} 서울_강"}
+        home = {"MOHE_HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]}
+        done = subprocess.run(
+            [Path(sys.executable).with_name("mohe")], env={**asked, **home, "COMP_CWORD": "2"},
+            cwd=tmp_path, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert set(done.stdout.split()) == {
+            "서울_강남구",
+            "서울_강동구",
+            "서울_강북구",
+            "서울_강서구",
+        }
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("typed", "offered"),
+        [
+            ("강남", ["강남구"]),
+            ("서울특별시_강남", ["서울특별시_강남구"]),
+            ("경남_고", ["경남_고성군"]),
+            ("1168", ["11680"]),
+            ("세종", ["세종"]),
+            ("수원시_장", ["수원시_장안구"]),
+            ("없는", []),
+        ],
+    )
+    def test_names_are_offered_as_they_are_typed(self, typed: str, offered: list[str]) -> None:
+        assert [word for word, _ in complete_region(typed)] == offered
+
+    def test_each_region_is_offered_once_under_a_name_that_means_it_alone(self) -> None:
+        names = {leaf.region_code: leaf.region_name for leaf in bundled_snapshot().leaves}
+        offered = dict(complete_region(""))
+        assert sorted(offered.values()) == sorted(names.values())
+        for word, name in offered.items():
+            assert [names[code] for code in regions_named(word, names)] == [name]
+            assert " " not in word
