@@ -46,6 +46,8 @@ def migrate(
     try:
         if with_roles:
             _make_roles(settings, database, urls.dagster)
+        else:
+            _warn_of_outdated_rights(database, urls.dagster)
         typer.echo(f"{database.where} is at revision {schema.current_revision(database)}.")
     finally:
         database.close()
@@ -65,6 +67,22 @@ def _migrate_dagster(variables: Mapping[str, str]) -> None:
     if done.returncode:
         typer.echo(done.stdout, err=True)
         raise DatabaseUnavailable("Dagster's database could not be migrated; the reason is above.")
+
+
+def _warn_of_outdated_rights(database: Database, dagster_url: str) -> None:
+    """Name the rights that an upgrade changed; only sql/roles.sql brings them up to date."""
+    dagster = Database.connect(dagster_url)
+    try:
+        found = {one.where: roles.outdated(one) for one in (database, dagster)}
+    finally:
+        dagster.close()
+    for where, names in found.items():
+        if names:
+            typer.echo(
+                f"The rights of {roles.COLLECTOR} and {roles.READER} in {where} are not those of "
+                f"this version: {', '.join(names)}. Run `mohe db migrate --roles`.",
+                err=True,
+            )
 
 
 def _make_roles(settings: Settings, database: Database, dagster_url: str) -> None:

@@ -38,7 +38,6 @@ from mohe_assets.errors import (
 )
 from mohe_assets.store.api_calls import (
     BINDING_WAIT_SECONDS,
-    BLOCK,
     DROP_PROBE,
     EXHAUST,
     PROVE,
@@ -327,7 +326,7 @@ class SharedRateLimiter:
                 await self._note_failure(str(error), at_fault=not self._has_answers)
             case ApiBlocked():
                 self._shut = error
-                await self._surely(self._note(BLOCK, why=str(error)))
+                await self._surely(asyncio.to_thread(self.calls.block, str(error)))
             case _:
                 await self._drop_probe()
 

@@ -17,8 +17,11 @@ from mohe_assets.store.database import Database
 # Alembic's own default, alembic_version, is what Dagster uses: the two would read each other's
 # revisions if a person keeps both in one database.
 VERSION_TABLE = "mohe_schema_version"
-# Two processes that migrate at once queue up here instead of colliding half-way.
-_LOCK = 7_310_511_680
+# Two processes that migrate at once queue up here instead of colliding half-way. Before the first
+# migration there is no table to lock, and no role besides the owner has anything to look for in the
+# database.
+_LOCK_TABLE = f"LOCK TABLE {VERSION_TABLE} IN SHARE ROW EXCLUSIVE MODE"
+_LOCK_EMPTY_DATABASE = "SELECT pg_advisory_xact_lock(7310511680)"
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
@@ -36,7 +39,10 @@ def migrate(database: Database) -> str:
     from alembic.config import Config  # noqa: PLC0415
 
     def upgrade(connection: Connection) -> None:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        before = _revision(connection)
+        if before == head_revision():
+            return  # takes no right to change anything
+        connection.execute(text(_LOCK_EMPTY_DATABASE if before is None else _LOCK_TABLE))
         _refuse_unknown(database, _revision(connection))
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))

@@ -7,7 +7,7 @@ a call is sent that was reserved: store/api_budget.py.
 
 import datetime as dt
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection
@@ -33,6 +33,12 @@ FIRST_PROBE_SECONDS, LAST_PROBE_SECONDS = 60.0, 3600.0
 # interval.
 REFUSED_SECONDS, REFUSED_PROBE_SECONDS = 180.0, 3600.0
 
+# Refused credentials, unless they are known to be others. reserve_api_calls gets them in the place
+# of ours and answers BLOCKED; whether they are ours takes a slow digest, computed only then.
+BLOCKED = """
+SELECT b.blocked FROM api_budget b
+ WHERE b.api = %(api)s AND b.account = %(account)s AND b.blocked <> ALL(CAST(%(others)s AS text[]))
+"""
 RESERVED = (
     "verdict",
     "wait_seconds",
@@ -47,8 +53,10 @@ RESERVED = (
 )
 RESERVE = f"""
 SELECT {", ".join(RESERVED)}
-  FROM reserve_api_calls(%(api)s, %(account)s, %(credentials)s, %(service)s, %(calls_per_second)s, %(daily_quota)s,
-                         %(monthly_quota)s, %(probe_seconds)s, %(first_interval)s, %(last_interval)s, %(probe_now)s, %(calls)s)
+  FROM reserve_api_calls(%(api)s, %(account)s, coalesce(({BLOCKED}), %(credentials)s), %(service)s,
+                         %(calls_per_second)s, %(daily_quota)s, %(monthly_quota)s,
+                         %(probe_seconds)s, %(first_interval)s, %(last_interval)s,
+                         %(probe_now)s, %(calls)s)
 """
 NOTE_FAILED_CALL = """
 SELECT since, reason, until
@@ -84,7 +92,8 @@ UPDATE api_budget
  WHERE api = :api AND account = :account
 """
 BLOCK = """
-UPDATE api_budget SET blocked = :credentials, blocked_at = budget_clock(), blocked_why = :why, probing_since = NULL, proven = NULL
+UPDATE api_budget SET blocked = :refused, blocked_at = budget_clock(), blocked_why = :why,
+                      probing_since = NULL, proven = NULL
  WHERE api = :api AND account = :account
 """
 
@@ -118,6 +127,8 @@ class ApiCalls:
 
     database: Database
     account: ApiAccount
+    # Digests of refused credentials that were compared with ours, which takes long.
+    others: set[str] = field(default_factory=set)
 
     def reserve(self, calls: int, *, probe_now: bool = False) -> "Reserved":
         """At most `calls` slots; none while a probe is out.
@@ -155,7 +166,15 @@ class ApiCalls:
         return []
 
     def reserve_row(self, calls: int = 1, *, probe_now: bool = False) -> dict[str, Any]:
-        """The answer of reserve_api_calls."""
+        """The answer of reserve_api_calls; BLOCKED for our own credentials only."""
+        while (row := self._reserve_unless_blocked(calls, probe_now))["verdict"] == "BLOCKED":
+            found = self.database.call(BLOCKED, **self.account.key, others=sorted(self.others))
+            if found and self.account.are_refused(found[0][0]):
+                break
+            self.others.update(blocked for (blocked,) in found)
+        return row
+
+    def _reserve_unless_blocked(self, calls: int, probe_now: bool) -> dict[str, Any]:
         values = {
             **self.account.key,
             "calls_per_second": self.account.calls_per_second * HEADROOM,
@@ -166,6 +185,7 @@ class ApiCalls:
             "last_interval": LAST_PROBE_SECONDS,
             "probe_now": probe_now,
             "calls": calls,
+            "others": sorted(self.others),
         }
         (row,) = self.database.call(RESERVE, **values)
         return dict(zip(RESERVED, row, strict=True))
@@ -177,6 +197,10 @@ class ApiCalls:
             connection.execute(statement(sql), {**self.account.key, **values})
 
         self.database.transaction(work, autocommit=True)
+
+    def block(self, why: str) -> None:
+        """The server refused these credentials."""
+        self.note(BLOCK, refused=self.account.refused_digest(), why=why)
 
     def note_failure(
         self, reason: str, *, region: str, at_fault: bool, was_probe: bool

@@ -2,9 +2,12 @@
 asks: store/api_budget.py.
 """
 
+import base64
 import datetime as dt
 import hashlib
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from mohe_assets.domain.kst import KST
 from mohe_assets.store.database import Database, rows, statement
@@ -15,7 +18,7 @@ UPDATE api_budget SET blocked = NULL, blocked_at = NULL, blocked_why = NULL,
  WHERE api = :api AND (blocked IS NOT NULL OR unavailable_since IS NOT NULL)
 """
 STATE = """
-SELECT CASE WHEN b.blocked = :credentials THEN b.blocked_why END AS blocked_why,
+SELECT b.blocked AS blocked_salt, b.blocked_why,
        CASE WHEN b.unavailable_for = :service THEN b.unavailable_since END AS unavailable_since, b.unavailable_reason,
        b.next_probe_at, coalesce(b.next_probe_at NOT BETWEEN budget_clock() AND budget_clock() + interval '1 hour', true)
            AS probe_is_due,  -- a moment that is further away was written by a wrong clock
@@ -23,26 +26,37 @@ SELECT CASE WHEN b.blocked = :credentials THEN b.blocked_why END AS blocked_why,
        coalesce(u.reserved - u.refused_rate - u.refused_quota, 0) AS used_today,
        coalesce(u.refused_rate, 0) AS refused_rate, coalesce(u.refused_quota, 0) AS refused_quota,
        budget_midnight(budget_day(budget_clock()) + 1) AS resets_at,
-       (SELECT coalesce(sum(m.reserved - m.refused_rate - m.refused_quota), 0)::int FROM api_usage m
-         WHERE (m.api, m.account) = (me.api, me.account)
-           AND m.day >= date_trunc('month', budget_day(budget_clock()))::date) AS used_this_month,
+       (SELECT coalesce(sum(m.reserved - m.refused_rate - m.refused_quota), 0)::int
+          FROM account_usage(me.api, me.account) m
+         WHERE m.day >= date_trunc('month', budget_day(budget_clock()))::date) AS used_this_month,
        budget_midnight((date_trunc('month', budget_day(budget_clock())) + interval '1 month')::date) AS month_resets_at
   FROM (SELECT CAST(:api AS text) AS api, CAST(:account AS text) AS account) me
-  LEFT JOIN api_budget b USING (api, account)
-  LEFT JOIN api_usage u ON (u.api, u.account, u.day) = (b.api, b.account, budget_day(budget_clock()))
+  LEFT JOIN LATERAL account_budget(me.api, me.account) b ON true
+  LEFT JOIN LATERAL account_usage(me.api, me.account) u ON u.day = budget_day(budget_clock())
 """
+ARE_REFUSED = "SELECT are_refused(:api, :account, :digest) AS refused"
+
+# Secrets can be tried against a digest by all who read it: each try of a refused one takes 16 MB and
+# tens of milliseconds. It is computed after a refusal, and while one stands.
+_SCRYPT = {"n": 2**14, "r": 8, "p": 1, "dklen": 24}
+_SCRYPT_MARK = "scrypt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiAccount:
-    """Whose calls are counted. Digests stand for the client id and for the credentials; neither is
-    ever stored.
+    """Whose calls are counted. Neither client id nor secret is ever stored.
+
+    `account` is a digest of the client id. `credentials` has four hexadecimal digits, which tell
+    changed credentials from those that were proven, and too little of a secret to search for it.
+    `service` tells an API that is unavailable from one at another address or with other
+    credentials; it is made from these four digits, so that it adds nothing about the secret.
     """
 
     api: str
     account: str
     credentials: str
     service: str
+    secret: str = field(repr=False)
     calls_per_second: float
     daily_quota: int
     monthly_quota: int | None = None
@@ -59,11 +73,13 @@ class ApiAccount:
         monthly: int | None,
         url: str = "",
     ) -> "ApiAccount":
+        credentials = _digest(api, client_id, client_secret)[:4]
         return cls(
             api=api,
             account=_digest(api, client_id),
-            credentials=_digest(api, client_id, client_secret),
-            service=_digest(api, client_id, client_secret, url),
+            credentials=credentials,
+            service=_digest(api, credentials, url)[:8],
+            secret=f"{client_id}\0{client_secret}",
             calls_per_second=rate,
             daily_quota=daily,
             monthly_quota=monthly,
@@ -78,6 +94,17 @@ class ApiAccount:
             "service": self.service,
         }
 
+    def refused_digest(self, salt: str | None = None) -> str:
+        """Return what is stored of refused credentials, as scrypt$salt$digest; without `salt` a new
+        one is made.
+        """
+        return _slow_digest(self.api, self.secret, salt or _base64(os.urandom(12)))
+
+    def are_refused(self, stored: str) -> bool:
+        """Whether it is these credentials that were refused."""
+        mark, _, rest = stored.partition("$")
+        return mark == _SCRYPT_MARK and stored == self.refused_digest(rest.partition("$")[0])
+
 
 def unavailable_sentence(
     api: str, since: dt.datetime, reason: str, next_probe_at: dt.datetime | None
@@ -89,6 +116,18 @@ def unavailable_sentence(
 
 def _kst(moment: dt.datetime) -> str:
     return f"{moment.astimezone(KST):%Y-%m-%d %H:%M} KST"
+
+
+@lru_cache(maxsize=16)
+def _slow_digest(api: str, secret: str, salt: str) -> str:
+    password = f"mohe-assets\0{api}\0{secret}".encode()
+    return (
+        f"{_SCRYPT_MARK}${salt}${_base64(hashlib.scrypt(password, salt=salt.encode(), **_SCRYPT))}"
+    )
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode()
 
 
 def _digest(*parts: str) -> str:
@@ -133,6 +172,9 @@ class ApiState:
 def read_state(database: Database, account: ApiAccount) -> ApiState:
     """State for the sensor, the status command and the report; reserves nothing."""
     row = database.transaction(lambda connection: rows(connection, STATE, **account.key))[0]
+    blocked_why = (
+        row["blocked_why"] if _are_refused(database, account, row["blocked_salt"]) else None
+    )
     closed_until, closed_why = row["exhausted_until"], row["exhausted_why"]
     # In the order in which a reservation meets them.
     if (
@@ -157,7 +199,7 @@ def read_state(database: Database, account: ApiAccount) -> ApiState:
         refused_rate=row["refused_rate"],
         refused_quota=row["refused_quota"],
         resets_at=row["resets_at"],
-        blocked_why=row["blocked_why"],
+        blocked_why=blocked_why,
         closed_until=closed_until,
         closed_why=closed_why if closed_until else None,
         unavailable_since=row["unavailable_since"],
@@ -165,6 +207,15 @@ def read_state(database: Database, account: ApiAccount) -> ApiState:
         next_probe_at=row["next_probe_at"] if row["unavailable_since"] else None,
         probe_is_due=bool(row["unavailable_since"] and row["probe_is_due"]),
     )
+
+
+def _are_refused(database: Database, account: ApiAccount, blocked_salt: str | None) -> bool:
+    if blocked_salt is None:
+        return False
+    digest = account.refused_digest(blocked_salt.removeprefix(f"{_SCRYPT_MARK}$").removesuffix("$"))
+    key = {"api": account.api, "account": account.account, "digest": digest}
+    found = database.transaction(lambda connection: rows(connection, ARE_REFUSED, **key))
+    return bool(found[0]["refused"])
 
 
 def unblock(database: Database, api: str) -> int:

@@ -120,8 +120,9 @@ def as_noted(set_aside: Sequence[RejectedItem]) -> list[dict[str, object]]:
 
 
 STORE_SEARCHES = """
-SELECT store_searches(p_batch => %(batch)s, p_type => %(type)s, p_run_id => %(run_id)s, p_lease_seconds => %(lease_seconds)s,
-                      p_source => %(source)s, p_searches => %(searches)s)
+SELECT store_search_results(p_batch => %(batch)s, p_type => %(type)s, p_run_id => %(run_id)s,
+                            p_lease_seconds => %(lease_seconds)s, p_source => %(source)s,
+                            p_searches => %(searches)s)
 """
 LIST_HAS_CHANGED, LEASE_IS_LOST = "MH001", "MH002"
 

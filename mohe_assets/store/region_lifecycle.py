@@ -25,11 +25,12 @@ from mohe_assets.domain.succession import DongSet, Succession
 from mohe_assets.store.database import Database, rows, statement
 from mohe_assets.store.regions import dongs_of
 
-# Searches are stored under the list as it is: storing (sql/009_searches_together.sql) takes this
-# lock shared, taking a list over takes it alone. So no place is written under a code that is being
-# abolished, and the two cannot deadlock, since it is the first of both.
-LIST_LOCK = 7_310_511_681
-CHANGE_LIST = f"SELECT pg_advisory_xact_lock({LIST_LOCK})"
+# Searches are stored under the list as it is: storing (sql/012_locks_and_digests.sql) locks this
+# table in ROW EXCLUSIVE MODE, taking a list over in a mode that excludes that one and no reading.
+# So no place is written under a code that is being abolished, and the two cannot deadlock, since it
+# is the first lock of both. A table, because an advisory lock takes no right: a role that may only
+# read could hold it.
+CHANGE_LIST = "LOCK TABLE region_refresh IN SHARE ROW EXCLUSIVE MODE"
 
 LEAVES = """
 SELECT r.region_code, r.region_name, r.sido_name, array_agg(d.dong_name) FILTER (WHERE d.dong_name IS NOT NULL) AS dongs

@@ -2,11 +2,11 @@
 store/checkpoints.py.
 
 Statements only; they are run, and their answers read, by the modules that import them. `advance` is
-the end of store_searches in sql/009_searches_together.sql, with the places and the ledger rows it
-belongs to.
+the end of store_search_results in sql/012_locks_and_digests.sql, with the places and the ledger
+rows it belongs to.
 
-What locks several checkpoints takes them in the order of their codes, as store_searches does, or
-skips those that are locked: no two of these statements wait for each other.
+What locks several checkpoints takes them in the order of their codes, as store_search_results does,
+or skips those that are locked: no two of these statements wait for each other.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,9 @@ A loop in a thread of its own stands for a process, a Task for a search.
 """
 
 import asyncio
+import base64
 import datetime as dt
+import hashlib
 import math
 import time
 from collections import Counter
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, TypeVar
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import Connection, text
@@ -35,6 +38,7 @@ from mohe_assets.errors import (
     StopRequested,
     TransientApiError,
 )
+from mohe_assets.store import api_state
 from mohe_assets.store.api_calls import HEADROOM, PROBE_SECONDS, Slot
 from mohe_assets.store.api_state import ApiAccount, ApiState, read_state, unblock
 from mohe_assets.store.database import Database, rows
@@ -833,6 +837,73 @@ class TestBlocking:
         assert verdict(open_budget()) == "BLOCKED"
         unblock(database, "naver-local")
         assert [verdict(open_budget(OTHER_SECRET)) for _ in range(2)] == ["GO", "WAIT"]
+
+    async def test_what_is_stored_of_refused_credentials_is_slow_to_search(
+        self, database: Database, new_budget: NewBudget
+    ) -> None:
+        rate_limiter = new_budget()
+        await rate_limiter.reserve()
+        await rate_limiter.refused(BLOCKED)
+        (row,) = database.transaction(
+            lambda connection: rows(connection, "SELECT blocked, proven FROM api_budget")
+        )
+        mark, salt, digest = row["blocked"].split("$")
+        slow = hashlib.scrypt(
+            b"mohe-assets\0naver-local\0id\0secret", salt=salt.encode(), n=2**14, r=8, p=1, dklen=24
+        )
+        assert (mark, digest, row["proven"]) == (
+            "scrypt",
+            base64.urlsafe_b64encode(slow).decode(),
+            None,
+        )
+        assert ACCOUNT.refused_digest() != ACCOUNT.refused_digest(), (
+            "each refusal has a salt of its own"
+        )
+        assert "secret" not in repr(ACCOUNT).replace("secret=", "")
+
+    async def test_what_is_stored_of_proven_credentials_is_too_little_to_search(
+        self, database: Database, new_budget: NewBudget
+    ) -> None:
+        rate_limiter = new_budget()
+        await rate_limiter.reserve()
+        await rate_limiter.answered()
+        (row,) = database.transaction(
+            lambda connection: rows(connection, "SELECT proven FROM api_budget")
+        )
+        assert len(row["proven"]) == 4
+
+    async def test_what_is_stored_of_an_unavailable_api_adds_nothing_about_the_secret(
+        self, database: Database, new_budget: NewBudget
+    ) -> None:
+        rate_limiter = new_budget()
+        await rate_limiter.reserve()
+        await rate_limiter.declare_unavailable("HTTP 503")
+        (row,) = database.transaction(
+            lambda connection: rows(connection, "SELECT unavailable_for FROM api_budget")
+        )
+        assert row["unavailable_for"] == ACCOUNT.service
+
+        def account(secret: int) -> ApiAccount:
+            return ApiAccount.of(
+                "naver-local", "id", f"{secret}", rate=1, daily=1, monthly=None, url="http://a"
+            )
+
+        services: dict[str, set[str]] = {}
+        for one in map(account, range(2000)):
+            services.setdefault(one.credentials, set()).add(one.service)
+        assert len(services) < 2000, "no two of these secrets share their four digits"
+        assert {len(of_alike) for of_alike in services.values()} == {1}
+
+    async def test_nothing_slow_is_computed_unless_credentials_were_refused(
+        self, database: Database, new_budget: NewBudget, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slow = Mock()
+        monkeypatch.setattr(api_state, "_slow_digest", slow)
+        rate_limiter = new_budget()
+        await rate_limiter.reserve()
+        await rate_limiter.answered()
+        assert read_state(database, ACCOUNT).open
+        slow.assert_not_called()
 
     async def test_neither_id_nor_secret_is_in_the_database(self, database: Database) -> None:
         account = ApiAccount.of(

@@ -24,7 +24,7 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources.naver_local.search_plan import Search
 from mohe_assets.store.database import rows
 from mohe_assets.store.ledger import Ledger, StoredSearch, Write
-from mohe_assets.store.region_lifecycle import LIST_LOCK, seed_successions
+from mohe_assets.store.region_lifecycle import seed_successions
 from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.support.reforms import BEFORE_FEBRUARY, BEFORE_JULY, NEW_IN_JULY, OLD_OF_JULY
 
@@ -224,9 +224,13 @@ class TestJuly:
         simulator.configure(region_edits=[])
         place = """INSERT INTO places (name, category, address, latitude, longitude, naver_place_id, region_code)
                    VALUES ('x', 'x', '인천광역시 중구 운서동 1', 37, 126, 'x', '28110')"""
-        waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        waiting = (
+            "SELECT 1 FROM pg_locks WHERE relation = 'region_refresh'::regclass AND NOT granted"
+        )
         with ThreadPoolExecutor(1) as threads, app.database.engine.begin() as storing:
-            storing.execute(text(f"SELECT pg_advisory_xact_lock_shared({LIST_LOCK})"))
+            storing.execute(
+                text("LOCK TABLE region_refresh IN ROW EXCLUSIVE MODE")
+            )  # as store_search_results does
             storing.execute(text(place))
             refresh = threads.submit(app.refresh_regions)
             while not storing.execute(text(waiting)).all():

@@ -5,21 +5,27 @@ role reads.
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.collection.scheduler import ClaimFilter
-from mohe_assets.errors import NotPermitted
+from mohe_assets.errors import DatabaseUnavailable, NotPermitted
 from mohe_assets.postgres import roles, schema
 from mohe_assets.postgres.databases import ensure_ready
-from mohe_assets.store.database import Database
+from mohe_assets.store.api_calls import ApiCalls
+from mohe_assets.store.api_state import ApiAccount, read_state
+from mohe_assets.store.database import Database, rows
 from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.integration.conftest import Mohe
 from mohe_assets_tests.integration.test_schema import execute, read
 
 As = Callable[[str], Database]
@@ -145,6 +151,10 @@ def test_the_reading_role_reads_every_table_and_writes_none(
         "SELECT nextval('places_id_seq')",
         "CREATE TABLE mine (id integer)",
         "SELECT slow_down('a', 'b')",
+        "CREATE TEMPORARY TABLE mine (id integer)",
+        "SELECT 1 FROM batch_checkpoint FOR SHARE",
+        "LOCK TABLE region_refresh IN ROW SHARE MODE",
+        f"LOCK TABLE {schema.VERSION_TABLE} IN ROW EXCLUSIVE MODE",
     ):
         assert not may(reader, sql), sql
 
@@ -212,3 +222,244 @@ def test_a_password_is_sent_as_what_the_server_keeps_of_it(
     roles.set_password(database, roles.READER, password)
     sql = "SELECT rolpassword FROM pg_authid WHERE rolname = :role"
     assert read(database, sql, role=roles.READER)[0]["rolpassword"].startswith("SCRAM-SHA-256$")
+
+
+DIGESTS = (
+    ("api_budget", "account"),
+    ("api_budget", "proven"),
+    ("api_budget", "blocked"),
+    ("api_budget", "unavailable_for"),
+    ("api_usage", "account"),
+)
+
+
+@pytest.mark.parametrize(("table", "column"), DIGESTS)
+def test_the_reading_role_sees_no_digest_and_every_other_column(
+    connected_as: As, database: Database, table: str, column: str
+) -> None:
+    reader = connected_as(roles.READER)
+    for sql in (
+        "SELECT {column} FROM {table}",
+        "SELECT 1 FROM {table} WHERE {column} = 'x'",
+        "SELECT * FROM {table}",
+    ):
+        assert not may(reader, sql.format(table=table, column=column))
+    named = "SELECT column_name AS name FROM information_schema.columns WHERE table_name = :table"
+    others = {row["name"] for row in read(database, named, table=table)} - {
+        name for of, name in DIGESTS if of == table
+    }
+    assert len(others) > 4
+    assert may(reader, f"SELECT {', '.join(sorted(others))} FROM {table}")
+
+
+def test_digests_of_earlier_versions_are_removed_and_those_of_this_one_stay(
+    database: Database,
+) -> None:
+    fast, slow = "f" * 32, "scrypt$salt$digest"
+    insert = """INSERT INTO api_budget (api, account, proven, blocked, blocked_at, blocked_why,
+                                        unavailable_for, unavailable_since, unavailable_reason)
+                VALUES (:api, 'a', :proven, :blocked, now(), 'refused',
+                        :service, now(), 'HTTP 503')"""
+    execute(database, insert, api="old", proven=fast, blocked=fast, service=fast)
+    execute(database, insert, api="new", proven="abcd", blocked=slow, service="12345678")
+    execute(database, f"UPDATE {schema.VERSION_TABLE} SET version_num = '011'")
+    assert schema.migrate(database) == schema.head_revision()
+    new, old = read(
+        database,
+        """SELECT proven, blocked, blocked_why, unavailable_for, unavailable_reason,
+                  unavailable_since IS NULL AS available FROM api_budget ORDER BY api""",
+    )
+    assert list(new.values()) == ["abcd", slow, "refused", "12345678", "HTTP 503", False]
+    assert list(old.values()) == [None, None, None, None, None, True]
+
+
+def test_the_reading_role_has_the_state_of_an_account_whose_client_id_it_knows(
+    connected_as: As, database: Database, database_url: str
+) -> None:
+    reader = connected_as(roles.READER)
+    account = ApiAccount.of("naver-classic", "id", "secret", rate=1, daily=10, monthly=None)
+    calls = ApiCalls(database=database, account=account)
+    calls.reserve(1)
+    calls.block("refused")
+    (stored,) = read(database, "SELECT account, blocked FROM api_budget")
+    state = read_state(reader, account)
+    assert (state.used_today, state.blocked_why) == (1, "refused")
+    (seen,) = read(
+        reader, "SELECT * FROM account_budget('naver-classic', :account)", account=account.account
+    )
+    assert seen["blocked"] == stored["blocked"].rpartition("$")[0] + "$"
+    assert seen["proven"] is None
+    # A table of one's own with the name of ours changes nothing of what the owner's functions read.
+    execute(
+        database, f"GRANT TEMPORARY ON DATABASE {make_url(database_url).database} TO {roles.READER}"
+    )
+
+    def shadowed(connection: Connection) -> list[dict[str, Any]]:
+        connection.execute(text("CREATE TEMPORARY TABLE api_budget AS SELECT 1 AS mine"))
+        connection.execute(text("CREATE TEMPORARY TABLE api_usage AS SELECT 1 AS mine"))
+        return rows(
+            connection,
+            "SELECT blocked FROM account_budget('naver-classic', :account)",
+            account=account.account,
+        )
+
+    assert reader.transaction(shadowed) == [{"blocked": seen["blocked"]}]
+
+
+def test_the_reading_role_holds_nothing_that_a_collection_or_a_migration_waits_for(
+    connected_as: As, environment: Environment, database: Database
+) -> None:
+    settings = settings_module.load({**environment, "MOHE_SEARCH_KEYWORDS": "카페"})
+    with App.open(settings) as app:
+        app.refresh_regions()
+        listed = read(
+            database, "SELECT region_code FROM batch_checkpoint ORDER BY region_code LIMIT 1"
+        )
+        codes = frozenset(row["region_code"] for row in listed)
+        with connected_as(roles.READER).engine.connect() as reading, reading.begin():
+            for lock in (7_310_511_680, 7_310_511_681):
+                reading.execute(text(f"SELECT pg_advisory_xact_lock({lock})"))
+            reading.execute(text("SET idle_in_transaction_session_timeout = 0"))
+            for table in (
+                "region_refresh",
+                schema.VERSION_TABLE,
+                "places",
+                "search_query",
+                "batch_checkpoint",
+            ):
+                reading.execute(text(f"LOCK TABLE {table} IN ACCESS SHARE MODE"))
+            execute_in(app, codes)
+            reading.execute(text("SELECT 1"))  # it was there all the time
+
+
+def execute_in(app: App, codes: frozenset[str]) -> None:
+    """What takes the locks, with less patience than a person."""
+    url = make_url(app.settings.database_url.get_secret_value())  # type: ignore[union-attr]
+    hurried = replace(app, database=Database.connect(
+        url.update_query_dict({"options": "-c lock_timeout=3s"}).render_as_string(hide_password=False)))  # fmt: skip
+    hurried.refresh_regions()
+    with hurried.collection("run", ClaimFilter(codes=codes)) as run:
+        assert {one.outcome.value for one in run.outcomes()} == {"completed"}
+    assert schema.migrate(hurried.database) == schema.head_revision()
+    execute(hurried.database, f"UPDATE {schema.VERSION_TABLE} SET version_num = '011'")
+    assert schema.migrate(hurried.database) == schema.head_revision()
+    hurried.database.close()
+
+
+def test_only_roles_with_rights_here_connect_and_the_reader_is_limited(
+    connected_as: As, database: Database, database_url: str, admin: Database
+) -> None:
+    stranger, friend = f"stranger_{uuid.uuid4().hex[:8]}", f"friend_{uuid.uuid4().hex[:8]}"
+    for role in (stranger, friend):
+        execute(admin, f"CREATE ROLE {role} LOGIN")
+    try:
+        execute(database, f"GRANT SELECT ON places TO {friend}")
+        roles.grant(database)
+        assert may(connected_as(friend), "SELECT count(*) FROM places")
+        refused = Database.connect(url_as(stranger, database_url))
+        with pytest.raises(DatabaseUnavailable, match="permission denied for database"):
+            replace(refused, reconnect_seconds=0).transaction(
+                lambda connection: connection.execute(text("SELECT 1"))
+            )
+        refused.close()
+        assert not may(connected_as(friend), "CREATE TEMPORARY TABLE mine (id integer)")
+        assert may(connected_as(roles.COLLECTOR), "CREATE TEMPORARY TABLE mine (id integer)")
+        (limits,) = read(
+            database,
+            "SELECT rolconnlimit, rolconfig FROM pg_roles WHERE rolname = :role",
+            role=roles.READER,
+        )
+        assert limits["rolconnlimit"] == 20
+        assert limits["rolconfig"] == [
+            "statement_timeout=60s",
+            "idle_in_transaction_session_timeout=60s",
+        ]
+    finally:
+        for role in (stranger, friend):
+            execute(database, f"DROP OWNED BY {role}")
+            execute(admin, f"DROP ROLE {role}")
+
+
+def test_limits_that_a_person_set_stay(connected_as: As, database: Database) -> None:
+    connected_as(roles.READER)
+    execute(database, f"ALTER ROLE {roles.READER} CONNECTION LIMIT 7")
+    execute(database, f"ALTER ROLE {roles.READER} SET statement_timeout = '5s'")
+    try:
+        roles.grant(database)
+        (limits,) = read(
+            database,
+            "SELECT rolconnlimit, rolconfig FROM pg_roles WHERE rolname = :role",
+            role=roles.READER,
+        )
+        assert limits["rolconnlimit"] == 7
+        assert "statement_timeout=5s" in limits["rolconfig"]
+    finally:
+        execute(database, f"ALTER ROLE {roles.READER} CONNECTION LIMIT 20")
+        execute(database, f"ALTER ROLE {roles.READER} SET statement_timeout = '60s'")
+
+
+def test_the_reading_role_may_not_connect_to_dagsters_database(
+    connected_as: As, empty_database_url: str
+) -> None:
+    connected_as(roles.READER)
+    dagster = Database.connect(empty_database_url)
+    execute(dagster, "CREATE TABLE event_logs (id integer)")
+    roles.grant(dagster)
+    assert may(connected_as_url(roles.COLLECTOR, empty_database_url), "DELETE FROM event_logs")
+    refused = replace(connected_as_url(roles.READER, empty_database_url), reconnect_seconds=0)
+    with pytest.raises(DatabaseUnavailable, match="permission denied for database"):
+        refused.transaction(lambda connection: connection.execute(text("SELECT 1")))
+    dagster.close()
+
+
+def connected_as_url(role: str, url: str) -> Database:
+    return Database.connect(url_as(role, url))
+
+
+class TestOutdatedRights:
+    """A migration without --roles names the rights of an earlier version's roles that differ."""
+
+    def test_current_rights_are_not_mentioned_and_asking_changes_nothing(
+        self, connected_as: As, database: Database
+    ) -> None:
+        connected_as(roles.READER)
+        assert roles.outdated(database) == []
+        assert roles.outdated(database) == []
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ("GRANT SELECT ON api_budget TO mohe_reader", "table api_budget"),
+            ("REVOKE SELECT (pace) ON api_budget FROM mohe_reader", "column api_budget.pace"),
+            ("REVOKE SELECT ON places FROM mohe_reader", "table places"),
+            ("REVOKE DELETE ON places FROM mohe_collector", "table places"),
+            ("GRANT TEMPORARY ON DATABASE {database} TO PUBLIC", "database {database}"),
+            ("GRANT CREATE ON SCHEMA public TO PUBLIC", "schema public"),
+            (
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE SELECT ON TABLES FROM mohe_reader",
+                "tables made later",
+            ),
+        ],
+    )
+    def test_each_difference_is_named_and_stays_until_a_person_acts(
+        self, connected_as: As, database: Database, database_url: str, change: str, named: str
+    ) -> None:
+        connected_as(roles.READER)
+        name = make_url(database_url).database
+        execute(database, change.format(database=name))
+        for _ in range(2):
+            assert roles.outdated(database) == [named.format(database=name)]
+        roles.grant(database)
+        assert roles.outdated(database) == []
+
+    def test_the_command_says_it_and_what_to_do(
+        self, connected_as: As, database: Database, mohe: Mohe
+    ) -> None:
+        connected_as(roles.READER)
+        execute(database, "GRANT SELECT ON api_budget TO mohe_reader")
+        done = mohe("db", "migrate")
+        assert done.status == 0
+        assert "table api_budget" in done.err
+        assert done.err.splitlines()[-1].endswith("Run `mohe db migrate --roles`.")
+        assert "not those of this version" not in mohe("db", "migrate", "--roles").err
+        assert "not those of this version" not in mohe("db", "migrate").err

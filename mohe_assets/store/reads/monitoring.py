@@ -30,7 +30,7 @@ REFRESHED = "SELECT max(refreshed_at) AS refreshed_at FROM region_refresh WHERE 
 REFUSALS = """
 SELECT b.api, coalesce(sum(u.refused_rate), 0)::int AS rate, coalesce(sum(u.refused_quota), 0)::int AS quota,
        min(current_pace(b.*, budget_clock())) AS pace
-  FROM api_budget b LEFT JOIN api_usage u USING (api, account) WHERE b.api = :api AND b.account = :account GROUP BY 1
+  FROM account_budget(:api, :account) b LEFT JOIN account_usage(:api, :account) u ON true GROUP BY 1
 """
 
 
