@@ -1,5 +1,9 @@
 """How log lines look: as text or as JSON, each with the batch, run, region and attempt it is about.
 
+Control characters are removed from every line, in text and in JSON: a line may quote what an API or
+another library wrote, and is read on terminals. A message of several lines, like a traceback, stays
+one.
+
 The facts are bound by whoever knows them, with `about`, and are added to every line of the thread
 meanwhile. No key can be among them: messages hold none (errors.py), and nothing else is added.
 """
@@ -11,6 +15,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TextIO
+
+from mohe_assets.text.cleaning import without_controls
 
 LOGGER = "mohe_assets"
 TEXT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -85,6 +91,7 @@ def _json_formatter(reading: Reading) -> logging.Formatter:
 
     def read(_logger: object, _method: str, line: Line) -> Line:
         record: logging.LogRecord = line["_record"]
+        record.msg = line["event"]  # it is structlog's copy, and its arguments are gone
         return {**line, **_facts.get(), **reading.facts(record), "event": reading.message(record)}
 
     return structlog.stdlib.ProcessorFormatter(
@@ -96,6 +103,7 @@ def _json_formatter(reading: Reading) -> logging.Formatter:
             structlog.processors.EventRenamer("message"),
             _in_order,
             structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+            lambda _logger, _method, rendered: without_controls(str(rendered)),
         ],
     )
 
@@ -109,6 +117,9 @@ class _TextFormatter(logging.Formatter):
     def __init__(self, reading: Reading) -> None:
         super().__init__(TEXT, TIME)
         self._reading = reading
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_controls(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         line = super().formatMessage(record)

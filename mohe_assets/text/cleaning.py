@@ -1,7 +1,8 @@
 """Text that others wrote: API messages, place titles, region names. Pure: no HTTP, no SQL.
 
-Two doors. `one_line` cleans text where it comes in, so that it cannot act on a terminal, in a log
+Three doors. `one_line` cleans text where it comes in, so that it cannot act on a terminal, in a log
 or in an editor. `markdown` makes text harmless where it goes into Markdown, which a browser shows.
+`without_controls` cleans what is written to a log, which also has lines of other libraries.
 """
 
 import re
@@ -24,8 +25,19 @@ def one_line(text: str) -> str:
     words = " ".join(text.split())
     if words.isprintable():  # the usual case; lacks Cc, Cf and Cs, and more
         return words
-    kept = "".join(letter for letter in words if unicodedata.category(letter) not in _REMOVED)
-    return " ".join(kept.split())  # what was removed may have stood alone between two spaces
+    kept = without_controls(words).split()  # what was removed may have stood between two spaces
+    return " ".join(kept)
+
+
+def without_controls(text: str) -> str:
+    """Return the text without control and format characters other than line feeds and tabs."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter
+        for letter in text
+        if letter in "\n\t" or unicodedata.category(letter) not in _REMOVED
+    )
 
 
 def ascii_digits(text: str) -> str:

@@ -3,10 +3,13 @@ shown.
 """
 
 import datetime as dt
+import json
+import logging
 import unicodedata
 
 import pytest
 
+from mohe_assets import logs
 from mohe_assets.clients.response_body import MAX_QUOTED, quoted
 from mohe_assets.domain.regions import MAX_NAME, build_region_list
 from mohe_assets.errors import AnswerChanged, TransientApiError
@@ -62,6 +65,32 @@ def test_what_a_server_says_is_quoted_without_control_characters(control: str) -
     assert fault is not None
     assert fault.code.isprintable()
     assert fault.message.isprintable()
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("control", [ANSI, LINK, BIDI, "x\x7f", "x\x9b2J", "x\ud800", "x\ry"])
+def test_no_log_line_has_a_control_character_wherever_it_comes_from(
+    log_format: str, control: str
+) -> None:
+    try:
+        raise ValueError(control)
+    except ValueError as error:
+        record = logging.LogRecord(
+            "library", logging.ERROR, __file__, 1, "of %s\n\tnext", (control,),
+            (type(error), error, error.__traceback__),
+        )  # fmt: skip
+    with logs.about(region_name=control):
+        line = logs.formatter(log_format).format(record)
+    assert one_line(line) == " ".join(line.split()), "only lines and tabs are left to be folded"
+    assert line.encode()
+    if log_format == "json":
+        found = json.loads(line)
+        # JSON escapes some; they are data to its reader.
+        assert one_line(found["message"]) == f"of {one_line(control)} next"
+        assert one_line(found["region_name"]) == one_line(control)
+    else:
+        assert line.splitlines()[1].startswith("\tnext [region_name=")
+        assert "Traceback (most recent call last):\n" in line
 
 
 def test_a_quotation_is_short_whatever_is_quoted() -> None:
