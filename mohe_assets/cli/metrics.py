@@ -11,6 +11,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.errors import MoheError
 from mohe_assets.ops.metrics import CollectionMetrics
+from mohe_assets.postgres.databases import resolve_urls
 
 METRICS_PORT = 9464
 
@@ -28,7 +29,11 @@ def metrics(
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
-    with App.attached(settings_module.load()) as app:
+    settings = settings_module.load()
+    embedded = resolve_urls(settings).embedded
+    if embedded is not None:
+        embedded.require_ours()  # no scrape would ever find anything
+    with App.attached(settings) as app:
         registry = CollectorRegistry()
         registry.register(CollectionMetrics(app))
         try:

@@ -221,6 +221,7 @@ class TestOwners:
             ("db", "psql"),
             ("env",),
             ("up",),
+            ("metrics",),
         ):
             done = mohe(*arguments, without=OWN_URLS, MOHE_HOME=str(home))
             assert (done.status, done.out) == (1, ""), arguments
