@@ -73,7 +73,7 @@ def test_no_log_line_has_a_control_character_wherever_it_comes_from(
     log_format: str, control: str
 ) -> None:
     try:
-        raise ValueError(control)
+        raise ValueError(control)  # noqa: TRY301 - an error with a traceback is wanted
     except ValueError as error:
         record = logging.LogRecord(
             "library", logging.ERROR, __file__, 1, "of %s\n\tnext", (control,),

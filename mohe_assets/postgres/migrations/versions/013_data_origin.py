@@ -3,7 +3,7 @@
 from mohe_assets.postgres.migrations.plain_sql import apply
 
 revision = "013"
-down_revision = "011"
+down_revision = "012"
 branch_labels = None
 depends_on = None
 
