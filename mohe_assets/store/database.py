@@ -85,6 +85,7 @@ _SESSION = {
 
 # What a transaction that takes as long as its data is large is freed from; older servers lack the
 # second.
+_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _NO_LIMITS = """
 SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')
 """
@@ -199,18 +200,26 @@ class Database:
         return cls(engine=engine, session=wanted, reconnect_seconds=reconnect_seconds)
 
     def transaction(
-        self, work: Callable[[Connection], _T], *, autocommit: bool = False, unlimited: bool = False
+        self,
+        work: Callable[[Connection], _T],
+        *,
+        autocommit: bool = False,
+        unlimited: bool = False,
+        snapshot: bool = False,
     ) -> _T:
         """Runs `work` in one transaction, again from its start when the connection is lost.
 
         `autocommit` saves two round trips where `work` is a single statement; `unlimited` is for
-        work that takes as long as the data is large, whatever time-outs the role has.
+        work that takes as long as the data is large, whatever time-outs the role has. With
+        `snapshot` all that `work` reads is of one moment, and it may not write.
 
         `work` must be safe to repeat: a connection lost while committing leaves unknown whether it
         was. Raises DatabaseUnavailable after `reconnect_seconds`, NotPermitted at once.
         """
         return self._with_retry(
-            lambda: self._once(work, autocommit=autocommit, unlimited=unlimited)
+            lambda: self._once(
+                work, autocommit=autocommit, unlimited=unlimited, snapshot=snapshot
+            )
         )
 
     def _with_retry(self, attempt: Callable[[], _T]) -> _T:
@@ -239,7 +248,12 @@ class Database:
             self.engine.dispose()
 
     def _once(
-        self, work: Callable[[Connection], _T], *, autocommit: bool = False, unlimited: bool = False
+        self,
+        work: Callable[[Connection], _T],
+        *,
+        autocommit: bool = False,
+        unlimited: bool = False,
+        snapshot: bool = False,
     ) -> _T:
         with self.engine.connect() as connection, self._answering(connection.connection):
             lacking = self._lacking(connection.connection.dbapi_connection)
@@ -247,6 +261,8 @@ class Database:
                 with _autocommit(connection.connection):
                     return work(connection)
             with connection.begin():
+                if snapshot:  # before any query of the transaction
+                    connection.exec_driver_sql(_SNAPSHOT)
                 if lacking:
                     connection.exec_driver_sql(_SETTINGS, lacking)
                 if unlimited:

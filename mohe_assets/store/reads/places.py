@@ -29,7 +29,6 @@ SELECT p.naver_place_id, p.name, p.category, p.address, p.road_address, p.latitu
   FROM places p LEFT JOIN region r USING (region_type, region_code)
  ORDER BY p.naver_place_id COLLATE "C"
 """
-SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 # The session idles while a batch is written; five seconds, which is meant for frozen processes, may
 # be short on a slow disk.
 PATIENCE = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
@@ -60,11 +59,10 @@ def read_places(database: Database, consume: Callable[[PlacesDigest, Batches], _
     """
 
     def work(connection: Connection) -> _T:
-        connection.execute(text(SNAPSHOT))
         connection.execute(text(PATIENCE))
         return consume(_digest(connection), _batches(connection))
 
-    return database.transaction(work, unlimited=True)
+    return database.transaction(work, unlimited=True, snapshot=True)
 
 
 def _digest(connection: Connection) -> PlacesDigest:
