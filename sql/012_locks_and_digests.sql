@@ -152,9 +152,14 @@ BEGIN
 END $pin$;
 
 -- Digests as earlier versions stored them, from which a secret could be searched for. Refused credentials and an API that is
--- unavailable are found out again by one call.
-UPDATE api_budget SET proven = NULL WHERE length(proven) > 4;
-UPDATE api_budget SET blocked = NULL, blocked_at = NULL, blocked_why = NULL WHERE blocked NOT LIKE 'scrypt$%';
-UPDATE api_budget
-   SET unavailable_since = NULL, unavailable_reason = NULL, unavailable_for = NULL, next_probe_at = NULL, probes = 0
- WHERE length(unavailable_for) > 8;
+-- unavailable are found out again by one call. That is no use of the account: its `updated_at` stays.
+DO $digests$
+BEGIN
+    ALTER TABLE api_budget DISABLE TRIGGER api_budget_updated_at;
+    UPDATE api_budget SET proven = NULL WHERE length(proven) > 4;
+    UPDATE api_budget SET blocked = NULL, blocked_at = NULL, blocked_why = NULL WHERE blocked NOT LIKE 'scrypt$%';
+    UPDATE api_budget
+       SET unavailable_since = NULL, unavailable_reason = NULL, unavailable_for = NULL, next_probe_at = NULL, probes = 0
+     WHERE length(unavailable_for) > 8;
+    ALTER TABLE api_budget ENABLE TRIGGER api_budget_updated_at;
+END $digests$;

@@ -262,8 +262,10 @@ def test_digests_of_earlier_versions_are_removed_and_those_of_this_one_stay(
                         :service, now(), 'HTTP 503')"""
     execute(database, insert, api="old", proven=fast, blocked=fast, service=fast)
     execute(database, insert, api="new", proven="abcd", blocked=slow, service="12345678")
+    used = read(database, "SELECT api, updated_at FROM api_budget ORDER BY api")
     execute(database, f"UPDATE {schema.VERSION_TABLE} SET version_num = '011'")
     assert schema.migrate(database) == schema.head_revision()
+    assert read(database, "SELECT api, updated_at FROM api_budget ORDER BY api") == used
     new, old = read(
         database,
         """SELECT proven, blocked, blocked_why, unavailable_for, unavailable_reason,
