@@ -10,6 +10,7 @@ from mohe_assets.defs.runtime.events import REFINE_PLACES
 from mohe_assets.defs.runtime.region_refresh import unfinished_runs
 from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG
 from mohe_assets.defs.sensors import why_closed
+from mohe_assets.store.api_state import read_state
 
 INTERVAL_SECONDS = 15
 
@@ -45,6 +46,7 @@ def _reason_to_wait(instance: dg.DagsterInstance, app: App) -> str | None:
         return f"Regions wait for their base plan, which has precedence; {so_far}."
     if under_way := len(unfinished_runs(instance)):
         return f"{under_way} runs are collecting or refining; {so_far}, {backlog.regions + backlog.refining} regions promise more."
-    if closed := app.origin_mismatch() or why_closed(app):
+    api = read_state(app.database, app.account)
+    if closed := app.origin_mismatch() or why_closed(app, api):
         return f"{closed} ({so_far})"
     return None if backlog.has_work else f"No region promises more than it has given; {so_far}."

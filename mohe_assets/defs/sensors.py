@@ -1,7 +1,8 @@
 """The sensor that keeps the collection going: read → what is due → run requests."""
 
 import datetime as dt
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
 
 import dagster as dg
 from dagster._core.storage.tags import (
@@ -24,7 +25,7 @@ from mohe_assets.defs.runtime.run_tags import (
     regions_label,
 )
 from mohe_assets.domain.kst import KST
-from mohe_assets.store.api_state import read_state, unavailable_sentence
+from mohe_assets.store.api_state import ApiState, read_state, unavailable_sentence
 from mohe_assets.store.checkpoints import Progress
 
 INTERVAL_SECONDS = 5
@@ -55,8 +56,9 @@ def pending_region_sensor(
         app.reopen_regions_with_old_plan()
         cursor = _reconcile_now_and_then(context, app)
         unfinished = unfinished_runs(context.instance)
-        reason = _reason_to_wait(app, unfinished)
-        requests = [] if reason else _requests(context.instance, app, unfinished)
+        api = cache(lambda: read_state(app.database, app.account))
+        reason = _reason_to_wait(app, unfinished, api)
+        requests = [] if reason else _requests(context.instance, app, unfinished, api())
         if not requests:
             why = _why_nothing(app, reason, len(unfinished))
             waiting = waiting_sentence(context.instance, unfinished)
@@ -86,22 +88,23 @@ def _moment(cursor: str | None, now: dt.datetime) -> dt.datetime | None:
     return last if last.tzinfo is not None and last <= now else None
 
 
-def _reason_to_wait(app: App, unfinished: Sequence[dg.DagsterRun]) -> str | None:
+def _reason_to_wait(
+    app: App, unfinished: Sequence[dg.DagsterRun], api: Callable[[], ApiState]
+) -> str | None:
     settings = app.settings
     if not settings.checkpoint_auto_resume:
         return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."
     if any(run.job_name == PLACE_INGESTION_BATCH for run in unfinished):
         return "place_ingestion_batch is collecting all that is due."
-    if closed := why_closed(app):
+    if closed := why_closed(app, api()):
         return closed
     if len(unfinished) >= settings.runs_in_flight:
         return f"{len(unfinished)} runs are under way; MOHE_RUNS_IN_FLIGHT allows {settings.runs_in_flight}."
     return None
 
 
-def why_closed(app: App) -> str | None:
+def why_closed(app: App, state: ApiState) -> str | None:
     """Why no call can be made now and until when, None if one can."""
-    state = read_state(app.database, app.account)
     if state.blocked_why is not None:
         return f"The API is blocked: {state.blocked_why}"
     if state.closed_until is not None:
@@ -113,13 +116,16 @@ def why_closed(app: App) -> str | None:
 
 
 def _requests(
-    instance: dg.DagsterInstance, app: App, unfinished: Sequence[dg.DagsterRun]
+    instance: dg.DagsterInstance,
+    app: App,
+    unfinished: Sequence[dg.DagsterRun],
+    api: ApiState,
 ) -> list[dg.RunRequest]:
     settings = app.settings
     keys = instance.get_dynamic_partitions(str(sigungu_partitions.name))
     due = app.checkpoints.due_keys() - busy_keys(keys, unfinished)
     room = settings.runs_in_flight - len(unfinished)
-    if due and read_state(app.database, app.account).unavailable_since is not None:
+    if due and api.unavailable_since is not None:
         # One run probes the API; the others start once it answers.
         room = min(room, 1 if not unfinished else 0)
     return list(run_requests(keys, due, settings.regions_per_run, room, under_way=len(unfinished)))
