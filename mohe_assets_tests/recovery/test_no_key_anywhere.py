@@ -125,7 +125,7 @@ def test_no_key_is_left_anywhere_by_failures_that_echo_it(
     )
     worker = start_worker_from_a_shell(MOHE_LOG_FORMAT="json")
 
-    assert worker.wait() != 0
+    assert worker.wait() == 0, "an API that is unavailable is waited for"
     assert "could not be refreshed" in worker.output
     assert '"region_code"' in worker.output
     assert where_keys_are(worker, environment, databases) == []
