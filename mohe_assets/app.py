@@ -216,7 +216,7 @@ class App:
             raise OriginMismatch(str(reason))
 
     def begin_simulated_day(self) -> None:
-        """For a simulator that was just started, whose day has no calls yet. Raises OriginMismatch."""
+        """For a simulator that was just started: its day has no calls. Raises OriginMismatch."""
         self.require_same_origin()
         self.data_origin.clear_simulator_counters()
 

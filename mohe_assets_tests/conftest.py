@@ -136,9 +136,11 @@ def keep_checkpoints(database: Database, codes: Collection[str]) -> None:
     listed = ", ".join(f"'{code}'" for code in sorted(codes))
     sql = f"""
     DELETE FROM batch_checkpoint WHERE region_code NOT IN ({listed});
-    CREATE OR REPLACE FUNCTION no_other_checkpoints() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE OR REPLACE FUNCTION no_other_checkpoints() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN RETURN NULL; END';
     CREATE OR REPLACE TRIGGER no_other_checkpoints BEFORE INSERT ON batch_checkpoint
-        FOR EACH ROW WHEN (NEW.region_code NOT IN ({listed})) EXECUTE FUNCTION no_other_checkpoints();
+        FOR EACH ROW WHEN (NEW.region_code NOT IN ({listed}))
+        EXECUTE FUNCTION no_other_checkpoints();
     """
     database.transaction(lambda connection: connection.exec_driver_sql(sql))
 

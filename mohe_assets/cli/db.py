@@ -175,7 +175,7 @@ def reset(*, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = F
 
 
 def _wipe_partitions(settings: Settings) -> None:
-    """Without this Dagster would show every partition as materialized until it is collected again."""
+    """Else Dagster would show every partition as materialized until it is collected again."""
     urls = resolve_urls(settings)
     database = Database.connect(urls.dagster)
     try:

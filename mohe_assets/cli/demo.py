@@ -178,13 +178,14 @@ class _Meter:
         total = progress.total or 256
         completed = progress.completed + progress.refining
         self._bar.update(
-            self._task, completed=completed, total=total, places=overview.places, calls=overview.calls,
-            rate=rate, eta=eta,
+            self._task, completed=completed, total=total, places=overview.places,
+            calls=overview.calls, rate=rate, eta=eta,
         )  # fmt: skip
         if not self._bar.console.is_terminal and now - self._said_at >= _PLAIN_LINE_SECONDS:
             self._said_at = now
             self._bar.console.print(
-                f"{completed} of {total} regions, {overview.places:,} places, {overview.calls:,} calls, {rate:.1f} calls/s, {eta}"
+                f"{completed} of {total} regions, {overview.places:,} places, "
+                f"{overview.calls:,} calls, {rate:.1f} calls/s, {eta}"
             )
 
 

@@ -96,13 +96,22 @@ def _daemon() -> Finding:
         return Finding(check="daemon", level=Level.WARNING, found="no daemon is alive: nothing is launched by itself.",
                        advice="`mohe up` runs one; `dagster job execute … -j place_ingestion_batch` needs none.")  # fmt: skip
     if state.failing:
-        return Finding(check="daemon", level=Level.ERROR, found=" ".join(failing_sentence(one) for one in state.failing),
-                       advice="The whole error is in the UI, under Automation; the next tick tries again.")  # fmt: skip
+        return Finding(
+            check="daemon",
+            level=Level.ERROR,
+            found=" ".join(map(failing_sentence, state.failing)),
+            advice="The whole error is in the UI, under Automation; the next tick tries again.",
+        )
     if sensor.stopped:
         return Finding(check="daemon", level=Level.WARNING, found=f"{PENDING_REGION_SENSOR} was stopped by somebody.",
                        advice="Start it in the UI, under Automation.")  # fmt: skip
     if sensor.tick_seconds_ago is None or sensor.tick_seconds_ago > SILENT_SECONDS:
         last = "yet" if sensor.tick_seconds_ago is None else f"for {sensor.tick_seconds_ago:.0f} s"
-        return Finding(check="daemon", level=Level.WARNING, found=f"alive, but {PENDING_REGION_SENSOR} has not ticked {last}.",
-                       advice="After a start the first tick takes some seconds; if none comes, restart `mohe up`.")  # fmt: skip
+        return Finding(
+            check="daemon",
+            level=Level.WARNING,
+            found=f"alive, but {PENDING_REGION_SENSOR} has not ticked {last}.",
+            advice="After a start the first tick takes some seconds; "
+            "if none comes, restart `mohe up`.",
+        )
     return Finding(check="daemon", level=Level.OK, found="alive; the sensor launches what is due")

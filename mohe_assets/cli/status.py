@@ -190,10 +190,11 @@ def _show(found: Status) -> Group:
     table.add_row("", ProgressBar(total=max(1, found.regions), completed=completed, width=60))
     table.add_row("home", shown(found.home))
     table.add_row("database", shown(found.database))
+    refining = f"; {progress.refining:,} being refined" * bool(progress.refining)
     table.add_row("regions", f"{completed:,} of {found.regions:,} completed, "
                              f"{progress.processing - progress.refining:,} in "
                              f"progress, {progress.pending:,} pending, {progress.failed:,} failed"
-                             + f"; {progress.refining:,} being refined" * bool(progress.refining))  # fmt: skip
+                             + refining)  # fmt: skip
     table.add_row("places", f"{overview.places:,}")
     table.add_row(
         "searches", f"{overview.searches:,} stored, {overview.calls:,} calls, in this round"

@@ -118,9 +118,8 @@ def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> N
         totals = collect(context, app, ClaimFilter(probe_now=True), prepare=prepare)
         reconcile(context.instance, app)
         if not totals.completed:
-            context.log.warning(
-                f"No region was collected. {what_is_missing(app.checkpoints.progress(), app.api_state())}"
-            )
+            missing = what_is_missing(app.checkpoints.progress(), app.api_state())
+            context.log.warning(f"No region was collected. {missing}")
     context.log.info(
         f"{totals.completed} regions completed with {totals.places} places and {totals.calls} calls, {totals.released} released"
     )

@@ -15,7 +15,7 @@ PENDING_REGION_SENSOR = "pending_region_sensor"
 SILENT_SECONDS = 120
 
 TABLES = """
-SELECT count(to_regclass(name)) AS found
+SELECT count(to_regclass(name)) AS found, count(*) AS needed
   FROM unnest(ARRAY['daemon_heartbeats', 'instigators', 'job_ticks']) AS name
 """
 HEARTBEATS = """
@@ -78,7 +78,8 @@ def read_dagster_state(url: str) -> DagsterState:
     database = Database.connect(url, reconnect_seconds=0, session=PATIENCE)
     try:
         database.check()
-        if database.transaction(lambda connection: rows(connection, TABLES))[0]["found"] < 3:  # noqa: PLR2004 - all of them
+        tables = database.transaction(lambda connection: rows(connection, TABLES))[0]
+        if tables["found"] < tables["needed"]:
             return DagsterState(daemon_alive=False, sensors=())
         heartbeats = database.transaction(lambda connection: rows(connection, HEARTBEATS))
         sensors = database.transaction(lambda connection: rows(connection, SENSORS))
@@ -93,7 +94,8 @@ def read_dagster_state(url: str) -> DagsterState:
 def _sensor(row: dict[str, object]) -> SensorState:
     failure = row["failure"]
     first_line = str(failure).strip().splitlines()[:1] if failure is not None else None
-    return SensorState(**{**row, "failure": None if first_line is None else "".join(first_line)})  # type: ignore[arg-type]
+    failed = None if first_line is None else "".join(first_line)
+    return SensorState(**{**row, "failure": failed})  # type: ignore[arg-type]
 
 
 def failing_sentence(sensor: SensorState) -> str:

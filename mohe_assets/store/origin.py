@@ -133,10 +133,12 @@ def mismatch(data: Origin, where: str) -> Mismatch:
     """For data of this origin in the database `where`."""
     if data is Origin.SIMULATOR:
         return Mismatch(
-            f"The data in {where} is made up by the simulator, and the keys are not the simulator's: no API is called with it.",
+            f"The data in {where} is made up by the simulator, and the keys are not the "
+            "simulator's: no API is called with it.",
             "`mohe db reset` empties the database; or set another MOHE_HOME or MOHE_DATABASE_URL.",
         )
     return Mismatch(
-        f"The data in {where} comes from the real APIs, and the keys are the simulator's: no made-up place is mixed with it.",
+        f"The data in {where} comes from the real APIs, and the keys are the simulator's: "
+        "no made-up place is mixed with it.",
         "Set another MOHE_HOME or MOHE_DATABASE_URL for the simulator.",
     )

@@ -79,7 +79,8 @@ RETURNING (xmax = 0) AS seeded
 """
 SEED_MISSING = f"""{_NEW_CHECKPOINT}
    AND NOT EXISTS (SELECT FROM batch_checkpoint c
-                    WHERE (c.batch_name, c.region_type, c.region_code) = (:batch, r.region_type, r.region_code))
+                    WHERE (c.batch_name, c.region_type, c.region_code)
+                          = (:batch, r.region_type, r.region_code))
  ORDER BY r.region_code
 ON CONFLICT DO NOTHING
 """
@@ -302,7 +303,8 @@ RESET = (
 PROGRESS = f"""
 SELECT count(*) AS total, count(*) FILTER (WHERE c.status = 'COMPLETED') AS completed,
        count(*) FILTER (WHERE c.status = 'FAILED') AS failed, count(*) FILTER (WHERE c.status = 'PROCESSING') AS processing,
-       count(*) FILTER (WHERE c.refining) AS refining, count(*) FILTER (WHERE c.status = 'PENDING') AS pending,
+       count(*) FILTER (WHERE c.refining) AS refining,
+       count(*) FILTER (WHERE c.status = 'PENDING') AS pending,
        count(*) FILTER (WHERE c.status = 'FAILED' AND c.retry_at IS NULL) AS given_up,
        min(c.retry_at) FILTER (WHERE c.status = 'FAILED') AS next_retry_at
   FROM batch_checkpoint c WHERE {OURS} AND {COLLECTABLE}

@@ -75,7 +75,8 @@ class TestRetry:
         done = mohe(command, "11680", word)
         assert done.status == 1
         assert done.err == (
-            f"mohe: There is no region {word!r}; give a code such as 11680, a partition key or a name such as 강남구.\n"
+            f"mohe: There is no region {word!r}; give a code such as 11680, "
+            "a partition key or a name such as 강남구.\n"
         )
         assert store.everything() == before
 

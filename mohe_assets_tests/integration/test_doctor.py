@@ -62,7 +62,8 @@ def sound(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def store(store: Store) -> Store:
     """With a dong in each region: without any the list is incomplete."""
     store.execute(
-        "INSERT INTO legal_dong (region_type, region_code, dong_name) SELECT region_type, region_code, '동' FROM region"
+        "INSERT INTO legal_dong (region_type, region_code, dong_name) "
+        "SELECT region_type, region_code, '동' FROM region"
     )
     return store
 
@@ -364,7 +365,8 @@ def _tick(instance: dg.DagsterInstance, *, seconds_ago: float, error: str | None
     status = TickStatus.FAILURE if error else TickStatus.SKIPPED
     instance.create_tick(
         TickData(
-            origin.get_id(), origin.instigator_name, InstigatorType.SENSOR, status, time.time() - seconds_ago,
+            origin.get_id(), origin.instigator_name, InstigatorType.SENSOR, status,
+            time.time() - seconds_ago,
             selector_id=origin.get_selector().get_id(),
             error=SerializableErrorInfo(error, [], None) if error else None,
         )

@@ -235,7 +235,8 @@ def test_what_counts_and_records_is_made_again_by_the_next_run(app: App, sql: st
     execute(app, sql)
     execute(
         app,
-        "UPDATE batch_checkpoint SET status = 'PENDING', round = round + 1 WHERE status = 'COMPLETED'",
+        "UPDATE batch_checkpoint SET status = 'PENDING', round = round + 1 "
+        "WHERE status = 'COMPLETED'",
     )
     assert collect(app, "second") == 2
     assert count(app, "api_usage WHERE reserved > 0") == 1

@@ -48,7 +48,8 @@ SELECT calls, seconds, calls / greatest(1, seconds) AS calls_per_second,
          GROUP BY span.since) answered
 """
 BY_SIDO = """
-SELECT r.sido_name, count(*) AS regions, count(*) FILTER (WHERE c.status = 'COMPLETED' OR c.refining) AS completed,
+SELECT r.sido_name, count(*) AS regions,
+       count(*) FILTER (WHERE c.status = 'COMPLETED' OR c.refining) AS completed,
        coalesce(sum(p.places), 0)::bigint AS places
   FROM batch_checkpoint c
   JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
