@@ -26,7 +26,7 @@ from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.domain.forecast import QuotaState
 from mohe_assets.domain.kst import KST
 from mohe_assets.domain.regions import REGION_TYPES, build_region_list
-from mohe_assets.errors import OriginMismatch, SettingsError
+from mohe_assets.errors import DatabaseUnavailable, OriginMismatch, SettingsError
 from mohe_assets.logs import about
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.databases import (
@@ -54,6 +54,7 @@ from mohe_assets.store.refinement import Refinement
 from mohe_assets.store.region_lifecycle import CachedIndex, Lifecycle
 from mohe_assets.store.regions import Regions
 from mohe_assets.store.replay import Replayed, Replays
+from mohe_assets.store.retention import DatabaseSize, Retention, measured_bytes
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,42 @@ class App:
     @property
     def lifecycle(self) -> Lifecycle:
         return Lifecycle(database=self.database, region_type=self.settings.checkpoint_region_type)
+
+    @property
+    def retention(self) -> Retention:
+        return Retention(database=self.database)
+
+    @contextmanager
+    def _dagster_database(self) -> "Iterator[Database | None]":
+        """Dagster's database; None if it is ours, too."""
+        urls = resolve_urls(self.settings)
+        if urls.dagster == urls.data:
+            yield None
+            return
+        database = Database.connect(urls.dagster, reconnect_seconds=0)
+        try:
+            yield database
+        finally:
+            database.close()
+
+    def note_sizes(self) -> None:
+        """Measure both databases."""
+        self.retention.note_size("data", self.database)
+        with self._dagster_database() as dagster:
+            if dagster is not None:
+                self.retention.note_size("dagster", dagster)
+
+    def database_sizes(self) -> tuple[DatabaseSize, ...]:
+        """Both databases, or one that has the tables of both."""
+        data = self.retention.size("data", measured_bytes(self.database))
+        with self._dagster_database() as dagster:
+            if dagster is None:
+                return (data,)
+            try:
+                measured = measured_bytes(dagster)
+            except DatabaseUnavailable:
+                measured = None
+        return (data, self.retention.size("dagster", measured))
 
     @property
     def account(self) -> ApiAccount:

@@ -9,6 +9,7 @@ from mohe_assets.defs.assets.regions import sigungu_regions
 from mohe_assets.defs.checks import checkpoints_match_partitions
 from mohe_assets.defs.jobs import (
     ingest_places,
+    maintenance,
     new_round,
     place_ingestion_batch,
     publish_catalog,
@@ -19,7 +20,12 @@ from mohe_assets.defs.quality_checks import QUALITY_CHECKS
 from mohe_assets.defs.refining import refinement_sensor
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime import console_logger as console
-from mohe_assets.defs.schedules import daily_catalog, monthly_new_round, weekly_region_refresh
+from mohe_assets.defs.schedules import (
+    daily_catalog,
+    daily_maintenance,
+    monthly_new_round,
+    weekly_region_refresh,
+)
 from mohe_assets.defs.sensors import pending_region_sensor
 from mohe_assets.errors import SettingsError
 
@@ -41,9 +47,15 @@ def build_defs(*, resource_overrides: dict[str, object] | None = None) -> dg.Def
             refine_places,
             publish_catalog,
             new_round,
+            maintenance,
         ],
         sensors=[pending_region_sensor, refinement_sensor],
-        schedules=[weekly_region_refresh, daily_catalog, monthly_new_round],
+        schedules=[
+            weekly_region_refresh,
+            daily_catalog,
+            monthly_new_round,
+            daily_maintenance,
+        ],
         resources={"mohe": MoheResource(), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )

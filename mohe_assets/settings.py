@@ -100,6 +100,9 @@ class Settings(BaseSettings):
     configured_searches_in_flight: int | None = Field(default=None, gt=0, le=256)
     retry_seconds: float = Field(default=60, gt=0, le=86_400)
     region_refresh_days: float = Field(default=7, gt=0, le=3_650)
+    # Retention, in days; 0 keeps everything.
+    keep_ledger_days: int = Field(default=90, ge=0, le=36_500)
+    keep_run_days: int = Field(default=30, ge=0, le=36_500)
     http_timeout_seconds: float = Field(default=10, gt=0, le=300)
     log_format: Literal["text", "json"] = "text"
     # Of the page: hosts it is reached by besides this machine's names, and where a container's

@@ -27,6 +27,7 @@ COMMANDS = {
     "release": "recovery:release",
     "unblock": "recovery:unblock",
     "replay": "replay:replay",
+    "prune": "prune:prune",
     "env": "env:env",
     "db": "db:commands",
     "code-server": "processes:code_server",

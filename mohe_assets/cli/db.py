@@ -211,11 +211,12 @@ def psql(context: typer.Context) -> None:
 @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def dump(context: typer.Context) -> None:
     """Write the database with pg_dump, with its own arguments: mohe db dump --format=custom >
-    mohe.dump.
+    mohe.dump. Owners are left out, so that any role restores it: pg_restore --no-owner --dbname
+    URL mohe.dump.
     """
     settings = settings_module.load()
     program = _pg_dump(settings)
-    _become(program, ensure_ready(settings).data, context.args)
+    _become(program, ensure_ready(settings).data, ["--no-owner", "--no-privileges", *context.args])
 
 
 def _become(program: str, url: str, arguments: Sequence[str]) -> NoReturn:

@@ -28,6 +28,7 @@ from mohe_assets.store.api_state import ApiState
 from mohe_assets.store.checkpoints import Progress
 from mohe_assets.store.dagster_state import DagsterState, failing_sentence, read_dagster_state
 from mohe_assets.store.reads.overview import Overview, RunRow
+from mohe_assets.store.retention import DatabaseSize
 
 SECONDS_BETWEEN_LOOKS = 2
 
@@ -67,6 +68,7 @@ class Status:
     calls_per_second_allowed: float
     keys_are_set: bool
     api: ApiState | None
+    databases: tuple[DatabaseSize, ...]
     warnings: tuple[str, ...]
 
 
@@ -156,6 +158,7 @@ def _read(app: App) -> Status:
         calls_per_second_allowed=settings.calls_per_second,
         keys_are_set=keys_are_set,
         api=state,
+        databases=app.database_sizes(),
         warnings=tuple(_warnings(app, dagster, edits.without_checkpoint, now)),
     )
 
@@ -211,6 +214,7 @@ def _show(found: Status) -> Group:
         table.add_row("", "no regions yet: the first run, or `mohe up`, downloads their list")
     of_the_simulator = "the simulator's: " if found.api and not found.keys_are_set else ""
     table.add_row("API", of_the_simulator + the_apis_day(found.api, quote=shown))
+    table.add_row("databases", ", ".join(map(_size, found.databases)))
     table.add_row("runs", _lives(overview.runs, daemon_alive=bool(found.daemon_alive)))
     parts: list[RenderableType] = [
         table,
@@ -221,6 +225,16 @@ def _show(found: Status) -> Group:
     if overview.runs:
         parts.append(_runs(overview.runs))
     return Group(*parts)
+
+
+def _size(database: DatabaseSize) -> str:
+    name = "ours" if database.name == "data" else "Dagster's"
+    if database.bytes is None:
+        return f"{name} cannot be read"
+    size = f"{name} {database.bytes / 1e6:,.0f} MB"
+    if database.growth_per_day is None:
+        return size
+    return f"{size} ({database.growth_per_day / 1e6:+,.1f} MB a day)"
 
 
 def _rate(found: Status) -> str:

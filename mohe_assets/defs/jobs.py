@@ -1,5 +1,5 @@
 """The jobs: refresh the regions, collect chosen regions, the whole batch in one process, refine,
-publish, and a new round.
+publish, begin a new round, and delete what is old.
 """
 
 import dagster as dg
@@ -16,6 +16,7 @@ from mohe_assets.defs.runtime.events import (
 )
 from mohe_assets.defs.runtime.reconciliation import reconcile
 from mohe_assets.defs.runtime.region_refresh import refresh, sync_partition_keys
+from mohe_assets.defs.runtime.retention import prune, pruned_sentence
 from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG, name_run
 from mohe_assets.errors import ApiError, RegionListRefused
 from mohe_assets.ops.status_text import what_is_missing
@@ -61,6 +62,26 @@ def make_completed_pending(context: dg.OpExecutionContext, mohe: MoheResource) -
 def new_round() -> None:
     """History stays: places, ledger rows of earlier rounds, and `batch_execution_metadata`."""
     make_completed_pending()
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def delete_what_is_old(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
+    """Delete old searches and runs, see `mohe prune`, and measure the databases."""
+    with mohe.open() as app:
+        context.log.info(pruned_sentence(prune(context.instance, app)))
+
+
+@dg.job(
+    description=(
+        "Deletes searches of old rounds (MOHE_KEEP_LEDGER_DAYS) and Dagster's old runs with "
+        "their events (MOHE_KEEP_RUN_DAYS) that show nothing any more, and "
+        "notes how large the databases are."
+    ),
+    executor_def=dg.in_process_executor,
+)
+def maintenance() -> None:
+    """Launched by its schedule every day; `mohe prune` does the same."""
+    delete_what_is_old()
 
 
 def _refresh_if_due(context: dg.OpExecutionContext, app: App) -> None:

@@ -1,10 +1,10 @@
-"""The schedules, all off until a person turns them on."""
+"""The schedules: retention is on, the others are off until a person turns them on."""
 
 from functools import partial
 
 import dagster as dg
 
-from mohe_assets.defs.jobs import new_round, publish_catalog, refresh_regions
+from mohe_assets.defs.jobs import maintenance, new_round, publish_catalog, refresh_regions
 
 _schedule = partial(
     dg.ScheduleDefinition,
@@ -31,4 +31,16 @@ daily_catalog = _schedule(
     job=publish_catalog,
     cron_schedule="0 6 * * *",
     description="Writes the nationwide files and the report every day at 06:00 KST.",
+)
+
+daily_maintenance = dg.ScheduleDefinition(
+    name="daily_maintenance",
+    job=maintenance,
+    cron_schedule="0 5 * * *",
+    execution_timezone="Asia/Seoul",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description=(
+        "Deletes old searches and runs every day at 05:00 KST; MOHE_KEEP_LEDGER_DAYS and "
+        "MOHE_KEEP_RUN_DAYS say which."
+    ),
 )

@@ -53,7 +53,18 @@ ANALYZE = ("ANALYZE new_places", "ANALYZE new_searches")
 
 _SHOWN = ("name", "category", "address", "road_address", "latitude", "longitude", "phone", "website_url", "region_code",
           "first_seen_at", "last_seen_at")  # fmt: skip
-_DIFFERS = f"({', '.join(f'p.{name}' for name in _SHOWN)}) IS DISTINCT FROM ({', '.join(f'n.{name}' for name in _SHOWN)})"
+# A place that is older than its answers was found by searches that retention deleted, or elsewhere:
+# it keeps its first day, and what the answers that are left do not tell.
+_OLDER = "p.first_seen_at < n.first_seen_at"
+_MERGED = {name: f"n.{name}" for name in _SHOWN} | {
+    "first_seen_at": "least(p.first_seen_at, n.first_seen_at)",
+    "region_code": f"coalesce(n.region_code, CASE WHEN {_OLDER} THEN p.region_code END)",
+} | {
+    name: f"CASE WHEN {_OLDER} AND n.{name} = '' THEN p.{name} ELSE n.{name} END"
+    for name in ("road_address", "phone", "website_url")
+}  # fmt: skip
+_KNOWN = ", ".join(f"p.{name}" for name in _SHOWN)
+_DIFFERS = f"({_KNOWN}) IS DISTINCT FROM ({', '.join(_MERGED.values())})"
 _REPLAYED = "q.region_type = :type AND q.source = :source AND q.status = 'DONE'"
 _GONE = f"""p.id IN (SELECT unnest(q.place_ids) FROM search_query q WHERE {_REPLAYED}
                      EXCEPT SELECT unnest(q.place_ids) FROM search_query q WHERE NOT ({_REPLAYED}))
@@ -69,7 +80,7 @@ SELECT (SELECT count(*) FROM new_searches) AS searches, (SELECT count(*) FROM ne
 """
 REMOVE = f"DELETE FROM places p WHERE {_GONE}"
 CHANGE = f"""
-UPDATE places p SET {", ".join(f"{name} = n.{name}" for name in _SHOWN)}
+UPDATE places p SET {", ".join(f"{name} = {merged}" for name, merged in _MERGED.items())}
   FROM new_places n WHERE n.naver_place_id = p.naver_place_id AND {_DIFFERS}
 """
 ADD = f"""
@@ -80,8 +91,11 @@ SELECT naver_place_id, source, region_type, {", ".join(_SHOWN)} FROM new_places 
 REWRITE_LEDGER = """
 WITH brought AS (
     SELECT DISTINCT ON (key) key, s.id FROM new_searches s, unnest(s.keys) AS key ORDER BY key, s.answered_at, s.id
-), firsts AS (
-    SELECT id, count(*) AS new_places FROM brought GROUP BY id
+), firsts AS (  -- not of places that were there before
+    SELECT b.id, count(*) AS new_places FROM brought b
+      JOIN new_searches s USING (id)
+      JOIN places p ON p.naver_place_id = b.key AND p.first_seen_at >= s.answered_at
+     GROUP BY b.id
 ), derived AS (
     SELECT s.id, s.strays, s.set_aside, s.result_count, coalesce(f.new_places, 0) AS new_places,
            ARRAY(SELECT p.id FROM unnest(s.keys) WITH ORDINALITY AS k (key, position)

@@ -100,8 +100,9 @@ class TestDatabase:
             "--schema-only",
             MOHE_DATABASE_URL=url.render_as_string(hide_password=False),
         )
-        ((_, database, option), variables) = ran[0]
-        assert (variables["PGPASSWORD"], option) == (PASSWORD, "--schema-only")
+        ((_, database, *options), variables) = ran[0]
+        assert variables["PGPASSWORD"] == PASSWORD
+        assert options == ["--no-owner", "--no-privileges", "--schema-only"]
         assert parse_dsn(database)["dbname"] == url.database
         assert "needle" not in database
 

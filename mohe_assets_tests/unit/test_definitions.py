@@ -160,6 +160,7 @@ def test_the_public_surface_is_as_other_people_know_it() -> None:
         ],
         "jobs": [
             "ingest_places",
+            "maintenance",
             "new_round",
             "place_ingestion_batch",
             "publish_catalog",
@@ -174,6 +175,7 @@ def test_the_public_surface_is_as_other_people_know_it() -> None:
             "weekly_region_refresh": ("refresh_regions", "0 4 * * 1", "Asia/Seoul", "STOPPED"),
             "daily_catalog": ("publish_catalog", "0 6 * * *", "Asia/Seoul", "STOPPED"),
             "monthly_new_round": ("new_round", "0 3 1 * *", "Asia/Seoul", "STOPPED"),
+            "daily_maintenance": ("maintenance", "0 5 * * *", "Asia/Seoul", "RUNNING"),
         },
     }
 
