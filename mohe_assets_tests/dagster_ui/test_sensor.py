@@ -24,7 +24,9 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
+from mohe_assets.defs.runtime import recovery
 from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.defs.runtime.recovery import end_what_has_not_begun
 from mohe_assets.defs.runtime.region_refresh import busy_keys
 from mohe_assets.defs.sensors import RECONCILE_SECONDS, pending_region_sensor
 from mohe_assets.domain.kst import KST
@@ -582,6 +584,63 @@ class TestWhatItRepairs:
         )
         sensor()
         assert (run_status(instance, silent.run_id) is dg.DagsterRunStatus.CANCELED) is ended
+
+    @pytest.mark.parametrize(
+        ("status", "server_age", "ended"),
+        [
+            (dg.DagsterRunStatus.NOT_STARTED, 19, False),
+            (dg.DagsterRunStatus.NOT_STARTED, 21, True),
+            (dg.DagsterRunStatus.STARTING, 21, True),
+            (dg.DagsterRunStatus.STARTED, 21, True),
+            (dg.DagsterRunStatus.QUEUED, 21, False),
+            # Launched since this code server began: it may be in it.
+            (dg.DagsterRunStatus.STARTED, 40, False),
+        ],
+    )
+    def test_a_run_older_than_the_code_server_that_never_made_itself_known_is_ended_after_20_s(
+        self,
+        sensor: Sensor,
+        instance: dg.DagsterInstance,
+        database: Database,
+        few: FewRegions,
+        monkeypatch: pytest.MonkeyPatch,
+        status: dg.DagsterRunStatus,
+        server_age: int,
+        *,
+        ended: bool,
+    ) -> None:
+        few(1)
+        silent = launched(instance, status)
+        execute(
+            database,
+            "UPDATE runs SET update_timestamp = update_timestamp - interval '30 seconds'",
+        )
+        began = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=server_age)
+        monkeypatch.setattr(recovery.THIS_CODE_SERVER, "started_at", began)
+        sensor()
+        assert (run_status(instance, silent.run_id) is dg.DagsterRunStatus.CANCELED) is ended
+
+    def test_a_code_server_that_ends_cancels_the_runs_that_have_not_begun_and_no_other(
+        self, instance: dg.DagsterInstance, app: App
+    ) -> None:
+        statuses = (
+            dg.DagsterRunStatus.NOT_STARTED,
+            dg.DagsterRunStatus.QUEUED,
+            dg.DagsterRunStatus.STARTING,
+            dg.DagsterRunStatus.STARTED,
+        )
+        runs = {status: launched(instance, status) for status in statuses}
+        begun = launched(instance, dg.DagsterRunStatus.STARTED)
+        app.executions.start(begun.run_id)
+        end_what_has_not_begun(instance, app)
+        left = {status: run_status(instance, run.run_id) for status, run in runs.items()}
+        assert left == {
+            dg.DagsterRunStatus.NOT_STARTED: dg.DagsterRunStatus.NOT_STARTED,
+            dg.DagsterRunStatus.QUEUED: dg.DagsterRunStatus.QUEUED,
+            dg.DagsterRunStatus.STARTING: dg.DagsterRunStatus.CANCELED,
+            dg.DagsterRunStatus.STARTED: dg.DagsterRunStatus.CANCELED,
+        }
+        assert run_status(instance, begun.run_id) is dg.DagsterRunStatus.STARTED
 
 
 def test_a_tick_takes_as_many_statements_for_250_due_regions_as_for_ten(

@@ -7,28 +7,41 @@ and the server with it.
 """
 
 import contextlib
+import datetime as dt
+import logging
 import os
 import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from types import FrameType
 
+import dagster as dg
 import psutil
 from dagster._cli.api import grpc_command
+from sqlalchemy.exc import DBAPIError
 
 from mohe_assets import logs, settings
+from mohe_assets.app import App
+from mohe_assets.defs.runtime import recovery
+from mohe_assets.errors import MoheError
+
+log = logging.getLogger(__name__)
 
 # A run needs six seconds at most to end its searches in flight; a machine under load gets three
 # times as long. Containers are killed after twenty (stop_grace_period,
 # terminationGracePeriodSeconds), and `mohe up` kills after nine what is left.
 STOP_SECONDS = 18.0
+# For the cancellation of runs that have not begun; the others are signalled after it.
+CANCEL_SECONDS = 1.5
 _stopping = threading.Event()
 
 
 def main() -> None:
     """Serves `mohe_assets.definitions`; the arguments are those of `dagster api grpc`."""
     logs.install(settings.log_format())
+    recovery.THIS_CODE_SERVER.started_at = dt.datetime.now(dt.UTC)
     # Dagster gives SIGTERM whatever handler SIGINT has when it starts.
     signal.signal(signal.SIGINT, _stop)
     grpc_command.main(
@@ -52,6 +65,10 @@ def _end_runs() -> None:
     has nothing to release: a run that was still importing, a tick. Their end is noticed like any
     other death.
     """
+    cancelling = threading.Thread(target=_cancel_what_has_not_begun, daemon=True)
+    if psutil.Process().children():
+        cancelling.start()
+        cancelling.join(CANCEL_SECONDS)
     itself, told, deadline = psutil.Process(), set[int](), time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
         for run in itself.children():
@@ -64,6 +81,20 @@ def _end_runs() -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             left.kill()
     os._exit(1)
+
+
+def _cancel_what_has_not_begun() -> None:
+    try:
+        with (
+            App.attached(settings.load()) as app,
+            dg.DagsterInstance.get() as instance,
+        ):
+            recovery.end_what_has_not_begun(
+                instance, replace(app, database=replace(app.database, reconnect_seconds=0))
+            )
+    except (MoheError, DBAPIError, dg.DagsterError) as error:
+        # They end all the same; the page may show those that had just been launched as failed.
+        log.warning("Runs that have not begun cannot be cancelled: %s", error)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ compared in agreement.py.
 
 import datetime as dt
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 
 from mohe_assets.app import App
 from mohe_assets.collection.scheduler import log_reclaimed, region_facts
@@ -27,6 +29,9 @@ from mohe_assets.store.executions import ReapResult
 
 log = logging.getLogger(__name__)
 
+# A run that was launched before the code server began cannot be in it. Its process may have
+# survived the server that launched it, and makes itself known within this time.
+NEWER_SERVER_SECONDS = 20
 # Between Dagster's start of a run and its row lie imports and a connection: seconds, a minute on a
 # bad day.
 NEVER_STARTED_SECONDS = 60
@@ -74,12 +79,24 @@ def _end_in_dagster(instance: dg.DagsterInstance, app: App) -> None:
         app.executions.mark_ended_in_dagster(ended)
 
 
+@dataclass(kw_only=True)
+class CodeServer:
+    """When this process began to be the code server; None in every other process."""
+
+    started_at: dt.datetime | None = None
+
+
+THIS_CODE_SERVER = CodeServer()
+
+
 def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
-    """End runs that died between their creation and the row by which they make themselves known.
+    """Ends runs that died between their creation and the first thing they do, which is to make
+    themselves known.
 
     A run that is NOT_STARTED was created by a client that did not live to submit it: it is in no
     queue. One that is STARTED has a process. One that is STARTING may wait for a node and an image
-    in a cluster, for as long as the instance's `run_monitoring` gives it.
+    in a cluster, for as long as the instance's `run_monitoring` gives it. Where runs are processes
+    of the code server, those that are older than the server have died with its predecessor.
     """
     begun = NEVER_STARTED_SECONDS + app.settings.lease_seconds
     starting = max(
@@ -90,16 +107,46 @@ def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
         dg.DagsterRunStatus.STARTING: starting,
         dg.DagsterRunStatus.STARTED: begun,
     }
-    now = dt.datetime.now(dt.UTC)
-    silent = {
+    now, server = dt.datetime.now(dt.UTC), THIS_CODE_SERVER.started_at
+    if not isinstance(instance.run_launcher, DefaultRunLauncher):
+        server = None
+
+    def has_died(record: dg.RunRecord) -> bool:
+        if server is not None and record.update_timestamp < server:
+            return (now - server).total_seconds() > NEWER_SERVER_SECONDS
+        silent = (now - record.update_timestamp).total_seconds()
+        return silent > patience[record.dagster_run.status]
+
+    _end_unknown(instance, app, list(patience), has_died)
+
+
+def end_what_has_not_begun(instance: dg.DagsterInstance, app: App) -> None:
+    """Before the code server ends its runs: cancel those that have no row yet.
+
+    They may die before they can handle a signal; Dagster would call them failed, and a failed run
+    paints the regions it never tried red.
+    """
+    if isinstance(instance.run_launcher, DefaultRunLauncher):
+        launched = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+        _end_unknown(instance, app, launched, lambda _: True)
+
+
+def _end_unknown(
+    instance: dg.DagsterInstance,
+    app: App,
+    statuses: Sequence[dg.DagsterRunStatus],
+    has_died: Callable[[dg.RunRecord], bool],
+) -> None:
+    """Cancel those of the runs that collect places and have made themselves known to nobody."""
+    found = {
         record.dagster_run.run_id: record.dagster_run
-        for record in instance.get_run_records(filters=dg.RunsFilter(statuses=list(patience)))
-        if (now - record.update_timestamp).total_seconds() > patience[record.dagster_run.status]
-        and collects_places(record.dagster_run)
+        for record in instance.get_run_records(filters=dg.RunsFilter(statuses=list(statuses)))
+        if has_died(record) and collects_places(record.dagster_run)
     }
-    for run_id in silent.keys() - app.executions.known(silent.keys()):
-        message = "The run died before it began; nothing was lost."
-        instance.report_run_canceled(silent[run_id], message=message)
+    for run_id in found.keys() - app.executions.known(found.keys()):
+        instance.report_run_canceled(
+            found[run_id], message="The run died before it began; nothing was lost."
+        )
 
 
 def waiting_sentence(instance: dg.DagsterInstance, runs: Collection[dg.DagsterRun]) -> str:
