@@ -43,6 +43,7 @@ from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClien
 from mohe_assets.sources.naver_local.search_plan import Search, Sort, base_plan, plan_digest
 from mohe_assets.store.api_state import ApiAccount, ApiState, read_state
 from mohe_assets.store.checkpoints import Checkpoints
+from mohe_assets.store.clock import Clock
 from mohe_assets.store.database import ANSWER_SECONDS, Database
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.hand_edits import HandEdits, read_hand_edits
@@ -148,6 +149,16 @@ class App:
     @property
     def lifecycle(self) -> Lifecycle:
         return Lifecycle(database=self.database, region_type=self.settings.checkpoint_region_type)
+
+    @property
+    def clock(self) -> Clock:
+        settings = self.settings
+        return Clock(
+            database=self.database,
+            lease_seconds=settings.lease_seconds,
+            calls_per_second=settings.calls_per_second,
+            has_month=settings.uses_hub,
+        )
 
     @property
     def retention(self) -> Retention:
@@ -453,6 +464,7 @@ class App:
                 self._answered.executions, run_id, heartbeat_seconds=heartbeat_seconds
             ) as session,
         ):
+            session.with_each_beat.append(self._answered.clock.pull_back)
             yield session
 
     @contextmanager

@@ -183,6 +183,8 @@ def _warnings(
         yield ends
     if unconfirmed := app.regions.unconfirmed():
         yield f"Region list: {unconfirmed.sentence}"
+    if errors := app.clock.look():
+        yield errors.sentence
 
 
 def _show(found: Status) -> Group:

@@ -113,9 +113,6 @@ class RunSession:
 
     def _beat(self) -> None:
         began, alive = time.monotonic(), self.executions.heartbeat(self.run_id)
-        if alive and time.monotonic() - began > self.executions.lease_seconds / 2:
-            # It waited for the row, and then wrote the moment at which it began to wait.
-            began, alive = time.monotonic(), self.executions.heartbeat(self.run_id)
         if not alive:
             self.declared_dead = True
             self.abandon(StopRequested(DECLARED_DEAD))

@@ -65,6 +65,10 @@ PROBE_AGAIN_SECONDS = 0.1
 # the slot.
 RECHECK_SECONDS = 0.25
 RECHECK_BEFORE_SECONDS = 0.05
+# A long wait is slept in pieces of this length: a clock error may have made it, and be put right.
+LOOK_AGAIN_SECONDS = 5.0
+# A statement and the thread that runs it take this long at most between two readings of the clocks.
+QUEUE_TOLERANCE_SECONDS = 2.0
 
 # While the limit is far, a process reserves what it will send in so many seconds at once; what it
 # then did not send in time it gives back.
@@ -342,6 +346,11 @@ class SharedRateLimiter:
     async def _wait_for(self, slot: Slot) -> bool:
         """False: it is too late for this slot."""
         try:
+            while slot.at - time.monotonic() > LOOK_AGAIN_SECONDS:
+                await self.cancellation.pause(LOOK_AGAIN_SECONDS, WHY_STOPPED)
+                self._raise_if_shut()
+                if await self._was_put_right(slot):
+                    return False
             if slot.at - time.monotonic() > RECHECK_SECONDS:
                 await self.cancellation.pause(
                     slot.at - RECHECK_BEFORE_SECONDS - time.monotonic(), WHY_STOPPED
@@ -361,6 +370,12 @@ class SharedRateLimiter:
             await self._release_reserved([slot])
             raise
         return in_time
+
+    async def _was_put_right(self, slot: Slot) -> bool:
+        """Whether a clock error made this slot, and the queue of calls is shorter now than it."""
+        left = slot.at - time.monotonic()
+        queue = await asyncio.to_thread(self.calls.seconds_to_next_slot)
+        return queue < left - QUEUE_TOLERANCE_SECONDS
 
     async def _release_reserved(
         self, slots: Collection[Slot], calls: ApiCalls | None = None

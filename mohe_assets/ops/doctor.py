@@ -35,6 +35,7 @@ from mohe_assets.postgres import schema
 from mohe_assets.postgres.databases import DatabaseUrls, ignore_redirecting_variables, resolve_urls
 from mohe_assets.postgres.embedded import HOME_MODE, PRIVATE_MODE, EmbeddedServer
 from mohe_assets.settings import SECRETS, Settings, classic_ends, is_loopback, load, variable
+from mohe_assets.store.clock import Clock
 from mohe_assets.store.database import PATIENCE, Database, rows
 from mohe_assets.store.hand_edits import missing_places
 from mohe_assets.store.origin import Origin
@@ -355,6 +356,7 @@ def _with_database(settings: Settings, *, calls: bool) -> Iterator[Finding]:
             if calls:
                 yield _place_keys(app)
             yield _runs(app)
+            yield _moments(app.clock)
     except DatabaseUnavailable as error:
         yield _error("database", error.state, error.advice or _advice(urls))
     finally:
@@ -442,6 +444,16 @@ def _clocks(settings: Settings, database: Database) -> Iterator[Finding]:
     host = settings.naver_hub_url if settings.uses_hub else settings.naver_api_url
     if (theirs := _clock_of(host)) is not None:
         yield _skew("clock of the search API", theirs - ahead, "the database's", 1.0)
+
+
+def _moments(clock: Clock) -> Finding:
+    if errors := clock.look():
+        return _warning(
+            "moments in the database",
+            errors.sentence,
+            "The next run or sensor tick pulls them back; keep the server's clock by NTP.",
+        )
+    return _ok("moments in the database", "none lies further in the future than possible")
 
 
 def _skew(check: str, ahead: float, other: str, uncertain: float) -> Finding:

@@ -72,6 +72,11 @@ UPDATE api_budget SET {_AVAILABLE}
  WHERE api = :api AND account = :account
    AND (failed_calls > 0 OR refused_since IS NOT NULL OR unavailable_since IS NOT NULL)
 """
+# Every slot that was handed out lies before it, unless the row was put right since.
+NEXT_SLOT = """
+SELECT extract(epoch FROM greatest(next_slot_at, budget_clock()) - budget_clock())::float AS seconds
+  FROM api_budget WHERE api = :api AND account = :account
+"""
 RELEASE_RESERVED = """
 UPDATE api_usage SET reserved = greatest(0, reserved - :unsent) WHERE api = :api AND account = :account AND day = :day
 """
@@ -189,6 +194,10 @@ class ApiCalls:
         }
         (row,) = self.database.call(RESERVE, **values)
         return dict(zip(RESERVED, row, strict=True))
+
+    def seconds_to_next_slot(self) -> float:
+        """How long a call that is reserved now would wait."""
+        return float(self._row(NEXT_SLOT)["seconds"])
 
     def note(self, sql: str, **values: object) -> None:
         """One of the statements above."""

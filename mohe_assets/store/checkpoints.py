@@ -297,7 +297,13 @@ class Checkpoints:
         """
         return [
             row["region_code"]
-            for row in rows(connection, RECLAIM, **self._scope, dead_runs=sorted(dead_runs))
+            for row in rows(
+                connection,
+                RECLAIM,
+                **self._scope,
+                dead_runs=sorted(dead_runs),
+                lease_seconds=self.lease_seconds,
+            )
         ]
 
     def force_release(self, codes: Collection[str]) -> list[str]:

@@ -83,13 +83,20 @@ def host_identity() -> str:
 START = """
 INSERT INTO batch_execution_metadata
        (batch_name, execution_id, status, start_time, heartbeat_at, host, process_id, process_started)
-VALUES (:batch, :run_id, 'RUNNING', now(), now(), :host, :process_id, :process_started)
+VALUES (:batch, :run_id, 'RUNNING', now(), clock_timestamp(), :host, :process_id, :process_started)
 ON CONFLICT (execution_id) DO UPDATE
-   SET status = 'RUNNING', heartbeat_at = now(), end_time = NULL, note = NULL, dagster_ended_at = NULL,
+   SET status = 'RUNNING', heartbeat_at = clock_timestamp(), end_time = NULL,
+       note = NULL, dagster_ended_at = NULL,
        host = excluded.host, process_id = excluded.process_id, process_started = excluded.process_started
 """
+# The moment after the row's lock was waited for, which may take longer than a lease.
 HEARTBEAT = """
-UPDATE batch_execution_metadata SET heartbeat_at = now() WHERE execution_id = :run_id AND status = 'RUNNING'
+WITH mine AS MATERIALIZED (
+    SELECT id FROM batch_execution_metadata
+     WHERE execution_id = :run_id AND status = 'RUNNING' FOR UPDATE
+)
+UPDATE batch_execution_metadata e SET heartbeat_at = clock_timestamp()
+  FROM mine WHERE e.id = mine.id
 """
 # Derived from the checkpoints each time, so that a repeat or a takeover cannot count a region
 # twice.
@@ -105,7 +112,8 @@ UPDATE batch_execution_metadata e
  WHERE e.execution_id = :run_id
 """
 FINISH = """
-UPDATE batch_execution_metadata SET status = :status, note = :note, end_time = now(), heartbeat_at = now(),
+UPDATE batch_execution_metadata
+   SET status = :status, note = :note, end_time = now(), heartbeat_at = clock_timestamp(),
        calls_used = (SELECT coalesce(sum(q.calls), 0) FROM search_query q WHERE q.run_id = :run_id)
  WHERE execution_id = :run_id AND status = 'RUNNING'
 """

@@ -20,7 +20,8 @@ LEDGER_COUNTERS = """(searches_done, calls_used, refinements, processed_count)
 MINE = """c.batch_name = :batch AND c.region_type = :type AND c.region_code = :code
            AND c.attempt = :attempt AND c.status = 'PROCESSING'"""
 OURS = "c.batch_name = :batch AND c.region_type = :type"
-LEASE_END = "now() + make_interval(secs => :lease_seconds)"
+# After the row's lock was waited for; `now()` is the moment at which the transaction began.
+LEASE_END = "clock_timestamp() + make_interval(secs => :lease_seconds)"
 COLLECTABLE = """EXISTS (SELECT FROM region r WHERE r.region_type = c.region_type AND r.region_code = c.region_code
                           AND r.status = 'ACTIVE' AND r.is_leaf)"""
 
@@ -180,7 +181,7 @@ UPDATE batch_checkpoint c
        lease_expires_at = NULL, error_message = :message, failure_kind = :kind,
        failures = c.failures + 1,
        retry_at = CASE WHEN NOT c.refining AND (:final OR NOT :bounded_elsewhere AND c.failures + 1 >= :max_attempts) THEN NULL
-                       ELSE now() + make_interval(
+                       ELSE clock_timestamp() + make_interval(
                            secs => least(:cap_seconds, :backoff_seconds * power(2, least(c.failures, 30)))) END,
        {LEDGER_COUNTERS}
  WHERE {MINE_ALIVE}
@@ -192,14 +193,22 @@ _BACK = """status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'PENDING' END, re
        attempt = c.attempt + c.refining::int"""
 RELEASE = f"UPDATE batch_checkpoint c SET {_BACK} WHERE {MINE}"
 
-# A region whose lease ran out, or whose holder is known to be dead before that. Rows that are
-# locked are left for the next look: by a worker that is storing, or by one frozen in the middle of
-# it.
+# A region whose lease ran out, or whose holder is known to be dead before that. A holder that lives
+# renews its leases with each heartbeat, unless the table was locked: what it could not renew stays
+# its own for LIVE_HOLDER_LEASES more. Rows that are locked are left for the next look: by a worker
+# that is storing, or by one frozen in the middle of it.
+LIVE_HOLDER_LEASES = 10
 RECLAIM = f"""
 WITH lost AS (
     SELECT c.id FROM batch_checkpoint c
      WHERE {OURS} AND c.status = 'PROCESSING'
-       AND (c.lease_expires_at IS NULL OR c.lease_expires_at < now() OR c.run_id = ANY(CAST(:dead_runs AS text[])))
+       AND (c.run_id = ANY(CAST(:dead_runs AS text[])) OR c.lease_expires_at IS NULL
+            OR c.lease_expires_at < now() - make_interval(secs => :lease_seconds
+               * CASE WHEN EXISTS (
+                SELECT FROM batch_execution_metadata e
+                 WHERE e.execution_id = c.run_id AND e.status = 'RUNNING'
+                   AND e.heartbeat_at >= now() - make_interval(secs => :lease_seconds))
+               THEN {LIVE_HOLDER_LEASES} ELSE 0 END))
        FOR UPDATE SKIP LOCKED
 )
 UPDATE batch_checkpoint c SET {_BACK} FROM lost WHERE c.id = lost.id

@@ -48,6 +48,7 @@ def recover(instance: dg.DagsterInstance, app: App) -> ReapResult:
     """Takes back the regions of dead runs, ends those runs in Dagster, and reports completions
     nobody reported.
     """
+    app.clock.pull_back()
     reaped = app.executions.reap_dead_runs(
         app.checkpoints, over=lambda run_ids: _over_in_dagster(instance, run_ids)
     )

@@ -1,0 +1,165 @@
+"""Moments that lie further in the future than the rules can explain: the database's clock was ahead
+when they were written, or it is behind now. They must not hold anything, and are pulled back.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from mohe_assets.store.api_calls import LAST_PROBE_SECONDS
+from mohe_assets.store.checkpoints import RETRY_CAP_SECONDS
+from mohe_assets.store.database import Database, rows, statement
+
+log = logging.getLogger(__name__)
+
+# Between two readings of one clock; and of a moment that a statement wrote at its end.
+TOLERANCE_SECONDS = 5.0
+# Calls that may wait for their turn at a time, and the slowest pace at which they may: no slot lies
+# further ahead than these.
+MOST_WAITING = 1_000
+
+_NOW = "clock_timestamp()"
+_TOLERANCE = f"interval '{TOLERANCE_SECONDS} seconds'"
+_LEASE = "make_interval(secs => :lease_seconds)"
+_SLOTS = "make_interval(secs => greatest(60, :most_waiting / (:calls_per_second * pace)))"
+# A day's quota ends at the next midnight, a month's at the end of the month.
+_RESET = """greatest(budget_midnight(budget_day(budget_clock()) + 1),
+    CASE WHEN :has_month
+         THEN budget_midnight((date_trunc('month', budget_day(budget_clock()))
+                               + interval '1 month')::date) END)"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Rule:
+    """Rows of `table` are wrong where `wrong`; `right` puts them right."""
+
+    what: str
+    table: str
+    wrong: str
+    right: str
+
+
+def _not_after_now(column: str, table: str, what: str, *, clock: str = _NOW) -> _Rule:
+    """A moment in the past by its nature."""
+    return _Rule(
+        what=what,
+        table=table,
+        wrong=f"{column} > {clock} + {_TOLERANCE}",
+        right=f"{column} = {clock}",
+    )
+
+
+_BUDGET = "budget_clock()"
+RULES = (
+    _Rule(
+        what="the turn of the next call",
+        table="api_budget",
+        wrong=f"next_slot_at > {_BUDGET} + {_SLOTS} + {_TOLERANCE}",
+        right=f"next_slot_at = {_BUDGET}",
+    ),
+    _Rule(
+        what="the end of a used-up quota",
+        table="api_budget",
+        wrong=f"exhausted_until > {_RESET} + interval '1 minute' + {_TOLERANCE}",
+        right=f"exhausted_until = {_RESET}",
+    ),
+    _Rule(
+        what="the next probe of an unavailable API",
+        table="api_budget",
+        wrong=f"next_probe_at > {_BUDGET} + interval '{LAST_PROBE_SECONDS} seconds' + {_TOLERANCE}",
+        right=f"next_probe_at = {_BUDGET}",
+    ),
+    _not_after_now("probing_since", "api_budget", "the start of a probe", clock=_BUDGET),
+    _not_after_now("paced_at", "api_budget", "the last slowing down", clock=_BUDGET),
+    _not_after_now("refused_since", "api_budget", "the first refusal", clock=_BUDGET),
+    _Rule(
+        what="the lease of a region",
+        table="batch_checkpoint",
+        wrong=f"status = 'PROCESSING' AND lease_expires_at > {_NOW} + {_LEASE} + {_TOLERANCE}",
+        right=f"lease_expires_at = {_NOW} + {_LEASE}",
+    ),
+    # `end_time` was written with it, and tells how far the clock was ahead.
+    _Rule(
+        what="the next try of a failed region",
+        table="batch_checkpoint",
+        wrong=f"retry_at > {_NOW} AND (end_time > {_NOW} + {_TOLERANCE}"
+        f" OR retry_at > {_NOW} + interval '{RETRY_CAP_SECONDS} seconds' + {_TOLERANCE})",
+        right=f"retry_at = retry_at - greatest(end_time - {_NOW}, retry_at - {_NOW}"
+        f" - interval '{RETRY_CAP_SECONDS} seconds'), end_time = least(end_time, {_NOW})",
+    ),
+    _not_after_now("heartbeat_at", "batch_execution_metadata", "the heartbeat of a run"),
+    _not_after_now("refreshed_at", "region_refresh", "the last refresh of the region list"),
+)
+LOOK = "SELECT " + ", ".join(
+    f"(SELECT count(*) FROM {rule.table} WHERE {rule.wrong}) AS rule_{number}"
+    for number, rule in enumerate(RULES)
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClockErrors:
+    """How many moments of each kind are impossible, by what they are."""
+
+    found: dict[str, int]
+
+    def __bool__(self) -> bool:
+        return bool(self.found)
+
+    @property
+    def sentence(self) -> str:
+        """State and cause."""
+        named = ", ".join(f"{what} ({count})" for what, count in self.found.items())
+        return (
+            f"Further in the future than possible: {named}. The database's clock was ahead when "
+            "they were written, or is behind now."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """The moments that decide when something goes on, in one database."""
+
+    database: Database
+    lease_seconds: float
+    calls_per_second: float
+    has_month: bool
+
+    def look(self) -> ClockErrors:
+        """What is impossible now; changes nothing."""
+        found = self.database.transaction(lambda c: rows(c, LOOK, **self._values))[0]
+        return _errors([found[f"rule_{number}"] for number in range(len(RULES))])
+
+    def pull_back(self) -> ClockErrors:
+        """Put right whatever is impossible, and log it."""
+        errors = self.look()
+        if not errors:
+            return errors
+
+        # A transaction each: none waits for one row while it keeps another from being written.
+        pulled = _errors([self._apply(rule) for rule in RULES])
+        if pulled:
+            log.warning("%s They are pulled back.", pulled.sentence)
+        return pulled
+
+    def _apply(self, rule: _Rule) -> int:
+        sql = f"UPDATE {rule.table} SET {rule.right} WHERE {rule.wrong}"
+
+        def work(connection: Connection) -> int:
+            return connection.execute(statement(sql), self._values).rowcount
+
+        return self.database.transaction(work)
+
+    @property
+    def _values(self) -> dict[str, object]:
+        return {
+            "lease_seconds": self.lease_seconds,
+            "calls_per_second": self.calls_per_second,
+            "most_waiting": MOST_WAITING,
+            "has_month": self.has_month,
+        }
+
+
+def _errors(counts: list[int]) -> ClockErrors:
+    named = zip((rule.what for rule in RULES), counts, strict=True)
+    return ClockErrors(found={what: count for what, count in named if count})
