@@ -28,14 +28,13 @@ class Heartbeat:
     seconds: float
     beat: Callable[[], object]
     failed: Callable[[Exception], None]
+    name: str = "heartbeat"
     _over: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
         run = contextvars.copy_context().run
-        self._thread = threading.Thread(
-            target=run, args=(self._run,), name="heartbeat", daemon=True
-        )
+        self._thread = threading.Thread(target=run, args=(self._run,), name=self.name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -56,8 +55,9 @@ class RunSession:
     """One run, entered once by `open`: start the row, heartbeat, work, finish the row.
 
     The work calls `conclude` when it is done; without that, or if it raises, the row says
-    INTERRUPTED or FAILED. `with_each_beat` is called after each heartbeat. `error` is why the run
-    has to end early, `declared_dead` says that it lost its row.
+    INTERRUPTED or FAILED. `with_each_beat` is called as often as the heart beats, in a thread of its
+    own: what waits for a table that is locked must not keep the run from showing that it lives.
+    `error` is why the run has to end early, `declared_dead` says that it lost its row.
     """
 
     executions: Executions
@@ -76,16 +76,26 @@ class RunSession:
         cls, executions: Executions, run_id: str, *, heartbeat_seconds: float
     ) -> Iterator[Self]:
         session = cls(executions=executions, run_id=run_id)
-        heartbeat = Heartbeat(seconds=heartbeat_seconds, beat=session._beat, failed=session.abandon)
+        threads = (
+            Heartbeat(seconds=heartbeat_seconds, beat=session._beat, failed=session.abandon),
+            Heartbeat(
+                seconds=heartbeat_seconds,
+                beat=session._upkeep,
+                failed=session.abandon,
+                name="upkeep",
+            ),
+        )
         try:
             # A signal may come at any moment from here on, and the row is there.
             began = time.monotonic()
             executions.start(run_id)
             session._confirm(began)
-            heartbeat.start()
+            for thread in threads:
+                thread.start()
             yield session
             with undisturbed():
-                heartbeat.stop()
+                for thread in threads:
+                    thread.stop()
                 finished = executions.finish(run_id, session._ending, session._note)
             session.declared_dead |= not finished
         except DatabaseUnavailable:
@@ -98,7 +108,8 @@ class RunSession:
                 executions.finish(run_id, ending, str(error) or session._note)
             raise
         finally:
-            heartbeat.stop()
+            for thread in threads:
+                thread.stop()
 
     def conclude(self, ending: Ending, note: str | None) -> None:
         """How the run ends, unless something interrupts it before its row is finished."""
@@ -117,9 +128,11 @@ class RunSession:
             self.declared_dead = True
             self.abandon(StopRequested(DECLARED_DEAD))
             return
+        self._confirm(began)
+
+    def _upkeep(self) -> None:
         for work in tuple(self.with_each_beat):
             work()
-        self._confirm(began)
 
     def _confirm(self, at: float) -> None:
         """The row was written after `at`: no process declares the run dead for one lease from then."""

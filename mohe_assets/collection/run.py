@@ -171,7 +171,9 @@ class CollectionRun:
         if self.claim_filter.codes is None:
             # Whoever takes any region also takes those of runs that die meanwhile, without waiting
             # for its own end.
-            log_reclaimed(self.work.executions.reap_dead_runs(self.work.checkpoints))
+            log_reclaimed(
+                self.work.executions.reap_dead_runs(self.work.checkpoints, own_run=self.work.run_id)
+            )
 
     def _end_early(self) -> None:
         if self.session.error is not None:

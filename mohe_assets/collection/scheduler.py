@@ -260,7 +260,9 @@ class SearchScheduler:
             if not found and self.claim_filter.codes is None:
                 # Before giving up: what a run that died meanwhile has left behind.
                 reaped = await asyncio.to_thread(
-                    self.work.executions.reap_dead_runs, self.work.checkpoints
+                    self.work.executions.reap_dead_runs,
+                    self.work.checkpoints,
+                    own_run=self.work.run_id,
                 )
                 log_reclaimed(reaped)
                 found = await asyncio.to_thread(self._claim, most) if reaped.regions else []

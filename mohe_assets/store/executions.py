@@ -208,12 +208,14 @@ class Executions:
         checkpoints: Checkpoints,
         *,
         over: Callable[[Collection[str]], Collection[str]] | None = None,
+        own_run: str | None = None,
     ) -> ReapResult:
         """Declares dead runs INTERRUPTED and takes back their regions, and any region whose lease
         expired.
 
         Dead is a run whose heartbeat is older than the lease, whose process this host knows to be
-        gone, or of which `over`, given the run ids in doubt, returns that they are over.
+        gone, or of which `over`, given the run ids in doubt, returns that they are over. A run
+        that looks for dead ones is none of them: `own_run`.
         """
 
         def work(connection: Connection) -> ReapResult:
@@ -224,6 +226,7 @@ class Executions:
             doubtful = {row["execution_id"] for row in suspects} - dead
             if over is not None and doubtful:
                 dead |= set(over(sorted(doubtful)))
+            dead.discard(own_run or "")
             return _reap(connection, checkpoints, dead, note="the run stopped without a word")
 
         return self.database.transaction(work)

@@ -30,7 +30,7 @@ from mohe_assets.sources.naver_local.search_plan import Search
 from mohe_assets.store.api_state import read_state
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment, keep_checkpoints
-from mohe_assets_tests.support.processes import until
+from mohe_assets_tests.support.processes import holding, until
 from mohe_assets_tests.support.stores import Store
 
 CODES = frozenset({"11110", "11140", "11680", "36110", "41111", "50110"})
@@ -608,6 +608,25 @@ class TestInterruptions:
                 after = received()
             until(lambda: received() > after, "it lives, and goes on")
         assert before == after
+
+    def test_a_run_takes_none_of_its_own_regions_back_after_their_table_was_locked_for_long(
+        self, open_platform: OpenPlatform, simulator: Simulator, store: Store, database_url: str
+    ) -> None:
+        simulator.configure(latency_ms=50)
+        # A lease and a half, as 90 s are of a minute.
+        app = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_LEASE_SECONDS="2")
+        with started(app, None) as run, closing(run.outcomes()) as outcomes:
+            next(outcomes)
+            with holding(database_url, "LOCK TABLE batch_checkpoint IN ACCESS EXCLUSIVE MODE"):
+                time.sleep(3)
+            # Another process looks at that very moment.
+            reaped = app.executions.reap_dead_runs(app.checkpoints)
+            left = list(outcomes)
+        assert (reaped.dead_runs, reaped.regions) == ((), ())
+        assert {one.outcome for one in left} == {Outcome.COMPLETED}
+        ended = execution(store)
+        assert (ended["status"], ended["note"]) == ("COMPLETED", None)
+        assert store.read("SELECT 1 AS due FROM batch_checkpoint WHERE status <> 'COMPLETED'") == []
 
 
 class TestBeforeABatch:
