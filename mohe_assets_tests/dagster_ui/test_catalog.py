@@ -3,6 +3,7 @@ matter.
 """
 
 import base64
+import codecs
 import csv
 import json
 import re
@@ -191,6 +192,8 @@ class TestFiles:
             "features": [],
         }
         assert (folder / "places.csv").read_text("utf-8-sig").strip() == ",".join(NAMES)
+        # Without it Excel takes the file for another encoding.
+        assert (folder / "places.csv").read_bytes().startswith(codecs.BOM_UTF8)
 
     @pytest.mark.usefixtures("collected")
     def test_places_are_read_a_batch_at_a_time(

@@ -8,6 +8,7 @@ import re
 
 import dagster as dg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.remote_origin import (
     RegisteredCodeLocationOrigin,
     RemoteJobOrigin,
@@ -430,6 +431,27 @@ class TestWhatItRepairs:
         execute(database, "TRUNCATE region, legal_dong")
         assert "refresh_regions" in sensor.reason()
         assert len(instance.get_dynamic_partitions("sigungu")) == 256
+
+    def test_the_partition_of_an_abolished_region_stays_while_a_backfill_is_unfinished(
+        self, sensor: Sensor, instance: dg.DagsterInstance
+    ) -> None:
+        instance.add_dynamic_partitions("sigungu", ["99999_없어진_구"])
+
+        def backfill(status: BulkActionStatus) -> PartitionBackfill:
+            return PartitionBackfill(
+                backfill_id="abcdefgh",
+                status=status,
+                from_failure=False,
+                tags={},
+                backfill_timestamp=0.0,
+            )
+
+        instance.add_backfill(backfill(BulkActionStatus.REQUESTED))
+        sensor()
+        assert instance.has_dynamic_partition("sigungu", "99999_없어진_구")
+        instance.update_backfill(backfill(BulkActionStatus.COMPLETED_SUCCESS))
+        sensor()
+        assert not instance.has_dynamic_partition("sigungu", "99999_없어진_구")
 
     def test_a_completion_whose_event_was_lost_is_reported(
         self,

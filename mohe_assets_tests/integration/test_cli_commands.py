@@ -215,6 +215,7 @@ class TestPlan:
         del database
         found = json.loads(mohe("plan", "--json").out)
         assert (found["regions"], found["base"]["calls"]) == (256, 256 * 15)
+        assert found["with_refinement"]["calls"] == 256 * 400
 
 
 class TestEnv:

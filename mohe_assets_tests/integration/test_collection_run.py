@@ -340,6 +340,31 @@ class TestBadDays:
         assert kinds(collect(few, run_id="asked", force_retry=True)[1]) == {Outcome.COMPLETED: 1}
         assert answers(simulator)["서울특별시 강남구 카페|random"] == 1
 
+    def test_a_persons_run_tries_a_region_that_fails_once(
+        self, few: App, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.add_faults(
+            [{"api": "naver", "fault": "system_error", "query_contains": "강남구 공원"}]
+        )
+        _, outcomes = collect(few, force_retry=True)
+        assert kinds(outcomes) == {Outcome.COMPLETED: 5, Outcome.FAILED: 1}
+        assert (store.row()["failures"], store.row()["attempt"]) == (1, 1)
+
+    def test_a_run_in_which_a_region_failed_is_failed_although_the_quota_ended_it(
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+    ) -> None:
+        simulator.add_faults(
+            [{"api": "naver", "fault": "system_error", "query_contains": "종로구 공원"}]
+        )
+        simulator.add_faults([{"api": "naver", "fault": "quota", "from_call": 10}])
+        run, outcomes = collect(open_platform(MOHE_SEARCHES_IN_FLIGHT="1"))
+        assert isinstance(run.halted, QuotaExhausted)
+        assert kinds(outcomes)[Outcome.FAILED] == 1
+        assert (execution(store)["status"], execution(store)["note"]) == (
+            "FAILED",
+            "1 region failed",
+        )
+
     def test_an_answer_of_another_shape_fails_the_region_without_being_asked_for_again(
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:

@@ -219,6 +219,17 @@ class TestRate:
             await rate_limiter.refused(RATE)
         assert spacing(budgets[0]) == pytest.approx(1 / (10 * HEADROOM * 0.995), rel=1e-4)
 
+    @pytest.mark.parametrize(("apart_ms", "times"), [(400, 1), (600, 2)])
+    async def test_refusals_within_half_a_second_slow_down_once(
+        self, database: Database, open_budget: NewBudget, apart_ms: int, times: int
+    ) -> None:
+        rate_limiter = open_budget(calls_per_second=10)
+        await rate_limiter.refused(RATE)
+        set_clock(database, NOON + dt.timedelta(milliseconds=apart_ms))
+        await rate_limiter.refused(RATE)
+        slower = 1 / (10 * HEADROOM * 0.995**times)
+        assert spacing(rate_limiter) == pytest.approx(slower, rel=1e-3)
+
     async def test_refusals_that_go_on_slow_down_more_and_more_but_never_to_a_halt(
         self, database: Database, open_budget: NewBudget
     ) -> None:
@@ -434,6 +445,16 @@ class TestQuota:
         await open_budget().refused(quota(None))
         assert read_state(database, ACCOUNT).closed_until == MIDNIGHT
 
+    async def test_a_reset_in_the_past_closes_for_a_minute_and_then_costs_one_probe(
+        self, database: Database, open_budget: NewBudget
+    ) -> None:
+        await open_budget().refused(quota(NOON - dt.timedelta(hours=1)))
+        a_minute_later = NOON + dt.timedelta(minutes=1)
+        assert read_state(database, ACCOUNT).closed_until == a_minute_later
+        assert verdict(open_budget()) == "EXHAUSTED"
+        set_clock(database, a_minute_later)
+        assert [verdict(open_budget()) for _ in range(3)] == ["GO", "WAIT", "WAIT"]
+
     async def test_a_later_word_does_not_open_a_day_earlier(
         self, database: Database, open_budget: NewBudget
     ) -> None:
@@ -471,13 +492,16 @@ class TestQuota:
         # the next one's slot.
         assert 1 <= len(looks) <= 2 / RECHECK_SECONDS
 
-    async def test_the_hub_has_a_months_quota_besides(self, database: Database) -> None:
+    @pytest.mark.parametrize("days", [(30, 31), (1, 31)])
+    async def test_the_hub_has_a_months_quota_besides(
+        self, database: Database, days: tuple[int, int]
+    ) -> None:
         account = ApiAccount.of("naver-hub", "id", "secret", rate=100_000, daily=2, monthly=3)
         rate_limiter = SharedRateLimiter(
             database=database, account=account, cancellation=CancellationToken()
         )
         seen = []
-        for day in (30, 31):
+        for day in days:
             set_clock(database, NOON.replace(day=day))
             await rate_limiter.reserve()
             await rate_limiter.answered()

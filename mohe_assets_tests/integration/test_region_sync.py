@@ -104,6 +104,15 @@ class TestFirstRefresh:
         finally:
             database.close()
 
+    def test_without_an_api_the_bundled_list_is_not_taken_for_dongs(
+        self, environment: Environment, empty: App, simulator: Simulator
+    ) -> None:
+        simulator.add_faults(DOWN)
+        settings = settings_module.load({**environment, "CHECKPOINT_REGION_TYPE": "legal_dong"})
+        with pytest.raises(ApiError):
+            dataclasses.replace(empty, settings=settings).refresh_regions()
+        assert read(empty, "SELECT count(*) AS n FROM region") == [{"n": 0}]
+
     def test_without_an_api_the_bundled_list_is_taken_with_a_warning_and_the_refresh_stays_due(
         self, empty: App, simulator: Simulator, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -114,3 +114,10 @@ def test_months_are_as_counting_day_by_day(
         moment, month = midnight, monthly if midnight.day == 1 else month
     found = forecast(calls, quota_state, now=now)
     assert (found.days, found.done_at) == (days, moment + dt.timedelta(seconds=now_made / 10))
+
+
+def test_where_the_rate_binds_each_day_takes_what_the_rate_allows_and_no_more() -> None:
+    slow = QuotaState(left_today=25_000, daily_quota=25_000, calls_per_second=0.1)
+    # Half a day, a whole one, and a hundred seconds.
+    found = forecast(4_320 + 8_640 + 10, slow, now=NOON)
+    assert (found.days, found.done_at) == (3, dt.datetime(2026, 11, 27, 0, 1, 40, tzinfo=KST))

@@ -376,3 +376,12 @@ class TestHostileItems:
     def test_the_words_of_an_address_are_never_moved_one_by_one(self) -> None:
         # Moving all that follow for each took minutes for this one.
         assert clean_address("세종 " * 1_000_000 + "어진동") == "세종 어진동"
+
+
+def test_white_space_in_a_category_a_phone_or_a_link_is_made_one_line() -> None:
+    place = parsed(
+        category=" 카페,  디저트\n>빵 ", telephone=" 02\t123-4567 ", link="\nhttps://a.example/b "
+    )
+    assert place.category == "카페, 디저트 >빵"
+    assert place.phone == "02 123-4567"
+    assert place.website_url == "https://a.example/b"
