@@ -16,7 +16,7 @@ from mohe_assets.collection.cancellation import CancellationToken
 from mohe_assets.collection.rate_limiter import SharedRateLimiter
 from mohe_assets.store.database import rows
 from mohe_assets_tests.integration.conftest import Mohe
-from mohe_assets_tests.support.processes import holding, until
+from mohe_assets_tests.support.processes import holding, soon
 
 FAILED = """UPDATE batch_checkpoint SET status = 'FAILED', failures = 1, end_time = now() + {ahead},
                    retry_at = now() + {ahead} + interval '1 minute' WHERE region_code = '11680'"""
@@ -166,7 +166,7 @@ def test_a_heartbeat_that_waited_for_its_row_writes_the_moment_at_which_it_got_i
     with holding(database_url, lock):
         beat = threading.Thread(target=used.executions.heartbeat, args=("run",))
         beat.start()
-        until(lambda: bool(read(used, WAITING)["waiting"]), "it waits for the row")
+        soon(lambda: bool(read(used, WAITING)["waiting"]), "it waits for the row")
         time.sleep(1)
     beat.join()
     age = read(

@@ -30,7 +30,7 @@ from mohe_assets.sources.naver_local.search_plan import Search
 from mohe_assets.store.api_state import read_state
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment, keep_checkpoints
-from mohe_assets_tests.support.processes import holding, until
+from mohe_assets_tests.support.processes import holding, soon
 from mohe_assets_tests.support.stores import Store
 
 CODES = frozenset({"11110", "11140", "11680", "36110", "41111", "50110"})
@@ -500,8 +500,8 @@ class TestInterruptions:
         simulator.configure(latency_ms=150)
         with started(few, CODES) as run, closing(run.batches()) as batches:
             first = next(batches)
-            until(lambda: statuses(store) == {"COMPLETED": 6}, "the collection goes on meanwhile")
-            until(
+            soon(lambda: statuses(store) == {"COMPLETED": 6}, "the collection goes on meanwhile")
+            soon(
                 lambda: not any(thread.name == "collect" for thread in threading.enumerate()),
                 "all is reached",
             )
@@ -631,7 +631,7 @@ class TestInterruptions:
                 before = received()
                 time.sleep(0.5)
                 after = received()
-            until(lambda: received() > after, "it lives, and goes on")
+            soon(lambda: received() > after, "it lives, and goes on")
         assert before == after
 
     def test_a_run_takes_none_of_its_own_regions_back_after_their_table_was_locked_for_long(

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from mohe_assets.collection.heartbeat import RunSession
 from mohe_assets.errors import StopRequested
 from mohe_assets.store.executions import Ending, Process, host_identity
-from mohe_assets_tests.support.processes import until
+from mohe_assets_tests.support.processes import soon
 from mohe_assets_tests.support.stores import Store, place
 
 
@@ -254,7 +254,7 @@ class TestASession:
             recent = (
                 "SELECT FROM batch_execution_metadata WHERE heartbeat_at > now() - interval '9 s'"
             )
-            until(lambda: bool(store.read(recent)), "a heartbeat")
+            soon(lambda: bool(store.read(recent)), "a heartbeat")
             assert not store.executions.reap_dead_runs(store.checkpoints).dead_runs
             assert run_row(store)["status"] == "RUNNING"
             session.conclude(Ending.COMPLETED, "all done")
@@ -283,7 +283,7 @@ class TestASession:
     def test_a_session_that_was_declared_dead_cancels_its_work(self, store: Store) -> None:
         with RunSession.open(store.executions, "run", heartbeat_seconds=0.05) as session:
             store.executions.declare_dead("run", store.checkpoints)
-            until(session.cancellation.is_cancelled, "its next heartbeat finds out")
+            soon(session.cancellation.is_cancelled, "its next heartbeat finds out")
             session.conclude(Ending.COMPLETED, None)
         assert session.declared_dead
         assert isinstance(session.error, StopRequested)

@@ -18,7 +18,7 @@ from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.support.processes import until
+from mohe_assets_tests.support.processes import soon
 from mohe_assets_tests.support.stores import CODES, Store
 
 FEW, MANY = ("카페", "공원"), ("카페", "공원", "서점", "요가", "미술관", "영화관", "박물관")
@@ -76,7 +76,7 @@ def work_of(
         database.close()
         others = """SELECT 1 FROM pg_stat_activity
                      WHERE datname = :name AND backend_type = 'client backend'"""
-        until(lambda: not read(others), "the run's connections have ended")
+        soon(lambda: not read(others), "the run's connections have ended")
         return int(read("SELECT xact_commit FROM pg_stat_database WHERE datname = :name")[0][0])
 
     def read(sql: str) -> list[tuple[Any, ...]]:

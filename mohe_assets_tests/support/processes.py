@@ -27,8 +27,9 @@ from mohe_assets.store.database import Database, rows
 
 JOB = ("dagster", "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch")
 PLACES = dg.AssetKey("places")
-# Generous: two cores may be shared with other suites.
+# Generous: two cores may be shared with other suites. Less is enough where no process has to start.
 PATIENCE = 120.0
+PATIENCE_WITHIN_ONE_PROCESS = 30.0
 
 
 def until(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE) -> None:
@@ -37,6 +38,11 @@ def until(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"{what}: did not happen within {seconds:g} s"
         time.sleep(0.02)
+
+
+def soon(condition: Callable[[], bool], what: str) -> None:
+    """As `until`, for what this process does itself."""
+    until(condition, what, seconds=PATIENCE_WITHIN_ONE_PROCESS)
 
 
 class Worker:
