@@ -1,19 +1,24 @@
-"""The one place that reads the environment. Demo, tests and production differ by these values only.
+"""The one place that reads the environment and `.env`. Demo, tests and production differ by these
+values only.
 
 Nothing here opens a socket or a database: a `Settings` is checked by looking at it.
 """
 
+import contextlib
 import datetime as dt
+import io
 import ipaddress
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast, get_args
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -345,22 +350,116 @@ def process_environment() -> Mapping[str, str]:
     return os.environ
 
 
+# The working folder's, which Dagster's commands read as well.
+DOTENV = ".env"
+# What `read_dotenv` has added to the environment of this process.
+_added: dict[str, str] = {}
+
+
+def read_dotenv() -> None:
+    """Add to the environment of this process the variables that only `.env` has.
+
+    A variable of the environment wins, an empty one as well. SettingsError if the file cannot be
+    read.
+    """
+    for name, value in _dotenv().items():
+        if name not in os.environ and not _has_other_form(name, os.environ):
+            os.environ[name] = _added[name] = value
+
+
+def _has_other_form(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether a secret is given the other way: as a file, or as a value."""
+    value = name.removesuffix("_FILE")
+    other = value if name != value else f"{name}_FILE"
+    return value in SECRETS and bool(environ.get(other, "").strip())
+
+
+def _dotenv() -> dict[str, str]:
+    """The variables of `.env`, as Dagster reads them; a line that Dagster skips is refused."""
+    found: dict[str, str] = {}
+    if Path(DOTENV).is_file():
+        for line, name in dotenv_lines():
+            if name is None:
+                raise SettingsError(f"{DOTENV}, line {line}, is not NAME=value; correct it.")
+        found = {name: value for name, value in dotenv_values(DOTENV).items() if value is not None}
+    return found
+
+
+def dotenv_lines() -> Iterator[tuple[int, str | None]]:
+    """The lines of `.env` that set a variable, with its name; None where a line cannot be read."""
+    try:
+        text = Path(DOTENV).read_text(encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror
+    except UnicodeDecodeError:
+        reason = "it is no text in UTF-8"
+    else:
+        for one in parse_stream(io.StringIO(text)):
+            text = one.original.string  # begins with the blank lines before it
+            line = one.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+            if one.error or (one.key is not None and one.value is not None):
+                yield line, None if one.error else one.key
+        return
+    raise SettingsError(f"{DOTENV} cannot be read: {reason}.")
+
+
+def origin(name: str, environ: Mapping[str, str] | None = None) -> str:
+    """Where the value of a variable comes from: default, environment, or its line of `.env`.
+
+    Of a secret in a file it is where NAME_FILE is set. Without `environ` it is that of this
+    process, after `load`.
+    """
+    there = os.environ if environ is None else environ
+    form = f"{name}_FILE" if name in SECRETS and there.get(f"{name}_FILE", "").strip() else name
+    if not there.get(form, "").strip():
+        return "default"
+    place = "environment"
+    if environ is None and form in _added and os.environ[form] == _added[form]:
+        place = f"{DOTENV}, line {max(line for line, key in dotenv_lines() if key == form)}"
+    return place if form == name else f"{form} in {place}"
+
+
+def overridden(name: str) -> bool:
+    """Whether `.env` has another value than the environment: Dagster's commands would take it."""
+    written = _dotenv().get(name)
+    return written is not None and written != os.environ.get(name, "")
+
+
+def command_environment() -> Mapping[str, str]:
+    """The environment of this process with what `.env` adds to it. Raises SettingsError."""
+    read_dotenv()
+    return os.environ
+
+
 def log_format(environ: Mapping[str, str] | None = None) -> str:
     """MOHE_LOG_FORMAT alone: a process that has to say that another setting is bad needs it before
     `load`.
     """
-    value = (
-        (process_environment() if environ is None else environ)
-        .get("MOHE_LOG_FORMAT", "")
-        .strip()
-        .lower()
-    )
+    if environ is None:
+        environ = os.environ
+        with contextlib.suppress(SettingsError):  # `load` raises it
+            environ = {**_dotenv(), **environ}
+    value = environ.get("MOHE_LOG_FORMAT", "").strip().lower()
     return value if value in LOG_FORMATS else LOG_FORMATS[0]
 
 
+def dagster_database_url() -> str | None:
+    """MOHE_DAGSTER_DATABASE_URL alone: the page and the daemon work while another setting is bad."""
+    if not (value := command_environment().get("MOHE_DAGSTER_DATABASE_URL", "").strip()):
+        return None
+    try:
+        return canonical(value)
+    except ValueError as error:
+        message = f"MOHE_DAGSTER_DATABASE_URL {error}."
+    raise SettingsError(message)
+
+
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from the environment; SettingsError with one sentence naming the first bad variable."""
-    source = _with_files(process_environment() if environ is None else environ)
+    """Settings from the environment and `.env`, or from a mapping alone.
+
+    SettingsError with one sentence naming the first bad variable.
+    """
+    source = _with_files(command_environment() if environ is None else environ)
     given = {name: source.get(name, "").strip() for name in map(variable, Settings.model_fields)}
     values = {name: value for name, value in given.items() if value}
     if "MOHE_SEARCH_KEYWORDS" in source:  # set to nothing is a mistake, not the default

@@ -66,6 +66,15 @@ def _server(home: Path, major: str | None) -> EmbeddedServer:
     return server
 
 
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run in an empty folder: a developer's `.env` in the checkout is for no test."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    yield
+    os.chdir(before)
+
+
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
     """One server for the whole session, the embedded one unless --postgres names another version."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "status": "status:status",
     "plan": "plan:plan",
     "doctor": "doctor:doctor",
+    "config": "config:config",
     "metrics": "metrics:metrics",
     "retry": "recovery:retry",
     "new-round": "recovery:new_round",

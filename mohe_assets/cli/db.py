@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
-from mohe_assets.cli.env import environment, program
+from mohe_assets.cli.env import DAGSTERS_FOLDER, dagster_environment, environment, program
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.postgres import roles, schema
 from mohe_assets.postgres.databases import ensure_ready, resolve_urls
@@ -41,7 +41,8 @@ def migrate(
     """Bring our schema and Dagster's to the current revision; safe to run at any time."""
     settings = settings_module.load()
     urls = ensure_ready(settings)
-    _migrate_dagster(environment(settings, urls))
+    environ = settings_module.command_environment()
+    _migrate_dagster(dagster_environment(environ, settings, urls))
     database = Database.connect(urls.data)
     try:
         if with_roles:
@@ -58,7 +59,8 @@ def _migrate_dagster(variables: Mapping[str, str]) -> None:
     command = [program("dagster"), "instance", "migrate"]
     done = subprocess.run(  # noqa: S603 - our own command
         command,
-        env={**os.environ, **variables},
+        env=dict(variables),
+        cwd=DAGSTERS_FOLDER,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -19,7 +19,7 @@ from rich.table import Table
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, demo_settings
-from mohe_assets.cli.env import environment, program
+from mohe_assets.cli.env import DAGSTERS_FOLDER, dagster_environment, program
 from mohe_assets.cli.terminal import shown
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.errors import MoheError
@@ -57,7 +57,8 @@ def demo(
         ignore_redirecting_variables(urls, variables)
         with App.open(settings) as app:
             app.begin_simulated_day()
-            status = _collect(console, app, settings, {**variables, **environment(settings, urls)})
+            batch = dagster_environment(variables, settings, urls)
+            status = _collect(console, app, settings, batch)
             if status:
                 raise typer.Exit(status)
             _summary(console, app)
@@ -102,7 +103,13 @@ def _batch(
     then.
     """
     previous = signal.signal(signal.SIGTERM, _interrupt)
-    process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        command,
+        env=variables,
+        cwd=DAGSTERS_FOLDER,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
     try:
         yield process
     except KeyboardInterrupt:

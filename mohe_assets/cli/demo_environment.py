@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mohe_assets.settings import SECRETS
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import running
 
@@ -11,13 +12,8 @@ DEMO_CALLS_PER_SECOND = 50
 DEMO_LATENCY_MS = 30.0
 
 # Not a person's own: the demo must not fill a database of theirs with made-up places, nor use their
-# keys.
-_NOT_FOR_DEMO = (
-    "MOHE_DATABASE_URL",
-    "MOHE_DAGSTER_DATABASE_URL",
-    "NCP_APIGW_API_KEY_ID",
-    "NCP_APIGW_API_KEY",
-)
+# keys. Nor does it read `.env`.
+_NOT_FOR_DEMO = frozenset(f"{name}{suffix}" for name in SECRETS for suffix in ("", "_FILE"))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """`mohe doctor`: what is wrong here, and what to do about it."""
 
-import os
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -65,7 +64,7 @@ def _sum_up(found: list[Finding]) -> None:
 
 def _examine(*, calls: bool) -> Iterator[Finding]:
     usable = True
-    for finding in examine(os.environ, calls=calls):
+    for finding in examine(settings_module.command_environment(), calls=calls):
         usable = usable and not (
             finding.level is Level.ERROR
             and finding.check in ("settings", "database", "Dagster's database")

@@ -2,9 +2,9 @@
 
 import os
 import shlex
-import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import typer
@@ -19,7 +19,15 @@ from mohe_assets.postgres.databases import (
     resolve_urls,
 )
 from mohe_assets.postgres.embedded import make_private
-from mohe_assets.settings import Settings
+from mohe_assets.settings import SECRETS, Settings
+
+# Where Dagster's processes run. In that of `mohe` they would read `.env` again, let it win over the
+# environment, and give web server and daemon its keys; Dagster also imports modules from there.
+DAGSTERS_FOLDER = "/"
+# Commands of Dagster that warn of their successors in `dg`.
+SUPERSEDED = ("job_execute_command", "asset_materialize_command", "dev_command")
+# Variables that name a file or a folder for requests and OpenSSL.
+FILES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def env() -> None:
@@ -28,15 +36,19 @@ def env() -> None:
     """
     settings = settings_module.load()
     urls, redirecting = resolve_urls(settings), redirecting_variables(os.environ)
-    exported = environment(settings, ensure_ready(settings))
+    exported = {**environment(settings, ensure_ready(settings)), "PATH": _own_first()}
     if urls.embedded is not None:
         for name in redirecting:  # Dagster's processes would follow them past the URL
             typer.echo(f"unset {name}")
-    bin_folder = str(Path(sys.executable).parent)
-    if shutil.which("dagster") is None:
-        exported["PATH"] = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}"
     for name, value in exported.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+def _own_first() -> str:
+    """PATH with this environment's programs before all others: another `dagster` may be there."""
+    own = str(Path(sys.executable).parent)
+    others = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join([own, *(one for one in others if one != own)])
 
 
 def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
@@ -73,7 +85,25 @@ def variables(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
         "MOHE_DATABASE_URL": urls.data,
         "MOHE_DAGSTER_DATABASE_URL": urls.dagster,
         "DAGSTER_HOME": str(settings.home / "dagster"),
+        "PYTHONWARNINGS": _without_supersession(os.environ.get("PYTHONWARNINGS", "")),
     }
+
+
+def _without_supersession(filters: str) -> str:
+    """PYTHONWARNINGS without Dagster's advice to use `dg`, which is an extra here."""
+    own = [f"ignore:Function `{name}` is superseded" for name in SUPERSEDED]
+    return ",".join(dict.fromkeys([*filter(None, filters.split(",")), *own]))
+
+
+def dagster_environment(
+    variables: Mapping[str, str], settings: Settings, urls: DatabaseUrls
+) -> dict[str, str]:
+    """`variables` and `environment`, for a process of Dagster that runs in DAGSTERS_FOLDER."""
+    found = {**variables, **environment(settings, urls)}
+    for name, value in found.items():
+        if value and (name in FILES or name.removesuffix("_FILE") in SECRETS - {name}):
+            found[name] = str(Path(value).absolute())
+    return found
 
 
 def program(name: str) -> str:

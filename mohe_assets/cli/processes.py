@@ -21,12 +21,14 @@ import typer
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
-from mohe_assets.cli.env import environment, place, program
+from mohe_assets.cli.env import DAGSTERS_FOLDER, dagster_environment, place, program
 from mohe_assets.cli.private_folder import socket_path
 from mohe_assets.errors import MoheError, SettingsError
 from mohe_assets.postgres.databases import require_ready
 from mohe_assets.settings import Settings
 
+# As in workspace.yaml, pyproject.toml and the values for Kubernetes.
+LOCATION = "mohe_assets"
 CODE_SERVER_PORT = 4266
 WEB_PORT = 3000
 # A code server that refreshes the regions first listens after some twenty seconds.
@@ -176,7 +178,7 @@ def write_workspace(variables: Mapping[str, str], address: CodeServerAddress) ->
     where = {"host": address.host, "port": address.port}
     if address.socket is not None:
         where = {"socket": str(address.socket)}
-    server = {"grpc_server": {**where, "location_name": "mohe_assets"}}
+    server = {"grpc_server": {**where, "location_name": LOCATION}}
     place(path, json.dumps({"load_from": [server]}, indent=2).encode())  # JSON is YAML
     return path
 
@@ -197,13 +199,14 @@ def refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:
         "-j",
         "refresh_regions",
     ]
-    if subprocess.run(command, env=dict(variables), check=False).returncode:  # noqa: S603 - our own command
+    done = subprocess.run(command, env=dict(variables), cwd=DAGSTERS_FOLDER, check=False)  # noqa: S603
+    if done.returncode:
         raise MoheError("The regions could not be refreshed; the reason is above.")
 
 
 def _variables(settings: Settings) -> dict[str, str]:
     urls = require_ready(settings)  # and what of our environment redirects its clients is gone
-    return {**os.environ, **environment(settings, urls)}
+    return dagster_environment(settings_module.command_environment(), settings, urls)
 
 
 def _wait_for(address: CodeServerAddress) -> None:
@@ -221,4 +224,5 @@ def _wait_for(address: CodeServerAddress) -> None:
 
 def _become(command: Sequence[str], variables: Mapping[str, str]) -> NoReturn:
     sys.stdout.flush()
+    os.chdir(DAGSTERS_FOLDER)
     os.execve(command[0], list(command), dict(variables))  # noqa: S606 - it takes over this process, and its signals

@@ -36,7 +36,7 @@ class Supervisor:
 
     The others are started once `first_listens` is true: Dagster's daemon meets a code server that
     does not listen yet with a traceback, and looks again a minute later. Variables in `withheld`
-    are for the first alone.
+    are for the first alone. All run in `folder`.
 
     `watches` by the command's name return the reason why a process that runs has to be replaced,
     empty while there is none.
@@ -44,6 +44,7 @@ class Supervisor:
 
     commands: Mapping[str, Sequence[str]]
     environment: Mapping[str, str]
+    folder: str | None = None
     first_listens: Callable[[], bool] | None = None
     withheld: Collection[str] = ()
     watches: Mapping[str, Callable[[], str]] = field(default_factory=dict)
@@ -76,6 +77,7 @@ class Supervisor:
         self._running[name] = subprocess.Popen(  # noqa: S603 - our own commands
             list(self.commands[name]),
             env={key: value for key, value in self.environment.items() if key not in withheld},
+            cwd=self.folder,
             preexec_fn=_as_child,  # noqa: PLW1509 - before any thread is started
             # Out of reach of a terminal's Ctrl-C, which would signal everybody at once.
             start_new_session=True,

@@ -15,7 +15,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.cli.daemon_watch import DaemonWatch
 from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY_MS, demo_settings
-from mohe_assets.cli.env import environment, place
+from mohe_assets.cli.env import DAGSTERS_FOLDER, dagster_environment, place
 from mohe_assets.cli.processes import (
     WEB_PORT,
     CodeServerAddress,
@@ -54,7 +54,7 @@ def up(
             calls_per_second=DEMO_CALLS_PER_SECOND, latency_ms=DEMO_LATENCY_MS
         ) as variables:
             raise typer.Exit(_run(variables, host, port))
-    raise typer.Exit(_run(dict(os.environ), host, port))
+    raise typer.Exit(_run(dict(settings_module.command_environment()), host, port))
 
 
 def _run(variables: dict[str, str], host: str, port: int) -> int:
@@ -67,7 +67,7 @@ def _run(variables: dict[str, str], host: str, port: int) -> int:
 
 def _supervise(settings: Settings, variables: dict[str, str], host: str, port: int) -> int:
     urls = ensure_ready(settings)
-    variables |= environment(settings, urls)
+    variables = dagster_environment(variables, settings, urls)
     ignore_redirecting_variables(urls, variables)
     with App.open(settings) as app:
         if settings.simulated:
@@ -86,6 +86,7 @@ def _supervise(settings: Settings, variables: dict[str, str], host: str, port: i
             "the web server": webserver_command(workspace, host, port),
         },
         environment=variables,
+        folder=DAGSTERS_FOLDER,
         first_listens=code_server.listens,
         withheld=settings_module.KEYS,
         watches={"the daemon": DaemonWatch(url=variables["MOHE_DAGSTER_DATABASE_URL"]).look},

@@ -9,6 +9,7 @@ parameter's name: a password may be anywhere in it.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Self
 from urllib.parse import quote, unquote
 
@@ -40,6 +41,9 @@ _SPELT = {
     "ApplicationName": "application_name",
     "targetServerType": "target_session_attrs",
 }
+# Parameters that name a file, and the word that one of them takes instead.
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir", "passfile")
+_SYSTEM = "system"
 _OPTION = re.compile(r"(?:-c\s*|--)(?P<name>[\w.-]+)=(?P<value>(?:\\.|[^\s\\])*)\s*")
 
 
@@ -117,6 +121,21 @@ class DatabaseUrl:
             self, query={**{name: str(value) for name, value in parameters.items()}, **self.query}
         )
 
+    def with_absolute_paths(self) -> Self:
+        """The same for processes that run in another folder."""
+        paths = {
+            name: str(Path(value).expanduser().absolute())
+            for name, value in self.query.items()
+            if name in _FILES and value and value != _SYSTEM
+        }
+        return replace(self, query={**self.query, **paths})
+
+    def without_secrets(self, mask: str) -> Self:
+        """The same for a person, with `mask` in place of passwords."""
+        secret = {name: mask for name in self.query if "password" in name}
+        password = None if self.password is None else mask
+        return replace(self, password=password, query={**self.query, **secret})
+
     def __str__(self) -> str:
         query, where = dict(self.query), ""
         if len(self.hosts) > 1 or self.hosts[0].startswith(("/", "@")):
@@ -139,8 +158,11 @@ class DatabaseUrl:
 
 
 def canonical(text: str) -> str:
-    """The URL in the one form used inside. Raise ValueError as `DatabaseUrl.parse`."""
-    return str(DatabaseUrl.parse(text))
+    """The URL in the one form used inside, for processes in any folder.
+
+    Raise ValueError as `DatabaseUrl.parse`.
+    """
+    return str(DatabaseUrl.parse(text).with_absolute_paths())
 
 
 def _query(text: str) -> dict[str, str]:
