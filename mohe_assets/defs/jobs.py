@@ -2,7 +2,12 @@
 publish, begin a new round, and delete what is old.
 """
 
+from collections.abc import Sequence
+
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import (
+    UnresolvedAssetJobDefinition as AssetJob,
+)
 
 from mohe_assets.app import App
 from mohe_assets.collection.scheduler import ClaimFilter
@@ -21,28 +26,37 @@ from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG, name_
 from mohe_assets.errors import ApiError, RegionListRefused
 from mohe_assets.ops.status_text import what_is_missing
 
-refresh_regions = dg.define_asset_job(
-    "refresh_regions",
-    selection=dg.AssetSelection.assets("sigungu_regions").without_checks(),
-    description="Downloads the government's region list and takes it over.",
-    executor_def=dg.in_process_executor,
-)
 
-ingest_places = dg.define_asset_job(
-    INGEST_PLACES,
-    # The checks look at the whole country; they are run when asked for, not after every few
-    # regions.
-    selection=dg.AssetSelection.assets("places").without_checks(),
-    description="Collects the places of the chosen regions.",
-    executor_def=dg.in_process_executor,
-)
+def build_asset_jobs(key_prefix: Sequence[str] = ()) -> list[AssetJob]:
+    """The jobs that materialize assets, whose keys have this prefix.
 
-publish_catalog = dg.define_asset_job(
-    "publish_catalog",
-    selection=dg.AssetSelection.assets("place_catalog", "collection_report").without_checks(),
-    description="Writes the nationwide files, if the places have changed, and the collection report.",
-    executor_def=dg.in_process_executor,
-)
+    The checks look at the whole country; they are run when asked for, not after every few regions.
+    """
+
+    def job(name: str, *assets: str, description: str) -> AssetJob:
+        keys = [dg.AssetKey([*key_prefix, asset]) for asset in assets]
+        return dg.define_asset_job(
+            name,
+            selection=dg.AssetSelection.assets(*keys).without_checks(),
+            description=description,
+            executor_def=dg.in_process_executor,
+        )
+
+    return [
+        job(
+            "refresh_regions",
+            "sigungu_regions",
+            description="Downloads the government's region list and takes it over.",
+        ),
+        job(INGEST_PLACES, "places", description="Collects the places of the chosen regions."),
+        job(
+            "publish_catalog",
+            "place_catalog",
+            "collection_report",
+            description="Writes the nationwide files, if the places have changed, and the collection "
+            "report.",
+        ),
+    ]
 
 
 @dg.op(out=dg.Out(dg.Nothing))

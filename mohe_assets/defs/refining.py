@@ -28,10 +28,13 @@ def refinement_sensor(
     context: dg.SensorEvaluationContext, mohe: MoheResource
 ) -> dg.SensorResult | dg.SkipReason:
     """One run at a time, which claims the most promising regions until there is a reason to stop."""
-    with mohe.open(wait=False) as app:
+
+    def evaluate(app: App) -> dg.SensorResult | dg.SkipReason:
         if reason := _reason_to_wait(context.instance, app):
             return dg.SkipReason(reason)
-    return dg.SensorResult(run_requests=[dg.RunRequest(tags={TRIGGER_TAG: SENSOR_TRIGGER})])
+        return dg.SensorResult(run_requests=[dg.RunRequest(tags={TRIGGER_TAG: SENSOR_TRIGGER})])
+
+    return mohe.tick(evaluate)
 
 
 def _reason_to_wait(instance: dg.DagsterInstance, app: App) -> str | None:

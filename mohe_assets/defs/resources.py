@@ -1,39 +1,73 @@
-"""What assets, sensors and jobs are given: the settings of the environment, and a platform on them
-when one is opened.
+"""What assets, sensors and jobs are given: the settings of the environment, and an `App` on them when
+one is opened.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import dagster as dg
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
+from mohe_assets.defs.runtime.events import keys_under
 from mohe_assets.errors import DatabaseUnavailable, OriginMismatch, RegionListRefused, SettingsError
+from mohe_assets.settings import Settings
 from mohe_assets.text.cleaning import markdown
+
+REFUSALS = (DatabaseUnavailable, OriginMismatch, RegionListRefused)
+TickResult = dg.SensorResult | dg.SkipReason
 
 
 class MoheResource(dg.ConfigurableResource["MoheResource"]):
-    """Opens a `Platform` for the time of one run or tick.
+    """Opens an `App` for the time of one run or tick.
 
     `environment` overrides single variables, for tests and for code locations that share a process.
+    `key_prefix` is that of our assets, see `build_defs`.
     """
 
     environment: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
+    key_prefix: list[str] = []  # noqa: RUF012 - as above
 
     @contextmanager
-    def open(self, *, wait: bool = True) -> Iterator[App]:
-        """A platform; what keeps one from being opened ends the run with that sentence and no
+    def open(self) -> Iterator[App]:
+        """An `App`; what keeps one from being opened ends the run with that sentence and no
         traceback of ours.
 
-        A run waits for a database that restarts, a tick does not: the next one comes in seconds.
+        A run waits for a database that restarts.
         """
         try:
-            settings = settings_module.load(self._environ())
-            with App.open(settings, wait=wait) as app:
+            with self._open(self._settings(), wait=True) as app:
                 yield app
-        except (SettingsError, DatabaseUnavailable, OriginMismatch, RegionListRefused) as error:
-            raise dg.Failure(description=markdown(str(error)), allow_retries=False) from None
+        except (SettingsError, *REFUSALS) as error:
+            raise _failure(error) from None
+
+    def tick(self, evaluate: Callable[[App], TickResult]) -> TickResult:
+        """Evaluate a tick, or skip it with the sentence of a setting that is missing or bad.
+
+        It does not wait for a database that restarts: the next tick comes in seconds. Without keys
+        none is opened, and none is started where there is none yet.
+        """
+        try:
+            settings = self._settings()
+            settings.require_place_keys()
+            with self._open(settings, wait=False) as app:
+                return evaluate(app)
+        except SettingsError as error:
+            return dg.SkipReason(str(error))
+        except REFUSALS as error:
+            raise _failure(error) from None
+
+    @contextmanager
+    def _open(self, settings: Settings, *, wait: bool) -> Iterator[App]:
+        with keys_under(self.key_prefix), App.open(settings, wait=wait) as app:
+            yield app
+
+    def _settings(self) -> Settings:
+        return settings_module.load(self._environ())
 
     def _environ(self) -> Mapping[str, str]:
         return {**settings_module.process_environment(), **self.environment}
+
+
+def _failure(error: Exception) -> dg.Failure:
+    return dg.Failure(description=markdown(str(error)), allow_retries=False)

@@ -11,10 +11,9 @@ from dagster._core.storage.tags import (
 )
 
 from mohe_assets.app import App
-from mohe_assets.defs.jobs import ingest_places
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.runtime.events import PLACE_INGESTION_BATCH
+from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACE_INGESTION_BATCH
 from mohe_assets.defs.runtime.reconciliation import REPAIRS_AT_ONCE, reconcile
 from mohe_assets.defs.runtime.recovery import recover, waiting_sentence
 from mohe_assets.defs.runtime.region_refresh import busy_keys, sync_partition_keys, unfinished_runs
@@ -35,7 +34,7 @@ RECONCILE_SECONDS = 60
 
 
 @dg.sensor(
-    job=ingest_places,
+    job_name=INGEST_PLACES,  # by name: the job itself is made with the prefix of its keys
     minimum_interval_seconds=INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
@@ -48,7 +47,8 @@ def pending_region_sensor(
     context: dg.SensorEvaluationContext, mohe: MoheResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Asks for contiguous ranges of due regions, a bounded number of runs at a time."""
-    with mohe.open(wait=False) as app:
+
+    def evaluate(app: App) -> dg.SensorResult | dg.SkipReason:
         recover(context.instance, app)
         if mismatch := app.origin_mismatch():
             return dg.SkipReason(str(mismatch))
@@ -64,6 +64,8 @@ def pending_region_sensor(
             waiting = waiting_sentence(context.instance, unfinished)
             return dg.SensorResult(skip_reason=f"{why} {waiting}".strip(), cursor=cursor)
         return dg.SensorResult(run_requests=requests, cursor=cursor)
+
+    return mohe.tick(evaluate)
 
 
 def _reconcile_now_and_then(context: dg.SensorEvaluationContext, app: App) -> str:

@@ -217,9 +217,7 @@ class Database:
         was. Raises DatabaseUnavailable after `reconnect_seconds`, NotPermitted at once.
         """
         return self._with_retry(
-            lambda: self._once(
-                work, autocommit=autocommit, unlimited=unlimited, snapshot=snapshot
-            )
+            lambda: self._once(work, autocommit=autocommit, unlimited=unlimited, snapshot=snapshot)
         )
 
     def _with_retry(self, attempt: Callable[[], _T]) -> _T:

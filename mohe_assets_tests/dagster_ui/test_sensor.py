@@ -5,6 +5,7 @@ repairs.
 import dataclasses
 import datetime as dt
 import re
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -392,9 +393,26 @@ class TestWhatItWaitsFor:
             "no other list of keywords is followed either"
         )
 
-    def test_a_bad_setting_is_named_by_the_tick_that_fails(self, sensor: Sensor) -> None:
-        with pytest.raises(dg.Failure, match="MOHE_REGIONS_PER_RUN is 'many'"):
-            sensor(MOHE_REGIONS_PER_RUN="many")
+    @pytest.mark.parametrize(
+        ("changes", "sentence"),
+        [
+            ({"MOHE_REGIONS_PER_RUN": "many"}, "MOHE_REGIONS_PER_RUN is 'many'"),
+            (
+                {"NAVER_CLIENT_ID": "", "NAVER_CLIENT_SECRET": ""},
+                "NAVER_CLIENT_ID and NAVER_CLIENT_SECRET are not set; ",
+            ),
+        ],
+    )
+    def test_a_setting_that_is_bad_or_missing_is_named_by_the_tick_that_skips(
+        self, sensor: Sensor, changes: dict[str, str], sentence: str
+    ) -> None:
+        assert sensor.skip(**changes).startswith(sentence)
+
+    def test_keys_and_then_no_database_is_started(self, sensor: Sensor, tmp_path: Path) -> None:
+        without = dict.fromkeys(("MOHE_DATABASE_URL", "NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET"), "")
+        home = tmp_path / "no home yet"
+        assert "are not set" in sensor.skip(**without, MOHE_HOME=str(home))
+        assert not home.exists()
 
 
 class TestWhatItRepairs:

@@ -46,10 +46,12 @@ KNOWN_SINKS = {
     ("defs/runtime/events.py", "materialization"),
     ("defs/runtime/events.py", "region_sync_metadata"),
     ("defs/runtime/region_refresh.py", "refresh"),
-    ("defs/resources.py", "open"),
+    ("defs/resources.py", "_failure"),
 }
 # Numbers and our own constants.
 NOTHING_FOREIGN = {
+    ("defs/jobs.py", "build_asset_jobs"),
+    ("defs/jobs.py", "job"),
     ("defs/checks.py", "checkpoints_match_partitions"),
     ("defs/quality_checks.py", "_check"),
     ("defs/quality_checks.py", "result"),

@@ -1,6 +1,8 @@
 """How our records look in the Dagster UI."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 import dagster as dg
@@ -11,6 +13,7 @@ from mohe_assets.store.checkpoints import Completion
 from mohe_assets.text.cleaning import markdown
 
 PLACES = dg.AssetKey("places")
+_key_prefix: ContextVar[tuple[str, ...]] = ContextVar("key_prefix", default=())
 OWNER = "team:mohe"
 INGEST_PLACES = "ingest_places"
 PLACE_INGESTION_BATCH = "place_ingestion_batch"
@@ -18,10 +21,25 @@ REFINE_PLACES = "refine_places"
 SHOWN_AT_MOST = 50
 
 
+@contextmanager
+def keys_under(prefix: Sequence[str]) -> Iterator[None]:
+    """Let `places_key` have this prefix, for the time of one run or tick."""
+    token = _key_prefix.set(tuple(prefix))
+    try:
+        yield
+    finally:
+        _key_prefix.reset(token)
+
+
+def places_key() -> dg.AssetKey:
+    """The key of the asset `places` in the code location that is served."""
+    return PLACES.with_prefix(_key_prefix.get())
+
+
 def materialization(completion: Completion) -> dg.AssetMaterialization:
     """The event of one completed region."""
     return dg.AssetMaterialization(
-        asset_key=PLACES,
+        asset_key=places_key(),
         partition=completion.partition_key,
         description=f"{markdown(completion.region_name)}: {completion.places} places",
         metadata={
@@ -62,7 +80,7 @@ def failure_observation(region: FailedRegion, reason: str, run_id: str) -> dg.As
     run.
     """
     return dg.AssetObservation(
-        asset_key=PLACES,
+        asset_key=places_key(),
         partition=region.partition_key,
         description=f"{markdown(region.region_name)}: {markdown(reason)}",
         metadata={

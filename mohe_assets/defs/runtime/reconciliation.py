@@ -26,9 +26,9 @@ from mohe_assets.app import App
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.runtime.events import (
     INGEST_PLACES,
-    PLACES,
     failure_observation,
     materialization,
+    places_key,
 )
 from mohe_assets.defs.runtime.run_tags import BATCH_TAG, REGIONS_TAG, TRIGGER_TAG, regions_label
 from mohe_assets.store.checkpoints import Status
@@ -62,7 +62,7 @@ def regions_of(app: App, codes: Collection[str] | None = None) -> dict[str, Part
 def shown(instance: dg.DagsterInstance) -> Shown:
     """Every partition as the asset's page paints it; None is missing."""
     keys = instance.get_dynamic_partitions(str(sigungu_partitions.name))
-    found = instance.get_status_by_partition(PLACES, keys, sigungu_partitions)
+    found = instance.get_status_by_partition(places_key(), keys, sigungu_partitions)
     return dict.fromkeys(keys) if found is None else found
 
 
@@ -178,7 +178,7 @@ def show_as_untried(instance: dg.DagsterInstance, partition_keys: Iterable[str])
     if keys:
         # What Dagster once took for failed it keeps, until the next materialization or until it
         # counts anew.
-        instance.wipe_asset_cached_status([PLACES])
+        instance.wipe_asset_cached_status([places_key()])
 
 
 def plan(
@@ -187,11 +187,13 @@ def plan(
     *,
     run_id: str,
     job_name: str = INGEST_PLACES,
-    step_key: str = "places",
+    step_key: str | None = None,
 ) -> None:
     """Says that this run is to materialize the partition, as Dagster does for a partitioned run
     when it is created.
     """
-    planned = AssetMaterializationPlannedData(PLACES, partition=partition_key)
+    planned = AssetMaterializationPlannedData(places_key(), partition=partition_key)
+    # Of an asset's step, Dagster makes the name from the key.
+    step_key = step_key or places_key().to_python_identifier()
     event = DagsterEvent.build_asset_materialization_planned_event(job_name, step_key, planned)
     instance.report_dagster_event(event, run_id=run_id)

@@ -19,9 +19,9 @@ from mohe_assets.collection.scheduler import log_reclaimed, region_facts
 from mohe_assets.defs.runtime.events import (
     INGEST_PLACES,
     PLACE_INGESTION_BATCH,
-    PLACES,
     REFINE_PLACES,
     materialization,
+    places_key,
 )
 from mohe_assets.defs.runtime.reconciliation import REPAIRS_AT_ONCE
 from mohe_assets.logs import about
@@ -168,8 +168,8 @@ def waiting_sentence(instance: dg.DagsterInstance, runs: Collection[dg.DagsterRu
 
 def collects_places(run: dg.DagsterRun) -> bool:
     """Whether a run collects places, whoever launched it: the sensor, a backfill, a person."""
-    return run.job_name in {INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES} or PLACES in (
-        run.asset_selection or ()
+    return run.job_name in {INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES} or (
+        places_key() in (run.asset_selection or ())
     )
 
 
