@@ -1,8 +1,7 @@
-"""The tables `region` and `places` as a reader knows them: columns, types, and what may be in them.
-Pure records.
+"""Columns of the tables `region` and `places`: names, types and allowed values. Pure records.
 
-The columns that Dagster shows and the schema that places are validated with are made of these; a
-test keeps the names, types and nullability equal to the database's own.
+Dagster's column metadata and the validation schema of places are built from these; a test compares
+names, types and nullability with the database.
 """
 
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ TRIMMED = r"^\S(?:.*\S)?$"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """One column. `pattern` is searched for in a value, `between` excludes its bounds, `one_of` is
-    all there is.
+    """A column and its rules.
+
+    `pattern` is a regular expression searched for in a value, `between` a range without its bounds,
+    `one_of` the complete list of values.
     """
 
     name: str
@@ -56,7 +57,7 @@ REGION = (
     Column(
         name="partition_key",
         type="varchar",
-        description="kept for a life of the region",
+        description="constant while the region exists",
         pattern=r"^[^\s,]+$",
     ),
     Column(
@@ -72,12 +73,17 @@ REGION = (
     Column(name="as_of", type="date", description="day of the list that last showed it"),
     Column(name="created_at", type="timestamptz"),
     Column(name="updated_at", type="timestamptz"),
-    Column(name="life", type="int4", description="+1 when a code comes back; 0: never a leaf"),
+    Column(
+        name="life",
+        type="int4",
+        description="generation: +1 when an abolished code returns; 0: never a leaf",
+    ),
 )
 
 PLACES = (
     Column(name="id", type="int8"),
-    Column(name="name", type="text", description="without tags and entities", pattern=r"^(?!.*</?b>)\S(?:.*\S)?$"),
+    Column(name="name", type="text", description="without tags and entities",
+           pattern=r"^(?!.*</?b>)\S(?:.*\S)?$"),
     Column(name="category", type="text", description="one to three levels, split by >"),
     Column(name="address", type="text", description="lot-number address", pattern=TRIMMED),
     Column(name="road_address", type="text", description="may be empty", pattern=rf"^$|{TRIMMED}"),
@@ -85,17 +91,21 @@ PLACES = (
            between=(float(KOREAN_LATITUDES[0]), float(KOREAN_LATITUDES[1]))),
     Column(name="longitude", type="numeric", description="WGS84 degrees",
            between=(float(KOREAN_LONGITUDES[0]), float(KOREAN_LONGITUDES[1]))),
-    Column(name="phone", type="text", description="empty: the API gives none any more", pattern=r"^[0-9\-+() ~,]*$"),
-    Column(name="website_url", type="text", description="the shop's own page, or empty", pattern=r"^$|^https?://\S+$"),
-    Column(name="naver_place_id", type="varchar", description="our own stable key, unique; the API gives no id",
-           pattern=NOT_BLANK),
+    Column(name="phone", type="text", description="empty: the API no longer returns it",
+           pattern=r"^[0-9\-+() ~,]*$"),
+    Column(name="website_url", type="text", description="the shop's own page, or empty",
+           pattern=r"^$|^https?://\S+$"),
+    Column(name="naver_place_id", type="varchar",
+           description="our own stable key, unique; the API returns no id", pattern=NOT_BLANK),
     Column(name="created_at", type="timestamptz"),
     Column(name="updated_at", type="timestamptz"),
-    Column(name="source", type="varchar", description="the place source that found it", pattern=NOT_BLANK),
+    Column(name="source", type="varchar", description="the place source that found it",
+           pattern=NOT_BLANK),
     Column(name="region_type", type="varchar", one_of=REGION_TYPES),
-    Column(name="region_code", type="varchar", description="of its address, whatever query found it", nullable=True,
-           pattern=CODE),
+    Column(name="region_code", type="varchar", nullable=True, pattern=CODE,
+           description="region of its address, not of the query that found it"),
     Column(name="first_seen_at", type="timestamptz"),
     Column(name="last_seen_at", type="timestamptz"),
-    Column(name="old_place_id", type="text", description="naver_place_id as the batch system before had it", nullable=True),
+    Column(name="old_place_id", type="text", nullable=True,
+           description="naver_place_id of the previous batch system"),
 )  # fmt: skip

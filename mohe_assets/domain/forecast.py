@@ -1,22 +1,19 @@
-"""How many calls a collection still takes, and when they will have been made: arithmetic, no guess.
-Pure.
-"""
+"""Calls that a collection still needs and the earliest time they can be finished. Pure."""
 
 import datetime as dt
 from dataclasses import dataclass
 
-from mohe_assets.domain.kst import KST
+from mohe_assets.domain.kst import KST, day_start
 
-# The last moment there is a name for; a quota of one call a day is done at no date at all.
+# Stands for "cannot finish": the last day that datetime represents.
 NEVER = dt.datetime(9999, 12, 31, tzinfo=KST)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuotaState:
-    """What the API allows: calls left today, calls a KST day, calls a second; without
-    `monthly_quota` any number a month.
+    """The limits of an API: calls left today, calls per KST day and calls per second.
 
-    `left_month` is what is left of this month, today's calls included.
+    `left_month` counts the calls left in this month, today's included. None: no monthly limit.
     """
 
     left_today: int
@@ -28,9 +25,7 @@ class QuotaState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecast:
-    """When `calls` calls are made at the earliest, and on how many KST days calls are made for them
-    (today included).
-    """
+    """The earliest end of `calls` calls, and the number of KST days with calls, today included."""
 
     calls: int
     days: int
@@ -39,9 +34,7 @@ class Forecast:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionForecast:
-    """The calls the collection still takes, and when they are made at the earliest: under rate and
-    quota, without refusals.
-    """
+    """The calls left and their earliest end under rate and quota, without refused calls."""
 
     base_plan: Forecast
     with_refinement: Forecast
@@ -50,7 +43,7 @@ class CollectionForecast:
 def forecast_collection(
     base: int, refinement: int, quota_state: QuotaState, *, now: dt.datetime
 ) -> CollectionForecast:
-    """`base` calls are missing from base plans, and refinement may add `depth` at most."""
+    """Return forecasts for the `base` calls left, and with at most `refinement` calls more."""
     return CollectionForecast(
         base_plan=forecast(base, quota_state, now=now),
         with_refinement=forecast(base + refinement, quota_state, now=now),
@@ -58,14 +51,13 @@ def forecast_collection(
 
 
 def forecast(calls: int, quota_state: QuotaState, *, now: dt.datetime) -> Forecast:
-    """The earliest end: at the full rate, from now until today's or the month's calls end, then
-    from the midnight KST on at which there are new ones.
+    """Return the earliest end: full rate until a quota ends, again from the KST midnight after it.
 
-    Refused calls, retries and outages come on top. `now` is aware.
+    Refused calls, retries and outages are not included. `now` is aware.
     """
     if calls <= 0:
         return Forecast(calls=0, days=0, done_at=now)
-    midnight = _midnight_after(now)
+    midnight = day_start(now) + dt.timedelta(days=1)
     month = _at_most(quota_state.left_month)
     today = min(
         calls,
@@ -92,11 +84,6 @@ def forecast(calls: int, quota_state: QuotaState, *, now: dt.datetime) -> Foreca
 
 def _at_most(quota: int | None) -> int:
     return 1 << 62 if quota is None else max(0, quota)
-
-
-def _midnight_after(moment: dt.datetime) -> dt.datetime:
-    local = moment.astimezone(KST)
-    return (local + dt.timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _time_for(calls: int, quota_state: QuotaState) -> dt.timedelta:

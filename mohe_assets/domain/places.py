@@ -1,6 +1,6 @@
 """Place records: titles, coordinates, identity. Pure: no HTTP, no SQL.
 
-An item that cannot become a record is set aside with its reason; nothing is dropped in silence.
+An item that cannot become a record is rejected with its reason; nothing is dropped silently.
 """
 
 import hashlib
@@ -15,7 +15,9 @@ from itertools import takewhile
 
 from mohe_assets.text.cleaning import ascii_digits, one_line
 
-# apis.md: mapx and mapy are WGS84 degrees × 10⁷; everything in Korea lies within these bounds.
+MAX_RESULTS = 5  # items in an answer of Naver's search; the API has no second page
+
+# mapx and mapy are WGS84 degrees × 10⁷; Korea lies within these bounds.
 _SCALE = Decimal(10_000_000)
 KOREAN_LATITUDES = (Decimal(33), Decimal(39))
 KOREAN_LONGITUDES = (Decimal(124), Decimal(132))
@@ -27,14 +29,14 @@ _INTEGER = re.compile(r"-?[0-9]{1,12}")
 _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 _WEB_ADDRESS = re.compile(r"(https?)(://[^\s/?#\"<>]+[^\s\"<>]*)", re.IGNORECASE)
 
-# Characters of a field as it comes, several times the longest ever seen.
+# Characters of a field as received; several times the longest value in recordings.
 MAX_LENGTHS = {"title": 500, "category": 300, "address": 500, "roadAddress": 500, "telephone": 100}
-MAX_NUMBER = 40  # white space around the digits included
-MAX_WEB_ADDRESS = 2_000  # of what browsers and spreadsheets take
+MAX_NUMBER = 40  # characters, white space around the digits included
+MAX_WEB_ADDRESS = 2_000  # characters that browsers and spreadsheets accept
 
 
 class RejectionReason(StrEnum):
-    """Why an item did not become a place."""
+    """The reason an item did not become a place."""
 
     NOT_AN_OBJECT = "not_an_object"
     NO_TITLE = "no_title"
@@ -52,7 +54,7 @@ class RejectionReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RejectedItem:
-    """An item that was not kept: its position in the answer (from 0) and the reason."""
+    """A rejected item: its position in the answer (from 0) and the reason."""
 
     position: int
     reason: RejectionReason
@@ -60,9 +62,7 @@ class RejectedItem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlaceRecord:
-    """One place as an answer shows it. Coordinates are WGS84 degrees; `place_key` is our own stable
-    identity.
-    """
+    """A place of an answer. Coordinates are WGS84 degrees; `place_key` is our stable identity."""
 
     place_key: str
     name: str
@@ -84,19 +84,17 @@ class _RefusedItem(Exception):
 def parse_items(
     items: Iterable[object],
 ) -> tuple[tuple[PlaceRecord, ...], tuple[RejectedItem, ...]]:
-    """Places and set-aside items of one Naver answer. The same place twice in one answer is kept
-    once.
-    """
+    """Return the places and the rejected items of a Naver answer; duplicates are kept once."""
     places: dict[str, PlaceRecord] = {}
-    aside: list[RejectedItem] = []
+    rejected: list[RejectedItem] = []
     for position, item in enumerate(items):
         try:
             place = _parse_item(item)
         except _RefusedItem as refused:
-            aside.append(RejectedItem(position=position, reason=refused.reason))
+            rejected.append(RejectedItem(position=position, reason=refused.reason))
         else:
             places.setdefault(place.place_key, place)
-    return tuple(places.values()), tuple(aside)
+    return tuple(places.values()), tuple(rejected)
 
 
 def _parse_item(item: object) -> PlaceRecord:
@@ -113,9 +111,10 @@ def _parse_item(item: object) -> PlaceRecord:
     road_address = clean_address(_text(item, "roadAddress"))
     if not address and not road_address:
         raise _RefusedItem(RejectionReason.NO_ADDRESS)
-    longitude, latitude = _coordinates(item)
+    x, y = _number(item.get("mapx")), _number(item.get("mapy"))
+    longitude, latitude = _coordinates(x, y)
     return PlaceRecord(
-        # Of the title with its invisible characters: stored rows have that key.
+        # From the title with its invisible characters, because stored rows have that key.
         place_key=place_key(title, latitude, longitude),
         name=name,
         category=category,
@@ -140,12 +139,15 @@ def _text(item: Mapping[str, object], field: str) -> str:
 
 
 def clean_title(title: str) -> str:
-    """`중화요리<b>본가</b>` → `중화요리본가`: tags first, then entities once, so that `&lt;b&gt;` stays text."""
+    """Return `중화요리본가` for `중화요리<b>본가</b>`.
+
+    Tags are removed before entities are replaced, so that `&lt;b&gt;` stays text.
+    """
     return " ".join(html.unescape(_TAG.sub("", title)).split())
 
 
 def clean_address(address: str) -> str:
-    """One line with ASCII digits, and the doubled name of Sejong once."""
+    """Return an address on one line with ASCII digits and Sejong's doubled name once."""
     words = ascii_digits(one_line(address)).split()
     repeats = 0
     if words and words[0].startswith("세종"):
@@ -154,20 +156,31 @@ def clean_address(address: str) -> str:
 
 
 def web_address(link: str) -> str:
-    """Return an http(s) address, its scheme in lower case; "" for anything else: a browser may run
-    it.
+    """Return an http(s) address with its scheme in lower case, and "" for anything else.
+
+    Other schemes (javascript:) could run in a browser.
     """
-    found = _WEB_ADDRESS.fullmatch(one_line(link)) if len(link) <= MAX_WEB_ADDRESS else None
-    return found[1].lower() + found[2] if found else ""
+    match = _WEB_ADDRESS.fullmatch(one_line(link)) if len(link) <= MAX_WEB_ADDRESS else None
+    return match[1].lower() + match[2] if match else ""
 
 
-def _coordinates(item: Mapping[str, object]) -> tuple[Decimal, Decimal]:
-    x, y = _number(item.get("mapx")), _number(item.get("mapy"))
-    if _INTEGER.fullmatch(x) and _INTEGER.fullmatch(y):
+def _coordinates(x: str, y: str) -> tuple[Decimal, Decimal]:
+    """Return longitude and latitude of degrees × 10⁷; other formats are rejected, not converted."""
+    is_whole = _INTEGER.fullmatch(x) and _INTEGER.fullmatch(y)
+    if is_whole:
         longitude, latitude = Decimal(x) / _SCALE, Decimal(y) / _SCALE
         if _in_korea(longitude, latitude):
             return longitude, latitude
-    raise _RefusedItem(_format_seen(x, y))
+    if not (_NUMBER.fullmatch(x) and _NUMBER.fullmatch(y)):
+        raise _RefusedItem(RejectionReason.BAD_COORDINATES)
+    for digits in range(10):
+        if _in_korea(Decimal(x).scaleb(-digits), Decimal(y).scaleb(-digits)):
+            raise _RefusedItem(_FORMATS.get(digits, RejectionReason.OTHER_SCALE))
+    if _KATECH.fullmatch(x) or _KATECH.fullmatch(y):
+        raise _RefusedItem(RejectionReason.KATECH)
+    raise _RefusedItem(
+        RejectionReason.OUTSIDE_KOREA if is_whole else RejectionReason.BAD_COORDINATES
+    )
 
 
 def _in_korea(longitude: Decimal, latitude: Decimal) -> bool:
@@ -175,24 +188,11 @@ def _in_korea(longitude: Decimal, latitude: Decimal) -> bool:
     return south < latitude < north and west < longitude < east
 
 
-def _format_seen(x: str, y: str) -> RejectionReason:
-    """The reason for coordinates that are not degrees × 10⁷ in Korea; they are never converted."""
-    if not (_NUMBER.fullmatch(x) and _NUMBER.fullmatch(y)):
-        return RejectionReason.BAD_COORDINATES
-    for digits in range(10):
-        if _in_korea(Decimal(x).scaleb(-digits), Decimal(y).scaleb(-digits)):
-            return _FORMATS.get(digits, RejectionReason.OTHER_SCALE)
-    if _KATECH.fullmatch(x) or _KATECH.fullmatch(y):
-        return RejectionReason.KATECH
-    is_whole = _INTEGER.fullmatch(x) and _INTEGER.fullmatch(y)
-    return RejectionReason.OUTSIDE_KOREA if is_whole else RejectionReason.BAD_COORDINATES
-
-
 _FORMATS = {0: RejectionReason.DEGREES, 6: RejectionReason.MICRODEGREES}
 
 
 def _number(value: object) -> str:
-    """Return a coordinate's digits as a text; "" for what is no number, or too long for one."""
+    """Return a coordinate's digits as text; "" for a value that is no number or too long."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
     if isinstance(value, float):
@@ -203,15 +203,14 @@ def _number(value: object) -> str:
 
 
 def place_key(name: str, latitude: Decimal, longitude: Decimal) -> str:
-    """Our own identity of a place, since the API gives none: the title and the point, to the digit.
+    """Return our identity of a place: a hash of its title and exact point; the API has no id.
 
-    Derived from recordings a year apart, in which the road address changed and a building suffix
-    appeared in the address while title and coordinates stayed: so no address takes part, and a
-    renamed province changes nothing. Coordinates alone would be wrong (a building holds many
-    shops), and so would titles alone (chains). Errs when a shop is renamed or its point is
-    corrected (it becomes a new row), and when two shops of one name share one building (one row).
+    In recordings a year apart, addresses changed while title and coordinates stayed. Therefore
+    addresses are not part of the key, and a renamed province changes nothing. Coordinates alone are
+    not unique (a building has many shops), nor are titles (chains). Known errors: a renamed shop or
+    a corrected point becomes a new row; two shops with the same name and point become one row.
     """
     title = unicodedata.normalize("NFKC", name).casefold().replace(" ", "")
     point = f"{latitude:.7f}|{longitude:.7f}"
-    key = f"{title}|{point}".encode("utf-8", "ignore")  # ignored: lone surrogates
+    key = f"{title}|{point}".encode("utf-8", "ignore")  # "ignore" drops lone surrogates
     return hashlib.sha256(key).hexdigest()[:32]

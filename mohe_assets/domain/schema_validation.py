@@ -1,8 +1,6 @@
-"""Whether rows are as mohe_assets/domain/columns.py says, by pandera. Knows neither SQL nor
-Dagster.
+"""Validate rows against the rules of domain/columns.py with pandera. No SQL, no Dagster.
 
-pandera and pandas take a second to import, so that happens when rows are looked at, and not with
-the module.
+pandera and pandas are imported inside the functions, because the import takes a second.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pandera.pandas as pa
 
-SAMPLE = 5
+SAMPLE = 5  # values kept per violated rule
 
 _DTYPES = {
     "bool": "bool",
@@ -30,9 +28,7 @@ _DTYPES = {
 
 @dataclass(kw_only=True, slots=True)
 class RuleViolation:
-    """A rule that some values of a column break: how many, and a few of them with the ids of their
-    rows.
-    """
+    """A rule that `count` values of a column violate; `sample` has some with their row ids."""
 
     column: str
     rule: str
@@ -41,9 +37,7 @@ class RuleViolation:
 
 
 def schema(columns: Sequence[Column], *, in_order: tuple[str, str]) -> "pa.DataFrameSchema":
-    """The columns as pandera takes them; of `in_order`, the first may not be greater than the
-    second.
-    """
+    """Return the pandera schema; of the columns `in_order`, the first must be <= the second."""
     import pandera.pandas as pa  # noqa: PLC0415 - see above
 
     first, second = in_order
@@ -85,36 +79,31 @@ def rule_violations(
     *,
     in_order: tuple[str, str],
 ) -> list[RuleViolation]:
-    """Every rule that is broken, looked for in one batch of rows after the other; rows are known by
-    their `id`.
+    """Return the violated rules, most violations first; rows are identified by `id`.
+
+    Batches are validated separately, which bounds the memory.
     """
     import pandas as pd  # noqa: PLC0415
     from pandera.errors import SchemaErrors  # noqa: PLC0415
 
-    wanted = schema(columns, in_order=in_order)
-    found: dict[tuple[str, str], RuleViolation] = {}
+    expected = schema(columns, in_order=in_order)
+    violations: dict[tuple[str, str], RuleViolation] = {}
     for batch in batches:
         frame = pd.DataFrame(batch, columns=[column.name for column in columns])
         frame.index = pd.Index(frame["id"].to_numpy())
         try:
-            wanted.validate(frame, lazy=True)
+            expected.validate(frame, lazy=True)
         except SchemaErrors as errors:
             cases = errors.failure_cases
-            # A rule over two columns fails in every column of the row; it is told of the first of
-            # the two.
-            _add(
-                found,
-                cases[
-                    (cases["schema_context"] != "DataFrameSchema")
-                    | (cases["column"] == in_order[0])
-                ],
-            )
-    return sorted(found.values(), key=lambda one: (-one.count, one.column, one.rule))
+            # pandera reports a rule over two columns for every column; keep the first of the two.
+            is_column_rule = cases["schema_context"] != "DataFrameSchema"
+            _add_cases(violations, cases[is_column_rule | (cases["column"] == in_order[0])])
+    return sorted(violations.values(), key=lambda each: (-each.count, each.column, each.rule))
 
 
-def _add(found: dict[tuple[str, str], RuleViolation], cases: "pd.DataFrame") -> None:
+def _add_cases(violations: dict[tuple[str, str], RuleViolation], cases: "pd.DataFrame") -> None:
     for (column, rule), group in cases.groupby(["column", "check"], dropna=False):
-        violation = found.setdefault(
+        violation = violations.setdefault(
             (str(column), str(rule)), RuleViolation(column=str(column), rule=str(rule))
         )
         violation.count += len(group)

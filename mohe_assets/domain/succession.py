@@ -1,8 +1,7 @@
-"""Which old region became which new one, inferred from the names of their dongs. Pure: no HTTP, no
-SQL.
+"""Infer which old region became which new region from the names of their dongs. Pure.
 
-The list says nothing of it, and codes and names change together. The dongs below keep their names
-through almost every reform, so the new region that has an old one's dongs is its successor.
+The list does not contain successions, and a reform changes codes and names together. Dongs keep
+their names in almost every reform, so a new region with the dongs of an old region succeeds it.
 """
 
 from collections import Counter
@@ -10,18 +9,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-# 30 of 255 leaves (12 %) changed on 2026-07-01, the largest reform known; twice that is a bad list.
+# Share of leaves or dong names that may vanish at once. The largest known reform (2026-07-01)
+# changed 30 of 255 leaves (12 %); twice that share means a bad list.
 MAX_VANISHED_SHARE = 0.25
-# A list was 1.4 % short for a day in 2026-09; reforms move names of dongs and end very few.
+# Share of dong names that may vanish. A list was 1.4 % short for a day in 2026-09; reforms move
+# dong names and end very few.
 MAX_LOST_DONGS_SHARE = 0.01
-NAMED_AT_MOST = 5
+MAX_NAMED = 5  # missing regions that a message names
 
-# Of the old region, or of the new one: all of a small new district may be a sixth of the one it was
-# split from.
+# Smallest share of dong names that makes a successor, of the old region or of the new region: a
+# small new district may consist of a sixth of the district that it was split from.
 ENOUGH_OF_OLD = 0.3
 ENOUGH_OF_NEW = 0.5
-# A province seldom loses a district to another one; when it does, the shared names say so more than
-# twice as strongly.
+# Factor for candidates in the same province. Districts seldom change their province; if they do,
+# the shared names weigh more than twice as much.
 SAME_SIDO = 2.0
 
 
@@ -37,9 +38,7 @@ class DongSet:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Succession:
-    """`new` took `shared_dongs` names over from `old`; the shares are weighed by how rare a name
-    is.
-    """
+    """A new region and the region it succeeds. In the shares (0 to 1) rare names weigh more."""
 
     old_code: str
     old_name: str
@@ -52,9 +51,9 @@ class Succession:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Disbelief:
-    """Why a complete list is not believed at first sight, and the `missing` codes nothing explains.
+    """The reason a complete list is not accepted at once, and the unexplained `missing` codes.
 
-    `needs_decision`: too much is missing to be believed on any day unless a person accepts it.
+    `needs_decision`: so much is missing that only a person can accept the list.
     """
 
     missing: tuple[str, ...]
@@ -68,39 +67,42 @@ def disbelief(
     *,
     parents: Collection[str] = (),
 ) -> Disbelief | None:
-    """None if the new list is believed: known regions are in it or explained by their successors.
+    """Return the objection to a new list; None if every known region is in it or has a successor.
 
-    A region that is one of the list's `parents` is explained. Names of dongs are counted as often
-    as they are borne, because a reform moves names and does not end them.
+    A known region that is now a parent (`parents`) is explained. Dong names are counted with their
+    repetitions, because a reform moves names but does not end them.
     """
-    before, after = ({one.region_code: one for one in leaves} for leaves in (known, listed))
-    gone = [one for code, one in before.items() if code not in after]
-    added = [one for code, one in after.items() if code not in before]
-    explained = {one.old_code for one in infer(gone, added, _names(listed))} | set(parents)
-    missing = [one for one in gone if one.region_code not in explained]
-    # Those of missing regions are missing with them.
-    borne = Counter(_names(one for one in known if one not in missing))
+    before, after = ({leaf.region_code: leaf for leaf in leaves} for leaves in (known, listed))
+    gone = [leaf for code, leaf in before.items() if code not in after]
+    added = [leaf for code, leaf in after.items() if code not in before]
+    explained = {each.old_code for each in infer(gone, added, _names(listed))} | set(parents)
+    missing = [leaf for leaf in gone if leaf.region_code not in explained]
+    # The dongs of missing regions are missing with them and are not counted again.
+    expected = Counter(_names(leaf for leaf in known if leaf not in missing))
     left = Counter(_names(listed))
-    lost = (borne - left).total()
+    lost = (expected - left).total()
     regions = f"{{}} of the {len(before)} regions known{{}} and has {len(after)}"
-    dongs = f"{lost} of the {borne.total()} names of dongs known and has {left.total()}"
+    dongs = f"{lost} of the {expected.total()} names of dongs known and has {left.total()}"
     at_once = "more than {:.0%} vanishing at once is not believed."
     needs_decision = True
     if len(gone) > MAX_VANISHED_SHARE * len(before):
         lacks, reason = regions.format(len(gone), ""), at_once.format(MAX_VANISHED_SHARE)
-    elif lost > MAX_VANISHED_SHARE * borne.total():
+    elif lost > MAX_VANISHED_SHARE * expected.total():
         lacks, reason = dongs, at_once.format(MAX_VANISHED_SHARE)
     elif missing:
         needs_decision = False
-        lacks = regions.format(len(missing), _some(missing))
+        # As in: 11680 서울특별시 강남구, 11710 서울특별시 송파구 and 58 more
+        shown = ", ".join(f"{leaf.region_code} {leaf.region_name}" for leaf in missing[:MAX_NAMED])
+        more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+        lacks = regions.format(len(missing), f" ({shown}{more})")
         reason = "no new region in it has their dongs."
-    elif lost > MAX_LOST_DONGS_SHARE * borne.total():
+    elif lost > MAX_LOST_DONGS_SHARE * expected.total():
         needs_decision = False
         lacks, reason = dongs, at_once.format(MAX_LOST_DONGS_SHARE)
     else:
         return None
     return Disbelief(
-        missing=tuple(sorted(one.region_code for one in missing)),
+        missing=tuple(sorted(leaf.region_code for leaf in missing)),
         reason=f"The new region list lacks {lacks}; {reason}",
         needs_decision=needs_decision,
     )
@@ -110,22 +112,14 @@ def _names(leaves: Iterable[DongSet]) -> Iterator[str]:
     return (name for leaf in leaves for name in leaf.dongs)
 
 
-def _some(regions: Sequence[DongSet]) -> str:
-    """` (11680 서울특별시 강남구, 11710 서울특별시 송파구 and 58 more)`."""
-    named = ", ".join(f"{one.region_code} {one.region_name}" for one in regions[:NAMED_AT_MOST])
-    more = f" and {len(regions) - NAMED_AT_MOST} more" if len(regions) > NAMED_AT_MOST else ""
-    return f" ({named}{more})"
-
-
 def infer(
     abolished: Iterable[DongSet], added: Sequence[DongSet], everywhere: Iterable[str]
 ) -> tuple[Succession, ...]:
-    """Successions from regions that are gone to those that are new; `everywhere` has each region's
-    dong names, repeated.
+    """Return the successions from abolished to added regions.
 
-    A name that twenty districts bear says a twentieth of what a unique one says. Each successor has
-    to explain names that a better one did not: so a merger, a split and a plain change of code are
-    all found, and namesakes are not.
+    `everywhere` has the dong names of all regions with repetitions: a name that twenty districts
+    share weighs a twentieth of a unique name. Each successor must explain names that a better
+    successor did not explain, which finds mergers, splits and changed codes, but not namesakes.
     """
     bearers = Counter(everywhere)
     weights = {name: 1 / max(1, bearers[name]) for new in added for name in new.dongs}
@@ -140,21 +134,27 @@ def infer(
 def renamed(
     old: Mapping[str, str], new: Mapping[str, str], codes: Iterable[str]
 ) -> tuple[Succession, ...]:
-    """Regions that kept their code and changed their name, from code → name before and after."""
+    """Return successions for `codes` whose names differ in `old` and `new` (code → name)."""
     return tuple(
         Succession(
-            old_code=code, old_name=old[code], new_code=code, new_name=new[code], shared_dongs=0, share_of_old=1.0,
+            old_code=code,
+            old_name=old[code],
+            new_code=code,
+            new_name=new[code],
+            shared_dongs=0,
+            share_of_old=1.0,
             share_of_new=1.0,
         )
         for code in codes
-    )  # fmt: skip
+    )
 
 
 def _kindred_sidos(
     abolished: Sequence[DongSet], added: Sequence[DongSet], weights: Mapping[str, float]
 ) -> dict[str, str]:
-    """Old sido → the new one that has most of its vanished dongs: neighbours that moved together
-    say where to.
+    """Return old sido → the new sido with most of its vanished dongs.
+
+    Districts of a province move together, so this province is preferred for each district.
     """
     old_names: dict[str, set[str]] = {}
     for old in abolished:
@@ -165,7 +165,7 @@ def _kindred_sidos(
     if not new_names:
         return {}
     return {
-        sido: max(sorted(new_names), key=lambda one: _weight(names & new_names[one], weights))
+        sido: max(sorted(new_names), key=lambda new: _weight(names & new_names[new], weights))
         for sido, names in old_names.items()
     }
 
@@ -192,10 +192,14 @@ def _successors(
         shared = best.dongs & old.dongs
         unexplained -= best.dongs
         yield Succession(
-            old_code=old.region_code, old_name=old.region_name, new_code=best.region_code, new_name=best.region_name,
-            shared_dongs=len(shared), share_of_old=_share(shared, old.dongs, weights),
+            old_code=old.region_code,
+            old_name=old.region_name,
+            new_code=best.region_code,
+            new_name=best.region_name,
+            shared_dongs=len(shared),
+            share_of_old=_share(shared, old.dongs, weights),
             share_of_new=_share(shared, best.dongs, weights),
-        )  # fmt: skip
+        )
 
 
 def _weight(names: AbstractSet[str], weights: Mapping[str, float]) -> float:

@@ -1,32 +1,29 @@
-"""Text that others wrote: API messages, place titles, region names. Pure: no HTTP, no SQL.
+"""Clean text from outside: API messages, place titles, region names. Pure: no HTTP, no SQL.
 
-Three doors. `one_line` cleans text where it comes in, so that it cannot act on a terminal, in a log
-or in an editor. `markdown` makes text harmless where it goes into Markdown, which a browser shows.
-`without_controls` cleans what is written to a log, which also has lines of other libraries.
+`one_line` cleans text on input, so that it cannot control a terminal, a log or an editor.
+`markdown` escapes text on output into Markdown, which a browser renders. `without_controls` cleans
+log lines, those of other libraries included.
 """
 
 import re
 import unicodedata
 
-# Control characters (ANSI sequences begin with one), invisible format characters (bidi overrides,
-# zero-width spaces, tags) and lone surrogates. ZERO WIDTH JOINER is among them: an emoji of several
-# parts falls apart into its parts.
+# Control characters (ANSI sequences), invisible format characters (bidi overrides, zero-width
+# spaces, tags) and lone surrogates. Without ZERO WIDTH JOINER an emoji is split into its parts.
 _REMOVED = frozenset({"Cc", "Cf", "Cs"})
 _FULLWIDTH_DIGITS = {0xFF10 + digit: str(digit) for digit in range(10)}
-# No construct of CommonMark or GFM, automatic links included, can be written with these.
+# These characters cannot form any construct of CommonMark or GFM, automatic links included.
 _PLAIN = re.compile(r"(?:[^\x00-\x7f]|[0-9A-Za-z ,])*")
 _BACKTICKS = re.compile("`+")
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line: white space folded into single spaces, control and format
-    characters removed.
-    """
+    """Return the text on one line with single spaces, without control and format characters."""
     words = " ".join(text.split())
-    if words.isprintable():  # the usual case; lacks Cc, Cf and Cs, and more
+    if words.isprintable():  # the usual case: no character of _REMOVED
         return words
-    kept = without_controls(words).split()  # what was removed may have stood between two spaces
-    return " ".join(kept)
+    # Removing a character between two spaces leaves both.
+    return " ".join(without_controls(words).split())
 
 
 def without_controls(text: str) -> str:
@@ -46,19 +43,20 @@ def ascii_digits(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Return the text as Markdown that shows it literally, also in a table's cell.
+    """Return Markdown that shows the text literally, also in a table cell.
 
-    Plain words stay as they are; anything else becomes a code span, in which nothing has a meaning:
-    no image, no link (GFM also makes links of bare URLs and addresses), no HTML. Only a `|` ends a
-    cell even there: it stays outside.
+    Plain words stay unchanged; other text becomes a code span, which cannot contain an image, a
+    link (GFM links bare URLs, too) or HTML. A `|` ends a table cell even in a code span, so it is
+    escaped outside.
     """
     line = one_line(text)
     if _PLAIN.fullmatch(line):
         return line
-    return r"\|".join(_code_span(part) if part.strip() else part for part in line.split("|"))
-
-
-def _code_span(text: str) -> str:
-    fence = "`" * (1 + max(map(len, _BACKTICKS.findall(text)), default=0))
-    padding = " " if text[0] in "` " or text[-1] in "` " else ""  # one on each side is not shown
-    return f"{fence}{padding}{text}{padding}{fence}"
+    parts = line.split("|")
+    for at, part in enumerate(parts):
+        if part.strip():
+            fence = "`" * (1 + max(map(len, _BACKTICKS.findall(part)), default=0))
+            # Renderers remove a space at both ends.
+            padding = " " if part[0] in "` " or part[-1] in "` " else ""
+            parts[at] = f"{fence}{padding}{part}{padding}{fence}"
+    return r"\|".join(parts)
