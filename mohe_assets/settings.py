@@ -1,13 +1,11 @@
-"""The one place that reads the environment and `.env`. Demo, tests and production differ by these
-values only.
+"""All settings, read from the environment and `.env`; no socket or database is opened.
 
-Nothing here opens a socket or a database: a `Settings` is checked by looking at it.
+Demo, tests and production differ in these values only.
 """
 
 import contextlib
 import datetime as dt
 import io
-import ipaddress
 import math
 import os
 import re
@@ -15,13 +13,14 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast, get_args
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from mohe_assets.clients.base_url import checked_base_url
+from mohe_assets.clients.credentials import is_sendable
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import SettingsError
 from mohe_assets.store.database_url import canonical
@@ -36,10 +35,9 @@ MAX_KEYWORD_LENGTH = 50
 LOG_FORMATS = ("text", "json")
 CLASSIC_ENDS_AT = dt.datetime(2027, 7, 1, tzinfo=KST)  # 2027-06-30 24:00
 CLASSIC_WARNS_FROM = dt.datetime(2027, 1, 1, tzinfo=KST)
-# Unless MOHE_SEARCHES_IN_FLIGHT says otherwise: as many as the rate asks for if each search takes a
-# tenth of a second, which is twice what the APIs need, between these bounds. The lower one serves
-# both APIs' own limits; the upper is what a kill may make repeat, and more than a process can make
-# use of.
+# Default of MOHE_SEARCHES_IN_FLIGHT: rate × SEARCH_SECONDS (twice the APIs' latency), within these
+# bounds. The lower bound suffices for the limits of both APIs; the upper limits the searches that a
+# kill repeats, and is more than a process can use.
 SEARCH_SECONDS = 0.1
 FEWEST_IN_FLIGHT, MOST_IN_FLIGHT = 8, 224
 
@@ -52,7 +50,7 @@ _FALSE = ("false", "0", "no", "off")
 _HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 
 
-# Variables of the batch system this replaces, and of the APIs' keys, have no prefix.
+# Variables of the previous batch system and of the APIs' keys have no prefix.
 _WITHOUT_PREFIX = ("checkpoint_", "batch_", "govt_", "naver_client_", "ncp_")
 
 
@@ -63,7 +61,7 @@ def variable(field: str) -> str:
 
 
 class Settings(BaseSettings):
-    """Every setting. A field's alias is its environment variable, see `variable`."""
+    """All settings. A field's alias is its environment variable, see `variable`."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", env_ignore_empty=True, alias_generator=variable
@@ -110,8 +108,7 @@ class Settings(BaseSettings):
     keep_run_days: int = Field(default=30, ge=0, le=36_500)
     http_timeout_seconds: float = Field(default=10, gt=0, le=300)
     log_format: Literal["text", "json"] = "text"
-    # Of the page: hosts it is reached by besides this machine's names, and where a container's
-    # port is published.
+    # Of the web page: host names besides those of this host, and the address of a container's port.
     web_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     web_address: str | None = None
 
@@ -124,7 +121,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only `load()` looks at the environment, so that a test's mapping is the whole truth."""
+        """Disable pydantic's own sources; `load()` reads the environment or a test's mapping."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
 
@@ -154,27 +151,14 @@ class Settings(BaseSettings):
     @field_validator("checkpoint_batch_name", "checkpoint_region_type")
     @classmethod
     def _name(cls, value: str) -> str:
-        if not value.strip() or len(value) > 50:  # noqa: PLR2004 - the narrower of the two columns
+        if not value.strip() or len(value) > 50:  # noqa: PLR2004 - width of the narrower column
             raise ValueError(f"is {value!r}; a name of 1 to 50 characters is needed")
         return value.strip()
 
     @field_validator("government_api_url", "naver_api_url", "naver_hub_url")
     @classmethod
     def _base_url(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            usable = (
-                parts.scheme in ("http", "https")
-                and bool(_HOST.fullmatch(parts.netloc))
-                and parts.port != 0
-            )
-        except ValueError:
-            usable = False
-        if not usable or parts.path not in ("", "/") or parts.query or parts.fragment:
-            # The value is not repeated: whoever puts more into it may have put a key or a password
-            # there.
-            raise ValueError("has to be http(s)://host[:port] and nothing more")
-        return f"{parts.scheme}://{parts.netloc}"
+        return checked_base_url(value)
 
     @field_validator("database_url", "dagster_database_url")
     @classmethod
@@ -193,7 +177,7 @@ class Settings(BaseSettings):
     @classmethod
     def _key(cls, value: SecretStr | None) -> SecretStr | None:
         text = "" if value is None else value.get_secret_value()
-        if not text.isascii() or not text.isprintable() or " " in text:
+        if text and not is_sendable(text):
             raise ValueError("has a space, a line break or a letter that no key has; copy it again")
         return value
 
@@ -230,15 +214,15 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
-        for one, other in (
+        for pair in (
             ("naver_client_id", "naver_client_secret"),
             ("ncp_apigw_api_key_id", "ncp_apigw_api_key"),
         ):
-            given = [name for name in (one, other) if getattr(self, name) is not None]
-            if len(given) == 1:
-                missing = other if given == [one] else one
+            # Set variables first.
+            first, second = sorted(pair, key=lambda name: getattr(self, name) is None)
+            if (getattr(self, first) is None) != (getattr(self, second) is None):
                 raise ValueError(
-                    f"{variable(given[0])} is set but {variable(missing)} is not; set both or neither"
+                    f"{variable(first)} is set but {variable(second)} is not; set both or neither"
                 )
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError(
@@ -249,7 +233,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def uses_hub(self) -> bool:
-        """Both HUB keys are set: NAVER API HUB is used, else the classic API."""
+        """Whether NAVER API HUB is used instead of the classic API: its keys are set."""
         return self.ncp_apigw_api_key_id is not None
 
     @property
@@ -268,14 +252,14 @@ class Settings(BaseSettings):
 
     @property
     def calls_per_second(self) -> float:
-        """The rate all processes share, in calls per second."""
+        """Calls per second, shared by all processes."""
         if self.configured_calls_per_second is not None:
             return self.configured_calls_per_second
         return HUB_CALLS_PER_SECOND if self.uses_hub else CLASSIC_CALLS_PER_SECOND
 
     @property
     def searches_in_flight(self) -> int:
-        """Searches that one run has in flight at most."""
+        """Maximum of searches in flight per run."""
         if self.configured_searches_in_flight is not None:
             return self.configured_searches_in_flight
         return min(
@@ -284,24 +268,24 @@ class Settings(BaseSettings):
 
     @property
     def catalog_folder(self) -> Path:
-        """Where the nationwide files and the report are written; absolute."""
+        """Absolute path of the folder for the nationwide files and the report."""
         return self.catalog_dir or self.home / "catalog"
 
     def require_collection_keys(self) -> None:
-        """Raises SettingsError unless everything a collection needs is set."""
+        """Raise SettingsError unless all keys of a collection are set."""
         self.require_government_key()
         self.require_place_keys()
 
     def require_place_keys(self) -> None:
-        """Raises SettingsError unless the keys of one of the two search APIs are set."""
+        """Raise SettingsError unless the keys of a search API are set."""
         if self.naver_client_id is None and self.ncp_apigw_api_key_id is None:
             raise SettingsError(
-                "NAVER_CLIENT_ID and NAVER_CLIENT_SECRET are not set; set both (classic local search), "
-                "or NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY (NAVER API HUB)."
+                "NAVER_CLIENT_ID and NAVER_CLIENT_SECRET are not set; set both (classic local "
+                "search), or NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY (NAVER API HUB)."
             )
 
     def require_government_key(self) -> str:
-        """The region list's service key, or SettingsError."""
+        """Return the service key of the region list; raises SettingsError if it is not set."""
         if self.govt_api_key is None:
             raise SettingsError(
                 "GOVT_API_KEY is not set; it has to hold the service key of "
@@ -310,57 +294,50 @@ class Settings(BaseSettings):
         return self.govt_api_key.get_secret_value()
 
 
-# Variables that hold secrets; each may be given as a file instead, which NAME_FILE names.
+# Variables with secrets; NAME_FILE can name a file with the value instead.
 SECRETS = frozenset(
     variable(name)
     for name, field in Settings.model_fields.items()
     if SecretStr in get_args(field.annotation)
 )
-# Of them, the keys and passwords that neither the web server nor the daemon needs.
+# Keys and passwords that web server and daemon do not need.
 KEYS = frozenset(
     f"{name}{suffix}" for name in SECRETS if not name.endswith("_URL") for suffix in ("", "_FILE")
 )
 
 
 def classic_ends(now: dt.datetime, uses_hub: bool) -> str | None:
-    """What a user of the classic search API has to be told in its last half year and afterwards;
-    None before, and on the HUB.
+    """Return the warning that the classic search API ends; None before 2027 and with the HUB.
 
     `now` is aware.
     """
     if uses_hub or now < CLASSIC_WARNS_FROM:
         return None
-    instead = "set NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY (NAVER API HUB); the collection goes on where it stands"
+    instead = (
+        "set NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY (NAVER API HUB); "
+        "the collection continues where it stands"
+    )
     if now >= CLASSIC_ENDS_AT:
         return f"Naver's classic local search ended on 2027-06-30 at 24:00 KST: {instead}."
     return f"Naver's classic local search ends on 2027-06-30 at 24:00 KST: {instead}."
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the host."""
-    name = host.strip("[]")
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name.lower() == "localhost"
-
-
 def process_environment() -> Mapping[str, str]:
-    """The environment of this process."""
+    """Return the environment of this process."""
     return os.environ
 
 
-# The working folder's, which Dagster's commands read as well.
+# In the working folder; Dagster's commands read it, too.
 DOTENV = ".env"
-# What `read_dotenv` has added to the environment of this process.
+# Variables that `read_dotenv` has added to the environment of this process.
 _added: dict[str, str] = {}
 
 
 def read_dotenv() -> None:
-    """Add to the environment of this process the variables that only `.env` has.
+    """Add the variables of `.env` to the environment of this process.
 
-    A variable of the environment wins, an empty one as well. SettingsError if the file cannot be
-    read.
+    A variable of the environment, even an empty value, has priority. Raises SettingsError if the
+    file cannot be read.
     """
     for name, value in _dotenv().items():
         if name not in os.environ and not _has_other_form(name, os.environ):
@@ -368,14 +345,14 @@ def read_dotenv() -> None:
 
 
 def _has_other_form(name: str, environ: Mapping[str, str]) -> bool:
-    """Whether a secret is given the other way: as a file, or as a value."""
+    """Whether the secret of a variable is set in its other form: file (NAME_FILE) or value."""
     value = name.removesuffix("_FILE")
     other = value if name != value else f"{name}_FILE"
     return value in SECRETS and bool(environ.get(other, "").strip())
 
 
 def _dotenv() -> dict[str, str]:
-    """The variables of `.env`, as Dagster reads them; a line that Dagster skips is refused."""
+    """Return the variables of `.env`; raises SettingsError for a line that Dagster would skip."""
     found: dict[str, str] = {}
     if Path(DOTENV).is_file():
         for line, name in dotenv_lines():
@@ -386,7 +363,7 @@ def _dotenv() -> dict[str, str]:
 
 
 def dotenv_lines() -> Iterator[tuple[int, str | None]]:
-    """The lines of `.env` that set a variable, with its name; None where a line cannot be read."""
+    """Yield (line number, variable) for lines of `.env`; the name of a malformed line is None."""
     try:
         text = Path(DOTENV).read_text(encoding="utf-8")
     except OSError as error:
@@ -394,20 +371,20 @@ def dotenv_lines() -> Iterator[tuple[int, str | None]]:
     except UnicodeDecodeError:
         reason = "it is no text in UTF-8"
     else:
-        for one in parse_stream(io.StringIO(text)):
-            text = one.original.string  # begins with the blank lines before it
-            line = one.original.line + text[: len(text) - len(text.lstrip())].count("\n")
-            if one.error or (one.key is not None and one.value is not None):
-                yield line, None if one.error else one.key
+        for binding in parse_stream(io.StringIO(text)):
+            text = binding.original.string  # begins with the blank lines before it
+            line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+            if binding.error or (binding.key is not None and binding.value is not None):
+                yield line, None if binding.error else binding.key
         return
     raise SettingsError(f"{DOTENV} cannot be read: {reason}.")
 
 
 def origin(name: str, environ: Mapping[str, str] | None = None) -> str:
-    """Where the value of a variable comes from: default, environment, or its line of `.env`.
+    """Return the origin of a variable's value: default, environment, or its line of `.env`.
 
-    Of a secret in a file it is where NAME_FILE is set. Without `environ` it is that of this
-    process, after `load`.
+    For a secret in a file, it is the origin of NAME_FILE. Without `environ`, it is the origin in
+    this process after `load`.
     """
     there = os.environ if environ is None else environ
     form = f"{name}_FILE" if name in SECRETS and there.get(f"{name}_FILE", "").strip() else name
@@ -420,21 +397,19 @@ def origin(name: str, environ: Mapping[str, str] | None = None) -> str:
 
 
 def overridden(name: str) -> bool:
-    """Whether `.env` has another value than the environment: Dagster's commands would take it."""
+    """Whether `.env` has a value that differs from the environment; Dagster would use it."""
     written = _dotenv().get(name)
     return written is not None and written != os.environ.get(name, "")
 
 
 def command_environment() -> Mapping[str, str]:
-    """The environment of this process with what `.env` adds to it. Raises SettingsError."""
+    """Return the environment of this process with the variables of `.env`; may raise SettingsError."""
     read_dotenv()
     return os.environ
 
 
 def log_format(environ: Mapping[str, str] | None = None) -> str:
-    """MOHE_LOG_FORMAT alone: a process that has to say that another setting is bad needs it before
-    `load`.
-    """
+    """Return MOHE_LOG_FORMAT, for log lines about settings that `load` refuses."""
     if environ is None:
         environ = os.environ
         with contextlib.suppress(SettingsError):  # `load` raises it
@@ -444,7 +419,7 @@ def log_format(environ: Mapping[str, str] | None = None) -> str:
 
 
 def dagster_database_url() -> str | None:
-    """MOHE_DAGSTER_DATABASE_URL alone: the page and the daemon work while another setting is bad."""
+    """Return MOHE_DAGSTER_DATABASE_URL, for processes that work in spite of other bad settings."""
     if not (value := command_environment().get("MOHE_DAGSTER_DATABASE_URL", "").strip()):
         return None
     try:
@@ -455,9 +430,9 @@ def dagster_database_url() -> str | None:
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from the environment and `.env`, or from a mapping alone.
+    """Return the settings of the environment and `.env`, or of a mapping only.
 
-    SettingsError with one sentence naming the first bad variable.
+    Raises SettingsError, which names the first bad variable.
     """
     source = _with_files(command_environment() if environ is None else environ)
     given = {name: source.get(name, "").strip() for name in map(variable, Settings.model_fields)}
@@ -473,7 +448,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def _with_files(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Add the secrets whose NAME_FILE names a file, as containers' secrets do."""
+    """Return the environment with the secrets of files named by NAME_FILE, as containers have."""
     found = dict(environ)
     for name in sorted(SECRETS):
         path = environ.get(f"{name}_FILE", "").strip()
@@ -489,7 +464,7 @@ def _with_files(environ: Mapping[str, str]) -> Mapping[str, str]:
             reason = "it is no text"
         else:
             continue
-        # Raised outside the handler: the error of the decoder holds what it read.
+        # Raised outside the handler: the decoder's error contains the file's content.
         raise SettingsError(f"{name}_FILE is '{path}', which cannot be read: {reason}.")
     return found
 

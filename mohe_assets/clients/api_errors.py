@@ -1,13 +1,13 @@
-"""Errors of one API: their wording, and their classification by status and words."""
+"""Wording of the errors of an API, and their classification by status and text."""
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from mohe_assets.clients.exchange import Response
 from mohe_assets.clients.response_body import Body, BodyKind, quoted, words_of
-from mohe_assets.domain.kst import KST
+from mohe_assets.domain.kst import KST, day_start
 from mohe_assets.errors import (
     AnswerChanged,
     ApiBlocked,
@@ -22,7 +22,7 @@ from mohe_assets.errors import (
 SUCCESSES = range(200, 300)
 KEY_REFUSED = 401
 TOO_MANY = 429
-# A redirect leads to a maintenance page, if anywhere.
+# Redirects are included: the APIs redirect to maintenance pages only.
 SERVER_TROUBLE = {*range(300, 400), 408, 425, *range(500, 600)}
 REQUEST_REFUSED = {404, 405, 406, 410, 413, 415}
 
@@ -34,7 +34,7 @@ class Limit(StrEnum):
     RATE = "rate"
 
 
-# The first that fits counts: "daily rate limit" is a quota, "requests per second exceeds" a rate.
+# The first match decides: "daily rate limit" is a quota, "requests per second exceeds" a rate.
 _LIMITS = (
     (re.compile(r"per day|daily|per month|monthly|일일|일별|하루|월간"), Limit.QUOTA),
     (re.compile(r"per (second|minute)|rate.?limit|throttl|초당|분당|속도"), Limit.RATE),
@@ -51,17 +51,18 @@ _SIGNATURES = {
 
 
 def limit_named(words: str) -> Limit | None:
-    """The limit that the words of a refusal mean; None when they leave it open."""
+    """Return the limit that the text of a refusal names, or None."""
     folded = words.replace("_", " ").lower()
     return next((limit for pattern, limit in _LIMITS if pattern.search(folded)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApiErrors:
-    """Makes the errors of one API. `api` is its short name in messages and in the shared budget.
+    """Factory of the errors of an API.
 
-    `code_prefix` begins the signature of an error with a code. `variables` are the settings to look
-    at when the keys are refused. The advice texts go into the errors of their kind.
+    `api` is its short name in messages and in the shared rate limiter. `code_prefix` begins the
+    signature of an error with a code. `variables` hold the keys. The advice texts become part of
+    the errors of their kind. `reset_late_by` is the longest delay of a quota reset after midnight.
     """
 
     api: str
@@ -98,7 +99,7 @@ class ApiErrors:
         *,
         unknown_shape: bool = False,
     ) -> RateLimited:
-        """Too many calls a second: wait a second at least, because the limits are per second."""
+        """Too many calls per second; `retry_after` is at least 1 s, the unit of the limits."""
         return RateLimited(
             sentence,
             api=self.api,
@@ -107,14 +108,14 @@ class ApiErrors:
         )
 
     def limited(self, sentence: str, words: str, answer: Response, now: datetime) -> ApiError:
-        """A refusal with HTTP 429: quota or rate by its words, else a rate of unknown shape."""
+        """HTTP 429: quota or rate by its text, else a rate refusal of unknown shape."""
         limit = limit_named(words)
         if limit is Limit.QUOTA:
             return self.quota(sentence, now)
         return self.rate(sentence, answer, unknown_shape=limit is None)
 
     def transient(self, sentence: str, answer: Response, *, code: str = "") -> TransientApiError:
-        """Trouble at the other end. The status tells causes apart better than the code."""
+        """A temporary failure of the API. Its status identifies the cause better than a code."""
         return TransientApiError(
             sentence,
             api=self.api,
@@ -123,7 +124,7 @@ class ApiErrors:
         )
 
     def refused(self, sentence: str, *, signature: str) -> RequestRefused:
-        """A refusal of our requests as such."""
+        """A refusal of all our requests."""
         return RequestRefused(
             sentence,
             api=self.api,
@@ -140,7 +141,7 @@ class ApiErrors:
         return AnswerChanged(sentence, api=self.api, signature=signature)
 
     def signature(self, answer: Response, code: str) -> str:
-        """The code, which is Naver's own where it begins with SE; else the status."""
+        """Return the prefixed code (codes SE… without prefix), or the status without a code."""
         if not code:
             return f"http-{answer.status}"
         return code if code.startswith("SE") else f"{self.code_prefix}-{code}"
@@ -154,7 +155,7 @@ class ApiErrors:
         *,
         code: str = "",
     ) -> ApiError | None:
-        """The error of a status that has one meaning whatever the body; None for the others."""
+        """Return the error of a status whose meaning does not depend on the body, else None."""
         if answer.status == KEY_REFUSED:
             return self.blocked(sentence)
         if answer.status == TOO_MANY:
@@ -166,10 +167,10 @@ class ApiErrors:
         return None
 
     def unreadable(self, answer: Response, body: Body, *, now: datetime) -> ApiError:
-        """The error for a body that is none of the API's: the status counts, for 429 the words.
+        """Return the error of a body that is not from the API: by its status, for 429 by its text.
 
-        A bare 403 is transient: it comes from a firewall or gateway in front of the API, and to
-        call it a wrong key would stop the whole collection until a person came.
+        A 403 without an error of the API is transient: it comes from a firewall or gateway in
+        front. As a wrong key it would stop the collection until a person intervenes.
         """
         sentence = f"HTTP {answer.status} with {body.kind}"
         if answer.status in SUCCESSES:
@@ -182,13 +183,12 @@ class ApiErrors:
 
 
 def quota_reset(now: datetime, *, late_by: timedelta) -> datetime:
-    """When to probe again after a quota refusal: the next KST midnight.
+    """Return the time of the next probe after a quota refusal: the next KST midnight.
 
-    A reset may come up to `late_by` after midnight. A refusal in that time speaks of yesterday's
-    quota, and waiting for the next midnight would lose a day: then it is ten minutes, or the end
-    of that time.
+    A reset can be up to `late_by` late. A refusal in that time may concern yesterday's quota, so
+    the next probe is then after ten minutes, at the latest at the end of that time.
     """
-    today = datetime.combine(now.astimezone(KST).date(), time(), KST)
+    today = day_start(now)
     if now < today + late_by:
         return min(now.astimezone(KST) + timedelta(minutes=10), today + late_by)
     return today + timedelta(days=1)

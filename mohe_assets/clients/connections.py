@@ -1,6 +1,4 @@
-"""Connections to one API, by aiohttp: the only module that knows the library. Imported by the first
-call that is made.
-"""
+"""Connections to an API with aiohttp, which only this module imports, at the first call."""
 
 import asyncio
 import select
@@ -33,17 +31,16 @@ from yarl import URL
 from mohe_assets.clients.exchange import NoResponse, Timeouts
 
 MAX_BODY_BYTES = 5_000_000  # a page of 1,000 regions has about 350,000
-MAX_CONNECTIONS = 256  # as many as a run may have searches in flight
-MAX_HEADER_BYTES = 65_536  # of one line, what Python's own HTTP accepts
+MAX_CONNECTIONS = 256  # the largest MOHE_SEARCHES_IN_FLIGHT
+MAX_HEADER_BYTES = 65_536  # per header line, as in Python's http.client
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 class Connections:
-    """A pool of connections for the event loop it is made in; many tasks may share one.
+    """A connection pool of the event loop it is created in; many tasks may share it.
 
-    The environment's proxies and certificates are used if `trust_env` says so, once for all calls:
-    aiohttp would look for them anew with each call, in a thread, and would take keys for the API's
-    host out of a netrc.
+    With `trust_env` the proxies and certificates of the environment are read once. aiohttp's own
+    option would read them for each call, in a thread, and would send keys from a netrc file.
     """
 
     def __init__(
@@ -51,16 +48,14 @@ class Connections:
     ) -> None:
         proxy, context = None, None
         if trust_env:
-            # Imported here: it takes five megabytes, and who asks this machine's own simulator has
-            # no use for it.
+            # Imported here: it takes 5 MB, and calls to a local simulator do not need it.
             from mohe_assets.clients.proxy_settings import proxy_settings  # noqa: PLC0415 - see above
 
             proxy, context = proxy_settings(base_url)
-        # The keys are in these. They go with each request, because a session's own go to a proxy,
-        # too, that opens a tunnel.
+        # They contain the keys and are passed per request: aiohttp sends a session's headers to a
+        # proxy, too.
         self._headers = dict(headers)
-        # Watched by a timer that every piece of an answer starts anew; without it where the whole
-        # call ends as early.
+        # aiohttp restarts this timer with every chunk; it is useless if the total is as short.
         silence = timeouts.read if timeouts.read < timeouts.total else None
         self._session = ClientSession(
             connector=_Connector(limit=MAX_CONNECTIONS, ssl=context or True),
@@ -73,46 +68,62 @@ class Connections:
             auto_decompress=False,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
-            middlewares=(_once,),
+            middlewares=(_send_once,),
         )
 
     async def fetch(self, url: str) -> tuple[int, bytes, str]:
-        """Status, unpacked body and Retry-After of one GET; NoAnswer when no whole answer came."""
+        """Make a GET request and return status, unpacked body and the header Retry-After.
+
+        Raises NoResponse if no complete answer came. Its text does not contain the library's
+        message, which includes the URL and the key.
+        """
         try:
             async with self._session.get(
                 URL(url, encoded=True), headers=self._headers, allow_redirects=False
             ) as response:
-                return (
-                    response.status,
-                    await _body(response),
-                    response.headers.get("Retry-After", ""),
-                )
+                body = bytearray()
+                while chunk := await response.content.readany():
+                    body += chunk
+                    _require_bounded(body)
+                encoding = response.headers.get("Content-Encoding", "").lower()
+                is_packed = encoding in {"gzip", "x-gzip", "deflate"}
+                retry_after = response.headers.get("Retry-After", "")
+                unpacked = _unpack(bytes(body)) if is_packed else bytes(body)
+                return response.status, unpacked, retry_after
         except (ClientError, HttpProcessingError, OSError, zlib.error) as error:
-            trouble, signature = _in_our_words(error)
+            name = type(error).__name__
+            trouble, signature = next(
+                (each[1:] for each in _TROUBLES if isinstance(error, each[0])), (name, name)
+            )
         raise NoResponse(trouble, signature=signature)
 
     async def close(self) -> None:
-        """Calls in flight fail."""
+        """Close the connections; calls in flight fail."""
         await self._session.close()
 
 
 class _Connector(TCPConnector):
-    # aiohttp's own signature.
     async def connect(
         self,
         req: ClientRequest,
         traces: list[Trace],
         timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's own signature
     ) -> Connection:
-        """Never a kept connection that the server has closed, be it so recently that the loop has
-        not noticed yet.
+        """Return a connection that the server has not closed.
+
+        Of a kept connection the end may be in the socket before the event loop has read it.
         """
         connection = await super().connect(req, traces, timeout)
-        if not _has_news(connection):
-            return connection
+        transport = connection.transport
+        if transport is not None:
+            # Before a request is sent, readable data is usually the connection's end.
+            sockets = select.poll()
+            sockets.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+            if not sockets.poll(0):
+                return connection
         try:
-            # The loop looks at its sockets, and then tells the connection. What is read from a new
-            # one may be TLS' own.
+            # The loop polls its sockets, then notifies the connection. A new connection stays open:
+            # its data may belong to TLS.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         except BaseException:
@@ -124,23 +135,12 @@ class _Connector(TCPConnector):
         return await super().connect(req, traces, timeout)
 
 
-def _has_news(connection: Connection) -> bool:
-    """Nothing was asked yet, so what can be read is the connection's end, as a rule."""
-    if connection.transport is None:
-        return True
-    sockets = select.poll()
-    sockets.register(connection.transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return bool(sockets.poll(0))
-
-
 class _Broken(ClientError):
     """The connection ended before an answer came."""
 
 
-async def _once(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
-    """Keeps aiohttp from sending a request a second time where a kept connection breaks: nobody
-    would count that call.
-    """
+async def _send_once(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+    """Prevent aiohttp's resending after a broken kept connection: that call would be uncounted."""
     try:
         return await send(request)
     except ClientConnectorError:
@@ -149,35 +149,26 @@ async def _once(request: ClientRequest, send: ClientHandlerType) -> ClientRespon
         raise _Broken from error
 
 
-async def _body(response: ClientResponse) -> bytes:
-    body = bytearray()
-    while chunk := await response.content.readany():
-        body += chunk
-        _bound(body)
-    packed = response.headers.get("Content-Encoding", "").lower() in {"gzip", "x-gzip", "deflate"}
-    return _unpacked(bytes(body)) if packed else bytes(body)
-
-
-def _unpacked(packed: bytes) -> bytes:
-    """Never more than a byte beyond the bound is unpacked, whatever the body would become."""
+def _unpack(packed: bytes) -> bytes:
+    """Unpack a body, at most a byte more than the limit, so that a small body cannot expand."""
     body = bytearray()
     while packed:
         unpacking = zlib.decompressobj(GZIP_OR_ZLIB)
         body += unpacking.decompress(packed, MAX_BODY_BYTES + 1 - len(body))
-        _bound(body)
+        _require_bounded(body)
         if not unpacking.eof:
             raise zlib.error("cut short")
-        # A gzip file may have several members; what else follows one is padding.
+        # A gzip file can have several members; other data after a member is padding.
         packed = unpacking.unused_data if unpacking.unused_data.startswith(b"\x1f\x8b") else b""
     return bytes(body)
 
 
-def _bound(body: bytearray) -> None:
+def _require_bounded(body: bytearray) -> None:
     if len(body) > MAX_BODY_BYTES:
         raise NoResponse(f"the answer exceeds {MAX_BODY_BYTES:,} bytes", signature="too-large")
 
 
-# The first that fits counts: the sentence, and the signature that is equal for failures alike.
+# The first match decides: the message, and the signature that equal failures share.
 _TROUBLES: tuple[tuple[type[Exception], str, str], ...] = (
     (ConnectionTimeoutError, "no connection in time", "timeout"),
     (TimeoutError, "no complete answer in time", "timeout"),
@@ -190,11 +181,3 @@ _TROUBLES: tuple[tuple[type[Exception], str, str], ...] = (
     (ClientError, "the connection was reset, or the answer cut short", "reset"),
     (HttpProcessingError, "the connection was reset, or the answer cut short", "reset"),
 )
-
-
-def _in_our_words(error: Exception) -> tuple[str, str]:
-    """A sentence and its signature, without the library's text, which carries the URL and the key."""
-    for kind, words, signature in _TROUBLES:
-        if isinstance(error, kind):
-            return words, signature
-    return type(error).__name__, type(error).__name__

@@ -1,11 +1,11 @@
-"""One HTTP exchange as plain records: its time-outs, its answer, and why none came."""
+"""Records of an HTTP exchange: time-outs, response, and the error without a response."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """Seconds. `read` is the longest silence between two bytes, `total` bounds the whole call."""
+    """Time-outs in seconds. `read` limits the silence between two bytes, `total` the whole call."""
 
     connect: float = 3.0
     read: float = 5.0
@@ -14,9 +14,9 @@ class Timeouts:
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """What came back, uninterpreted, our keys masked where it echoed them.
+    """An uninterpreted response, with our keys masked.
 
-    `retry_after` is in seconds, bounded, None when the server did not say.
+    `retry_after` is in seconds, at most MAX_RETRY_AFTER, None without the header.
     """
 
     status: int
@@ -25,7 +25,7 @@ class Response:
 
 
 class NoResponse(Exception):
-    """No whole answer came. The text is ours and safe to show; `signature` is that of ApiError."""
+    """No complete answer came. The text contains no key; `signature` is that of ApiError."""
 
     def __init__(self, message: str, *, signature: str) -> None:
         super().__init__(message)

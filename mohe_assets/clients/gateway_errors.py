@@ -1,8 +1,8 @@
-"""Errors of the data.go.kr gateway and the APIs behind it, judged by their code or their words.
+"""Errors of the data.go.kr gateway and the APIs behind it, classified by code or text.
 
-One key and one gateway serve all APIs of the portal. Their envelopes differ: JSON, XML and plain
-text; `OpenAPI_ServiceResponse`, `response`, `RESULT` and a bare object. They may ignore the format
-that was requested, and give a reason without a code.
+A single key and gateway serve all APIs of the portal. Their envelopes differ: JSON, XML and plain
+text; `OpenAPI_ServiceResponse`, `response`, `RESULT` and a bare object. They may ignore the
+requested format, and give a reason without a code.
 """
 
 import re
@@ -16,26 +16,26 @@ from mohe_assets.clients.response_body import Body, BodyKind, first_of, quoted
 from mohe_assets.errors import ApiError
 
 KEY_VARIABLE = "GOVT_API_KEY"
-CLOCK_SKEW = timedelta(minutes=5)  # the gateway's reset is sharp, our clock need not be
-MAX_TEXT = 500  # characters; the gateway's own plain texts are one line
+CLOCK_SKEW = timedelta(minutes=5)  # of our clock; the gateway resets quotas exactly at midnight
+MAX_TEXT = 500  # characters of a plain-text error; the gateway's have a single line
 
 
 class Outcome(StrEnum):
-    """What an answer of the gateway means."""
+    """The meaning of a gateway's answer."""
 
     SUCCESS = "success"
     EMPTY = "empty"
     KEY = "key"
     QUOTA = "quota"
     RATE = "rate"
-    TROUBLE = "trouble"  # at the other end: a retry may help
-    REFUSED = "refused"  # the request as such
+    TROUBLE = "trouble"  # a temporary failure: a retry may help
+    REFUSED = "refused"  # the request itself
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOutcome:
-    """`code` is "" when only words came; `words` are quoted from the answer."""
+    """The classified answer; `code` is "" without a code, `words` are quoted from the answer."""
 
     outcome: Outcome
     code: str
@@ -72,7 +72,7 @@ _CODES = {
         Outcome.REFUSED,
     ),
 }
-# The first that fits counts. Underscores become spaces first, which the old gateway has.
+# The first match decides. Underscores, which the old gateway sends, are replaced by spaces first.
 _WORDS = (
     (r"not registered|unregistered|service key|등록되지 않은|서비스 ?키|인증 ?키", Outcome.KEY),
     (r"access denied|접근 ?거부|deadline has expired|활용 ?기간|만료|unsigned call", Outcome.KEY),
@@ -95,10 +95,15 @@ _WORDS_COMPILED = tuple((re.compile(pattern), outcome) for pattern, outcome in _
 _CODE_NAMES = ("returnReasonCode", "resultCode", "errorCode", "code")
 _WORD_NAMES = ("errMsg", "returnAuthMsg", "resultMsg", "errorMessage", "message", "msg")
 _NUMBERED = re.compile(r"([A-Z]+-)?0*([0-9]+)")
+# By code: more precise than the API's own advice.
+_KEY_ADVICE = {
+    "31": f"look at {KEY_VARIABLE}: its period of use has ended; extend it on data.go.kr",
+    "32": f"look at {KEY_VARIABLE}: this machine's IP address is not registered for it",
+}
 
 
 def gateway_errors(*, api: str, title: str, portal_number: str) -> ApiErrors:
-    """The errors of one API; title and number are those of its page on data.go.kr."""
+    """Return the error factory of an API; title and number are those of its data.go.kr page."""
     return ApiErrors(
         api=api,
         code_prefix="gateway",
@@ -117,7 +122,7 @@ def gateway_errors(*, api: str, title: str, portal_number: str) -> ApiErrors:
 
 
 def judge(body: Body) -> CheckOutcome | None:
-    """Return the meaning by code, else by words; None when it is no envelope of the gateway."""
+    """Classify a body by its code, else by its text; None if it is no gateway envelope."""
     if body.kind is BodyKind.TEXT and len(body.text) <= MAX_TEXT:
         outcome = _by_words(body.text)
         if outcome is None or outcome in {Outcome.SUCCESS, Outcome.EMPTY}:
@@ -125,7 +130,10 @@ def judge(body: Body) -> CheckOutcome | None:
         return CheckOutcome(outcome=outcome, code="", words=quoted(body.text))
     if not isinstance(body.value, dict):
         return None
-    code = _code(first_of(body.value, _CODE_NAMES))
+    # Codes are numbers or strings, 1 is also sent as 01 and INFO-0 as INFO-000.
+    code = quoted(first_of(body.value, _CODE_NAMES)).upper()
+    if match := _NUMBERED.fullmatch(code):
+        code = f"{match[1] or ''}{match[2]}"
     words = " ".join(filter(None, (first_of(body.value, (name,)) for name in _WORD_NAMES)))
     if not code and not words:
         return None
@@ -133,13 +141,6 @@ def judge(body: Body) -> CheckOutcome | None:
     if code == "10" and "INVALID_REQUEST_PARAMETER" in words:
         outcome = Outcome.REFUSED
     return CheckOutcome(outcome=outcome, code=code, words=quoted(words))
-
-
-def _code(value: str) -> str:
-    """Codes come as numbers or as strings, 1 also as 01 and INFO-0 as INFO-000."""
-    code = quoted(value).upper()
-    match = _NUMBERED.fullmatch(code)
-    return f"{match[1] or ''}{match[2]}" if match else code
 
 
 def _by_words(words: str) -> Outcome | None:
@@ -152,14 +153,14 @@ def _by_words(words: str) -> Outcome | None:
 def gateway_error(
     judged: CheckOutcome, answer: Response, *, errors: ApiErrors, now: datetime
 ) -> ApiError:
-    """The ApiError for an answer that is neither a page nor empty; `now` is aware."""
+    """Return the ApiError of an answer that is neither a page nor empty; `now` is aware."""
     code = judged.code
     sentence = (
         f"{errors.api}: HTTP {answer.status}, code {code or '(none)'} {judged.words}".rstrip()
     )
     match judged.outcome:
         case Outcome.KEY:
-            return errors.blocked(sentence, advice=_key_advice(judged))
+            return errors.blocked(sentence, advice=_KEY_ADVICE.get(code, ""))
         case Outcome.QUOTA:
             return errors.quota(sentence, now)
         case Outcome.RATE:
@@ -168,17 +169,8 @@ def gateway_error(
             return errors.transient(sentence, answer, code=code)
         case Outcome.REFUSED:
             return errors.refused(sentence, signature=errors.signature(answer, code))
-    found = errors.by_status(sentence, judged.words, answer, now, code=code)
-    return found or errors.changed(
+    error = errors.by_status(sentence, judged.words, answer, now, code=code)
+    return error or errors.changed(
         f"{sentence}; not a documented answer",
         signature=errors.signature(answer, code),
     )
-
-
-def _key_advice(judged: CheckOutcome) -> str:
-    """More precise than the API's own where the reason is; "" otherwise."""
-    if judged.code == "31":
-        return f"look at {KEY_VARIABLE}: its period of use has ended; extend it on data.go.kr"
-    if judged.code == "32":
-        return f"look at {KEY_VARIABLE}: this machine's IP address is not registered for it"
-    return ""

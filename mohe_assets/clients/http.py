@@ -1,6 +1,6 @@
-"""The one owner of short retries: every call asks the gate first, and tells it how it ended.
+"""HTTP client with short retries; each call is reserved and reported at a rate limiter.
 
-What an answer means is the business of the function that reads it; hours are the business of the
+Answers are interpreted by the caller's `read` function; delays of minutes and hours belong to the
 checkpoint.
 """
 
@@ -39,29 +39,26 @@ logger = logging.getLogger(__name__)
 
 
 class RateLimiter(Protocol):
-    """Asked before every HTTP call, told how it ended. A reserved call counts, whatever became of
-    it.
-    """
+    """Limits the calls of an API and receives their outcomes. Every reserved call counts."""
 
     async def reserve(self) -> None:
-        """Wait until a call may be sent; raises QuotaExhausted, ApiBlocked or StopRequested
-        instead.
+        """Wait until a call may be sent.
+
+        Raises QuotaExhausted, ApiUnavailable, ApiBlocked or StopRequested instead.
         """
 
     async def answered(self) -> None:
-        """A usable answer came, or one that refuses this query only."""
+        """Record a usable answer, or the refusal of a single query."""
 
     async def refused(self, error: ApiError) -> None:
-        """RateLimited, QuotaExhausted, ApiBlocked or RequestRefused: for all who share the API."""
+        """Record a refusal: RateLimited, QuotaExhausted, ApiBlocked or RequestRefused."""
 
     async def failed(self, error: ApiError) -> None:
-        """No usable answer: a transient failure, an UnusableAnswer or AnswerChanged."""
+        """Record a call without usable answer: TransientApiError or AnswerChanged."""
 
 
 class LocalRateLimiter:
-    """Lets every call through, at most `calls_per_second` of them if that is given. For one event
-    loop only.
-    """
+    """Allows at most `calls_per_second` calls, None: unlimited. For a single event loop."""
 
     def __init__(
         self,
@@ -92,11 +89,10 @@ class LocalRateLimiter:
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """Bounds of the short retries, waits in seconds.
+    """Limits of the short retries, waits in seconds.
 
-    A rate refusal is no failure: it says that the service is well and we are too fast, so it has a
-    bound of its own and the failures are not counted together with it. `sleep` may raise
-    StopRequested.
+    Rate refusals are counted separately from failures: they mean that the API works and we are too
+    fast. `sleep` may raise StopRequested.
     """
 
     attempts: int = 4
@@ -117,9 +113,7 @@ class _Tally:
 
 
 class HttpClient:
-    """GET requests to one API, with its keys, its gate and its retries. Many tasks of one event
-    loop may share one.
-    """
+    """GET requests to an API with keys, rate limit and retries; tasks of an event loop share it."""
 
     def __init__(
         self,
@@ -133,7 +127,7 @@ class HttpClient:
     ) -> None:
         self._api = api
         self._credentials = credentials
-        self._gate = rate_limiter
+        self._rate_limiter = rate_limiter
         self._retry = retry
         self._transport = Transport(
             api=api, base_url=base_url, credentials=credentials, timeouts=timeouts
@@ -147,12 +141,11 @@ class HttpClient:
         *,
         read_at_last: Callable[[Response], T] | None = None,
     ) -> tuple[T, int]:
-        """Return what `read` makes of the answer, and how many calls it took; the error's `calls`
-        says the same.
+        """Return the result of `read` for the answer and the number of calls made.
 
-        `read` raises an ApiError for an answer that is none. A call that never reached the server
-        is counted, too: nobody can tell whether it did. `read_at_last` reads the last answer more
-        leniently when the retries ended with an UnusableAnswer.
+        `read` raises ApiError for an unusable answer; `calls` of a raised error is the number of
+        calls, too. Calls that may not have reached the server are counted. If the retries end with
+        an UnusableAnswer, `read_at_last` reads the last answer more leniently.
         """
         tally = _Tally()
         try:
@@ -164,13 +157,13 @@ class HttpClient:
                 raise
         else:
             return value, tally.calls
-        # Outside of the handler, so that no error has another as its context.
+        # Outside the handler, so that no error has another error as its context.
         try:
             value = read_at_last(tally.answer)
         except ApiError as error:
             error.calls = tally.calls
             raise
-        await self._gate.answered()
+        await self._rate_limiter.answered()
         return value, tally.calls
 
     async def close(self) -> None:
@@ -183,45 +176,59 @@ class HttpClient:
         await self.close()
 
     async def _with_retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        # The usual case first, by itself: to set up what follows takes as long as to read an
-        # answer.
+        # Without tenacity in the usual case: its setup takes as long as reading an answer.
         try:
             return await attempt()
         except TransientApiError as error:
-            met = [error]
+            first_error = [error]
 
-        async def again() -> T:
-            if met:
-                raise met.pop()
+        async def attempt_again() -> T:
+            if first_error:
+                raise first_error.pop()
             return await attempt()
 
-        async def at_their_pace() -> T:
-            return await too_fast(again)
+        async def within_rate() -> T:
+            return await rate_retries(attempt_again)
+
+        def is_rate_refusal(error: BaseException) -> bool:
+            return isinstance(error, RateLimited)
+
+        def is_failure(error: BaseException) -> bool:
+            return isinstance(error, TransientApiError) and not is_rate_refusal(error)
 
         policy = self._retry
-        too_fast = self._retrying(_is_rate_refusal, policy.rate_attempts, policy.rate_first_wait)
-        failing = self._retrying(_is_failure, policy.attempts, policy.first_wait)
-        return await failing(at_their_pace)
+        rate_retries = self._retrying(is_rate_refusal, policy.rate_attempts, policy.rate_first_wait)
+        failure_retries = self._retrying(is_failure, policy.attempts, policy.first_wait)
+        return await failure_retries(within_rate)
 
     def _retrying(
-        self, worth_it: Callable[[BaseException], bool], attempts: int, first_wait: float
+        self, is_retried: Callable[[BaseException], bool], attempts: int, first_wait: float
     ) -> AsyncRetrying:
-        growing = wait_exponential(multiplier=first_wait, max=self._retry.max_wait) + wait_random(
-            0, self._retry.jitter
-        )
+        exponential = wait_exponential(multiplier=first_wait, max=self._retry.max_wait)
+        back_off = exponential + wait_random(0, self._retry.jitter)
+
+        def wait(state: RetryCallState) -> float:
+            error = _outcome(state)
+            retry_after = error.retry_after if isinstance(error, TransientApiError) else 0.0
+            return max(back_off(state), retry_after)
+
+        def log(state: RetryCallState) -> None:
+            seconds = state.next_action.sleep if state.next_action else 0.0
+            logger.info("%s; next try in %.1f s", _outcome(state), seconds)
+
         return AsyncRetrying(
-            retry=retry_if_exception(worth_it),
+            retry=retry_if_exception(is_retried),
             stop=stop_after_attempt(attempts),
-            wait=lambda state: max(growing(state), _asked_wait(state)),
+            wait=wait,
             sleep=self._retry.sleep,
-            before_sleep=self._log_retry,
+            before_sleep=log,
             reraise=True,
         )
 
     async def _attempt(
         self, path: str, params: Mapping[str, str], read: Callable[[Response], T], tally: _Tally
     ) -> T:
-        await self._gate.reserve()
+        await self._rate_limiter.reserve()
         tally.calls += 1
         tally.answer = None
         try:
@@ -230,37 +237,17 @@ class HttpClient:
         except ApiError as error:
             error.args = (self._credentials.mask(str(error)),)
             error.calls = tally.calls
-            await self._tell_rate_limiter(error)
+            match error:
+                case RateLimited() | QuotaExhausted() | ApiBlocked() | RequestRefused():
+                    await self._rate_limiter.refused(error)
+                case BadQuery():
+                    await self._rate_limiter.answered()
+                case _:
+                    await self._rate_limiter.failed(error)
             raise
-        await self._gate.answered()
+        await self._rate_limiter.answered()
         return value
-
-    async def _tell_rate_limiter(self, error: ApiError) -> None:
-        match error:
-            case RateLimited() | QuotaExhausted() | ApiBlocked() | RequestRefused():
-                await self._gate.refused(error)
-            case BadQuery():
-                await self._gate.answered()
-            case _:
-                await self._gate.failed(error)
-
-    def _log_retry(self, state: RetryCallState) -> None:
-        wait = state.next_action.sleep if state.next_action else 0.0
-        logger.info("%s; next try in %.1f s", _outcome(state), wait)
 
 
 def _outcome(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None
-
-
-def _asked_wait(state: RetryCallState) -> float:
-    error = _outcome(state)
-    return error.retry_after if isinstance(error, TransientApiError) else 0.0
-
-
-def _is_rate_refusal(error: BaseException) -> bool:
-    return isinstance(error, RateLimited)
-
-
-def _is_failure(error: BaseException) -> bool:
-    return isinstance(error, TransientApiError) and not isinstance(error, RateLimited)

@@ -1,4 +1,4 @@
-"""Downloads the whole list of legal districts, and hands it on only when it is provably whole."""
+"""Download the list of legal districts; an incomplete list is an error."""
 
 import asyncio
 import math
@@ -17,18 +17,15 @@ from mohe_assets.domain.kst import KST
 from mohe_assets.errors import AnswerChanged, ApiError
 
 PATH = "/1741000/StanReginCd/getStanReginCdList"
-ROWS_PER_PAGE = 1_000  # the API's own maximum
-MAX_PAGES = (
-    100  # five times today's list; a mistaken totalCount must not cost the day's 10,000 calls
-)
-REGION_TIMEOUTS = Timeouts(
-    connect=5.0, read=15.0, total=40.0
-)  # a page of 1,000 rows can take its time
+ROWS_PER_PAGE = 1_000  # the API's maximum
+# Five times the current list; limits the calls that a wrong totalCount costs (10,000 a day).
+MAX_PAGES = 100
+REGION_TIMEOUTS = Timeouts(connect=5.0, read=15.0, total=40.0)  # pages of 1,000 rows are slow
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawRegionRow:
-    """One row, its values stripped; an optional value that is missing is "" or None."""
+    """A row with stripped values; a missing optional value is "" or None."""
 
     region_cd: str
     sido_cd: str
@@ -44,9 +41,7 @@ class RawRegionRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RegionListDownload:
-    """A complete list: `len(rows) == total_count`, codes unique. `calls` counts all calls sent for
-    it.
-    """
+    """A complete list: `len(rows) == total_count`, unique codes. `calls` counts all calls."""
 
     rows: tuple[RawRegionRow, ...]
     total_count: int
@@ -56,8 +51,7 @@ class RegionListDownload:
 class RegionApiClient:
     """The ministry's list of legal district codes (StanReginCd on data.go.kr).
 
-    Its methods block until all is done, each with an event loop and connections of its own: not for
-    use inside of a loop.
+    The methods block; each runs its own event loop, so they cannot be called inside a running loop.
     """
 
     def __init__(
@@ -81,49 +75,47 @@ class RegionApiClient:
         )
 
     def download(self) -> RegionListDownload:
-        """Fetch every page and accept the list only whole; any doubt is an ApiError, never a
-        shorter list.
+        """Fetch all pages and return the complete list; raises ApiError otherwise.
 
-        The list can change between two pages: pages that do not fit together are all fetched once
-        more.
+        The list can change between two pages: inconsistent pages are all fetched a second time.
         """
-        return asyncio.run(self._download())
+
+        async def download() -> RegionListDownload:
+            async with self._http:
+                first = _Download(self._page)
+                if not await first.run():
+                    return first.result()
+                second = _Download(self._page, calls=first.calls)
+                if inconsistency := await second.run():
+                    raise AnswerChanged(
+                        f"{REGION_API}: no complete list in two downloads: {inconsistency}",
+                        api=REGION_API,
+                        calls=second.calls,
+                    )
+                return second.result()
+
+        return asyncio.run(download())
 
     def count_rows(self) -> int:
-        """How many rows the list has, by one call for one row: whether the key is accepted."""
-        return asyncio.run(self._count_rows())
+        """Return the number of rows of the list with a single call, which also checks the key."""
 
-    async def _download(self) -> RegionListDownload:
-        async with self._http:
-            first = _Download(self._page)
-            if not await first.run():
-                return first.result()
-            second = _Download(self._page, calls=first.calls)
-            if doubt := await second.run():
-                raise AnswerChanged(
-                    f"{REGION_API}: twice no whole list: {doubt}",
-                    api=REGION_API,
-                    calls=second.calls,
-                )
-            return second.result()
+        async def count() -> int:
+            async with self._http:
+                page, _ = await self._page(1, rows=1)
+            return page.total_count
 
-    async def _count_rows(self) -> int:
-        async with self._http:
-            page, _ = await self._http.get(
-                PATH, {"type": "json", "pageNo": "1", "numOfRows": "1"}, self._read
-            )
-        return page.total_count
+        return asyncio.run(count())
 
-    async def _page(self, number: int) -> tuple[RegionPage, int]:
-        params = {"type": "json", "pageNo": str(number), "numOfRows": str(ROWS_PER_PAGE)}
-        return await self._http.get(PATH, params, self._read)
+    async def _page(self, number: int, *, rows: int = ROWS_PER_PAGE) -> tuple[RegionPage, int]:
+        def read(answer: Response) -> RegionPage:
+            return read_page(answer, now=self._clock())
 
-    def _read(self, answer: Response) -> RegionPage:
-        return read_page(answer, now=self._clock())
+        params = {"type": "json", "pageNo": str(number), "numOfRows": str(rows)}
+        return await self._http.get(PATH, params, read)
 
 
 class _Download:
-    """One pass over all pages."""
+    """A pass over all pages."""
 
     def __init__(
         self, fetch: Callable[[int], Awaitable[tuple[RegionPage, int]]], *, calls: int = 0
@@ -134,29 +126,31 @@ class _Download:
         self._rows: list[RawRegionRow] = []
 
     async def run(self) -> str:
-        """Fetch all pages; the answer is what speaks against the list as a whole, "" when nothing
-        does.
-        """
-        pages = await self._first_page()
+        """Fetch all pages and return the inconsistency of the list, "" if it is complete."""
+        await self._take(1)
+        total = self._totals[0]
+        pages = math.ceil(total / ROWS_PER_PAGE)
+        if not 1 <= pages <= MAX_PAGES:
+            raise AnswerChanged(
+                f"{REGION_API}: totalCount is {total:,}; a list of 1 to "
+                f"{MAX_PAGES * ROWS_PER_PAGE:,} rows is accepted",
+                api=REGION_API,
+                calls=self.calls,
+            )
         for number in range(2, pages + 1):
             await self._take(number)
-        return self._doubt()
+        if len(set(self._totals)) > 1:
+            others = sorted(set(self._totals[1:]))
+            return f"totalCount was {total:,} on page 1, later {others}"
+        if len(self._rows) != total:
+            return f"totalCount is {total:,}, but {len(self._rows):,} rows came"
+        code, times = Counter(row.region_cd for row in self._rows).most_common(1)[0]
+        return f"region_cd {code} came {times} times" if times > 1 else ""
 
     def result(self) -> RegionListDownload:
         return RegionListDownload(
             rows=tuple(self._rows), total_count=self._totals[0], calls=self.calls
         )
-
-    async def _first_page(self) -> int:
-        await self._take(1)
-        pages = math.ceil(self._totals[0] / ROWS_PER_PAGE)
-        if not 1 <= pages <= MAX_PAGES:
-            raise AnswerChanged(
-                f"{REGION_API}: the whole list has {self._totals[0]:,} rows, it says",
-                api=REGION_API,
-                calls=self.calls,
-            )
-        return pages
 
     async def _take(self, number: int) -> None:
         try:
@@ -172,19 +166,9 @@ class _Download:
         self._totals.append(page.total_count)
         self._rows += rows
 
-    def _doubt(self) -> str:
-        if len(set(self._totals)) > 1:
-            return f"totalCount was {self._totals[0]:,} on page 1, later {sorted(set(self._totals[1:]))}"
-        if len(self._rows) != self._totals[0]:
-            return f"totalCount is {self._totals[0]:,}, but {len(self._rows):,} rows came"
-        code, times = Counter(row.region_cd for row in self._rows).most_common(1)[0]
-        return f"region_cd {code} came {times} times" if times > 1 else ""
-
 
 def _row(row: Row, where: str) -> RawRegionRow:
-    """Strip and check one row: values of this API may end in a space or be a single one. Costs no
-    call of its own.
-    """
+    """Strip and check a row; values of this API may be or end in a space. Makes no call."""
     value = {
         name: str(raw).strip() if isinstance(raw, str | int) else "" for name, raw in row.items()
     }

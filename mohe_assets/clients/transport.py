@@ -1,8 +1,6 @@
-"""One HTTP call, its failures told in our words and without our keys. No retries, no meaning."""
+"""A single HTTP call; its errors contain no key. No retries, no interpretation of answers."""
 
-import ipaddress
 import logging
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -11,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
+from mohe_assets.clients.base_url import checked_base_url, is_loopback
 from mohe_assets.clients.credentials import Credentials
 from mohe_assets.clients.exchange import NoResponse, Response, Timeouts
 from mohe_assets.errors import SettingsError, TransientApiError
@@ -18,61 +17,66 @@ from mohe_assets.errors import SettingsError, TransientApiError
 if TYPE_CHECKING:
     from mohe_assets.clients.connections import Connections
 
-MAX_RETRY_AFTER = 30.0  # seconds; a longer wait belongs to the region's back-off, not to a client that holds a lease
+# Seconds that a client waits with its lease held; longer waits are the region's back-off.
+MAX_RETRY_AFTER = 30.0
 
 logger = logging.getLogger(__name__)
 
 
 class Transport:
-    """Sends single GET requests; many tasks of one event loop may share one. Opens with a call, and
-    anew after `close`.
+    """Sends GET requests; tasks of an event loop may share it.
+
+    Connections are opened by the first call, and by the first call after `close`.
     """
 
     def __init__(
         self, *, api: str, base_url: str, credentials: Credentials, timeouts: Timeouts
     ) -> None:
         self._api = api
-        self._base_url = _checked(base_url, api)
+        try:
+            self._base_url = checked_base_url(base_url)
+        except ValueError as error:
+            raise SettingsError(f"{api}: the base URL {error}") from None
         self._credentials = credentials
         self._timeouts = timeouts
         self._opened: Connections | None = None
 
     async def get(self, path: str, params: Mapping[str, str]) -> Response:
-        """Make one call; TransientApiError when no whole answer came."""
+        """Make a call and return its response; TransientApiError if no complete answer came."""
         try:
             return await self._exchange(path, params)
         except NoResponse as error:
             trouble, signature = str(error), error.signature
         except OSError as error:
             trouble = signature = type(error).__name__
-        # Raised outside of the handler: as __context__ the frames that hold the URL would be
-        # printed.
+        # Raised outside the handler: the frames of a __context__ contain the URL with the key.
         raise TransientApiError(f"{self._api}: {trouble}", api=self._api, signature=signature)
 
-    async def close(self) -> None:
-        """Calls in flight fail."""
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            await opened.close()
-
     async def _exchange(self, path: str, params: Mapping[str, str]) -> Response:
+        # A frame of its own: no frame of a raised error's traceback has the URL in a variable.
         connections = self._opened or self._open()
         query = urlencode({**params, **self._credentials.parameters})
         status, body, retry_after = await connections.fetch(f"{self._base_url}{path}?{query}")
         if logger.isEnabledFor(logging.DEBUG):
-            self._log(path, params, status)
-        return Response(
-            status=status, body=self._credentials.mask_body(body), retry_after=_seconds(retry_after)
-        )
+            shown = {**params, **dict.fromkeys(self._credentials.parameters, "***")}
+            query = urlencode(shown, safe="*")
+            logger.debug("GET %s%s?%s: HTTP %d", self._base_url, path, query, status)
+        body = self._credentials.mask_body(body)
+        return Response(status=status, body=body, retry_after=_seconds(retry_after))
+
+    async def close(self) -> None:
+        """Close the connections; calls in flight fail."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.close()
 
     def _open(self) -> "Connections":
-        # Imported here, because most commands make no call, and it would make their start a tenth
-        # of a second longer.
+        # Imported here: it takes 0.1 s, and most commands make no call.
         from mohe_assets.clients.connections import Connections  # noqa: PLC0415 - see above
 
         self._opened = Connections(
             base_url=self._base_url,
-            # Only gzip: what else the library would offer depends on what happens to be installed.
+            # Only gzip: aiohttp's default depends on the installed packages.
             headers={
                 "User-Agent": user_agent(),
                 "Accept": "*/*",
@@ -80,54 +84,31 @@ class Transport:
                 **self._credentials.headers,
             },
             timeouts=self._timeouts,
-            # A proxy of the environment never leads to this machine's own simulator.
-            trust_env=not _is_loopback(self._base_url),
+            # A proxy of the environment cannot reach a simulator on this host.
+            trust_env=not is_loopback(urlsplit(self._base_url).hostname or ""),
         )
         return self._opened
-
-    def _log(self, path: str, params: Mapping[str, str], status: int) -> None:
-        shown = {**params, **dict.fromkeys(self._credentials.parameters, "***")}
-        logger.debug(
-            "GET %s%s?%s: HTTP %d", self._base_url, path, urlencode(shown, safe="*"), status
-        )
 
 
 @cache
 def user_agent() -> str:
     try:
         return f"mohe-assets/{version('mohe-assets')}"
-    except PackageNotFoundError:  # run from a source tree that was never installed
+    except PackageNotFoundError:  # a source tree that is not installed
         return "mohe-assets/0"
 
 
-def _checked(base_url: str, api: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#@]+/?", base_url.strip()):
-        raise SettingsError(f"{api}: the base URL must be http(s)://host[:port] and nothing else")
-    return base_url.strip().rstrip("/")
-
-
-def _is_loopback(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _seconds(retry_after: str) -> float | None:
-    """Seconds of a Retry-After header, as a number or a date, between 0 and MAX_RETRY_AFTER."""
+    """Return the seconds of a Retry-After header (number or date), at most MAX_RETRY_AFTER."""
     if not retry_after:
         return None
     try:
         seconds = float(retry_after)
     except ValueError:
-        seconds = _seconds_until(retry_after)
+        try:
+            moment = parsedate_to_datetime(retry_after)
+        except ValueError:
+            return None
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC)
+        seconds = (moment - datetime.now(UTC)).total_seconds()
     return min(seconds, MAX_RETRY_AFTER) if seconds >= 0 else None
-
-
-def _seconds_until(http_date: str) -> float:
-    try:
-        moment = parsedate_to_datetime(http_date)
-    except ValueError:
-        return -1.0
-    return (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()

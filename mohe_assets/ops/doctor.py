@@ -22,6 +22,7 @@ import yaml
 from sqlalchemy import text
 
 from mohe_assets.app import ONE_TRY, App, region_client
+from mohe_assets.clients.base_url import is_loopback
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import (
     ApiBlocked,
@@ -34,7 +35,7 @@ from mohe_assets.packaged_files import is_shipped_dagster_yaml, packaged_file
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.databases import DatabaseUrls, ignore_redirecting_variables, resolve_urls
 from mohe_assets.postgres.embedded import HOME_MODE, PRIVATE_MODE, EmbeddedServer
-from mohe_assets.settings import SECRETS, Settings, classic_ends, is_loopback, load, variable
+from mohe_assets.settings import SECRETS, Settings, classic_ends, load, variable
 from mohe_assets.store.clock import Clock
 from mohe_assets.store.database import PATIENCE, Database, rows
 from mohe_assets.store.hand_edits import missing_places

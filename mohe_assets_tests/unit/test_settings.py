@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mohe_assets import settings as settings_module
+from mohe_assets.clients.base_url import is_loopback
 from mohe_assets.errors import SettingsError
 from mohe_assets.settings import DEFAULT_KEYWORDS, Settings, variable
 
@@ -370,4 +371,4 @@ def test_names_of_the_page_are_hosts() -> None:
     ],
 )
 def test_only_this_machine_reaches_loopback(host: str, local: bool) -> None:
-    assert settings_module.is_loopback(host) is local
+    assert is_loopback(host) is local

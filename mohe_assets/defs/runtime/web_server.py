@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mohe_assets import settings
+from mohe_assets.clients.base_url import is_loopback
 from mohe_assets.errors import SettingsError
 
 ANY_HOST = "*"
@@ -62,7 +63,7 @@ def reachable_as(address: str, configured: Collection[str]) -> Callable[[str], b
     name can be made to lead here.
     """
     names = LOOPBACK_NAMES | {_without_port(one) for one in configured}
-    loopback = settings.is_loopback(address)
+    loopback = is_loopback(address)
 
     def is_ours(host: str) -> bool:
         name = _without_port(host)

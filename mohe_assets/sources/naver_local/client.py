@@ -1,6 +1,4 @@
-"""Naver's local search: one client for its two generations, which differ in address, headers and
-envelopes only.
-"""
+"""Client of Naver's local search, classic and HUB; they differ in URL, headers and envelopes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,18 +11,16 @@ from mohe_assets.clients.credentials import HeaderCredentials, plain_key
 from mohe_assets.clients.exchange import Response, Timeouts
 from mohe_assets.clients.http import HttpClient, RateLimiter, RetryPolicy
 from mohe_assets.domain.kst import KST
+from mohe_assets.domain.places import MAX_RESULTS
 from mohe_assets.sources.naver_local.responses import read_search
 from mohe_assets.sources.naver_local.search_plan import Sort
 
-DISPLAY = 5  # the most either generation gives; there is no second page
-
-
-RESET_LATE_BY = timedelta(hours=1)  # the quota comes back between 00:00 and 01:00 KST
+RESET_LATE_BY = timedelta(hours=1)  # the quota is reset between 00:00 and 01:00 KST
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApiVersion:
-    """What tells the generations apart: address, headers, and the wording of errors."""
+    """The differences between the API versions: URL, headers, and the wording of errors."""
 
     errors: ApiErrors
     path: str
@@ -34,12 +30,12 @@ class ApiVersion:
 
     @property
     def api(self) -> str:
-        """The short name in errors and in the shared budget."""
+        """The API's short name in errors and in the shared rate limiter."""
         return self.errors.api
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The settings that hold the id and the secret, in this order."""
+        """The variables of the id and the secret, in this order."""
         return self.errors.variables
 
 
@@ -92,7 +88,7 @@ HUB = ApiVersion(
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResponse:
-    """`raw` is the body without what jsonb refuses; `items` are its elements, odd ones too."""
+    """`raw` is the body, storable as jsonb; `items` are its unchecked elements."""
 
     raw: dict[str, object]
     items: tuple[object, ...]
@@ -100,7 +96,7 @@ class SearchResponse:
 
 
 class NaverLocalClient:
-    """Searches by text, five places at most. Many tasks of one event loop may share one client."""
+    """Searches by text, MAX_RESULTS places at most. Tasks of one event loop may share a client."""
 
     def __init__(
         self,
@@ -114,7 +110,7 @@ class NaverLocalClient:
         timeouts: Timeouts | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(KST),
     ) -> None:
-        self._dialect = api_version
+        self._api_version = api_version
         self._clock = clock
         id_variable, secret_variable = api_version.variables
         headers = {
@@ -131,13 +127,14 @@ class NaverLocalClient:
         )
 
     async def search(self, query: str, *, sort: Sort) -> SearchResponse:
-        """Search once. BadQuery means that this query is refused and no other; an empty answer has
-        `items == ()`.
+        """Search and return the response; `items` is () when nothing was found.
+
+        Raises ApiError. BadQuery: the API refuses this query only.
         """
-        params = {"query": query, "display": str(DISPLAY), "start": "1", "sort": sort.value}
+        params = {"query": query, "display": str(MAX_RESULTS), "start": "1", "sort": sort.value}
         raw, calls = await self._http.get(
-            self._dialect.path,
-            params | dict(self._dialect.extra_params),
+            self._api_version.path,
+            params | dict(self._api_version.extra_params),
             self._read,
             read_at_last=partial(self._read, lenient=True),
         )
@@ -154,4 +151,6 @@ class NaverLocalClient:
         await self.close()
 
     def _read(self, answer: Response, *, lenient: bool = False) -> dict[str, object]:
-        return read_search(answer, errors=self._dialect.errors, now=self._clock(), lenient=lenient)
+        return read_search(
+            answer, errors=self._api_version.errors, now=self._clock(), lenient=lenient
+        )

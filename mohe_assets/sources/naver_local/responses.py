@@ -1,6 +1,4 @@
-"""What an answer of Naver's local search says, in whichever of its generations' envelopes it comes.
-Pure; no HTTP.
-"""
+"""Read answers of Naver's local search, classic and HUB, their error envelopes included. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -20,18 +18,18 @@ from mohe_assets.clients.exchange import Response
 from mohe_assets.clients.response_body import BodyKind, first_of, quoted, sniff
 from mohe_assets.errors import ApiError, BadQuery
 
-# Codes lose their leading zeros first: they come as "012" and may come as 12.
+# Without leading zeros: the API sends "012", and may send 12.
 RATE_CODES = {"12", "420"}
 QUOTA_CODES = {"10"}
-HUB_QUOTA_CODE = "400"  # of a 429 only
+HUB_QUOTA_CODE = "400"  # only with HTTP 429
 KEY_CODES = {"24", "200", "401"}
-PERMISSION_CODES = {"210"}  # the keys are good, the API is not enabled for their application
+PERMISSION_CODES = {"210"}  # valid keys, but local search is not enabled for their application
 RETRY_CODES = {"SE99", "500", "510", "900"}
 HUB_REFUSED_CODES = {"100", "300", "430"}
 BAD_QUERY = "SE01"
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
-# 403 only if the body has an error of the API's own, see ApiErrors.unreadable.
+# 403 only with an error body of the API itself, see ApiErrors.unreadable.
 REFUSED = {KEY_REFUSED, 403}
 CODE_NAMES = ("errorCode", "code", "returnReasonCode", "resultCode")
 MESSAGE_NAMES = (
@@ -62,10 +60,10 @@ def read_search(
     now: datetime,
     lenient: bool = False,
 ) -> dict[str, object]:
-    """Return the body of a search, `items` being a list, or raise the ApiError for the answer.
+    """Return the body of a search, with a list `items`, or raise the ApiError of the answer.
 
-    Bytes that are not UTF-8 make it unusable, unless `lenient`: they are replaced then, if they are
-    few. `now` is aware.
+    Bytes that are not UTF-8 make the answer unusable; with `lenient` a few are replaced. `now` is
+    aware.
     """
     body = sniff(answer.body)
     tree = body.value if isinstance(body.value, dict) else {}
@@ -76,36 +74,6 @@ def read_search(
         raise errors.unreadable(answer, body, now=now)
     if not body.exact and (not lenient or body.garbled):
         raise errors.unusable("bytes that are not UTF-8", signature="bytes")
-    return _search(tree, errors)
-
-
-def find_fault(tree: dict[str, object], status: int) -> Fault | None:
-    """The error a body describes: flat, or wrapped in `error` or another object.
-
-    A body with both an error code and items is an error: it must not pass as "no places here".
-    """
-    scope: object = tree
-    if wrapped := tree.get("error"):
-        scope = wrapped if isinstance(wrapped, dict) else {"message": str(wrapped)}
-    elif "items" in tree:
-        scope = {name: tree[name] for name in ("errorCode", "errorMessage") if name in tree}
-        if not scope:  # the usual case, and the search for names takes as long as all the rest
-            return None
-    # Under another name a code need not be an error's: {"code": 200, "message": "OK"}.
-    code = _code(first_of(scope, CODE_NAMES[:1] if status in SUCCESSES else CODE_NAMES))
-    message = first_of(scope, MESSAGE_NAMES)
-    details = first_of(scope, DETAIL_NAMES)
-    if details and details not in message:
-        message = f"{message} ({details})" if message else details
-    return Fault(code=code, message=quoted(message)) if code or message else None
-
-
-def _code(value: str) -> str:
-    code = quoted(value).upper()
-    return code.lstrip("0") or code
-
-
-def _search(tree: dict[str, object], errors: ApiErrors) -> dict[str, object]:
     items, total = tree.get("items"), max(_count(tree.get("total")), _count(tree.get("display")))
     if items is None and tree.keys() >= {"items", "total"}:
         items = []
@@ -119,13 +87,36 @@ def _search(tree: dict[str, object], errors: ApiErrors) -> dict[str, object]:
     return {**tree, "items": items}
 
 
+def find_fault(tree: dict[str, object], status: int) -> Fault | None:
+    """Return the error of a body, flat or wrapped in `error` or another object; None without error.
+
+    A body with an error code and items is an error: it must not be taken for an empty result.
+    """
+    scope: object = tree
+    if wrapped := tree.get("error"):
+        scope = wrapped if isinstance(wrapped, dict) else {"message": str(wrapped)}
+    elif "items" in tree:
+        scope = {name: tree[name] for name in ("errorCode", "errorMessage") if name in tree}
+        if not scope:  # the usual case; skips the expensive search for names
+            return None
+    # In a success other names may hold no error code: {"code": 200, "message": "OK"}.
+    names = CODE_NAMES[:1] if status in SUCCESSES else CODE_NAMES
+    code = quoted(first_of(scope, names)).upper()
+    code = code.lstrip("0") or code
+    message = first_of(scope, MESSAGE_NAMES)
+    details = first_of(scope, DETAIL_NAMES)
+    if details and details not in message:
+        message = f"{message} ({details})" if message else details
+    return Fault(code=code, message=quoted(message)) if code or message else None
+
+
 def _count(value: object) -> int:
     text = str(value).strip()
     return int(text) if _NUMBER.fullmatch(text) else 0
 
 
 def _error(answer: Response, fault: Fault, errors: ApiErrors, now: datetime) -> ApiError:
-    """Status before code: the HUB's "400" and "200" are codes of its own, not HTTP's."""
+    """Return the error of an answer; the status precedes the code ("400" can be the HUB's own)."""
     code = fault.code
     sentence = (
         f"{errors.api}: HTTP {answer.status}, code {code or '(none)'} {fault.message}".rstrip()

@@ -1,8 +1,7 @@
-"""Which searches a region needs. Pure: the same region, keywords and ledger always give the same
-searches.
+"""The searches of a region's base plan. Pure.
 
-A search is identified by (query, sort); resuming is the plan without the searches the ledger has
-done.
+A search is identified by (query, sort). To resume a region, the searches that are done in the
+ledger are left out of its plan.
 """
 
 import hashlib
@@ -12,18 +11,17 @@ from enum import StrEnum
 
 
 class Sort(StrEnum):
-    """The API's two orders: accuracy (its default, misleadingly called random) and most reviewed."""
+    """The API's orders: accuracy (its default, named "random" by the API) and most reviews."""
 
     ACCURACY = "random"
     REVIEWS = "comment"
 
 
 class Stage(StrEnum):
-    """Why a search is made. `base`: full region name × keyword, for every region; the others
-    refine, see refinement.py.
+    """The origin of a search: `base` is the base plan, the others are refinements.
 
-    `…sort` is the second order of the same text, `dong` adds a dong, eup or myeon, `ri` a ri of an
-    eup, and `category` a category that answers to the keyword showed.
+    `…sort` is the second order of the same text; `dong` adds a dong, eup or myeon, `ri` a ri of an
+    eup, `category` a category from answers of the keyword. See refinement.py.
     """
 
     BASE = "base"
@@ -42,7 +40,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
-    """One search, costing one call: the text asked for and the order of the answer."""
+    """A search: its text and its order. It costs a call, and more with retries."""
 
     query: str
     sort: Sort
@@ -52,13 +50,14 @@ class Search:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What the ledger knows the search by, within one round of one region."""
+        """The key of the search in the ledger within a region's round."""
         return (self.query, self.sort.value)
 
 
 def base_plan(region_name: str, keywords: Iterable[str]) -> tuple[Search, ...]:
-    """Full region name × keyword. The name has sido and sigungu, because 중구 and 고성군 alone exist
-    several times.
+    """Return the searches full region name × keyword.
+
+    The full name includes the sido, because names such as 중구 and 고성군 are not unique.
     """
     return tuple(
         Search(
@@ -69,13 +68,14 @@ def base_plan(region_name: str, keywords: Iterable[str]) -> tuple[Search, ...]:
 
 
 def remaining(plan: Iterable[Search], done: Collection[tuple[str, str]]) -> tuple[Search, ...]:
-    """The searches of the plan that are not done, in the plan's order."""
+    """Return the searches of the plan whose identity is not in `done`, in the plan's order."""
     return tuple(search for search in plan if search.identity not in done)
 
 
 def plan_digest(plan: Iterable[Search]) -> str:
-    """The same for the same kind of plan, whatever the region and the order: says whether a
-    completed one has changed.
+    """Return a digest of the plan's orders and keywords, equal for all regions.
+
+    A completed region with another digest has an outdated plan.
     """
     kinds = sorted({f"{search.sort}:{search.keyword}" for search in plan})
     return hashlib.sha256("\n".join(kinds).encode()).hexdigest()[:32]
