@@ -1,3 +1,1 @@
-"""Both APIs as one small web app, for the demo and the tests; it shares no code with the clients
-that talk to it.
-"""
+"""Both APIs as a small web app for the demo and the tests; shares no code with the clients."""

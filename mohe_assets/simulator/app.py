@@ -1,30 +1,34 @@
-"""The ASGI app: both APIs on their own paths, and a control endpoint for whoever scripts the day.
+"""The ASGI app: both APIs on their own paths, and a control endpoint for tests.
 
-GET /_control/stats             counts per API (`naver`, `regions`): received, answered, refused_rate, refused_quota,
-                                refused_auth, bad_request, faulted, received_by_generation, first_answered and
-                                last_answered ({"monotonic", "wall"}), answers_per_search ({"query|sort": times});
-                                quota_used; now. ?brief=1 leaves out the searches, ?moments=1 adds `answered_at`.
+GET /_control/stats             counts per API (`naver`, `regions`): received, answered,
+    refused_rate, refused_quota, refused_auth, bad_request, faulted, received_by_generation,
+    first_answered and last_answered ({"monotonic", "wall"}), answers_per_search
+    ({"query|sort": times}); quota_used; now. ?brief=1 omits the searches, ?moments=1 adds
+    `answered_at`.
 GET /_control/universe          {"11680": number of places, …} by leaf district;
-    ?region=11680               the true places of one: id, title, category, region, dong, lot, lat, lng
+  ?region=11680                 its true places: id, title, category, region, dong, lot, lat, lng
 GET|POST|DELETE /_control/faults  list, add (a JSON list of rules), clear. A rule:
-    {"api": "naver"|"regions", "fault": …} and, all optional, the calls it meets: "query_contains", "page",
-    "from_call", "to_call" (numbers of the API's calls since the last reset, from 1), "times", "probability".
-    Faults: status (with "status", "body" or "body_base64", "content_type"), altered (the proper
+    {"api": "naver"|"regions", "fault": …} and optional conditions: "query_contains", "page",
+    "from_call", "to_call" (numbers of the API's calls since the last reset, from 1), "times",
+    "probability".
+    Faults: status (with "status", "body" or "body_base64", "content_type"), altered (the correct
     answer with "put" or "put_base64" for the first "find", or at its end), blank (200, empty),
-    html, garbage (cut-off JSON), wrong_shape, reset (connection reset), hang ("seconds", then a reset),
-    slow ("seconds", then the answer), rate, quota, auth.
+    html, garbage (cut-off JSON), wrong_shape, reset (connection reset), hang ("seconds", then a
+    reset), slow ("seconds", then the answer), rate, quota, auth.
     naver: system_error, bad_query, not_found, unavailable, gateway_timeout, not_selected, error
     (with "code": SE02, 010, 210 …); 429 in other shapes: quota_words, quota_xml, quota_html,
-    refused_html, refused_blank; the proper answer with control_characters, bad_byte, cut_character,
+    refused_html, refused_blank; the correct answer with control_characters, bad_byte,
+    cut_character,
     trailing_nul, null_item, null_items, no_items (total 5), degrees, microdegrees, katech.
     regions: unauthorized, forbidden, not_found, bad_gateway, unexpected; with "code": gateway_json,
     gateway_xml, legacy_xml, response_json, response_xml, words (no code), korean_xml (no code,
     EUC-KR), result.
 GET|POST /_control/clock        {"advance_seconds": 3600} or {"set": "2026-11-02T23:59:50+09:00"}
-GET|POST /_control/config       any field of `SimulatorConfig`, so also `region_edits` (see `region_edits`) and `round`
-POST /_control/reset            forgets counters, limits and faults; settings and the clock stay
+GET|POST /_control/config       any field of `SimulatorConfig`, such as `round` and `region_edits`
+                                (see region_edits.py)
+POST /_control/reset            clears counters, limits and faults; settings and the clock stay
 
-Calls are counted and limited when they arrive: key, calls per second, quota, then faults, then the
+Calls are counted and limited when they arrive. Checks: key, calls per second, quota, faults,
 parameters.
 """
 
@@ -48,9 +52,7 @@ from mohe_assets.simulator.world import World
 
 
 class SimulatorApp:
-    """A raw ASGI callable; the search is asked thousands of times a second, so it goes through no
-    router.
-    """
+    """A raw ASGI callable without a router, because searches come thousands of times a second."""
 
     def __init__(self, config: SimulatorConfig) -> None:
         self._world = World(config)
@@ -77,18 +79,16 @@ class SimulatorApp:
         stats = self._world.stats[api]
         if reply.outcome != "answered":
             stats.ended(reply.outcome, reply.search)
-        if delay := reply.delay + self._latency():
+        config = self._world.config
+        latency_ms = config.latency_ms
+        if config.latency_jitter_ms:
+            latency_ms += random.uniform(0, config.latency_jitter_ms)  # noqa: S311 - a delay
+        if delay := reply.delay + latency_ms / 1000:
             await asyncio.sleep(delay)
-        # An answer counts when it leaves: what is still waiting has not been answered.
+        # An answer counts when it is sent: a delayed answer is not answered yet.
         if reply.outcome == "answered":
             stats.ended(reply.outcome, reply.search)
         if reply.answer is None:
             await cut(scope, receive)
         else:
             await send_answer(reply.answer, send)
-
-    def _latency(self) -> float:
-        config = self._world.config
-        if not config.latency_jitter_ms:
-            return config.latency_ms / 1000
-        return (config.latency_ms + random.uniform(0, config.latency_jitter_ms)) / 1000  # noqa: S311 - a delay

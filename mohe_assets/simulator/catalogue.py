@@ -1,14 +1,10 @@
-"""What shops there are and how they are called: weights, categories and the parts of Korean shop
-names. Data only.
-"""
+"""Kinds of shops with weights and categories, and the parts of Korean shop names. Data only."""
 
 from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """`weight` is how common it is; `named_after_dong` is the share of names made of the dong's
-    own.
-    """
+    """A kind of shop: relative frequency `weight`, and the share of names with the dong's name."""
 
     weight: int
     category: str
@@ -88,7 +84,7 @@ KINDS = (
     Kind(8, "숙박>호텔", ("호텔", "스테이", "게스트하우스")),
 )
 
-# What a keyword means beyond the letters of titles and categories.
+# Words in titles and categories that a keyword also matches.
 MEANINGS = {
     "음식점": ("음식점", "한식", "중식", "일식", "양식", "분식"),
     "레스토랑": ("레스토랑", "양식"),
@@ -102,30 +98,34 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 FIRST = _words(
-    "달콤한 오늘의 푸른 은하 햇살 골목 정든 우리 소문난 원조 할매 시골 바다 산들 별빛 구름 나무 하늘 "
+    "달콤한 오늘의 푸른 은하 햇살 골목 정든 우리 소문난 "
+    "원조 할매 시골 바다 산들 별빛 구름 나무 하늘 "
     "봄날 가을 겨울 초록 작은 큰손 행복한 명가 전통 참 새봄 다정한 조용한 느린 모퉁이 언덕 마루 뜰 "
     "고운 한옥 은빛 달빛 노을 아침 저녁 일요일 수요일 어제 내일 M&M 온기 여름 남쪽 북쪽 서쪽 동쪽 "
     "첫눈 단비 라온 가온 누리 다온 미르 해솔 아라 도담 이든 소담 청운 만복 대박 삼거리 사거리"
 )
 SECOND = _words(
-    "정원 마당 상회 연구소 공방 이야기 살롱 하우스 키친 테이블 스튜디오 아뜰리에 집 방앗간 창고 다락 "
+    "정원 마당 상회 연구소 공방 이야기 살롱 하우스 "
+    "키친 테이블 스튜디오 아뜰리에 집 방앗간 창고 다락 "
     "온실 서재 우물 뒷뜰 옥상 계단 골목 광장 나루 포구 언덕 숲 들판 강변 호수 바람 소리 그림 편지 "
     "일기 약속 시간 기억 사계 풍경 여행 산책 휴식 잔치 밥심 손맛 정성"
 )
 STATIONS = _words(
-    "역 사거리 시청 중앙 터미널 대학로 시장 공원 본 신도시 호수 북부 남부 법원 병원 광장 센트럴 DT 해변 산업단지"
+    "역 사거리 시청 중앙 터미널 대학로 시장 공원 본 신도시 "
+    "호수 북부 남부 법원 병원 광장 센트럴 DT 해변 산업단지"
 )
 BUILDINGS = _words("빌딩 타워 프라자 상가 메디컬 스퀘어 오피스텔 하이츠 센터 아케이드")
 BUILDING_FIRST = _words(
     "한국 대우 현대 삼성 태평 동원 금강 신영 우성 미래 중앙 제일 서광 세종 대명 유진 하나 보람"
 )
 FLOORS = _words("B1 1층 2층 3층 4층 101호 205호 1층 102호")
-# Under .example, which belongs to nobody: made-up shops must not point at somebody's page.
+# Under .example, which is reserved: made-up shops must not link to real pages.
 LINKS = ("http://www.{}.example", "https://www.photos.example/{}", "https://{}.pages.example/")
 
-# The busiest districts, by their first five digits; everywhere else the kind of district decides.
+# Number of places of the busiest and smallest districts; others follow their kind of district.
 BUSY = {
-    "11680": 4800, "11440": 3600, "11650": 3000, "11710": 2800, "11140": 2400, "11110": 2400, "11560": 2000,
-    "11200": 1900, "11170": 1800, "41135": 2600, "26350": 2500, "26230": 2200, "50110": 3600, "50130": 2000,
-    "47130": 1500, "36110": 1300, "52111": 1400, "51150": 1300, "47940": 45, "28720": 60, "47920": 70, "47750": 60,
+    "11680": 4800, "11440": 3600, "11650": 3000, "11710": 2800, "11140": 2400, "11110": 2400,
+    "11560": 2000, "11200": 1900, "11170": 1800, "41135": 2600, "26350": 2500, "26230": 2200,
+    "50110": 3600, "50130": 2000, "47130": 1500, "36110": 1300, "52111": 1400, "51150": 1300,
+    "47940": 45, "28720": 60, "47920": 70, "47750": 60,
 }  # fmt: skip

@@ -1,6 +1,4 @@
-"""The simulator's own clock: real time plus an offset that the control endpoint moves: days pass in
-tests.
-"""
+"""The simulator's clock: real time plus an offset, which tests set with the control endpoint."""
 
 import time
 from datetime import UTC, datetime, timedelta, timezone
@@ -31,13 +29,11 @@ class SimulatorClock:
         self._offset = moment.timestamp() - time.time()
 
     def day(self, *, delay_seconds: float = 0) -> str:
-        """The KST day quotas belong to, as YYYY-MM-DD; a delay models a reset that comes after
-        midnight.
-        """
+        """Return the KST day of quotas as YYYY-MM-DD; `delay_seconds` of a late reset."""
         return (self.now() - timedelta(seconds=delay_seconds)).strftime("%Y-%m-%d")
 
     def build_date(self) -> str:
-        """As in lastBuildDate. Rendered once a second: it is on the path of every search."""
+        """Return the time in the format of lastBuildDate; rendered once per second."""
         second = int(self.timestamp())
         if second != self._rendered_second:
             now = self.now()

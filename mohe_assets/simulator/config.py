@@ -1,6 +1,4 @@
-"""What a simulator is told: limits, credentials, how nasty it is. Values only, checked when they
-are made.
-"""
+"""Settings of a simulator: limits, credentials, shares of odd answers. Checked on creation."""
 
 import dataclasses
 import json
@@ -11,17 +9,13 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorConfig:
-    """`None` for a limit means that there is none; shares are between 0 and 1.
+    """Settings; None as a limit means unlimited, shares are between 0 and 1.
 
-    `warm` makes all places before the first call is taken: made one district at a time they would
-    hold answers up by as much as a tenth of a second, which a client under a rate limit pays for.
-
-    `calls_per_second`, `daily_quota` and `monthly_quota` are those of the place search and hold for
-    either generation; only the HUB has a monthly quota. `round` is the day of the world: at 0
-    nothing drifts.
-
-    `classic_ended`: the classic search answers as a retired API does. `search_not_selected`: the
-    application of the keys lacks the place search.
+    `warm` creates all places before the first call: creating a district takes up to 0.1 s, which
+    would delay answers. `calls_per_second`, `daily_quota` and `monthly_quota` limit the place
+    search of both versions; only the HUB has a monthly quota. `round` is the age of the world in
+    days; at 0 nothing has changed. `classic_ended`: the classic search answers like a retired API.
+    `search_not_selected`: the application of the keys has no place search.
     """
 
     seed: int = 1
@@ -58,17 +52,18 @@ class SimulatorConfig:
     region_totals_disagree: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse with a sentence that names the value."""
+        """Raise ValueError with a sentence that names the first bad value."""
         object.__setattr__(self, "region_edits", tuple(self.region_edits))
         for field in dataclasses.fields(self):
-            if sentence := _complaint(field.name, getattr(self, field.name), field.default):
+            if sentence := _problem(field.name, getattr(self, field.name), field.default):
                 raise ValueError(sentence)
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
         known = {field.name for field in dataclasses.fields(self)}
         if unknown := sorted(set(changes) - known):
             raise ValueError(
-                f"{', '.join(unknown)}: no such simulator setting; there are {', '.join(sorted(known))}"
+                f"{', '.join(unknown)}: no such simulator setting; "
+                f"there are {', '.join(sorted(known))}"
             )
         return dataclasses.replace(self, **changes)
 
@@ -90,42 +85,23 @@ _LIMITS = {
 _WHOLE = {"seed", "round", "region_short_by", "region_duplicates"}
 
 
-def _complaint(name: str, value: Any, default: Any) -> str:  # noqa: ANN401 - whatever JSON or a caller gives
-    """Why the value cannot be used; empty when it can."""
+def _problem(name: str, value: Any, default: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Return the reason a value cannot be used, "" for a good value."""
+    whole = name in _WHOLE or name in _LIMITS
+    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if name == "region_edits":
-        return (
-            ""
-            if all(isinstance(edit, Mapping) for edit in value)
-            else f"{name} must be a list of objects"
-        )
-    if isinstance(default, str):
-        return (
-            "" if isinstance(value, str) and value else f"{name} must be a text that is not empty"
-        )
-    if isinstance(default, bool):
-        return "" if isinstance(value, bool) else f"{name} must be true or false; it is {value!r}"
-    if name in _LIMITS:
-        good = value is None or (_is_number(value, whole=True) and value >= 0)
-        return (
-            ""
-            if good
-            else f"{name} must be a whole number from 0 up, or null for no limit; it is {value!r}"
-        )
-    return _number_complaint(name, value)
-
-
-def _number_complaint(name: str, value: Any) -> str:  # noqa: ANN401 - as above
-    whole = name in _WHOLE
-    if not _is_number(value, whole=whole):
-        return f"{name} must be a {'whole ' if whole else ''}number; it is {value!r}"
-    if name.endswith("_share"):
-        return "" if 0 <= value <= 1 else f"{name} must be between 0 and 1; it is {value!r}"
-    return (
-        ""
-        if name == "seed" or 0 <= value < float("inf")
-        else f"{name} must be 0 or more; it is {value!r}"
-    )
-
-
-def _is_number(value: object, *, whole: bool) -> bool:
-    return isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        is_good, rule = all(isinstance(edit, Mapping) for edit in value), "a list of objects"
+    elif isinstance(default, str):
+        is_good, rule = isinstance(value, str) and bool(value), "a text that is not empty"
+    elif isinstance(default, bool):
+        is_good, rule = isinstance(value, bool), "true or false"
+    elif name in _LIMITS:
+        is_good = value is None or (is_number and value >= 0)
+        rule = "a whole number from 0 up, or null for no limit"
+    elif not is_number:
+        is_good, rule = False, "a whole number" if whole else "a number"
+    elif name.endswith("_share"):
+        is_good, rule = 0 <= value <= 1, "between 0 and 1"
+    else:
+        is_good, rule = name == "seed" or 0 <= value < float("inf"), "0 or more"
+    return "" if is_good else f"{name} must be {rule}; it is {value!r}"

@@ -1,4 +1,4 @@
-"""The control endpoint: what tests script and read. Its calls are listed in `app`."""
+"""The control endpoint, which tests read and write; documented in `app`."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -14,7 +14,6 @@ from mohe_assets.simulator.faults import FaultRule
 from mohe_assets.simulator.naver_api import NAVER_FAULTS
 from mohe_assets.simulator.region_list import base_dongs
 from mohe_assets.simulator.region_responses import REGION_FAULTS
-from mohe_assets.simulator.universe import Place
 from mohe_assets.simulator.world import World
 
 _FAULTS = {"naver": NAVER_FAULTS, "regions": REGION_FAULTS}
@@ -36,7 +35,7 @@ def control_app(world: World) -> Starlette:
 
 
 def _explained(handler: Handler) -> Handler:
-    """What is malformed is answered with its sentence and 400."""
+    """Answer malformed requests with 400 and the error's sentence."""
 
     async def explained(request: Request) -> Response:
         try:
@@ -74,39 +73,38 @@ class ControlEndpoints:
         districts = self._world.gazetteer.districts
         if region is None:
             return JSONResponse({code: self._count(code) for code in districts})
+        universe, gazetteer = self._world.universe, self._world.gazetteer
         if region[:5] not in districts:
             return JSONResponse(
                 {"error": f"{region} is no leaf district of the list"}, status_code=404
             )
-        return JSONResponse([self._truth(place) for place in self._places(region[:5])])
+        true_places = [
+            {
+                "id": place.id,
+                "title": place.title,
+                "category": place.category,
+                "region": gazetteer.code_of(place.base, place.dong),
+                "dong": base_dongs()[place.base][place.dong],
+                "lot": place.lot,
+                "lat": place.lat,
+                "lng": place.lng,
+            }
+            for base, dongs in districts[region[:5]].parts.items()
+            for place in universe.places(base)
+            if dongs is None or place.dong in dongs
+        ]
+        return JSONResponse(true_places)
 
     def _count(self, code: str) -> int:
-        """Without making the places, unless a district is made of parts of others."""
+        """Count places; creates them only if a district consists of parts of base districts."""
         parts = self._world.gazetteer.districts[code].parts
         if all(dongs is None for dongs in parts.values()):
             return sum(map(self._world.universe.size, parts))
-        return len(self._places(code))
-
-    def _places(self, code: str) -> list[Place]:
-        parts = self._world.gazetteer.districts[code].parts
-        return [
-            place
+        return sum(
+            dongs is None or place.dong in dongs
             for base, dongs in parts.items()
             for place in self._world.universe.places(base)
-            if dongs is None or place.dong in dongs
-        ]
-
-    def _truth(self, place: Place) -> dict[str, Any]:
-        return {
-            "id": place.id,
-            "title": place.title,
-            "category": place.category,
-            "region": self._world.gazetteer.code_of(place.base, place.dong),
-            "dong": base_dongs()[place.base][place.dong],
-            "lot": place.lot,
-            "lat": place.lat,
-            "lng": place.lng,
-        }
+        )
 
     async def faults(self, request: Request) -> Response:
         if request.method == "DELETE":
@@ -120,12 +118,12 @@ class ControlEndpoints:
 
     async def clock(self, request: Request) -> Response:
         if request.method == "POST":
-            asked = await _object(request)
-            if unknown := sorted(set(asked) - {"advance_seconds", "set"}):
+            body = await _object(request)
+            if unknown := sorted(set(body) - {"advance_seconds", "set"}):
                 raise ValueError(f"{', '.join(unknown)}: the clock knows advance_seconds and set")
-            if "set" in asked:
-                self._world.clock.set(datetime.fromisoformat(asked["set"]))
-            self._world.clock.advance(float(asked.get("advance_seconds", 0)))
+            if "set" in body:
+                self._world.clock.set(datetime.fromisoformat(body["set"]))
+            self._world.clock.advance(float(body.get("advance_seconds", 0)))
         return JSONResponse({"now": self._world.clock.now().isoformat()})
 
     async def config(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Scripted bad days: which call meets which fault. The rules are documented in `app`."""
+"""Scripted faults and the calls they apply to. The rules are documented in `app`."""
 
 import base64
 import binascii
@@ -24,7 +24,10 @@ GENERIC = (
     "quota",
     "auth",
 )
-_HTML_PAGE = "<!DOCTYPE html><html><head><title>점검 안내</title></head><body>서비스 점검 중입니다.</body></html>"
+_HTML_PAGE = (
+    "<!DOCTYPE html><html><head><title>점검 안내</title></head>"
+    "<body>서비스 점검 중입니다.</body></html>"
+)
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("api", "fault", "query_contains", "body", "content_type", "code"), str),
     **dict.fromkeys(("body_base64", "find", "put", "put_base64"), str),
@@ -35,9 +38,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRule:
-    """A fault and the calls it meets: all conditions that are given must hold. Call numbers count
-    from 1, per API.
-    """
+    """A fault and its conditions, which all must hold. Call numbers count from 1, per API."""
 
     api: str
     fault: str
@@ -59,11 +60,12 @@ class FaultRule:
 
     @classmethod
     def from_json(cls, rule: Mapping[str, Any], known: Mapping[str, Iterable[str]]) -> Self:
-        """Check one rule; `known` names the faults of each API. A malformed rule is a ValueError."""
+        """Check a rule; `known` has the faults of each API. Raises ValueError if malformed."""
         fields = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(rule) - fields):
             raise ValueError(
-                f"{', '.join(unknown)}: no such field of a fault rule; there are {', '.join(sorted(fields))}"
+                f"{', '.join(unknown)}: no such field of a fault rule; "
+                f"there are {', '.join(sorted(fields))}"
             )
         if rule.get("api") not in known:
             raise ValueError(
@@ -71,7 +73,8 @@ class FaultRule:
             )
         if rule.get("fault") not in (names := [*GENERIC, *known[rule["api"]]]):
             raise ValueError(
-                f"a fault of {rule['api']} must be one of {', '.join(names)}; it is {rule.get('fault')!r}"
+                f"a fault of {rule['api']} must be one of {', '.join(names)}; "
+                f"it is {rule.get('fault')!r}"
             )
         if wrong := sorted(
             name for name, value in rule.items() if not isinstance(value, _TYPES[name])
@@ -79,7 +82,7 @@ class FaultRule:
             raise ValueError(
                 f"{', '.join(wrong)}: not the kind of value this field of a fault rule takes"
             )
-        if not 200 <= rule.get("status", 500) < 600:  # noqa: PLR2004 - what an HTTP answer can carry
+        if not 200 <= rule.get("status", 500) < 600:  # noqa: PLR2004 - final HTTP statuses
             raise ValueError(
                 f"a fault rule's status must be from 200 to 599; it is {rule['status']}"
             )
@@ -90,7 +93,7 @@ class FaultRule:
                 raise ValueError(f"a fault rule's {name} must be Base64") from None
         return cls(**rule)
 
-    def meets(self, number: int, query: str, page: int | None, seed: int) -> bool:
+    def applies(self, number: int, query: str, page: int | None, seed: int) -> bool:
         if number < self.from_call or (self.to_call is not None and number > self.to_call):
             return False
         if self.query_contains not in query or (self.page is not None and self.page != page):
@@ -100,7 +103,7 @@ class FaultRule:
 
 
 class FaultBook:
-    """The rules in force and how often each has fired."""
+    """The active rules and how often each has fired."""
 
     def __init__(self) -> None:
         self._rules: list[FaultRule] = []
@@ -122,42 +125,44 @@ class FaultBook:
     def meeting(
         self, api: str, number: int, query: str, page: int | None, seed: int
     ) -> FaultRule | None:
-        """The first rule this call meets; it counts as fired."""
+        """Return the first rule that applies to a call, and count it as fired."""
         for at, rule in enumerate(self._rules):
             used_up = rule.times is not None and self._fired[at] >= rule.times
-            if rule.api == api and not used_up and rule.meets(number, query, page, seed):
+            if rule.api == api and not used_up and rule.applies(number, query, page, seed):
                 self._fired[at] += 1
                 return rule
         return None
 
 
 def faulty_reply(rule: FaultRule, named: Mapping[str, Answer], proper: Answer) -> Reply:
-    """What a call gets that met the rule. `named`: the API's own bodies; `proper`: what it would
-    have been answered.
+    """Return the reply of a faulty call.
+
+    `named` has the API's own bodies, `proper` is the correct answer.
     """
     if rule.fault in named:
         return Reply(named[rule.fault], "faulted")
     if rule.fault in ("reset", "hang"):
         return Reply(None, "faulted", delay=rule.seconds if rule.fault == "hang" else 0.0)
-    return Reply(_broken(rule, proper), "faulted")
-
-
-def _broken(rule: FaultRule, proper: Answer) -> Answer:
-    if rule.fault == "status":
-        body = base64.b64decode(rule.body_base64) or rule.body.encode()
-        return Answer(rule.status, rule.content_type.encode("latin-1"), body)
-    if rule.fault == "altered":
-        return altered(proper, rule.find, base64.b64decode(rule.put_base64) or rule.put.encode())
-    if rule.fault == "blank":
-        return Answer(200, proper.content_type, b"")
-    if rule.fault == "html":
-        return text_answer(200, _HTML_PAGE, HTML)
-    if rule.fault == "garbage":
-        return Answer(200, proper.content_type, proper.body[: max(1, len(proper.body) // 2)])
-    return Answer(200, JSON, b'{"message":"ok","data":[]}')
+    match rule.fault:
+        case "status":
+            body = base64.b64decode(rule.body_base64) or rule.body.encode()
+            answer = Answer(rule.status, rule.content_type.encode("latin-1"), body)
+        case "altered":
+            put = base64.b64decode(rule.put_base64) or rule.put.encode()
+            answer = altered(proper, rule.find, put)
+        case "blank":
+            answer = Answer(200, proper.content_type, b"")
+        case "html":
+            answer = text_answer(200, _HTML_PAGE, HTML)
+        case "garbage":
+            half = proper.body[: max(1, len(proper.body) // 2)]
+            answer = Answer(200, proper.content_type, half)
+        case _:
+            answer = Answer(200, JSON, b'{"message":"ok","data":[]}')
+    return Reply(answer, "faulted")
 
 
 def altered(proper: Answer, find: str, put: bytes) -> Answer:
-    """The answer with `put` instead of the first `find`, or at its end when `find` is empty."""
+    """Return the answer with `put` for the first `find`, or at its end if `find` is empty."""
     before, found, after = proper.body.partition(find.encode()) if find else (proper.body, b"", b"")
     return proper._replace(body=before + put + after if found or not find else proper.body)

@@ -1,6 +1,4 @@
-"""Which places of the world a word of a query can mean, under the names of the current region list.
-Pure look-ups.
-"""
+"""Districts and dongs that a word of a query can mean in the current region list. Pure."""
 
 import functools
 from collections.abc import Iterable
@@ -29,8 +27,9 @@ _SHORT_SIDO = {
 
 @dataclass(slots=True)
 class District:
-    """A leaf sigungu of the current list, made of whole base districts (None) or some of their
-    dongs.
+    """A leaf sigungu of the current list.
+
+    `parts` are its base districts, whole (None) or with the numbers of the dongs it has.
     """
 
     code: str
@@ -39,11 +38,28 @@ class District:
 
 
 class Gazetteer:
-    """Words to districts and dongs, and back from a place to the name its district has now."""
+    """Index from words to districts, and from a place to its district's current name."""
 
     def __init__(self, rows: Iterable[RegionRow]) -> None:
         rows = list(rows)
-        self.districts = _districts(rows)
+        sigungu = [row for row in rows if row.code[2:5] != "000" and row.code[5:] == "00000"]
+        # A parent is found by name: other sigungu's full names begin with its name and a space.
+        parents = {name.rsplit(" ", 1)[0] for name in (row.name for row in sigungu) if " " in name}
+        self.districts = {
+            row.code[:5]: District(row.code[:5], row.name)
+            for row in sigungu
+            if row.name not in parents
+        }
+        for row in rows:
+            if row.origin is not None and row.code[:5] in self.districts:
+                base, at = row.origin
+                numbers = self.districts[row.code[:5]].parts.setdefault(base, set())
+                if numbers is not None:
+                    numbers.add(at)
+        for district in self.districts.values():
+            for base, numbers in district.parts.items():
+                if numbers is not None and len(numbers) == len(base_dongs()[base]):
+                    district.parts[base] = None
         self._words: dict[str, set[str]] = {}
         for code, district in self.districts.items():
             for word in district.name.split():
@@ -57,9 +73,7 @@ class Gazetteer:
         }
 
     def districts_named(self, word: str) -> set[str] | None:
-        """Codes (five digits) of the districts whose name bears the word; None when it is no
-        district's word.
-        """
+        """Return the codes (five digits) of districts with the word in their name, or None."""
         return self._words.get(word)
 
     def code_of(self, base: str, dong: int) -> str:
@@ -72,33 +86,11 @@ class Gazetteer:
 
 @functools.cache
 def dongs_by_word() -> dict[str, dict[str, set[int]]]:
-    """Word of a dong's name -> base district -> numbers of the dongs that bear it; an eup's word
-    means all its ris.
-    """
-    found: dict[str, dict[str, set[int]]] = {}
+    """Return word of a dong's name → base district → numbers of dongs; an eup's has its ris."""
+    dongs: dict[str, dict[str, set[int]]] = {}
     for base, names in base_dongs().items():
         for at, name in enumerate(names):
             for word in name.split():
                 for form in {word, word.split("(")[0]}:
-                    found.setdefault(form, {}).setdefault(base, set()).add(at)
-    return found
-
-
-def _districts(rows: list[RegionRow]) -> dict[str, District]:
-    sigungu = [row for row in rows if row.code[2:5] != "000" and row.code[5:] == "00000"]
-    # A parent is told by name: another sigungu's full name starts with its own and a space.
-    parents = {name.rsplit(" ", 1)[0] for name in (row.name for row in sigungu) if " " in name}
-    leaves = {
-        row.code[:5]: District(row.code[:5], row.name) for row in sigungu if row.name not in parents
-    }
-    for row in rows:
-        if row.origin is not None and row.code[:5] in leaves:
-            base, at = row.origin
-            numbers = leaves[row.code[:5]].parts.setdefault(base, set())
-            if numbers is not None:
-                numbers.add(at)
-    for district in leaves.values():
-        for base, numbers in district.parts.items():
-            if numbers is not None and len(numbers) == len(base_dongs()[base]):
-                district.parts[base] = None
-    return leaves
+                    dongs.setdefault(form, {}).setdefault(base, set()).add(at)
+    return dongs

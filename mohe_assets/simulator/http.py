@@ -1,6 +1,4 @@
-"""The little of HTTP that both APIs share: an answer, sending it, and cutting a connection without
-one.
-"""
+"""HTTP for both APIs: answers, sending an answer, and resetting a connection."""
 
 import os
 import socket
@@ -27,9 +25,7 @@ class Answer(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What becomes of one call: the answer (None: the connection is cut) after a delay, and how it
-    is counted.
-    """
+    """The outcome of a call: its answer (None: connection reset), delay in s, and counter."""
 
     answer: Answer | None
     outcome: str
@@ -42,7 +38,7 @@ def text_answer(status: int, text: str, content_type: bytes = PLAIN) -> Answer:
 
 
 def parameters(scope: Scope) -> dict[str, str]:
-    """The query string, decoded once. Bytes that are not UTF-8 raise UnicodeDecodeError."""
+    """Return the parameters of the query string; UnicodeDecodeError for bytes not in UTF-8."""
     return dict(
         parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="strict")
     )
@@ -58,15 +54,12 @@ async def send_answer(answer: Answer, send: Send) -> None:
 
 
 async def cut(scope: Scope, receive: Receive) -> None:
-    """End the connection with a TCP reset: a zero linger time makes closing it send RST instead of
-    FIN.
-    """
+    """End the connection with a TCP reset: with a linger time of zero, close sends RST."""
     transport = scope["extensions"]["mohe.transport"]
     descriptor = os.dup(transport.get_extra_info("socket").fileno())
     with socket.socket(fileno=descriptor) as twin:
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
-    # Return only once the server knows that nobody listens, else it would answer 500 for a silent
-    # application.
+    # Wait until the server knows about the disconnection; it would answer 500 otherwise.
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,13 +1,11 @@
-"""Calls per second and calls per day, counted at arrival as a strict server would."""
+"""Limits of calls per second and per day, counted at arrival, as a strict server does."""
 
 import time
 from collections import deque
 
 
 class RateWindow:
-    """A sliding window over the last second, without any tolerance: the strictest reading of "calls
-    per second".
-    """
+    """A sliding window over the last second: the strictest reading of "calls per second"."""
 
     def __init__(self) -> None:
         self._admitted: deque[float] = deque()
@@ -25,13 +23,13 @@ class RateWindow:
 
 
 class Quota:
-    """Calls by who made them and the period they fall into."""
+    """Counts of calls by caller and period."""
 
     def __init__(self) -> None:
         self.used: dict[str, int] = {}
 
-    def admits(self, who: str, period: str, limit: int | None, *, count_refused: bool) -> bool:
-        key = f"{who} {period}"
+    def admits(self, caller: str, period: str, limit: int | None, *, count_refused: bool) -> bool:
+        key = f"{caller} {period}"
         used = self.used.get(key, 0)
         is_admitted = limit is None or used < limit
         if is_admitted or count_refused:

@@ -1,6 +1,4 @@
-"""The place search in its two generations: same places, different headers, content types and
-errors.
-"""
+"""The place search, classic and HUB: same places; different headers, content types and errors."""
 
 import json
 from typing import TYPE_CHECKING, NamedTuple
@@ -95,7 +93,7 @@ _HUB_NAMED = {
     "unavailable": _hub_error("500"),
     "gateway_timeout": _hub_error("510"),
 }
-# A known key id with a wrong key: the same refusal with a number where the other has a text.
+# A known key id with a wrong key: this refusal has a number as its code.
 _HUB_WRONG_KEY = _wrapped(401, 401, "Unauthorized", "API key is not valid.")
 NAVER_FAULTS = (*sorted(_CLASSIC_NAMED.keys() - {"rate", "quota", "auth"}), *DISTORTIONS, "error")
 
@@ -114,21 +112,18 @@ CLASSIC = Generation(
 HUB = Generation("hub", b"x-ncp-apigw-api-key-id", b"x-ncp-apigw-api-key", PLAIN, _HUB_NAMED)
 
 
-def _error(code: str, generation: Generation) -> Answer:
-    """The generation's error of a code; SE99 for one that it does not have."""
-    if generation is HUB and code in _HUB_SENTENCES:
-        return _hub_error(code)
-    return _flat(code if code in _SENTENCES else "SE99", generation.content_type)
-
-
 def _faulty(rule: FaultRule, reply: Reply, generation: Generation) -> Reply:
+    """Apply a fault to a reply. Fault "error" with an unknown code is SE99."""
     if rule.fault == "slow":
         return reply._replace(delay=rule.seconds)
     proper = reply.answer or generation.named["system_error"]
     if rule.fault in DISTORTIONS:
         return Reply(DISTORTIONS[rule.fault](proper), "faulted")
+    if rule.fault == "error" and generation is HUB and rule.code in _HUB_SENTENCES:
+        return Reply(_hub_error(rule.code), "faulted")
     if rule.fault == "error":
-        return Reply(_error(rule.code, generation), "faulted")
+        code = rule.code if rule.code in _SENTENCES else "SE99"
+        return Reply(_flat(code, generation.content_type), "faulted")
     return faulty_reply(rule, generation.named, proper)
 
 
@@ -137,7 +132,7 @@ def unknown_path() -> Answer:
 
 
 class NaverApi:
-    """Decides what becomes of a search; counting happens at arrival."""
+    """Receives searches; they are counted when they arrive."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
@@ -147,17 +142,17 @@ class NaverApi:
         if refusal := self._refusal(scope, generation):
             return refusal
         try:
-            asked = parameters(scope)
+            params = parameters(scope)
         except UnicodeDecodeError:
             return Reply(_flat("SE06", generation.content_type), "bad_request")
-        query = asked.get("query", "")
+        query = params.get("query", "")
         rule = self._world.faults.meeting("naver", number, query, None, self._world.config.seed)
-        reply = self._answered(asked, query, generation)
+        reply = self._search(params, query, generation)
         return reply if rule is None else _faulty(rule, reply, generation)
 
     def _refusal(self, scope: Scope, generation: Generation) -> Reply | None:
         world, config = self._world, self._world.config
-        key_id, reply = self._who(scope, generation)
+        key_id, reply = self._authenticate(scope, generation)
         if reply is not None:
             return reply
         if not world.rate["naver"].admits(config.calls_per_second):
@@ -168,8 +163,8 @@ class NaverApi:
             return Reply(generation.named["quota"], "refused_quota")
         return None
 
-    def _who(self, scope: Scope, generation: Generation) -> tuple[str, Reply | None]:
-        """The id of the keys, and the refusal of those that may not search at all."""
+    def _authenticate(self, scope: Scope, generation: Generation) -> tuple[str, Reply | None]:
+        """Return the id of the keys, and a refusal unless they may search."""
         config, is_hub = self._world.config, generation is HUB
         if config.classic_ended and not is_hub:
             return "", Reply(generation.named["not_found"], "faulted")
@@ -190,7 +185,7 @@ class NaverApi:
             return key_id, Reply(answer, "refused_auth")
         if not config.search_not_selected:
             return key_id, None
-        # The HUB counts the calls of an application without the API against a quota of none.
+        # For an application without the API, the HUB reports a used-up quota.
         name, outcome = ("quota", "refused_quota") if is_hub else ("not_selected", "refused_auth")
         return key_id, Reply(generation.named[name], outcome)
 
@@ -207,35 +202,30 @@ class NaverApi:
             key_id, day[:7], config.monthly_quota, count_refused=count_refused
         )
 
-    def _answered(self, asked: dict[str, str], query: str, generation: Generation) -> Reply:
-        sort = asked.get("sort", "random")
-        display = _display(asked.get("display", "1"), generation)
-        if code := _complaint(query, display, asked.get("start", "1"), sort, generation):
+    def _search(self, params: dict[str, str], query: str, generation: Generation) -> Reply:
+        sort, start = params.get("sort", "random"), params.get("start", "1")
+        display_text = params.get("display", "1")
+        display = int(display_text) if display_text.isdecimal() else 0
+        if display > _LARGEST_DISPLAY:  # the HUB clamps it
+            display = _LARGEST_DISPLAY if generation is HUB else 0
+        # The HUB accepts any start and returns the first five items.
+        is_first = start.isdecimal() and start != "0" and (generation is HUB or start == "1")
+        checks = {
+            "SE01": query.strip(),
+            "SE02": display >= 1,
+            "SE03": is_first,
+            "SE04": sort in {"random", "comment"},
+        }
+        if code := next((code for code, is_good in checks.items() if not is_good), None):
             return Reply(_flat(code, generation.content_type), "bad_request")
         items = self._world.answers.items(query, sort)[:display]
         date, shown = self._world.clock.build_date(), len(items)
-        body = f'{{"lastBuildDate":"{date}","total":{shown},"start":1,"display":{shown},"items":[{",".join(items)}]}}'
+        body = (
+            f'{{"lastBuildDate":"{date}","total":{shown},"start":1,"display":{shown},'
+            f'"items":[{",".join(items)}]}}'
+        )
         return Reply(
             Answer(200, generation.content_type, body.encode()),
             "answered",
             search=f"{query}|{sort}",
         )
-
-
-def _display(text: str, generation: Generation) -> int:
-    """How many to show; 0 is a refusal. Only the HUB clamps what is too large."""
-    number = int(text) if text.isdecimal() else 0
-    if number > _LARGEST_DISPLAY:
-        return _LARGEST_DISPLAY if generation is HUB else 0
-    return number
-
-
-def _complaint(query: str, display: int, start: str, sort: str, generation: Generation) -> str:
-    if not query.strip():
-        return "SE01"
-    if display < 1:
-        return "SE02"
-    # The HUB takes any start and silently gives the first five again.
-    if not start.isdecimal() or start == "0" or (generation is CLASSIC and start != "1"):
-        return "SE03"
-    return "" if sort in ("random", "comment") else "SE04"

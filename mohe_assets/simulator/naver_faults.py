@@ -43,7 +43,7 @@ def _empty(total: int, items: list[Any] | None) -> Callable[[dict[str, Any]], No
 
 
 def _scaled(scale: float) -> Callable[[dict[str, Any]], None]:
-    """All coordinates as WGS84 degrees times `scale`."""
+    """Change all coordinates to WGS84 degrees times `scale`."""
 
     def scaled(body: dict[str, Any]) -> None:
         for item in body["items"]:
@@ -59,7 +59,7 @@ def _katech(body: dict[str, Any]) -> None:
         item.update(mapx=str(313_277 + number), mapy=str(552_050 + number))
 
 
-# What becomes of the proper answer, by the name of the fault.
+# Changes of the correct answer, by the name of the fault.
 DISTORTIONS: dict[str, Callable[[Answer], Answer]] = {
     "control_characters": _in_title(b"\t\b\n"),
     "bad_byte": _in_title(b"\xed\xa0\x80"),

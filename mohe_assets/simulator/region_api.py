@@ -1,13 +1,10 @@
-"""The region list API: key, limits, paging, and the ways its table has been wrong. Speaks no
-sockets.
-"""
+"""The region list API: key, limits, paging, and known errors of its table. Opens no sockets."""
 
 from typing import TYPE_CHECKING
 
 from mohe_assets.simulator import region_responses as region_answers
 from mohe_assets.simulator.faults import FaultRule, faulty_reply
 from mohe_assets.simulator.http import Answer, Reply, Scope, parameters
-from mohe_assets.simulator.region_list import RegionRow
 
 if TYPE_CHECKING:
     from mohe_assets.simulator.world import World
@@ -24,17 +21,17 @@ class RegionApi:
         world = self._world
         number = world.stats["regions"].arrived("regions")
         try:
-            asked = parameters(scope)
+            params = parameters(scope)
         except UnicodeDecodeError:
             return Reply(region_answers.result("ERROR-333"), "bad_request")
-        as_xml = asked.get("type", "xml").lower() != "json"
-        if refusal := self._refusal(asked, as_xml=as_xml):
+        as_xml = params.get("type", "xml").lower() != "json"
+        if refusal := self._refusal(params, as_xml=as_xml):
             return refusal
-        reply = self._answered(asked, as_xml=as_xml)
-        page = asked.get("pageNo", "1")
+        reply = self._page(params, as_xml=as_xml)
+        page = params.get("pageNo", "1")
         at_page = int(page) if page.isdecimal() else None
         rule = world.faults.meeting(
-            "regions", number, asked.get("locatadd_nm", ""), at_page, world.config.seed
+            "regions", number, params.get("locatadd_nm", ""), at_page, world.config.seed
         )
         if rule is None:
             return reply
@@ -44,9 +41,9 @@ class RegionApi:
             rule, _named(rule, as_xml=as_xml), reply.answer or region_answers.plain("unexpected")
         )
 
-    def _refusal(self, asked: dict[str, str], *, as_xml: bool) -> Reply | None:
+    def _refusal(self, params: dict[str, str], *, as_xml: bool) -> Reply | None:
         world, config = self._world, self._world.config
-        key = asked.get("ServiceKey", asked.get("serviceKey", ""))
+        key = params.get("ServiceKey", params.get("serviceKey", ""))
         if key != config.government_key:
             return Reply(
                 region_answers.gateway_xml() if as_xml else region_answers.gateway_json(),
@@ -63,8 +60,9 @@ class RegionApi:
                 return Reply(region_answers.plain("quota"), "refused_quota")
         return None if is_slow_enough else Reply(region_answers.plain("rate"), "refused_rate")
 
-    def _answered(self, asked: dict[str, str], *, as_xml: bool) -> Reply:
-        page_text, size_text = asked.get("pageNo", "1"), asked.get("numOfRows", "10")
+    def _page(self, params: dict[str, str], *, as_xml: bool) -> Reply:
+        page_text, size_text = params.get("pageNo", "1"), params.get("numOfRows", "10")
+        part_of_name = params.get("locatadd_nm", "")
         if not (
             page_text.isdecimal() and size_text.isdecimal() and int(page_text) and int(size_text)
         ):
@@ -72,29 +70,20 @@ class RegionApi:
         page, size = int(page_text), int(size_text)
         if size > _MOST_ROWS:
             return Reply(region_answers.result("ERROR-336", as_xml=as_xml), "bad_request")
-        answer = self._page(asked.get("locatadd_nm", ""), page, size, as_xml=as_xml)
-        return Reply(answer, "answered", search=f"{asked.get('locatadd_nm', '')}|{page}|{size}")
-
-    def _page(self, part_of_name: str, page: int, size: int, *, as_xml: bool) -> Answer:
         config = self._world.config
-        found = [row for row in self._world.rows if part_of_name in row.name]
-        total = len(found)
-        rows = _distorted(found, config.region_short_by, config.region_duplicates)[
-            (page - 1) * size : page * size
-        ]
-        if not rows:
-            return region_answers.result(region_answers.NO_DATA[0], as_xml=as_xml)
-        if config.region_totals_disagree and page % 2 == 0:
-            total -= 1
-        return region_answers.rows_answer(rows, total=total, size=size, page=page, as_xml=as_xml)
-
-
-def _distorted(rows: list[RegionRow], short_by: int, duplicates: int) -> list[RegionRow]:
-    """Rows missing although they are counted; rows served again in the place of others, so that the
-    count is right.
-    """
-    rows = rows[: max(0, len(rows) - short_by)]
-    return [*rows[: len(rows) - duplicates], *rows[:duplicates]] if duplicates else rows
+        rows = [row for row in self._world.rows if part_of_name in row.name]
+        total = len(rows) - (config.region_totals_disagree and page % 2 == 0)
+        # Missing rows are counted in the total; duplicates replace other rows.
+        rows = rows[: max(0, len(rows) - config.region_short_by)]
+        if duplicates := config.region_duplicates:
+            rows = [*rows[: len(rows) - duplicates], *rows[:duplicates]]
+        rows = rows[(page - 1) * size : page * size]
+        answer = (
+            region_answers.rows_answer(rows, total=total, size=size, page=page, as_xml=as_xml)
+            if rows
+            else region_answers.result(region_answers.NO_DATA[0], as_xml=as_xml)
+        )
+        return Reply(answer, "answered", search=f"{part_of_name}|{page}|{size}")
 
 
 def _named(rule: FaultRule, *, as_xml: bool) -> dict[str, Answer]:

@@ -1,12 +1,15 @@
-"""Versions of the region list: what happens when districts are renamed, recoded, merged, split,
-dropped or added.
+"""Edits of the region list: districts renamed, recoded, merged, split, dropped or added.
 
-{"op": "drop",   "code": "1168000000"}                                      with everything below it
-{"op": "rename", "code": "1168000000", "name": "서울특별시 새강남구"}        and everything that bears its name
-{"op": "recode", "code": "5200000000", "to": "5300000000", "name": "…"}     with everything below it; name optional
-{"op": "merge",  "codes": ["2811000000", "2814000000"], "to": "2812500000", "name": "인천광역시 제물포구"}
-{"op": "split",  "code": "4150000000", "into": [{"code": "…", "name": "…", "dongs": ["장호원읍"]}, …]}
-                 dongs that are not named go to the last part
+{"op": "drop",   "code": "1168000000"}      with everything below it
+{"op": "rename", "code": "1168000000", "name": "서울특별시 새강남구"}
+                 also in all names that begin with the old name
+{"op": "recode", "code": "5200000000", "to": "5300000000", "name": "…"}
+                 with everything below it; name optional
+{"op": "merge",  "codes": ["2811000000", "2814000000"], "to": "2812500000",
+                 "name": "인천광역시 제물포구"}
+{"op": "split",  "code": "4150000000",
+                 "into": [{"code": "…", "name": "…", "dongs": ["장호원읍"]}, …]}
+                 all other dongs go to the last part
 {"op": "add",    "code": "1199000000", "name": "서울특별시 한강구"}
 """
 
@@ -20,7 +23,7 @@ Rows = list[RegionRow]
 
 
 def edited(rows: Iterable[RegionRow], edits: Iterable[Mapping[str, Any]]) -> tuple[RegionRow, ...]:
-    """The rows after all edits, in the order of their codes. A malformed edit is a ValueError."""
+    """Return the rows after all edits, ordered by code. Raises ValueError for a malformed edit."""
     current = list(rows)
     for edit in edits:
         try:
@@ -33,7 +36,7 @@ def edited(rows: Iterable[RegionRow], edits: Iterable[Mapping[str, Any]]) -> tup
 
 
 def prefix_of(code: str) -> str:
-    """The digits of a code that everything below it shares."""
+    """Return the digits of a code that all codes below it begin with."""
     for length in (2, 5, 8):
         if set(code[length:]) == {"0"}:
             return code[:length]
@@ -55,7 +58,7 @@ def _drop(rows: Rows, edit: Mapping[str, Any]) -> Rows:
 
 def _rename(rows: Rows, edit: Mapping[str, Any]) -> Rows:
     old, new = _row(rows, edit["code"]).name, edit["name"]
-    # By name and not by code: the 일반구 of a city bear its name but do not share its digits.
+    # By name, not by code: the 일반구 of a city have its name but not its digits.
     return [
         replace(row, name=new + row.name[len(old) :])
         if f"{row.name} ".startswith(f"{old} ")

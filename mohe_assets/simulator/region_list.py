@@ -1,13 +1,11 @@
-"""The rows of the region list with structurally right 10-digit codes, from the bundled names. Knows
-nothing of HTTP.
+"""Rows of the region list with well-formed 10-digit codes, from the bundled names. No HTTP.
 
-The bundled names of dongs carry no codes, so the last five digits are made here: the same ones in
-every process.
+The bundled dongs have no codes; their last five digits are generated, equal in every process.
 """
 
 import csv
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from itertools import groupby
@@ -17,9 +15,7 @@ PARENTLESS_SIDO = "36"  # Sejong has a sigungu row only
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionRow:
-    """One row. `origin` is, for a dong or ri, the sigungu and the number it has in the unedited
-    list.
-    """
+    """A row; `origin` of a dong or ri is its sigungu and number in the unedited list."""
 
     code: str
     name: str
@@ -42,7 +38,7 @@ def _records(file_name: str) -> list[dict[str, str]]:
 
 @functools.cache
 def base_sigungu() -> dict[str, Sigungu]:
-    """The 269 sigungu of the unedited list by their first five digits."""
+    """Return the 269 sigungu of the unedited list by their first five digits."""
     points = {row["region_cd"]: row for row in _records("sigungu_centroids.csv")}
     return {
         row["region_cd"][:5]: Sigungu(
@@ -58,26 +54,32 @@ def base_sigungu() -> dict[str, Sigungu]:
 
 @functools.cache
 def base_dongs() -> dict[str, tuple[str, ...]]:
-    """Names of dongs, eups, myeons and ris of the unedited list by the first five digits of their
-    sigungu.
-    """
+    """Return the dong names of the unedited list by the first five digits of the sigungu."""
     rows = _records("legal_dong_names.csv")
     grouped = groupby(rows, key=lambda row: row["sigungu_cd"])
     return {code: tuple(row["dong_name"] for row in group) for code, group in grouped}
 
 
 def dong_codes(names: Iterable[str]) -> list[str]:
-    """The last five digits for names of one sigungu: dongs from 101, eups from 250, myeons from
-    310, ris from 21.
+    """Return the last five digits for the names of a sigungu's dongs.
+
+    Dongs are numbered from 101, eups from 250, myeons from 310, ris from 21.
     """
     names = list(names)
-    heads = _head_numbers(dict.fromkeys(name.split()[0] for name in names))
+    heads: dict[str, int] = {}
+    taken: set[int] = set()
+    for head in dict.fromkeys(name.split()[0] for name in names):
+        number = {"읍": 250, "면": 310}.get(head[-1], 101)
+        while number in taken:
+            number += 1
+        taken.add(number)
+        heads[head] = number
     ris: dict[str, int] = {}
     codes: list[str] = []
     for name in names:
         head = name.split()[0]
         if name == head:
-            # Two districts that merge may each bring a dong of this name.
+            # Merged districts can both have a dong of this name.
             while f"{heads[head]:03}00" in codes:
                 heads[head] += 400
             codes.append(f"{heads[head]:03}00")
@@ -87,24 +89,15 @@ def dong_codes(names: Iterable[str]) -> list[str]:
     return codes
 
 
-def _head_numbers(heads: Iterable[str]) -> dict[str, int]:
-    numbers: dict[str, int] = {}
-    taken: set[int] = set()
-    for head in heads:
-        number = {"읍": 250, "면": 310}.get(head[-1], 101)
-        while number in taken:
-            number += 1
-        taken.add(number)
-        numbers[head] = number
-    return numbers
-
-
 @functools.cache
 def base_rows() -> tuple[RegionRow, ...]:
-    """All 20,560 rows in the order of their codes."""
-    rows = [
-        *_sido_rows(),
-        *(RegionRow(code=each.code, name=each.name) for each in base_sigungu().values()),
+    """Return all 20,560 rows, ordered by code."""
+    rows = [RegionRow(code=each.code, name=each.name) for each in base_sigungu().values()]
+    sidos = {code[:2]: each.name.split()[0] for code, each in base_sigungu().items()}
+    rows += [
+        RegionRow(code=f"{code}00000000", name=name)
+        for code, name in sidos.items()
+        if code != PARENTLESS_SIDO
     ]
     for code, names in base_dongs().items():
         rows += dong_rows(
@@ -113,17 +106,10 @@ def base_rows() -> tuple[RegionRow, ...]:
     return tuple(sorted(rows, key=lambda row: row.code))
 
 
-def _sido_rows() -> Iterator[RegionRow]:
-    sidos = {code[:2]: each.name.split()[0] for code, each in base_sigungu().items()}
-    for code, name in sidos.items():
-        if code != PARENTLESS_SIDO:
-            yield RegionRow(code=f"{code}00000000", name=name)
-
-
 def dong_rows(
     sigungu: str, full_name: str, dongs: list[tuple[str, tuple[str, int] | None]]
 ) -> list[RegionRow]:
-    """Rows below one sigungu (first five digits), codes made anew."""
+    """Return rows of dongs below a sigungu (first five digits) with new codes."""
     codes = dong_codes(name for name, _ in dongs)
     return [
         RegionRow(code=sigungu + code, name=f"{full_name} {name}", origin=origin)

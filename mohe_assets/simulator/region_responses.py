@@ -1,6 +1,4 @@
-"""The bodies of the region list API: rows in its odd envelope, as JSON or XML, and every refusal it
-is known for.
-"""
+"""Bodies of the region list API: rows in its envelope, as JSON or XML, and all known refusals."""
 
 import json
 import zlib
@@ -81,9 +79,7 @@ def gateway_xml(code: str = "30") -> Answer:
 
 
 def legacy_xml(code: str = "30") -> Answer:
-    """The old gateway: HTTP 200 whatever happened, XML whatever was asked for, the name in the
-    other field.
-    """
+    """The old gateway: always HTTP 200 and XML, with the error's name in the other field."""
     error, _ = _GATEWAY_REASONS.get(code, _GATEWAY_REASONS["99"])
     return text_answer(200, _gateway_xml("SERVICE ERROR", error, code), XML)
 
@@ -103,7 +99,7 @@ def response_xml(code: str = "30") -> Answer:
 
 
 def words(code: str = "30") -> Answer:
-    """The reason in words, without its code."""
+    """The reason as text without a code."""
     error, _ = _GATEWAY_REASONS.get(code, _GATEWAY_REASONS["99"])
     header = f"<cmmMsgHeader><errMsg>{error}</errMsg></cmmMsgHeader>"
     text = f"<OpenAPI_ServiceResponse>{header}</OpenAPI_ServiceResponse>"
@@ -111,7 +107,7 @@ def words(code: str = "30") -> Answer:
 
 
 def korean_xml(code: str = "30") -> Answer:
-    """The reason in Korean words and in EUC-KR, without its code."""
+    """The reason as Korean text in EUC-KR, without a code."""
     _, reason = _GATEWAY_REASONS.get(code, _GATEWAY_REASONS["99"])
     header = f"<cmmMsgHeader><returnAuthMsg>{reason}</returnAuthMsg></cmmMsgHeader>"
     text = f"<OpenAPI_ServiceResponse>{header}</OpenAPI_ServiceResponse>"
@@ -122,13 +118,14 @@ def korean_xml(code: str = "30") -> Answer:
 def _gateway_xml(error: str, reason: str, code: str) -> str:
     return (
         f"<OpenAPI_ServiceResponse>\n\t<cmmMsgHeader>\n\t\t<errMsg>{error}</errMsg>\n"
-        f"\t\t<returnAuthMsg>{reason}</returnAuthMsg>\n\t\t<returnReasonCode>{code}</returnReasonCode>\n"
+        f"\t\t<returnAuthMsg>{reason}</returnAuthMsg>\n"
+        f"\t\t<returnReasonCode>{code}</returnReasonCode>\n"
         "\t</cmmMsgHeader>\n</OpenAPI_ServiceResponse>"
     )
 
 
 def result(code: str, *, as_xml: bool = False) -> Answer:
-    """A bare RESULT, without the outer object that rows come in."""
+    """A RESULT without the outer object of rows."""
     message = _RESULTS.get(code, "알 수 없는 오류입니다.")
     if as_xml:
         return text_answer(
@@ -151,12 +148,15 @@ def rows_answer(
         f"<totalCount>{total}</totalCount>{_elements(paging)}<RESULT>{_elements(success)}</RESULT>"
     )
     rows_xml = "".join(f"<row>{_elements(row)}</row>" for row in served)
-    text = f'<?xml version="1.0" encoding="UTF-8"?><StanReginCd><head>{head_xml}</head>{rows_xml}</StanReginCd>'
+    text = (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        f"<StanReginCd><head>{head_xml}</head>{rows_xml}</StanReginCd>"
+    )
     return text_answer(200, text, XML)
 
 
 def served_row(row: RegionRow) -> dict[str, str | int]:
-    """One row as served: everything a string but the order, with the stray spaces of the original."""
+    """Return a row as served: all strings but the order, with the odd spaces of the original."""
     oddity = zlib.crc32(row.code.encode())
     return {
         "region_cd": row.code,
@@ -176,8 +176,9 @@ def served_row(row: RegionRow) -> dict[str, str | int]:
 
 
 def _higher(code: str) -> str:
-    """The row above. A 일반구 points at its sido, as in the original, and what has nothing above at
-    one space.
+    """Return the code of the row above, " " without a row above.
+
+    A 일반구 has the code of its sido, as in the original.
     """
     if code[2:] == "00000000" or (code[:2] == PARENTLESS_SIDO and code[5:] == "00000"):
         return " "

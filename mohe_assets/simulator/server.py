@@ -1,6 +1,4 @@
-"""The simulator on a socket: served here until a signal (`serve`), or in a process of its own for
-tests (`running`).
-"""
+"""Run the simulator: in this process until a signal (`serve`) or as a subprocess (`running`)."""
 
 import asyncio
 import contextlib
@@ -21,12 +19,12 @@ from mohe_assets.simulator.app import SimulatorApp
 from mohe_assets.simulator.config import SimulatorConfig
 
 LISTENING = "simulator listening on "
-_CONTROL_TIMEOUT = 60
-_GRACE_SECONDS = 10
+_CONTROL_TIMEOUT = 60  # seconds of a call to the control endpoint
+_GRACE_SECONDS = 10  # from SIGTERM to SIGKILL of the subprocess
 
 
 class _Protocol(HttpToolsProtocol):
-    """Hands the transport to the app, which needs it to reset a connection."""
+    """Passes the transport to the app, which needs it to reset a connection."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -34,9 +32,7 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """Ends by `should_exit` alone: uvicorn would raise the signal again after its shutdown and so
-    exit with failure.
-    """
+    """Ends by `should_exit`; uvicorn would raise the signal again and exit with failure."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -51,20 +47,44 @@ def serve(
     announce: Callable[[str], None] = lambda _url: None,
     until_stdin_ends: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; `announce` gets the URL once connections are taken. Port 0: a
-    free one.
+    """Serve until SIGINT or SIGTERM, or with `until_stdin_ends` until stdin is closed.
+
+    `announce` receives the URL when connections are accepted. Port 0 is any free port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=2048) as listener:
-        server = _Server(_server_config(config))
+        server = _Server(
+            uvicorn.Config(
+                SimulatorApp(config),
+                http=_Protocol,
+                ws="none",
+                loop="uvloop",
+                lifespan="off",
+                log_level="critical",
+                access_log=False,
+                # Long, because closing idle connections would cause unscripted resets.
+                timeout_keep_alive=120,
+                timeout_graceful_shutdown=1,
+            )
+        )
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+        def stop() -> None:
+            server.should_exit = True
+
+        def stop_with_parent() -> None:
+            # The pipe ends with the parent process. os.read instead of the buffered reader: its
+            # lock, held by a blocked thread, is fatal when the interpreter exits.
+            while os.read(sys.stdin.fileno(), 1024):
+                pass
+            stop()
 
         async def main() -> None:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, _stop, server)
+                loop.add_signal_handler(number, stop)
             if until_stdin_ends:
-                threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()
+                threading.Thread(target=stop_with_parent, daemon=True).start()
             announce(url)
             await server.serve(sockets=[listener])
 
@@ -72,37 +92,8 @@ def serve(
             runner.run(main())
 
 
-def _server_config(config: SimulatorConfig) -> uvicorn.Config:
-    return uvicorn.Config(
-        SimulatorApp(config),
-        http=_Protocol,
-        ws="none",
-        loop="uvloop",
-        lifespan="off",
-        log_level="critical",
-        access_log=False,
-        # A server that hangs up on idle clients after a few seconds would add resets nobody
-        # scripted.
-        timeout_keep_alive=120,
-        timeout_graceful_shutdown=1,
-    )
-
-
-def _stop(server: uvicorn.Server) -> None:
-    server.should_exit = True
-
-
-def _stop_with_parent(server: uvicorn.Server) -> None:
-    """The pipe ends when the parent does, however it dies."""
-    # Below the buffered reader: its lock, held by a thread that never ends, would be fatal when the
-    # interpreter exits.
-    while os.read(sys.stdin.fileno(), 1024):
-        pass
-    _stop(server)
-
-
 class Simulator:
-    """A running simulator, seen from outside: its URL and its control endpoint."""
+    """A running simulator: its URL and its control endpoint."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -111,7 +102,7 @@ class Simulator:
         flags = {name: "1" for name, is_on in (("brief", brief), ("moments", moments)) if is_on}
         return dict(self._control("GET", "stats", params=flags))
 
-    def universe(self, region: str | None = None) -> Any:  # noqa: ANN401 - counts by region, or places of one
+    def universe(self, region: str | None = None) -> Any:  # noqa: ANN401 - counts, or places
         return self._control("GET", "universe", params={} if region is None else {"region": region})
 
     def add_faults(self, rules: Sequence[dict[str, Any]]) -> None:
@@ -138,9 +129,7 @@ class Simulator:
 
     def _control(self, method: str, name: str, **options: Any) -> Any:  # noqa: ANN401 - JSON
         with requests.Session() as session:
-            session.trust_env = (
-                False  # no proxy of the environment stands between a test and its own process
-            )
+            session.trust_env = False  # a proxy of the environment cannot reach this host
             response = session.request(
                 method, f"{self.url}/_control/{name}", timeout=_CONTROL_TIMEOUT, **options
             )
@@ -151,9 +140,7 @@ class Simulator:
 
 @contextlib.contextmanager
 def running(config: SimulatorConfig | None = None, *, port: int = 0) -> Iterator[Simulator]:
-    """A simulator in a process of its own, which ends with this context or with this process,
-    whatever happens.
-    """
+    """Run a simulator as a subprocess, which ends with this context or with this process."""
     command = [sys.executable, "-m", "mohe_assets.simulator", "--port", str(port)]
     command += ["--config", (config or SimulatorConfig()).to_json()]
     with subprocess.Popen(  # noqa: S603 - this interpreter, and arguments made here
@@ -167,12 +154,8 @@ def running(config: SimulatorConfig | None = None, *, port: int = 0) -> Iterator
                 )
             yield Simulator(line.removeprefix(LISTENING).strip())
         finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
+            process.terminate()
+            try:
+                process.wait(timeout=_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()

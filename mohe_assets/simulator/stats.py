@@ -1,4 +1,4 @@
-"""What the simulator saw: counts by API and outcome, answers by search, moments of answers."""
+"""Statistics of the simulator: counts by API and outcome, answers by search, times of answers."""
 
 import time
 from collections import Counter
@@ -19,7 +19,7 @@ class ApiStats:
     last_wall: float | None = None
 
     def arrived(self, generation: str) -> int:
-        """Count a call; its number among all calls of this API, from 1."""
+        """Count a call and return its number among the calls of this API, from 1."""
         self.received += 1
         self.received_by_generation[generation] += 1
         return self.received

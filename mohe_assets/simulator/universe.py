@@ -1,7 +1,6 @@
-"""The places of the simulated country: made district by district when first asked for, always the
-same for one seed.
+"""The places of the simulated country, created by district on first use, equal for equal seeds.
 
-Only hashes of texts seed the generators, so that two processes agree whatever PYTHONHASHSEED is.
+The generators are seeded with texts, so that processes agree for any PYTHONHASHSEED.
 """
 
 import gc
@@ -24,7 +23,7 @@ from mohe_assets.simulator.catalogue import (
     STATIONS,
     Kind,
 )
-from mohe_assets.simulator.region_list import Sigungu, base_dongs, base_sigungu
+from mohe_assets.simulator.region_list import base_dongs, base_sigungu
 
 _KIND_WEIGHTS = list(accumulate(kind.weight for kind in KINDS))
 _TYPICAL_SIZE = {"구": 620, "시": 560, "군": 150}
@@ -34,9 +33,7 @@ _SHOPS_A_BUILDING = 2.2
 
 
 class Place(NamedTuple):
-    """One shop. `dong` counts the dongs of the district `base`; `lot` to `floor` are the parts of
-    its addresses.
-    """
+    """A shop; `dong` is its dong's number in the district `base`, `lot` to `floor` its address."""
 
     base: str
     number: int
@@ -76,11 +73,11 @@ class Universe:
         self._matches: dict[tuple[str, tuple[str, ...]], list[Place]] = {}
 
     def size(self, base: str) -> int:
-        """How many places a district has, without making them."""
+        """Return the number of places of a district without creating them."""
         if base in BUSY:
             return BUSY[base]
         typical = _TYPICAL_SIZE.get(base_sigungu()[base].name[-1], 400)
-        rng = random.Random(f"{self.seed}:size:{base}")  # noqa: S311 - a made-up country, not a secret
+        rng = random.Random(f"{self.seed}:size:{base}")  # noqa: S311 - made-up data
         return int(typical * math.exp(rng.gauss(0, 0.45)))
 
     def places(self, base: str) -> list[Place]:
@@ -90,9 +87,7 @@ class Universe:
         return self._districts[base]
 
     def make_all(self) -> None:
-        """All districts at once; the collector is told to leave them alone, since they live as long
-        as the process.
-        """
+        """Create all districts and exclude them from garbage collection."""
         for base, district in base_sigungu().items():
             if district.is_leaf:
                 self.places(base)
@@ -100,7 +95,7 @@ class Universe:
         gc.freeze()
 
     def matching(self, base: str, keywords: tuple[tuple[str, ...], ...]) -> list[Place]:
-        """Places where every keyword (one of its forms) is in the title or the category."""
+        """Return places with every keyword (or a synonym) in the title or the category."""
         key = base, tuple(form for forms in keywords for form in forms)
         if key not in self._matches:
             self._matches[key] = [place for place in self.places(base) if _matches(place, keywords)]
@@ -119,11 +114,15 @@ def _matches(place: Place, keywords: tuple[tuple[str, ...], ...]) -> bool:
 
 def _district(base: str, size: int, rng: random.Random) -> Iterator[Place]:
     buildings = _buildings(base, max(3, int(size / _SHOPS_A_BUILDING)), rng)
-    heads = _dong_heads(base)
+    # The dong in names of shops: 역삼 for 역삼동, 돌산 for 돌산읍 군내리, 명동 for 명동.
+    heads = [
+        re.sub(r"(\d+가|동|읍|면|로)$", "", head) if len(head) > 2 else head  # noqa: PLR2004
+        for head in (name.split()[0] for name in base_dongs()[base])
+    ]
     taken: set[tuple[str, str]] = set()
     kinds = rng.choices(KINDS, cum_weights=_KIND_WEIGHTS, k=size)
     for number, kind in enumerate(kinds):
-        # The square makes a few buildings hold many shops.
+        # The square gives a few buildings many shops.
         building = buildings[int(len(buildings) * rng.random() ** 2)]
         title = _title(kind, heads[building.dong], rng)
         while (title, building.lot) in taken:
@@ -137,6 +136,12 @@ def _place(
 ) -> Place:
     chance = rng.random()
     popularity = rng.random()
+    floor = FLOORS[int(len(FLOORS) * rng.random())]
+    link, brand = "", title.split(maxsplit=1)[0]
+    if chance > 0.6 and brand in _CHAINS:  # noqa: PLR2004 - all branches share a page
+        link = f"https://www.brand{_CHAINS.index(brand)}.example/"
+    elif chance > 0.6:  # noqa: PLR2004 - as above
+        link = _pick(LINKS, rng).format(f"shop{base}{number}")
     return Place(
         base=base,
         number=number,
@@ -146,21 +151,13 @@ def _place(
         lot=building.lot,
         road="" if chance < 0.06 else building.road,  # noqa: PLR2004
         building=building.name,
-        floor=FLOORS[int(len(FLOORS) * rng.random())],
-        link=_link(title, f"{base}{number}", rng) if chance > 0.6 else "",  # noqa: PLR2004
+        floor=floor,
+        link=link,
         lat=building.lat,
         lng=building.lng,
         accuracy=popularity,
         reviews=int((1 - rng.random()) ** -1.1 * (3 + 20 * popularity)),
     )
-
-
-def _link(title: str, own: str, rng: random.Random) -> str:
-    """A page; all branches of a chain share theirs."""
-    brand = title.split(maxsplit=1)[0]
-    if brand in _CHAINS:
-        return f"https://www.brand{_CHAINS.index(brand)}.example/"
-    return LINKS[int(len(LINKS) * rng.random())].format(f"shop{own}")
 
 
 def _title(kind: Kind, head: str, rng: random.Random) -> str:
@@ -178,19 +175,14 @@ def _pick(words: Sequence[str], rng: random.Random) -> str:
     return words[int(len(words) * rng.random())]
 
 
-def _dong_heads(base: str) -> list[str]:
-    """What shops call their dong: 역삼 for 역삼동, 돌산 for 돌산읍 군내리, 명동 for 명동."""
-    heads = (name.split()[0] for name in base_dongs()[base])
-    return [re.sub(r"(\d+가|동|읍|면|로)$", "", head) if len(head) > 2 else head for head in heads]  # noqa: PLR2004
-
-
 def _buildings(base: str, count: int, rng: random.Random) -> list[_Building]:
     district, names = base_sigungu()[base], base_dongs()[base]
     with_ris = {name.split()[0] for name in names if " " in name}
     homes = [at for at, name in enumerate(names) if name not in with_ris]
     rng.shuffle(homes)
     weights = [1 / (rank + 1) ** 0.8 for rank in range(len(homes))]
-    centres = {at: _near(district.lat, district.lng, _spread(district), rng) for at in homes}
+    spread = 0.05 if district.name.endswith("군") else 0.015
+    centres = {at: _near(district.lat, district.lng, spread, rng) for at in homes}
     made: dict[tuple[int, str], _Building] = {}
     while len(made) < count:
         for dong in rng.choices(homes, weights, k=count - len(made)):
@@ -202,7 +194,8 @@ def _buildings(base: str, count: int, rng: random.Random) -> list[_Building]:
 def _building(dong: int, name: str, centre: tuple[float, float], rng: random.Random) -> _Building:
     lot, sub = 1 + int(950 * rng.random()), int(40 * rng.random())
     head = re.sub(r"(\(.*\)|\d+가|[동읍면리로])$", "", name.rsplit(maxsplit=1)[-1])
-    road = f"{head}{_pick(('로', '대로', '길', '로 1번길', '로 23번길'), rng)} {1 + int(400 * rng.random())}"
+    street = _pick(("로", "대로", "길", "로 1번길", "로 23번길"), rng)
+    road = f"{head}{street} {1 + int(400 * rng.random())}"
     lat, lng = _near(*centre, 0.004, rng)
     eup = f"{name.split(maxsplit=1)[0]} " if " " in name else ""
     return _Building(
@@ -213,10 +206,6 @@ def _building(dong: int, name: str, centre: tuple[float, float], rng: random.Ran
         lat=lat,
         lng=lng,
     )
-
-
-def _spread(district: Sigungu) -> float:
-    return 0.05 if district.name.endswith("군") else 0.015
 
 
 def _near(lat: float, lng: float, spread: float, rng: random.Random) -> tuple[float, float]:

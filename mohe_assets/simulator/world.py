@@ -1,6 +1,4 @@
-"""Everything one running simulator holds: settings, clock, places, counters. The control endpoint
-changes it.
-"""
+"""State of a running simulator: settings, clock, places, counters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,13 +32,11 @@ class World:
             self.universe.make_all()
 
     def configure(self, changes: Mapping[str, Any]) -> None:
-        """Change settings while running; nothing changes when one of them is malformed
-        (ValueError).
-        """
+        """Change settings while running. Raises ValueError, without any change, if one is bad."""
         self._apply(self.config.changed(changes) if changes else self.config)
 
     def reset(self) -> None:
-        """Forget counters, limits and faults. Settings and the clock stay."""
+        """Clear counters, limits and faults. Settings and the clock stay."""
         self.faults.clear()
         self._start_counting()
 
