@@ -1,26 +1,27 @@
-"""Every error the project raises, arranged by what the caller does next.
+"""Errors with a meaning for the caller, arranged by the caller's next action.
 
     MoheError
-    ├── SettingsError            never retry: a person fixes the named variable
-    ├── DatabaseUnavailable      never retry here: the database cannot be reached or its schema is not current
-    │   └── NotPermitted         never retry: the role that connected may not do this
-    ├── ApiError                 an API did not give what was asked for
-    │   ├── TransientApiError    retry soon (the HTTP client does), then the region fails and its back-off decides
-    │   │   ├── UnusableAnswer   retried; each time the answer was unreadable or contradictory
-    │   │   └── RateLimited      retry soon, and everybody slows down
+    ├── SettingsError            no retry: a person corrects the named variable
+    ├── DatabaseUnavailable      no retry: unreachable database, or a schema that is not current
+    │   └── NotPermitted         no retry: the database role lacks a right
+    ├── ApiError                 no usable answer of an API
+    │   ├── TransientApiError    the HTTP client retries; then the region fails and backs off
+    │   │   ├── UnusableAnswer   as above; every answer was unreadable or contradictory
+    │   │   └── RateLimited      the HTTP client retries, and all processes slow down
     │   ├── QuotaExhausted       stop until `reset_at`
-    │   ├── ApiUnavailable       stop: no request gets a usable answer; probed until one does
-    │   ├── ApiBlocked           never retry: wrong or refused credentials; names the variable to look at
-    │   ├── RequestRefused       never retry: the API as such refuses our requests; see `advice`
-    │   ├── BadQuery             never retry this query: skip it and go on
-    │   └── AnswerChanged        their answer does not have the documented shape; the region fails, a person looks
-    ├── OriginMismatch           never retry: the data is the simulator's and the keys are not
-    ├── RegionListRefused        the region list was read but must not be believed; the old one stays
+    │   ├── ApiUnavailable       stop until a probe gets a usable answer
+    │   ├── ApiBlocked           no retry: refused credentials; names the variables to check
+    │   ├── RequestRefused       no retry: the API refuses all our requests; see `advice`
+    │   ├── BadQuery             no retry: skip this query
+    │   └── AnswerChanged        undocumented shape: the region fails, a person investigates
+    ├── OriginMismatch           no retry: data of the simulator with keys of real APIs
+    ├── RegionListRefused        the new region list is not accepted; the old list stays
     ├── ReplayRefused            a run is alive: replay later
-    ├── LeaseLost                another run holds the region now: drop it and write nothing
-    └── StopRequested            the process is ending: release what is held
+    ├── LeaseLost                another run holds the region: stop and write nothing
+    └── StopRequested            the process is ending: release all regions
 
-No message of these errors ever contains a key, or a URL with one.
+Their messages never contain a key, or a URL with a key. Errors that stay inside a module (such as
+NoResponse in clients), of libraries and of wrong use (ValueError) are not part of the tree.
 """
 
 from datetime import datetime
@@ -30,7 +31,7 @@ from mohe_assets.text.cleaning import one_line
 
 
 class FailureKind(StrEnum):
-    """Why a region failed, as kept in `batch_checkpoint.failure_kind`."""
+    """The reason a region failed; the values of `batch_checkpoint.failure_kind`."""
 
     TRANSIENT = "transient"
     ANSWER_CHANGED = "answer_changed"
@@ -40,17 +41,17 @@ class FailureKind(StrEnum):
 
 
 class MoheError(Exception):
-    """Root of the tree; `str(error)` is one sentence for a person."""
+    """Root of the tree; `str(error)` is a sentence for users."""
 
 
 class SettingsError(MoheError):
-    """A setting is missing or malformed; the sentence names the variable and what is allowed."""
+    """A setting is missing or malformed; the message names the variable and the allowed values."""
 
 
 class DatabaseUnavailable(MoheError):
-    """The database cannot be reached, or its schema is not the one this version needs.
+    """The database cannot be reached, or its schema is not the version that this package needs.
 
-    `advice` is what a person can do about it; it is a part of the message, too.
+    `advice` is the action for a person; it is part of the message.
     """
 
     def __init__(self, state: str, advice: str = "") -> None:
@@ -60,14 +61,14 @@ class DatabaseUnavailable(MoheError):
 
 
 class NotPermitted(DatabaseUnavailable):
-    """The role that connected lacks a right, see sql/roles.sql."""
+    """The database role lacks a right, see sql/roles.sql."""
 
 
 class ApiError(MoheError):
     """An API did not return a usable answer.
 
     `api` is its short name, `calls` the number of calls sent. `signature` is equal for failures
-    with the same cause, whatever their words: "http-503", "timeout", "html", "SE05", "hub-300".
+    with the same cause: "http-503", "timeout", "html", "SE05", "hub-300".
     `advice` is the action for a person, "" when waiting is enough; it is part of the message.
     """
 
@@ -81,7 +82,7 @@ class ApiError(MoheError):
         advice: str = "",
     ) -> None:
         sentence = f"{message}; {advice}" if advice else message
-        super().__init__(one_line(sentence))  # it quotes the server
+        super().__init__(one_line(sentence))  # the message may quote the server
         self.api = api
         self.calls = calls
         self.signature = signature or type(self).__name__
@@ -89,7 +90,7 @@ class ApiError(MoheError):
 
 
 class TransientApiError(ApiError):
-    """5xx, time-out, reset, blank or HTML body: retry, but not before `retry_after` seconds."""
+    """5xx, time-out, reset, blank or HTML body: retry after at least `retry_after` seconds."""
 
     def __init__(
         self,
@@ -108,14 +109,14 @@ class TransientApiError(ApiError):
 class UnusableAnswer(TransientApiError):
     """An answer that cannot be read, or that contradicts itself (a total without items).
 
-    The client retries it. Raised at the end, it says that every retry had the same result.
+    The client retries it and raises it after the last retry.
     """
 
 
 class RateLimited(TransientApiError):
-    """The per-second limit was hit; `retry_after` is in seconds.
+    """The limit per second was exceeded; `retry_after` is in seconds.
 
-    `unknown_shape`: the refusal (HTTP 429) could not be read, so it may also mean the quota.
+    `unknown_shape`: the refusal (HTTP 429) could not be read and may mean the quota.
     """
 
     def __init__(
@@ -141,8 +142,8 @@ class RateLimited(TransientApiError):
 class QuotaExhausted(ApiError):
     """No calls are left.
 
-    `reset_at` is aware, or None when only the server knows (the next KST midnight then holds).
-    `if_never_answered` is the other possible cause when these credentials have never had an answer.
+    `reset_at` is aware; None: unknown, the next KST midnight is assumed. `if_never_answered` is
+    another possible cause if the API has never answered these credentials.
     """
 
     def __init__(
@@ -161,9 +162,9 @@ class QuotaExhausted(ApiError):
 
 
 class ApiUnavailable(ApiError):
-    """No request gets a usable answer since `since`; the next probe is due at `next_probe_at`.
+    """No usable answer since `since`; the next probe is due at `next_probe_at`.
 
-    `answers_changed`: answers come, but nothing in them can be used.
+    `answers_changed`: the API answers, but no answer can be used.
     """
 
     def __init__(
@@ -183,7 +184,7 @@ class ApiUnavailable(ApiError):
 
 
 class ApiBlocked(ApiError):
-    """The API refuses these credentials. `variables` names the settings to look at."""
+    """The API refuses these credentials; `variables` are the settings to check."""
 
     def __init__(
         self,
@@ -200,14 +201,14 @@ class ApiBlocked(ApiError):
 
 
 class RequestRefused(ApiError):
-    """The API as such refuses our requests (404, 405, 413, SE02 to SE06, HUB 100 and 300).
+    """The API refuses all our requests (404, 405, 413, SE02 to SE06, HUB 100 and 300).
 
-    Every other request would be refused alike: no region and no query is at fault.
+    The cause is no particular region or query.
     """
 
 
 class BadQuery(ApiError):
-    """This one query is refused (SE01): repeating it cannot help."""
+    """The API refuses this query only (SE01); a retry cannot help."""
 
 
 class AnswerChanged(ApiError):
@@ -215,20 +216,20 @@ class AnswerChanged(ApiError):
 
 
 class OriginMismatch(MoheError):
-    """The data is the simulator's and the keys are not, or the other way round."""
+    """The data is from the simulator and the keys are of a real API, or the other way round."""
 
 
 class RegionListRefused(MoheError):
-    """A complete download that differs too much from what is known to be accepted unasked."""
+    """A complete download that differs too much from the known list to be accepted unasked."""
 
 
 class ReplayRefused(MoheError):
-    """A run is alive, whose answers a replay would miss; the sentence names it."""
+    """A run is alive, and a replay would miss its answers; the message names the run."""
 
 
 class LeaseLost(MoheError):
-    """The region's lease was taken by another run; nothing may be written for it any more."""
+    """Another run has taken the region's lease; nothing may be written for the region."""
 
 
 class StopRequested(MoheError):
-    """The process was asked to stop while it waited."""
+    """The process received a request to stop while it waited."""

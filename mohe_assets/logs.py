@@ -1,11 +1,10 @@
-"""How log lines look: as text or as JSON, each with the batch, run, region and attempt it is about.
+"""Format of log lines, text or JSON, with the batch, run, region and attempt as fields.
 
-Control characters are removed from every line, in text and in JSON: a line may quote what an API or
-another library wrote, and is read on terminals. A message of several lines, like a traceback, stays
-one.
+Control characters are removed from every line, because lines quote APIs and other libraries and
+are read on terminals. Line feeds of messages and tracebacks stay.
 
-The facts are bound by whoever knows them, with `about`, and are added to every line of the thread
-meanwhile. No key can be among them: messages hold none (errors.py), and nothing else is added.
+`about` binds fields to the lines of a thread or task. Keys of APIs are never logged: messages do
+not contain them (errors.py), and no other values are added.
 """
 
 import logging
@@ -20,8 +19,8 @@ from mohe_assets.text.cleaning import without_controls
 
 LOGGER = "mohe_assets"
 TEXT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
-TIME = "%Y-%m-%d %H:%M:%S %z"  # as Dagster's own lines have it
-# Their order in a line; whatever else is bound comes after them.
+TIME = "%Y-%m-%d %H:%M:%S %z"  # the format of Dagster's own lines
+# The order of fields in a line; other bound fields follow.
 FACTS = ("batch", "run_id", "region_code", "region_name", "round", "attempt")
 
 
@@ -33,9 +32,7 @@ _facts: ContextVar[Facts] = ContextVar("facts", default={})  # noqa: B039 - neve
 
 @contextmanager
 def about(**facts: object) -> Iterator[None]:
-    """Every line logged inside, in this thread, carries these facts. Threads started inside need a
-    copy of the context.
-    """
+    """Add fields to every line logged inside, in this thread; other threads need a context copy."""
     token = _facts.set({**_facts.get(), **facts})
     try:
         yield
@@ -44,17 +41,15 @@ def about(**facts: object) -> Iterator[None]:
 
 
 def install(log_format: str) -> None:
-    """Sends our warnings to this process's stderr. For processes in which Dagster does not do it;
-    again replaces the first.
-    """
+    """Log our warnings to stderr, in processes in which Dagster does not; may be called again."""
     logger = logging.getLogger(LOGGER)
-    for handler in [one for one in logger.handlers if isinstance(one, StderrHandler)]:
+    for handler in [each for each in logger.handlers if isinstance(each, StderrHandler)]:
         logger.removeHandler(handler)
     logger.addHandler(StderrHandler(formatter(log_format)))
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to whatever stderr is when a line is logged."""
+    """Writes to the `sys.stderr` of the moment a line is logged."""
 
     def __init__(self, form: logging.Formatter) -> None:
         logging.Handler.__init__(self)
@@ -71,8 +66,9 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a record of another library says besides its text. Text leaves `hidden` facts out: its
-    message has them.
+    """The message and fields of records of another library.
+
+    Text lines omit `hidden` fields, which the message contains.
     """
 
     message: Callable[[logging.LogRecord], str] = logging.LogRecord.getMessage
@@ -81,18 +77,21 @@ class Reading:
 
 
 def formatter(log_format: str, reading: Reading | None = None) -> logging.Formatter:
-    """The formatter of MOHE_LOG_FORMAT."""
+    """Return the formatter for a value of MOHE_LOG_FORMAT, text or json."""
     reading = reading or Reading()
-    return _json_formatter(reading) if log_format == "json" else _TextFormatter(reading)
-
-
-def _json_formatter(reading: Reading) -> logging.Formatter:
-    import structlog  # noqa: PLC0415 - takes a fifth of a second, which `mohe status` has better uses for
+    if log_format != "json":
+        return _TextFormatter(reading)
+    import structlog  # noqa: PLC0415 - takes 0.2 s, which text output need not
 
     def read(_logger: object, _method: str, line: Line) -> Line:
         record: logging.LogRecord = line["_record"]
-        record.msg = line["event"]  # it is structlog's copy, and its arguments are gone
+        record.msg = line["event"]  # structlog's copy, formatted and without arguments
         return {**line, **_facts.get(), **reading.facts(record), "event": reading.message(record)}
+
+    def in_order(_logger: object, _method: str, line: Line) -> Line:
+        head = ("timestamp", "level", "logger", "message", *FACTS)
+        first = [name for name in head if name in line]
+        return {name: line[name] for name in (*first, *sorted(line.keys() - set(first)))}
 
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[read, structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name],
@@ -101,16 +100,11 @@ def _json_formatter(reading: Reading) -> logging.Formatter:
             structlog.processors.format_exc_info,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.EventRenamer("message"),
-            _in_order,
+            in_order,
             structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
             lambda _logger, _method, rendered: without_controls(str(rendered)),
         ],
     )
-
-
-def _in_order(_logger: object, _method: str, line: Line) -> Line:
-    first = [name for name in ("timestamp", "level", "logger", "message", *FACTS) if name in line]
-    return {name: line[name] for name in (*first, *sorted(line.keys() - set(first)))}
 
 
 class _TextFormatter(logging.Formatter):

@@ -1,12 +1,10 @@
-"""Where the files kept at the repository's top level are found: in a checkout, or inside the
-installed wheel.
-"""
+"""Paths of the repository's top-level files, in a checkout and in the installed wheel."""
 
 from hashlib import sha256
 from pathlib import Path
 
-# SHA-256 of every dagster.yaml that a version of ours has put into homes. A change of the file adds
-# the digest of its predecessor.
+# SHA-256 of every dagster.yaml that earlier versions installed into homes. A change of the file
+# adds the digest of its predecessor.
 SHIPPED_DAGSTER_YAML = frozenset(
     {
         "5b05215d58806c46a77f3ae5f37c22a93fba6e5f598b03794454fe4db1477d5f",
@@ -21,8 +19,9 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def packaged_file(name: str) -> Path:
-    """Path of `sql`, `dagster.yaml` or `workspace.yaml`; FileNotFoundError if the installation is
-    incomplete.
+    """Return the path of `sql`, `dagster.yaml` or `workspace.yaml`.
+
+    Raises FileNotFoundError if the installation is incomplete.
     """
     for root in (_PACKAGE / "shipped_files", _PACKAGE.parent):
         if (root / name).exists():
@@ -33,7 +32,7 @@ def packaged_file(name: str) -> Path:
 
 
 def is_shipped_dagster_yaml(content: bytes) -> bool:
-    """Whether a dagster.yaml is this version's or an earlier one's, and so no person's work."""
+    """Whether a dagster.yaml is of this or an earlier version, without changes by a person."""
     return (
         content == packaged_file("dagster.yaml").read_bytes()
         or sha256(content).hexdigest() in SHIPPED_DAGSTER_YAML

@@ -1,6 +1,4 @@
-"""The first use case: take the government's region list over. Knows neither HTTP nor SQL nor
-Dagster.
-"""
+"""Use case: replace the region list by the government's current list. No HTTP, no Dagster."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -26,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Download:
-    """A list as downloaded, and the calls it took."""
+    """A downloaded list and the number of calls made for it."""
 
     listed: RegionList
     calls: int
@@ -34,10 +32,10 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegionSync:
-    """What a refresh did. `seeded` checkpoints are new; `warning` says why the API's own list was
-    not taken, or is None.
+    """The result of a refresh.
 
-    `evicted` leases were held by runs on regions that are no more.
+    `seeded` counts new checkpoints, `revoked` the leases of runs on abolished regions. `warning` is
+    the reason the API's own list was not used, or None.
     """
 
     listed: RegionList
@@ -57,27 +55,34 @@ def sync_regions(
     checkpoints: Checkpoints,
     accept_any_change: bool = False,
 ) -> RegionSync:
-    """Downloads the list, takes it over in one transaction with what follows for places and
-    checkpoints.
+    """Download the list and store it, with its effects on places and checkpoints, atomically.
 
-    When the API is down and no list is known yet, the bundled snapshot is taken, and `warning` says
-    so; with a list known, that one stays and the error is raised. Raises ApiBlocked for a wrong key
-    (a snapshot would hide it), and RegionListRefused for a change that is not believed: known
-    regions are missing and nothing in the list succeeds them. The first list is compared with the
-    bundled one, which is taken instead of a list that is not believed. A list that was not believed
-    is remembered, and taken over when it comes again on another day.
+    If the API fails and no list is stored yet, the bundled list is used with a `warning`; otherwise
+    the stored list stays and the ApiError is raised. Raises ApiBlocked for a wrong key, which a
+    bundled list would hide, and RegionListRefused for a list that lacks known regions without
+    successors. Such a list is recorded and accepted when it is downloaded again on another day.
+    The first list is compared with the bundled list, which is used instead if it is refused.
     """
-    downloaded, down = _download(download, regions)
+    try:
+        downloaded, api_warning = download(), None
+    except ApiError as error:
+        is_bundled = regions.region_type == REGION_TYPE_SIGUNGU
+        if isinstance(error, ApiBlocked) or not is_bundled or regions.leaf_names():
+            raise
+        downloaded = Download(listed=bundled_snapshot(), calls=error.calls)
+        as_of = downloaded.listed.as_of
+        api_warning = f"{error} The bundled list of {as_of} is used until a refresh succeeds."
+        log.warning("region list: %s", api_warning)
 
     def take_over(connection: Connection) -> RegionSync | RegionListRefused:
         lifecycle = Lifecycle(database=regions.database, region_type=regions.region_type)
         lifecycle.lock(connection)
         before = lifecycle.leaves(connection)
-        listed, warning = downloaded.listed, down
+        listed, warning = downloaded.listed, api_warning
         if listed.source == "api":
             refused = None
             if not accept_any_change:
-                refused = _refuse_at_first_sight(connection, regions, before, listed)
+                refused = _refusal(connection, regions, before, listed)
             if refused and (before or regions.region_type != REGION_TYPE_SIGUNGU):
                 return refused
             if refused:
@@ -95,9 +100,15 @@ def sync_regions(
         revoked = lifecycle.revoke(connection)
         seeded = checkpoints.seed(connection)
         return RegionSync(
-            listed=listed, calls=downloaded.calls, changes=changes, seeded=seeded, warning=warning, successions=successions,
-            reassigned=reassigned, revoked=revoked,
-        )  # fmt: skip
+            listed=listed,
+            calls=downloaded.calls,
+            changes=changes,
+            seeded=seeded,
+            warning=warning,
+            successions=successions,
+            reassigned=reassigned,
+            revoked=revoked,
+        )
 
     sync = regions.database.transaction(take_over, unlimited=True)
     if isinstance(sync, RegionListRefused):
@@ -107,26 +118,10 @@ def sync_regions(
     return sync
 
 
-def _download(download: Callable[[], Download], regions: Regions) -> tuple[Download, str | None]:
-    try:
-        return download(), None
-    except ApiError as error:
-        if (
-            isinstance(error, ApiBlocked)
-            or regions.region_type != REGION_TYPE_SIGUNGU
-            or regions.leaf_names()
-        ):
-            raise
-        downloaded = Download(listed=bundled_snapshot(), calls=error.calls)
-        warning = f"{error} The bundled list of {downloaded.listed.as_of} is used until a refresh succeeds."
-        log.warning("region list: %s", warning)
-        return downloaded, warning
-
-
-def _refuse_at_first_sight(
+def _refusal(
     connection: Connection, regions: Regions, before: Sequence[DongSet], listed: RegionList
 ) -> RegionListRefused | None:
-    """Judge the list against the known one, always by sigungu; note one not believed."""
+    """Compare the list with the known list, by sigungu, and record it if it is not accepted."""
     known, new = before or _dong_sets(bundled_snapshot()), _dong_sets(listed)
     parents = {region.region_code for region in listed.regions if not region.is_leaf}
     if regions.region_type != REGION_TYPE_SIGUNGU:
@@ -142,8 +137,8 @@ def _refuse_at_first_sight(
 
 def _dong_sets(listed: RegionList) -> list[DongSet]:
     dongs: dict[str, set[str]] = {}
-    for one in listed.dongs:
-        dongs.setdefault(one.region_code, set()).add(one.dong_name)
+    for dong in listed.dongs:
+        dongs.setdefault(dong.region_code, set()).add(dong.dong_name)
     return [
         DongSet(
             region_code=leaf.region_code,
@@ -156,7 +151,7 @@ def _dong_sets(listed: RegionList) -> list[DongSet]:
 
 
 def _by_sigungu(leaves: Sequence[DongSet]) -> list[DongSet]:
-    """Sigungu with the last words of their leaf dongs' names, from sigungu or from leaf dongs."""
+    """Return the sigungu, with the last words of their leaf dongs' names, of any leaves."""
     grouped: dict[str, DongSet] = {}
     for leaf in leaves:
         heads = {name.split()[0] for name in leaf.dongs if " " in name}  # 돌산읍 of 돌산읍 군내리
@@ -165,7 +160,7 @@ def _by_sigungu(leaves: Sequence[DongSet]) -> list[DongSet]:
             name, dong = name.rsplit(maxsplit=1)
             names = frozenset((dong,))
         code = leaf.region_code[:5]
-        words = frozenset(one.split()[-1] for one in names)
+        words = frozenset(name.split()[-1] for name in names)
         known = grouped.setdefault(code, replace(leaf, region_code=code, region_name=name))
         grouped[code] = replace(known, dongs=words if leaf.dongs else known.dongs | words)
     return list(grouped.values())
@@ -174,7 +169,7 @@ def _by_sigungu(leaves: Sequence[DongSet]) -> list[DongSet]:
 def _successions(
     before: Sequence[DongSet], after: Sequence[DongSet], changes: RegionChanges
 ) -> tuple[Succession, ...]:
-    """What became of the abolished regions, and of the names that changed."""
+    """Return the successions of abolished and of renamed regions."""
     gone, new = set(changes.abolished), set(changes.added)
     inferred = infer(
         [leaf for leaf in before if leaf.region_code in gone],

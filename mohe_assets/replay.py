@@ -1,7 +1,6 @@
-"""The third use case: read the ledger's answers again, after a change of normalisation or identity.
-Costs no call.
+"""Use case: derive places from the ledger's answers again, after a change of parsing or identity.
 
-Knows neither HTTP nor SQL nor Dagster.
+Makes no calls. No HTTP, no SQL, no Dagster.
 """
 
 from mohe_assets.domain.attribution import RegionIndex
@@ -11,17 +10,17 @@ from mohe_assets.store.replay import Reading, Replayed, Replays, StoredAnswer
 
 
 def replay(replays: Replays, regions: RegionIndex, *, dry_run: bool = False) -> Replayed:
-    """Places, and what the ledger and the checkpoints derive of them, as a collection of today
-    would have stored them.
+    """Rebuild places, and the values in ledger and checkpoints that depend on them.
 
-    Regions are those of today's list. Raises ReplayRefused beside a live run.
+    The result equals a collection with the current code and region list. Raises ReplayRefused if a
+    run is alive.
     """
 
     def read(stored: StoredAnswer) -> Reading:
         items = stored.answer["items"]
-        places, set_aside = parse_items(items)
+        places, rejected = parse_items(items)
         return Reading(
-            places=attributed(places, regions), set_aside=set_aside, result_count=len(items)
+            places=attributed(places, regions), set_aside=rejected, result_count=len(items)
         )
 
     return replays.rebuild(read, dry_run=dry_run)
