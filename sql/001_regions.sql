@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS legal_dong (
 );
 CREATE INDEX IF NOT EXISTS ix_legal_dong_dong_name ON legal_dong (dong_name);
 
--- One row per reading of the list, accepted or not: answers "when is the next refresh due?".
+-- One row per region list that was stored. Its time decides when the next refresh is due.
 CREATE TABLE IF NOT EXISTS region_refresh (
     id            bigserial    PRIMARY KEY,
     region_type   varchar(50)  NOT NULL,

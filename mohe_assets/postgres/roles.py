@@ -1,4 +1,4 @@
-"""The roles of sql/roles.sql: what they may do in a database, and their passwords."""
+"""The roles of sql/roles.sql: their rights in a database, and their passwords."""
 
 from contextlib import closing
 
@@ -38,10 +38,10 @@ SELECT name, coalesce((SELECT string_agg(one, ' ' ORDER BY one) FROM unnest(righ
 
 
 def grant(database: Database) -> None:
-    """Makes the roles if they are missing, and brings their rights in this database up to date."""
+    """Create missing roles and update the rights of all roles in this database."""
 
     def run(connection: Connection) -> None:
-        # The driver's own cursor: a plain SQL file may hold % and : that are no parameters.
+        # The driver's own cursor, because the file may contain % and : that are no parameters.
         with closing(connection.connection.cursor()) as cursor:
             cursor.execute(_statements())
 
@@ -49,10 +49,9 @@ def grant(database: Database) -> None:
 
 
 def outdated(database: Database) -> list[str]:
-    """Return what sql/roles.sql would change in this database, by name; nothing if there are no
-    roles.
+    """Return the names of the objects whose rights sql/roles.sql would change in this database.
 
-    Found by running the file and rolling it back, so that nothing has to be kept in step with it.
+    Runs the file and rolls it back. Returns nothing if the roles do not exist.
     """
 
     def compare(connection: Connection) -> list[str]:
@@ -74,8 +73,8 @@ def outdated(database: Database) -> list[str]:
 
 
 def _rights(connection: Connection) -> dict[str, str]:
-    found = connection.execute(text(_RIGHTS), {"roles": [COLLECTOR, READER]})
-    return {row.name: row.rights for row in found}
+    rights = connection.execute(text(_RIGHTS), {"roles": [COLLECTOR, READER]})
+    return {row.name: row.rights for row in rights}
 
 
 def _statements() -> str:
@@ -83,9 +82,7 @@ def _statements() -> str:
 
 
 def set_password(database: Database, role: str, password: str) -> None:
-    """Sends what PostgreSQL stores instead of the password itself, which would be in the server's
-    log on a bad day.
-    """
+    """Set a role's password. Sends its SCRAM digest, because statements may be logged."""
 
     def change(connection: Connection) -> None:
         driver = connection.connection.driver_connection

@@ -1,6 +1,4 @@
-"""Alembic's entry point: runs the revisions on the connection it is given, inside that connection's
-transaction.
-"""
+"""Alembic's entry point: run the revisions in the transaction of the given connection."""
 
 from alembic import context
 

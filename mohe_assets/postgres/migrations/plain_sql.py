@@ -1,4 +1,4 @@
-"""Applies one file of `sql/` inside a revision."""
+"""Apply a file of `sql/` inside a revision."""
 
 from contextlib import closing
 
@@ -8,9 +8,7 @@ from mohe_assets.packaged_files import packaged_file
 
 
 def apply(name: str) -> None:
-    """Executes `sql/<name>.sql` whole, on the driver's own cursor: a plain SQL file may hold % and
-    : that are no parameters.
-    """
+    """Execute `sql/<name>.sql` on the driver's cursor, because % and : are no parameters in it."""
     statements = (packaged_file("sql") / f"{name}.sql").read_text(encoding="utf-8")
     with closing(op.get_bind().connection.cursor()) as cursor:
         cursor.execute(statements)

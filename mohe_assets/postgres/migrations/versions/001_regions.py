@@ -1,4 +1,4 @@
-"""Applies sql/001_regions.sql."""
+"""Apply sql/001_regions.sql."""
 
 from mohe_assets.postgres.migrations.plain_sql import apply
 

@@ -1,4 +1,4 @@
-"""Applies sql/002_checkpoints.sql."""
+"""Apply sql/002_checkpoints.sql."""
 
 from mohe_assets.postgres.migrations.plain_sql import apply
 

@@ -1,4 +1,4 @@
-"""Applies sql/003_places.sql."""
+"""Apply sql/003_places.sql."""
 
 from mohe_assets.postgres.migrations.plain_sql import apply
 

@@ -1,4 +1,4 @@
-"""Applies sql/004_api_budget.sql."""
+"""Apply sql/004_api_budget.sql."""
 
 from mohe_assets.postgres.migrations.plain_sql import apply
 

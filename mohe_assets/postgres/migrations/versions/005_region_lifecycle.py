@@ -1,4 +1,4 @@
-"""Applies sql/005_region_lifecycle.sql."""
+"""Apply sql/005_region_lifecycle.sql."""
 
 from mohe_assets.postgres.migrations.plain_sql import apply
 

@@ -1,4 +1,4 @@
-"""Applies sql/006_refinement.sql."""
+"""Apply sql/006_refinement.sql."""
 
 from mohe_assets.postgres.migrations.plain_sql import apply
 

@@ -1,4 +1,4 @@
-"""Applies sql/007_adoption_and_views.sql, and gives the batch system's places our keys."""
+"""Apply sql/007_adoption_and_views.sql, and give our keys to places of the batch system."""
 
 from alembic import op
 

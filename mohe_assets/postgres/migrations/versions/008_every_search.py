@@ -1,4 +1,4 @@
-"""Applies sql/008_every_search.sql."""
+"""Apply sql/008_every_search.sql."""
 
 from mohe_assets.postgres.migrations.plain_sql import apply
 

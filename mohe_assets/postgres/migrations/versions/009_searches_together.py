@@ -1,4 +1,4 @@
-"""Applies sql/009_searches_together.sql."""
+"""Apply sql/009_searches_together.sql."""
 
 from mohe_assets.postgres.migrations.plain_sql import apply
 

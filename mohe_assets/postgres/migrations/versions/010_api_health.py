@@ -1,4 +1,4 @@
-"""Applies sql/010_api_health.sql."""
+"""Apply sql/010_api_health.sql."""
 
 from mohe_assets.postgres.migrations.plain_sql import apply
 

@@ -1,6 +1,4 @@
-"""Applies sql/011_region_list.sql, and adds the successions of the public register to what was
-inferred so far.
-"""
+"""Apply sql/011_region_list.sql, and add the public register's successions to the inferred ones."""
 
 from alembic import op
 
