@@ -1,6 +1,6 @@
-"""The nationwide files of places: Parquet, CSV and GeoJSON with the same rows in the same order.
+"""Nationwide files of places: Parquet, CSV and GeoJSON with the same rows in the same order.
 
-`COLUMNS` is the contract that docs/place_catalog.md explains.
+`COLUMNS` is the contract with consumers, documented in docs/place_catalog.md.
 """
 
 import csv
@@ -21,11 +21,11 @@ from mohe_assets.store.database import Database
 from mohe_assets.store.reads.places import Batches, PlacesDigest, read_digest, read_places
 
 MANIFEST = "catalog.json"
-# Part of the manifest: a change of columns or formats rebuilds the files of unchanged places.
+# Version of columns and formats, in the manifest: a change rebuilds the files.
 CONTRACT = 2
-# A spreadsheet takes a cell that begins with one of these for a formula, which may start a program;
-# the fullwidth forms do the same in its Asian versions. An apostrophe before it makes it text; one
-# that was there gets another, so that taking one away restores every value.
+# A spreadsheet evaluates a cell that begins with any of these as a formula, which can start a
+# program; Asian versions also with the fullwidth forms. An apostrophe in front makes it text. An
+# original apostrophe gets another, so that removing the first character restores every value.
 _FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠'")
 CATEGORY_LEVELS = 3
 
@@ -47,7 +47,7 @@ COLUMNS = (
     Column(name="road_address", type="string", description="may be empty"),
     Column(name="latitude", type="double", description="WGS84 degrees"),
     Column(name="longitude", type="double", description="WGS84 degrees"),
-    Column(name="phone", type="string", description="empty: the API gives none any more"),
+    Column(name="phone", type="string", description="empty: the API no longer returns it"),
     Column(
         name="website_url",
         type="string",
@@ -57,7 +57,7 @@ COLUMNS = (
         name="region_code",
         type="string",
         nullable=True,
-        description="of the address, whatever query found it; null: no known region",
+        description="region of the address, not of the query; null: no known region",
     ),
     Column(
         name="region_name",
@@ -74,7 +74,7 @@ NAMES = tuple(column.name for column in COLUMNS)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Catalog:
-    """The files as they are now; `rebuilt` is false if they were already those of these places."""
+    """The current files; `rebuilt` is False if they already had the current places."""
 
     folder: Path
     rebuilt: bool
@@ -84,13 +84,14 @@ class Catalog:
 
 
 def build_catalog(database: Database, folder: Path, *, now: dt.datetime) -> Catalog:
-    """Writes the files anew if the places have changed since, else leaves them. `now` is aware."""
+    """Write the files if the places have changed since the last build. `now` is aware."""
     with locked(folder):
         current = _current(folder, read_digest(database))
         return current or read_places(database, partial(_write, folder, now))
 
 
 def _current(folder: Path, digest: PlacesDigest) -> Catalog | None:
+    """Return the existing catalog, None if it is outdated or damaged."""
     try:
         manifest = json.loads(read_plain(folder, MANIFEST))
         kept = (manifest["contract"], manifest["digest"]) == (CONTRACT, digest.digest)
@@ -99,7 +100,6 @@ def _current(folder: Path, digest: PlacesDigest) -> Catalog | None:
             return None
         built_at = dt.datetime.fromisoformat(manifest["built_at"])
     except (OSError, ValueError, KeyError, TypeError):
-        # Whatever is wrong with a manifest or a file, new ones are right.
         return None
     return Catalog(
         folder=folder, rebuilt=False, places=digest.places, built_at=built_at, file_bytes=sizes
@@ -108,7 +108,15 @@ def _current(folder: Path, digest: PlacesDigest) -> Catalog | None:
 
 def _write(folder: Path, now: dt.datetime, digest: PlacesDigest, batches: Batches) -> Catalog:
     with replacing(folder, (*WRITERS, MANIFEST)) as files:
-        _write_places(files, batches)
+        with ExitStack() as opened:
+            writers = [
+                opened.enter_context(closing(writer(files[name])))
+                for name, writer in WRITERS.items()
+            ]
+            for batch in batches:
+                places = [published(row) for row in batch]
+                for writer in writers:
+                    writer.write(places)
         sizes = {name: files[name].tell() for name in WRITERS}
         manifest = {
             "contract": CONTRACT,
@@ -124,25 +132,12 @@ def _write(folder: Path, now: dt.datetime, digest: PlacesDigest, batches: Batche
     )
 
 
-def _write_places(files: Mapping[str, BinaryIO], batches: Batches) -> None:
-    with ExitStack() as opened:
-        writers = [
-            opened.enter_context(closing(kind(files[name]))) for name, kind in WRITERS.items()
-        ]
-        for batch in batches:
-            places = [published(row) for row in batch]
-            for writer in writers:
-                writer.write(places)
-
-
 def published(row: Mapping[str, Any]) -> Place:
-    """A stored place as the files have it: the category's levels apart, times in UTC, the columns
-    in order.
-    """
+    """Return a stored place in the format of the files: category levels, UTC, columns in order."""
     levels = [level.strip() for level in row["category"].split(">", CATEGORY_LEVELS - 1)]
     levels += [None] * (CATEGORY_LEVELS - len(levels))
     seen = {name: row[name].astimezone(dt.UTC) for name in ("first_seen_at", "last_seen_at")}
-    # A row of an earlier version may have a link of another kind.
+    # A row of an earlier version may have a link that is no http(s) URL.
     kept = {"website_url": web_address(row["website_url"]), **seen}
     place = {
         **row,
@@ -157,7 +152,7 @@ def _iso(moment: dt.datetime) -> str:
 
 
 def _plain(place: Place) -> dict[str, Any]:
-    """With times as text, for formats that have none."""
+    """Return the place with times as text, for formats without a time type."""
     return {
         name: _iso(value) if isinstance(value, dt.datetime) else value
         for name, value in place.items()
@@ -165,11 +160,10 @@ def _plain(place: Place) -> dict[str, Any]:
 
 
 class ParquetWriter:
-    """One row group per batch."""
+    """Parquet with a row group per batch."""
 
     def __init__(self, file: BinaryIO) -> None:
-        # Not at the top: it costs a third of a second, and every run and code server imports the
-        # definitions.
+        # Imported here: it takes 0.3 s, and every run and code server imports the definitions.
         import pyarrow as pa  # noqa: PLC0415 - see above
         from pyarrow import parquet  # noqa: PLC0415 - see above
 
@@ -199,7 +193,7 @@ class ParquetWriter:
 
 
 class CsvWriter:
-    """With a header, and with the mark without which Excel takes Korean for something else."""
+    """CSV with a header and a byte order mark, without which Excel misreads Korean."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
@@ -207,21 +201,19 @@ class CsvWriter:
         self._rows.writeheader()
 
     def write(self, places: Sequence[Place]) -> None:
-        self._rows.writerows(
-            {name: _cell(value) for name, value in _plain(place).items()} for place in places
-        )
+        for place in places:
+            cells = _plain(place)
+            for name, value in cells.items():
+                if isinstance(value, str) and (value.lstrip() or value).startswith(_FORMULA_STARTS):
+                    cells[name] = f"'{value}"
+            self._rows.writerow(cells)
 
     def close(self) -> None:
         self._text.detach()
 
 
-def _cell(value: object) -> object:
-    is_formula = isinstance(value, str) and (value.lstrip() or value).startswith(_FORMULA_STARTS)
-    return f"'{value}" if is_formula else value
-
-
 class GeoJsonWriter:
-    """A FeatureCollection of points (RFC 7946), one feature a line."""
+    """A FeatureCollection of points (RFC 7946), a feature per line."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -230,22 +222,19 @@ class GeoJsonWriter:
 
     def write(self, places: Sequence[Place]) -> None:
         for place in places:
-            self._file.write(self._separator + _feature(place).encode())
+            properties = _plain(place)
+            point = [properties.pop("longitude"), properties.pop("latitude")]
+            feature = {
+                "type": "Feature",
+                "geometry": {"type": "Point", "coordinates": point},
+                "properties": properties,
+            }
+            line = json.dumps(feature, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+            self._file.write(self._separator + line.encode())
             self._separator = b",\n"
 
     def close(self) -> None:
         self._file.write(b"\n]}\n")
-
-
-def _feature(place: Place) -> str:
-    properties = _plain(place)
-    point = [properties.pop("longitude"), properties.pop("latitude")]
-    feature = {
-        "type": "Feature",
-        "geometry": {"type": "Point", "coordinates": point},
-        "properties": properties,
-    }
-    return json.dumps(feature, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 WRITERS: dict[str, type[ParquetWriter | CsvWriter | GeoJsonWriter]] = {

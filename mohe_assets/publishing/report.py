@@ -1,4 +1,4 @@
-"""The collection report: where the collection stands, as markdown with a picture."""
+"""The collection report: progress of the collection as Markdown with a picture."""
 
 import base64
 import datetime as dt
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mohe_assets.app import App
 from mohe_assets.domain.forecast import CollectionForecast, forecast_collection
-from mohe_assets.ops.status_text import kst, the_apis_day, what_is_left
+from mohe_assets.domain.kst import to_minute
+from mohe_assets.ops.status_text import the_apis_day, what_is_left
 from mohe_assets.publishing.atomic_files import locked, replacing
 from mohe_assets.publishing.report_chart import STATUSES, draw
 from mohe_assets.store.api_state import ApiState
@@ -18,15 +19,15 @@ from mohe_assets.text.cleaning import one_line
 
 REPORT = "report.md"
 PICTURE = "report.png"
-# An event is one row of Dagster's storage and one answer to the browser: neither may grow with the
-# trouble.
+# Failed regions and characters per reason in the report. They bound its size, because it is a row
+# of Dagster's event log and a response to the browser.
 FAILED_SHOWN = 40
 REASON_LENGTH = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionSnapshot:
-    """What the report says. `api` is None while no keys are set."""
+    """The data of a report. `api` is None if no keys are set."""
 
     at: dt.datetime
     regions: Sequence[RegionRow]
@@ -49,7 +50,7 @@ class CollectionSnapshot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """The report as written; `markdown` has the picture inside of it, the file beside it."""
+    """The written report; `markdown` embeds the picture, the file links to it."""
 
     folder: Path
     snapshot: CollectionSnapshot
@@ -58,7 +59,7 @@ class Report:
 
 
 def build_report(app: App, *, now: dt.datetime) -> Report:
-    """Writes report.md and report.png into the catalog's folder. `now` is aware."""
+    """Write report.md and report.png into the catalog's folder. `now` is aware."""
     snapshot = read_snapshot(app, now=now)
     folder = app.settings.catalog_folder
     picture = draw(snapshot.regions, snapshot.timeline, at=now)
@@ -75,7 +76,7 @@ def build_report(app: App, *, now: dt.datetime) -> Report:
 
 
 def read_snapshot(app: App, *, now: dt.datetime) -> CollectionSnapshot:
-    """Everything the report needs, from the database."""
+    """Read the data of the report from the database."""
     settings = app.settings
     scope = (app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
     regions = read_regions(*scope)
@@ -91,9 +92,9 @@ def read_snapshot(app: App, *, now: dt.datetime) -> CollectionSnapshot:
 
 
 def markdown(snapshot: CollectionSnapshot, *, picture: str) -> str:
-    """The report; `picture` is what the image links to."""
+    """Return the report as Markdown; `picture` is the URL of the image."""
     parts = [
-        f"# Collection report\n\n{kst(snapshot.at)}",
+        f"# Collection report\n\n{to_minute(snapshot.at)}",
         _summary(snapshot),
         f"![Regions by status and places; places and calls over time]({picture})",
         _failures(snapshot.failed),
@@ -118,11 +119,14 @@ def _failures(failed: Sequence[RegionRow]) -> str:
         return "## Failed regions\n\nNone."
     lines = [
         (
-            markdown_text(one.region_name), markdown_text(one.failure_kind), str(one.failures), _next_try(one),
-            _quoted(one.error_message),
+            markdown_text(region.region_name),
+            markdown_text(region.failure_kind),
+            str(region.failures),
+            to_minute(region.retry_at) if region.retry_at else "when asked: `mohe retry`",
+            _quoted(region.error_message),
         )
-        for one in failed[:FAILED_SHOWN]
-    ]  # fmt: skip
+        for region in failed[:FAILED_SHOWN]
+    ]
     table = _table(("region", "kind", "failures", "next try", "reason"), lines)
     rest = len(failed) - FAILED_SHOWN
     more = (
@@ -133,10 +137,6 @@ def _failures(failed: Sequence[RegionRow]) -> str:
     return f"## Failed regions ({len(failed):,})\n\n{table}{more}"
 
 
-def _next_try(region: RegionRow) -> str:
-    return kst(region.retry_at) if region.retry_at else "when asked: `mohe retry`"
-
-
 def _provinces(regions: Sequence[RegionRow]) -> str:
     names = {region.sido_name for region in regions}
     grouped = {name: [region for region in regions if region.sido_name == name] for name in names}
@@ -144,12 +144,12 @@ def _provinces(regions: Sequence[RegionRow]) -> str:
     lines = [
         (
             markdown_text(name),
-            *(str(sum(one.status == status for one in group)) for status in STATUSES),
+            *(str(sum(region.status == status for region in group)) for status in STATUSES),
             f"{_places(group):,}",
         )
         for name, group in ranked
     ]
-    totals = (str(sum(one.status == status for one in regions)) for status in STATUSES)
+    totals = (str(sum(region.status == status for region in regions)) for status in STATUSES)
     return _table(
         ("sido", *STATUSES, "places"), [*lines, ("**all**", *totals, f"{_places(regions):,}")]
     )

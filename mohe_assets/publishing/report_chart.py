@@ -1,5 +1,6 @@
-"""The picture of the collection report: a map of Korea by region, and the curves of places and
-calls. Pure: rows in, PNG out.
+"""Picture of the collection report: a map of the regions, and curves of places and calls.
+
+Pure: rows in, PNG out.
 """
 
 import datetime as dt
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pylopdf_fonts_ko import sans_path
 
-from mohe_assets.domain.kst import KST
+from mohe_assets.domain.kst import KST, to_minute
 from mohe_assets.domain.regions import region_points, sido_spellings
 from mohe_assets.store.reads.report import RegionRow, TimelineRow
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.font_manager import FontProperties
 
 STATUSES = ("COMPLETED", "PROCESSING", "PENDING", "FAILED")
-# Told apart by people who do not see red and green, too: dark, middle, pale, and a shape of its own
-# for what failed.
+# Distinguishable with a red-green deficiency: dark, medium, pale, and a separate shape for FAILED.
 COLOURS = {
     "COMPLETED": "#0f766e",
     "PROCESSING": "#f59e0b",
@@ -31,15 +31,14 @@ COLOURS = {
 }
 LABELS = {"COMPLETED": "완료", "PROCESSING": "진행 중", "PENDING": "대기", "FAILED": "실패"}
 MARKERS = {"COMPLETED": "o", "PROCESSING": "o", "PENDING": "o", "FAILED": "X"}
-# What is the matter with one part is the matter with the whole: in a map of sigungu this stands for
-# all their dongs.
+# The status of a sigungu is the worst status of its dongs.
 WORST_FIRST = ("FAILED", "PROCESSING", "PENDING", "COMPLETED")
 INK, FAINT = "#0f172a", "#64748b"
 INCHES, DOTS = (11.0, 7.2), 100
-# Square points, of a region without places; what has failed is seen wherever it is.
+# Area of a region without places, in square points; large for FAILED, so that it is always visible.
 SMALLEST = {"COMPLETED": 10.0, "PROCESSING": 30.0, "PENDING": 10.0, "FAILED": 80.0}
-LARGEST = 110.0  # on top, for the region with the most places
-SHORTEST = dt.timedelta(seconds=15)  # of the time axis
+LARGEST = 110.0  # additional square points of the region with the most places
+SHORTEST = dt.timedelta(seconds=15)  # length of the time axis
 SIGUNGU_DIGITS = 5
 
 
@@ -73,9 +72,7 @@ class Dot:
 
 
 def dots_of(regions: Sequence[RegionRow]) -> list[Dot]:
-    """The regions by sigungu, as far as their points are known: codes newer than the bundled list
-    have none.
-    """
+    """Return the sigungu with known points; codes newer than the bundled list have none."""
     points = region_points()
     grouped: dict[str, list[RegionRow]] = {}
     for region in regions:
@@ -85,8 +82,8 @@ def dots_of(regions: Sequence[RegionRow]) -> list[Dot]:
             latitude=points[code][0],
             longitude=points[code][1],
             sido_name=group[0].sido_name,
-            status=min((one.status for one in group), key=WORST_FIRST.index),
-            places=sum(one.places for one in group),
+            status=min((region.status for region in group), key=WORST_FIRST.index),
+            places=sum(region.places for region in group),
         )
         for code, group in grouped.items()
         if code in points
@@ -96,9 +93,9 @@ def dots_of(regions: Sequence[RegionRow]) -> list[Dot]:
 def draw(
     regions: Sequence[RegionRow], timeline: Sequence[TimelineRow], *, at: dt.datetime
 ) -> bytes:
-    """The picture as PNG. Needs no font and no screen of the machine."""
-    # Not at the top: it costs a second, and every run and code server imports the definitions. No
-    # pyplot: it is global state.
+    """Return the picture as PNG. Needs neither fonts nor a display of the host."""
+    # Imported here: it takes 1 s, and every run and code server imports the definitions. Without
+    # pyplot, which has global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - see above
     from matplotlib.figure import Figure  # noqa: PLC0415 - see above
 
@@ -116,7 +113,7 @@ def draw(
         wspace=0.1,
         hspace=0.42,
     )
-    title = f"장소 수집 현황 · {at.astimezone(KST):%Y-%m-%d %H:%M} KST"
+    title = f"장소 수집 현황 · {to_minute(at)}"
     figure.text(0.03, 0.94, title, fontproperties=_font(17), color=INK)
     figure.text(
         0.03,
@@ -154,7 +151,7 @@ def _font(size: float) -> "FontProperties":
 def _draw_map(axes: "Axes", dots: Sequence[Dot], regions: Sequence[RegionRow]) -> None:
     _draw_dots(axes, dots, COUNTRY)
     _name_provinces(axes, dots, COUNTRY)
-    # A quarter of all regions is in a hundredth of the country.
+    # An inset, because a quarter of all regions is in a hundredth of the area.
     capital = axes.inset_axes(INSET, transform=axes.transData)
     _draw_dots(capital, dots, CAPITAL)
     _name_provinces(capital, dots, CAPITAL)
@@ -178,11 +175,15 @@ def _draw_dots(axes: "Axes", dots: Sequence[Dot], frame: Frame) -> None:
         axes.scatter(
             [dot.longitude for dot in shown],
             [dot.latitude for dot in shown],
-            # By area, so that twice the places look like twice the places.
+            # The area is proportional to the places.
             s=[SMALLEST[status] + LARGEST * dot.places / largest for dot in shown],
-            c=COLOURS[status], marker=MARKERS[status], edgecolors="white", linewidths=0.6, alpha=0.9,
+            c=COLOURS[status],
+            marker=MARKERS[status],
+            edgecolors="white",
+            linewidths=0.6,
+            alpha=0.9,
             zorder=4 if status == "FAILED" else 2,  # names are drawn at 3
-        )  # fmt: skip
+        )
     axes.set_aspect(1 / math.cos(math.radians(36)))
     axes.set_xlim(frame.west, frame.east)
     axes.set_ylim(frame.south, frame.north)
@@ -204,11 +205,17 @@ def _draw_legend(axes: "Axes", regions: Sequence[RegionRow]) -> None:
             edgecolors="white",
             label=f"{LABELS[status]} {status} {count:,}",
         )
-    # The figure's, above the map: on it there is no room for one.
+    # Above the map, which has no room for a legend.
     axes.figure.legend(
-        loc="upper left", bbox_to_anchor=(0.02, 0.925), ncols=4, prop=_font(10), frameon=False, labelcolor=INK,
-        handletextpad=0.1, columnspacing=1.2,
-    )  # fmt: skip
+        loc="upper left",
+        bbox_to_anchor=(0.02, 0.925),
+        ncols=4,
+        prop=_font(10),
+        frameon=False,
+        labelcolor=INK,
+        handletextpad=0.1,
+        columnspacing=1.2,
+    )
 
 
 def _name_provinces(axes: "Axes", dots: Sequence[Dot], frame: Frame) -> None:
@@ -216,15 +223,19 @@ def _name_provinces(axes: "Axes", dots: Sequence[Dot], frame: Frame) -> None:
 
     for name, latitude, longitude in _names_with_room(dots, frame):
         axes.text(
-            longitude, latitude, name, fontproperties=_font(10), color=INK, ha="center", va="center",
+            longitude,
+            latitude,
+            name,
+            fontproperties=_font(10),
+            color=INK,
+            ha="center",
+            va="center",
             path_effects=[withStroke(linewidth=3, foreground="white")],
-        )  # fmt: skip
+        )
 
 
 def _names_with_room(dots: Sequence[Dot], frame: Frame) -> list[tuple[str, float, float]]:
-    """Short names of provinces and where they go, the larger ones first; a name that would lie on
-    another is left out.
-    """
+    """Return short names of provinces with their points, without overlaps, large ones first."""
     grouped: dict[str, list[Dot]] = {}
     for dot in dots:
         if frame.holds(dot.latitude, dot.longitude):
@@ -261,7 +272,7 @@ def _draw_curve(
     axes.plot(times, totals, color=colour, linewidth=1.8)  # type: ignore[arg-type]
     axes.fill_between(times, totals, color=colour, alpha=0.12, linewidth=0)  # type: ignore[arg-type]
     axes.set_xlim(times[0], max(times[-1], times[0] + SHORTEST))  # type: ignore[arg-type]
-    # Three and eight: with less between them there are spans that no interval fits, and a warning.
+    # 3 and 8 ticks: with a smaller difference some spans have no interval, which is a warning.
     locator = AutoDateLocator(tz=KST, minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=KST))  # type: ignore[no-untyped-call]

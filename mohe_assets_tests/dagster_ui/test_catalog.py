@@ -7,7 +7,7 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -282,17 +282,19 @@ class TestBadDays:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(store_module, "BATCH_ROWS", 4)
-        feature, name = catalog_module._feature, database.engine.url.database
+        write, name = catalog_module.GeoJsonWriter.write, database.engine.url.database
         cut: list[int] = []
 
-        def cutting(place: catalog_module.Place) -> str:
+        def cutting(
+            writer: catalog_module.GeoJsonWriter, places: Sequence[catalog_module.Place]
+        ) -> None:
             if not cut:
                 sql = """SELECT count(pg_terminate_backend(pid)) AS cut FROM pg_stat_activity
                           WHERE datname = :name AND application_name = 'mohe' AND query LIKE '%FETCH%'"""
                 cut.append(read(admin, sql, name=name)[0]["cut"])
-            return feature(place)
+            write(writer, places)
 
-        monkeypatch.setattr(catalog_module, "_feature", cutting)
+        monkeypatch.setattr(catalog_module.GeoJsonWriter, "write", cutting)
         publish()
         assert cut == [1]
         keys = parquet.read_table(folder / "places.parquet")["naver_place_id"].to_pylist()
