@@ -18,28 +18,23 @@ def proxy_settings(base_url: str) -> tuple[URL | None, ssl.SSLContext | None]:
     """
     with requests.Session() as session:
         settings = session.merge_environment_settings(base_url, {}, None, None, None)
-    configured = select_proxy(base_url, settings["proxies"])
-    proxy = _proxy(configured) if configured else None
-    return proxy, _tls(settings["verify"]) if base_url.startswith("https:") else None
-
-
-def _proxy(configured: str) -> URL:
-    with suppress(ValueError):
-        url = URL(configured if "://" in configured else f"http://{configured}")
-        if url.scheme in {"http", "https"} and url.host:
-            return url
-    # Without the value, which may contain a password.
-    raise NoResponse("the proxy that the environment names is not one for HTTP", signature="proxy")
-
-
-def _tls(verify: object) -> ssl.SSLContext:
-    """Return a TLS context; `verify` is True or the path of the only bundle or folder to trust."""
-    if isinstance(verify, str):
+    proxy, context = None, None
+    if configured := select_proxy(base_url, settings["proxies"]):
+        with suppress(ValueError):
+            proxy = URL(configured if "://" in configured else f"http://{configured}")
+        if proxy is None or proxy.scheme not in {"http", "https"} or not proxy.host:
+            # Without the value, which may contain a password.
+            raise NoResponse(
+                "the proxy that the environment names is no HTTP proxy", signature="proxy"
+            )
+    verify = settings["verify"]  # True, or the path of the only bundle or folder to trust
+    if base_url.startswith("https:") and isinstance(verify, str):
         folder = Path(verify).is_dir()
-        return ssl.create_default_context(
+        context = ssl.create_default_context(
             cafile=None if folder else verify, capath=verify if folder else None
         )
-    context = ssl.create_default_context()
-    # The system's certificates may be missing, as in a slim container.
-    context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
-    return context
+    elif base_url.startswith("https:"):
+        context = ssl.create_default_context()
+        # The system's certificates may be missing, as in a slim container.
+        context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
+    return proxy, context

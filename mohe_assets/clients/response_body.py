@@ -107,15 +107,10 @@ def _decode(raw: bytes) -> tuple[str, bool]:
     return raw.decode(errors="replace"), False
 
 
-def _parse_float(number: str) -> float | None:
-    value = float(number)
-    return value if math.isfinite(value) else None
-
-
 # Shared: `json.loads` with these options creates a decoder per call. Numbers that jsonb cannot
 # store become None. Not strict: raw TABs and newlines in titles are accepted.
 _DECODER = json.JSONDecoder(
-    parse_float=_parse_float,
+    parse_float=lambda number: value if math.isfinite(value := float(number)) else None,
     parse_int=lambda number: int(number) if len(number) <= MAX_DIGITS else None,
     parse_constant=lambda _: None,
     strict=False,

@@ -54,9 +54,25 @@ class Transport:
 
     async def _exchange(self, path: str, params: Mapping[str, str]) -> Response:
         # A frame of its own: no frame of a raised error's traceback has the URL in a variable.
-        connections = self._opened or self._open()
+        if self._opened is None:
+            # Imported here: it takes 0.1 s, and most commands make no call.
+            from mohe_assets.clients.connections import Connections  # noqa: PLC0415 - see above
+
+            self._opened = Connections(
+                base_url=self._base_url,
+                # Only gzip: aiohttp's default depends on the installed packages.
+                headers={
+                    "User-Agent": user_agent(),
+                    "Accept": "*/*",
+                    "Accept-Encoding": "gzip",
+                    **self._credentials.headers,
+                },
+                timeouts=self._timeouts,
+                # A proxy of the environment cannot reach a simulator on this host.
+                trust_env=not is_loopback(urlsplit(self._base_url).hostname or ""),
+            )
         query = urlencode({**params, **self._credentials.parameters})
-        status, body, retry_after = await connections.fetch(f"{self._base_url}{path}?{query}")
+        status, body, retry_after = await self._opened.fetch(f"{self._base_url}{path}?{query}")
         if logger.isEnabledFor(logging.DEBUG):
             shown = {**params, **dict.fromkeys(self._credentials.parameters, "***")}
             query = urlencode(shown, safe="*")
@@ -69,25 +85,6 @@ class Transport:
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.close()
-
-    def _open(self) -> "Connections":
-        # Imported here: it takes 0.1 s, and most commands make no call.
-        from mohe_assets.clients.connections import Connections  # noqa: PLC0415 - see above
-
-        self._opened = Connections(
-            base_url=self._base_url,
-            # Only gzip: aiohttp's default depends on the installed packages.
-            headers={
-                "User-Agent": user_agent(),
-                "Accept": "*/*",
-                "Accept-Encoding": "gzip",
-                **self._credentials.headers,
-            },
-            timeouts=self._timeouts,
-            # A proxy of the environment cannot reach a simulator on this host.
-            trust_env=not is_loopback(urlsplit(self._base_url).hostname or ""),
-        )
-        return self._opened
 
 
 @cache

@@ -93,7 +93,19 @@ class RegionIndex:
             matching = (matching & leaves) or matching or leaves
         if not matching and formerly:
             matching = self._narrow_by_dong(self._current_leaves(formerly), _words(address))
-        return next(iter(matching)) if len(matching) == 1 else self._nearest(matching, point)
+        if len(matching) == 1:
+            return next(iter(matching))
+        # A leaf without a known point could be the nearest.
+        if point is None or not matching or not matching <= self._points.keys():
+            return None
+        latitude, longitude = float(point[0]), float(point[1])
+        degree = math.cos(math.radians(latitude))  # length of 1° of longitude in ° of latitude
+
+        def distance(code: str) -> float:
+            north, east = self._points[code]
+            return math.hypot(north - latitude, (east - longitude) * degree)
+
+        return min(sorted(matching), key=distance)
 
     def _leaves_of(self, words: Sequence[str]) -> frozenset[str]:
         """Return the leaves that match the words of an address."""
@@ -119,19 +131,6 @@ class RegionIndex:
                 if having:
                     return having
         return leaves
-
-    def _nearest(self, codes: frozenset[str], point: Point | None) -> str | None:
-        """Return the leaf with the nearest point; None if any leaf's point is unknown."""
-        if point is None or not codes or not codes <= self._points.keys():
-            return None
-        latitude, longitude = float(point[0]), float(point[1])
-        degree = math.cos(math.radians(latitude))  # length of 1° of longitude in ° of latitude
-
-        def distance(code: str) -> float:
-            north, east = self._points[code]
-            return math.hypot(north - latitude, (east - longitude) * degree)
-
-        return min(sorted(codes), key=distance)
 
     def _current_leaves(self, code: str, seen: frozenset[str] = frozenset()) -> frozenset[str]:
         """Return the current leaves that a current or former code stands for."""

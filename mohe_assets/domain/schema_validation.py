@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from mohe_assets.domain.columns import Column
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pandera.pandas as pa
 
 SAMPLE = 5  # values kept per violated rule
@@ -40,37 +39,25 @@ def schema(columns: Sequence[Column], *, in_order: tuple[str, str]) -> "pa.DataF
     """Return the pandera schema; of the columns `in_order`, the first must be <= the second."""
     import pandera.pandas as pa  # noqa: PLC0415 - see above
 
-    first, second = in_order
-    fields: dict[Any, Any] = {
-        column.name: pa.Column(
-            _DTYPES[column.type], checks=_rules(column), nullable=column.nullable, coerce=True
+    fields: dict[Any, Any] = {}
+    for column in columns:
+        checks = []
+        if column.pattern is not None:
+            checks.append(pa.Check.str_contains(column.pattern, error=f"matches {column.pattern}"))
+        if column.between is not None:
+            low, high = column.between
+            error = f"between {low:g} and {high:g}"
+            checks.append(
+                pa.Check.in_range(low, high, include_min=False, include_max=False, error=error)
+            )
+        if column.one_of is not None:
+            checks.append(pa.Check.isin(column.one_of, error=f"one of {', '.join(column.one_of)}"))
+        fields[column.name] = pa.Column(
+            _DTYPES[column.type], checks=checks, nullable=column.nullable, coerce=True
         )
-        for column in columns
-    }
+    first, second = in_order
     order = pa.Check(lambda frame: frame[first] <= frame[second], error=f"{first} <= {second}")
     return pa.DataFrameSchema(fields, checks=[order], strict=True)
-
-
-def _rules(column: Column) -> "list[pa.Check]":
-    import pandera.pandas as pa  # noqa: PLC0415
-
-    rules = []
-    if column.pattern is not None:
-        rules.append(pa.Check.str_contains(column.pattern, error=f"matches {column.pattern}"))
-    if column.between is not None:
-        low, high = column.between
-        rules.append(
-            pa.Check.in_range(
-                low,
-                high,
-                include_min=False,
-                include_max=False,
-                error=f"between {low:g} and {high:g}",
-            )
-        )
-    if column.one_of is not None:
-        rules.append(pa.Check.isin(column.one_of, error=f"one of {', '.join(column.one_of)}"))
-    return rules
 
 
 def rule_violations(
@@ -97,16 +84,12 @@ def rule_violations(
             cases = errors.failure_cases
             # pandera reports a rule over two columns for every column; keep the first of the two.
             is_column_rule = cases["schema_context"] != "DataFrameSchema"
-            _add_cases(violations, cases[is_column_rule | (cases["column"] == in_order[0])])
+            cases = cases[is_column_rule | (cases["column"] == in_order[0])]
+            for (column, rule), group in cases.groupby(["column", "check"], dropna=False):
+                key = (str(column), str(rule))
+                violation = violations.setdefault(key, RuleViolation(column=key[0], rule=key[1]))
+                violation.count += len(group)
+                for row_id, value in zip(group["index"], group["failure_case"], strict=True):
+                    if len(violation.sample) < SAMPLE:
+                        violation.sample.append({"id": str(row_id), "value": str(value)})
     return sorted(violations.values(), key=lambda each: (-each.count, each.column, each.rule))
-
-
-def _add_cases(violations: dict[tuple[str, str], RuleViolation], cases: "pd.DataFrame") -> None:
-    for (column, rule), group in cases.groupby(["column", "check"], dropna=False):
-        violation = violations.setdefault(
-            (str(column), str(rule)), RuleViolation(column=str(column), rule=str(rule))
-        )
-        violation.count += len(group)
-        for row_id, value in zip(group["index"], group["failure_case"], strict=True):
-            if len(violation.sample) < SAMPLE:
-                violation.sample.append({"id": str(row_id), "value": str(value)})

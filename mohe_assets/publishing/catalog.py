@@ -8,7 +8,7 @@ import datetime as dt
 import io
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -86,24 +86,21 @@ class Catalog:
 def build_catalog(database: Database, folder: Path, *, now: dt.datetime) -> Catalog:
     """Write the files if the places have changed since the last build. `now` is aware."""
     with locked(folder):
-        current = _current(folder, read_digest(database))
-        return current or read_places(database, partial(_write, folder, now))
-
-
-def _current(folder: Path, digest: PlacesDigest) -> Catalog | None:
-    """Return the existing catalog, None if it is outdated or damaged."""
-    try:
-        manifest = json.loads(read_plain(folder, MANIFEST))
-        kept = (manifest["contract"], manifest["digest"]) == (CONTRACT, digest.digest)
-        sizes = {name: size_of(folder, name) for name in WRITERS}
-        if not kept or sizes != manifest["file_bytes"]:
-            return None
-        built_at = dt.datetime.fromisoformat(manifest["built_at"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return Catalog(
-        folder=folder, rebuilt=False, places=digest.places, built_at=built_at, file_bytes=sizes
-    )
+        digest = read_digest(database)
+        # A missing or damaged manifest or file means that the catalog is outdated.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            manifest = json.loads(read_plain(folder, MANIFEST))
+            is_current = (manifest["contract"], manifest["digest"]) == (CONTRACT, digest.digest)
+            sizes = {name: size_of(folder, name) for name in WRITERS}
+            if is_current and sizes == manifest["file_bytes"]:
+                return Catalog(
+                    folder=folder,
+                    rebuilt=False,
+                    places=digest.places,
+                    built_at=dt.datetime.fromisoformat(manifest["built_at"]),
+                    file_bytes=sizes,
+                )
+        return read_places(database, partial(_write, folder, now))
 
 
 def _write(folder: Path, now: dt.datetime, digest: PlacesDigest, batches: Batches) -> Catalog:

@@ -93,25 +93,22 @@ def read_snapshot(app: App, *, now: dt.datetime) -> CollectionSnapshot:
 
 def markdown(snapshot: CollectionSnapshot, *, picture: str) -> str:
     """Return the report as Markdown; `picture` is the URL of the image."""
-    parts = [
-        f"# Collection report\n\n{to_minute(snapshot.at)}",
-        _summary(snapshot),
-        f"![Regions by status and places; places and calls over time]({picture})",
-        _failures(snapshot.failed),
-        f"## Provinces\n\n{_provinces(snapshot.regions)}",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _summary(snapshot: CollectionSnapshot) -> str:
     counts = ", ".join(f"{snapshot.count(status):,} {status}" for status in STATUSES)
-    return "\n".join([
+    summary = [
         f"- **Regions**: {len(snapshot.regions):,}, of them {counts}",
         f"- **Places**: {snapshot.places:,} in these regions, for {snapshot.calls:,} calls",
         f"- **API**: {the_apis_day(snapshot.api, quote=_quoted)}",
         f"- **Base plan of every region**: {what_is_left(snapshot.left.base_plan)}",
         f"- **And refinement, at most**: {what_is_left(snapshot.left.with_refinement)}",
-    ])  # fmt: skip
+    ]
+    parts = [
+        f"# Collection report\n\n{to_minute(snapshot.at)}",
+        "\n".join(summary),
+        f"![Regions by status and places; places and calls over time]({picture})",
+        _failures(snapshot.failed),
+        f"## Provinces\n\n{_provinces(snapshot.regions)}",
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _failures(failed: Sequence[RegionRow]) -> str:

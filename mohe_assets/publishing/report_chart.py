@@ -221,7 +221,19 @@ def _draw_legend(axes: "Axes", regions: Sequence[RegionRow]) -> None:
 def _name_provinces(axes: "Axes", dots: Sequence[Dot], frame: Frame) -> None:
     from matplotlib.patheffects import withStroke  # noqa: PLC0415 - see draw()
 
-    for name, latitude, longitude in _names_with_room(dots, frame):
+    grouped: dict[str, list[Dot]] = {}
+    for dot in dots:
+        if frame.holds(dot.latitude, dot.longitude):
+            grouped.setdefault((*sido_spellings(dot.sido_name), dot.sido_name)[0], []).append(dot)
+    height, width = (frame.north - frame.south) / 22, (frame.east - frame.west) / 10
+    placed: list[tuple[float, float]] = []
+    # Large provinces first; a name that would overlap another is omitted.
+    for name, inside in sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0])):
+        latitude = sum(dot.latitude for dot in inside) / len(inside)
+        longitude = sum(dot.longitude for dot in inside) / len(inside)
+        if any(abs(latitude - y) <= height and abs(longitude - x) <= width for y, x in placed):
+            continue
+        placed.append((latitude, longitude))
         axes.text(
             longitude,
             latitude,
@@ -232,22 +244,6 @@ def _name_provinces(axes: "Axes", dots: Sequence[Dot], frame: Frame) -> None:
             va="center",
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )
-
-
-def _names_with_room(dots: Sequence[Dot], frame: Frame) -> list[tuple[str, float, float]]:
-    """Return short names of provinces with their points, without overlaps, large ones first."""
-    grouped: dict[str, list[Dot]] = {}
-    for dot in dots:
-        if frame.holds(dot.latitude, dot.longitude):
-            grouped.setdefault((*sido_spellings(dot.sido_name), dot.sido_name)[0], []).append(dot)
-    placed: list[tuple[str, float, float]] = []
-    for name, inside in sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0])):
-        latitude = sum(dot.latitude for dot in inside) / len(inside)
-        longitude = sum(dot.longitude for dot in inside) / len(inside)
-        height, width = (frame.north - frame.south) / 22, (frame.east - frame.west) / 10
-        if all(abs(latitude - y) > height or abs(longitude - x) > width for _, y, x in placed):
-            placed.append((name, latitude, longitude))
-    return placed
 
 
 def _draw_curve(

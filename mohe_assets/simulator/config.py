@@ -55,8 +55,30 @@ class SimulatorConfig:
         """Raise ValueError with a sentence that names the first bad value."""
         object.__setattr__(self, "region_edits", tuple(self.region_edits))
         for field in dataclasses.fields(self):
-            if sentence := _problem(field.name, getattr(self, field.name), field.default):
-                raise ValueError(sentence)
+            name, value = field.name, getattr(self, field.name)
+            whole = name in _WHOLE or name in _LIMITS
+            is_number = isinstance(value, int if whole else (int, float))
+            is_number = is_number and not isinstance(value, bool)
+            if name == "region_edits":
+                is_good, rule = (
+                    all(isinstance(edit, Mapping) for edit in value),
+                    "a list of objects",
+                )
+            elif isinstance(field.default, str):
+                is_good, rule = isinstance(value, str) and bool(value), "a text that is not empty"
+            elif isinstance(field.default, bool):
+                is_good, rule = isinstance(value, bool), "true or false"
+            elif name in _LIMITS:
+                is_good = value is None or (is_number and value >= 0)
+                rule = "a whole number from 0 up, or null for no limit"
+            elif not is_number:
+                is_good, rule = False, "a whole number" if whole else "a number"
+            elif name.endswith("_share"):
+                is_good, rule = 0 <= value <= 1, "between 0 and 1"
+            else:
+                is_good, rule = name == "seed" or 0 <= value < float("inf"), "0 or more"
+            if not is_good:
+                raise ValueError(f"{name} must be {rule}; it is {value!r}")
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
         known = {field.name for field in dataclasses.fields(self)}
@@ -83,25 +105,3 @@ _LIMITS = {
     "region_daily_quota",
 }
 _WHOLE = {"seed", "round", "region_short_by", "region_duplicates"}
-
-
-def _problem(name: str, value: Any, default: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Return the reason a value cannot be used, "" for a good value."""
-    whole = name in _WHOLE or name in _LIMITS
-    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if name == "region_edits":
-        is_good, rule = all(isinstance(edit, Mapping) for edit in value), "a list of objects"
-    elif isinstance(default, str):
-        is_good, rule = isinstance(value, str) and bool(value), "a text that is not empty"
-    elif isinstance(default, bool):
-        is_good, rule = isinstance(value, bool), "true or false"
-    elif name in _LIMITS:
-        is_good = value is None or (is_number and value >= 0)
-        rule = "a whole number from 0 up, or null for no limit"
-    elif not is_number:
-        is_good, rule = False, "a whole number" if whole else "a number"
-    elif name.endswith("_share"):
-        is_good, rule = 0 <= value <= 1, "between 0 and 1"
-    else:
-        is_good, rule = name == "seed" or 0 <= value < float("inf"), "0 or more"
-    return "" if is_good else f"{name} must be {rule}; it is {value!r}"

@@ -71,9 +71,18 @@ class ControlEndpoints:
     async def universe(self, request: Request) -> Response:
         region = request.query_params.get("region")
         districts = self._world.gazetteer.districts
-        if region is None:
-            return JSONResponse({code: self._count(code) for code in districts})
         universe, gazetteer = self._world.universe, self._world.gazetteer
+        if region is None:
+            counts: dict[str, int] = {}
+            for code, district in districts.items():
+                # Creates places only if a district consists of parts of base districts.
+                counts[code] = sum(
+                    universe.size(base)
+                    if dongs is None
+                    else sum(place.dong in dongs for place in universe.places(base))
+                    for base, dongs in district.parts.items()
+                )
+            return JSONResponse(counts)
         if region[:5] not in districts:
             return JSONResponse(
                 {"error": f"{region} is no leaf district of the list"}, status_code=404
@@ -94,17 +103,6 @@ class ControlEndpoints:
             if dongs is None or place.dong in dongs
         ]
         return JSONResponse(true_places)
-
-    def _count(self, code: str) -> int:
-        """Count places; creates them only if a district consists of parts of base districts."""
-        parts = self._world.gazetteer.districts[code].parts
-        if all(dongs is None for dongs in parts.values()):
-            return sum(map(self._world.universe.size, parts))
-        return sum(
-            dongs is None or place.dong in dongs
-            for base, dongs in parts.items()
-            for place in self._world.universe.places(base)
-        )
 
     async def faults(self, request: Request) -> Response:
         if request.method == "DELETE":

@@ -28,16 +28,8 @@ class Answers:
 
     def items(self, query: str, sort: str) -> list[str]:
         """Return up to MOST items as JSON texts, with slashes escaped like the service's."""
-        if (query, sort) not in self._kept:
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-            self._kept[query, sort] = [
-                json.dumps(item, ensure_ascii=False, separators=(",", ":")).replace("/", "\\/")
-                for item in self._make_items(query, sort)
-            ]
-        return self._kept[query, sort]
-
-    def _make_items(self, query: str, sort: str) -> list[Item]:
+        if (query, sort) in self._kept:
+            return self._kept[query, sort]
         config, searcher = self._config, self._searcher
         meaning = searcher.meaning(query)
         rng = random.Random(f"{config.seed}:quirks:{query}")  # noqa: S311 - reproducible quirks
@@ -53,10 +45,20 @@ class Answers:
                 places = [*kept[:at], *outside, *kept[at:]]
         items = [_item(place, searcher.gazetteer, config.round, query.split()) for place in places]
         if items and rng.random() < config.katech_share:
-            _make_katech(items[rng.randrange(len(items))])
+            # Coordinates of the grid used until 2023-08: six digits, no degrees.
+            item = items[rng.randrange(len(items))]
+            lng, lat = int(item["mapx"]) / 10**7, int(item["mapy"]) / 10**7
+            item["mapx"] = str(int(400_000 + (lng - 128) * 88_000))
+            item["mapy"] = str(int(500_000 + (lat - 36.5) * 111_000))
         if items and meaning.names_an_area and rng.random() < config.place_name_share:
             items.insert(rng.randrange(len(items)), _place_name(places[0], searcher.gazetteer))
-        return items[:MOST]
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        self._kept[query, sort] = [
+            json.dumps(item, ensure_ascii=False, separators=(",", ":")).replace("/", "\\/")
+            for item in items[:MOST]
+        ]
+        return self._kept[query, sort]
 
 
 def _item(place: Place, gazetteer: Gazetteer, round_number: int, words: list[str]) -> Item:
@@ -98,15 +100,6 @@ def _addresses(place: Place, gazetteer: Gazetteer, round_number: int) -> tuple[s
         road = f"{street} {int(number) + 7}"
     floor = f" {place.floor}" if variety // 80_000 % 3 == 0 else ""
     return f"{name} {dong} {place.lot}{inside}", f"{name} {road}{floor}" if road else ""
-
-
-def _make_katech(item: Item) -> None:
-    """Change the coordinates to those of the grid used until 2023-08: six digits, no degrees."""
-    lng, lat = int(item["mapx"]) / 10**7, int(item["mapy"]) / 10**7
-    item["mapx"], item["mapy"] = (
-        str(int(400_000 + (lng - 128) * 88_000)),
-        str(int(500_000 + (lat - 36.5) * 111_000)),
-    )
 
 
 def _place_name(place: Place, gazetteer: Gazetteer) -> Item:

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from mohe_assets.simulator import region_responses as region_answers
-from mohe_assets.simulator.faults import FaultRule, faulty_reply
-from mohe_assets.simulator.http import Answer, Reply, Scope, parameters
+from mohe_assets.simulator.faults import faulty_reply
+from mohe_assets.simulator.http import Reply, Scope, parameters
 
 if TYPE_CHECKING:
     from mohe_assets.simulator.world import World
@@ -37,9 +37,8 @@ class RegionApi:
             return reply
         if rule.fault == "slow":
             return reply._replace(delay=rule.seconds)
-        return faulty_reply(
-            rule, _named(rule, as_xml=as_xml), reply.answer or region_answers.plain("unexpected")
-        )
+        named = region_answers.named_answers(rule.code, as_xml=as_xml)
+        return faulty_reply(rule, named, reply.answer or region_answers.plain("unexpected"))
 
     def _refusal(self, params: dict[str, str], *, as_xml: bool) -> Reply | None:
         world, config = self._world, self._world.config
@@ -84,19 +83,3 @@ class RegionApi:
             else region_answers.result(region_answers.NO_DATA[0], as_xml=as_xml)
         )
         return Reply(answer, "answered", search=f"{part_of_name}|{page}|{size}")
-
-
-def _named(rule: FaultRule, *, as_xml: bool) -> dict[str, Answer]:
-    code = rule.code or "30"
-    return {
-        **{name: region_answers.plain(name) for name in region_answers.PLAIN_TEXTS},
-        "auth": region_answers.gateway_xml() if as_xml else region_answers.gateway_json(),
-        "gateway_json": region_answers.gateway_json(code),
-        "gateway_xml": region_answers.gateway_xml(code),
-        "legacy_xml": region_answers.legacy_xml(code),
-        "response_json": region_answers.response_json(code),
-        "response_xml": region_answers.response_xml(code),
-        "words": region_answers.words(code),
-        "korean_xml": region_answers.korean_xml(code),
-        "result": region_answers.result(rule.code or "INFO-300", as_xml=as_xml),
-    }

@@ -48,12 +48,8 @@ def _row(rows: Rows, code: str) -> RegionRow:
 
 
 def _without(rows: Rows, code: str) -> Rows:
+    _row(rows, code)
     return [row for row in rows if not row.code.startswith(prefix_of(code))]
-
-
-def _drop(rows: Rows, edit: Mapping[str, Any]) -> Rows:
-    _row(rows, edit["code"])
-    return _without(rows, edit["code"])
 
 
 def _rename(rows: Rows, edit: Mapping[str, Any]) -> Rows:
@@ -105,15 +101,11 @@ def _district(code: str, name: str, dongs: list[tuple[str, tuple[str, int] | Non
     return [RegionRow(code=code, name=name), *dong_rows(code[:5], name, dongs)]
 
 
-def _add(rows: Rows, edit: Mapping[str, Any]) -> Rows:
-    return [*rows, RegionRow(code=edit["code"], name=edit["name"])]
-
-
 _OPERATIONS: dict[str, Callable[[Rows, Mapping[str, Any]], Rows]] = {
-    "drop": _drop,
+    "drop": lambda rows, edit: _without(rows, edit["code"]),
     "rename": _rename,
     "recode": _recode,
     "merge": _merge,
     "split": _split,
-    "add": _add,
+    "add": lambda rows, edit: [*rows, RegionRow(code=edit["code"], name=edit["name"])],
 }

@@ -155,9 +155,30 @@ def rows_answer(
     return text_answer(200, text, XML)
 
 
+def named_answers(code: str, *, as_xml: bool) -> dict[str, Answer]:
+    """Return the answers of all faults by name; `code` is "" for the default."""
+    known = code or "30"
+    return {
+        **{name: plain(name) for name in PLAIN_TEXTS},
+        "auth": gateway_xml() if as_xml else gateway_json(),
+        "gateway_json": gateway_json(known),
+        "gateway_xml": gateway_xml(known),
+        "legacy_xml": legacy_xml(known),
+        "response_json": response_json(known),
+        "response_xml": response_xml(known),
+        "words": words(known),
+        "korean_xml": korean_xml(known),
+        "result": result(code or "INFO-300", as_xml=as_xml),
+    }
+
+
 def served_row(row: RegionRow) -> dict[str, str | int]:
     """Return a row as served: all strings but the order, with the odd spaces of the original."""
     oddity = zlib.crc32(row.code.encode())
+    # The code of the row above; of a 일반구 its sido's, as in the original.
+    above, own = " ", next((size for size in (8, 5, 2) if set(row.code[size:]) != {"0"}), 0)
+    if own and not (row.code[:2] == PARENTLESS_SIDO and row.code[5:] == "00000"):
+        above = row.code[:own].ljust(10, "0")
     return {
         "region_cd": row.code,
         "sido_cd": row.code[:2],
@@ -169,23 +190,10 @@ def served_row(row: RegionRow) -> dict[str, str | int]:
         "locatadd_nm": f"{row.name} " if oddity % 40 == 0 else row.name,
         "locat_order": oddity % 97 + 1,
         "locat_rm": " " if oddity % 3 == 0 else "",
-        "locathigh_cd": _higher(row.code),
+        "locathigh_cd": above,
         "locallow_nm": row.name.split()[-1],
         "adpt_de": "19880423" if oddity % 5 == 0 else "",
     }
-
-
-def _higher(code: str) -> str:
-    """Return the code of the row above, " " without a row above.
-
-    A 일반구 has the code of its sido, as in the original.
-    """
-    if code[2:] == "00000000" or (code[:2] == PARENTLESS_SIDO and code[5:] == "00000"):
-        return " "
-    for kept in (8, 5, 2):
-        if set(code[kept:]) != {"0"}:
-            return code[:kept].ljust(10, "0")
-    return " "
 
 
 def _elements(values: dict[str, str] | dict[str, str | int]) -> str:

@@ -124,7 +124,17 @@ def _district(base: str, size: int, rng: random.Random) -> Iterator[Place]:
     for number, kind in enumerate(kinds):
         # The square gives a few buildings many shops.
         building = buildings[int(len(buildings) * rng.random() ** 2)]
-        title = _title(kind, heads[building.dong], rng)
+        head, draw = heads[building.dong], rng.random()
+        if kind.chains and draw < _SHARE_OF_CHAINS:
+            title = f"{_pick(kind.chains, rng)} {head}{_pick(STATIONS, rng)}점"
+        else:
+            noun = _pick(kind.nouns, rng)
+            if 1 - draw < kind.named_after_dong:
+                title = f"{head}{noun}" if noun[0] > "Z" else f"{head} {noun}"
+            else:
+                first, second = _pick(FIRST, rng), _pick(SECOND, rng)
+                has_both = rng.random() < 0.7  # noqa: PLR2004
+                title = f"{first}{second if has_both else ''} {noun}"
         while (title, building.lot) in taken:
             title = f"{title} {number % 9 + 2}호점"
         taken.add((title, building.lot))
@@ -160,17 +170,6 @@ def _place(
     )
 
 
-def _title(kind: Kind, head: str, rng: random.Random) -> str:
-    draw = rng.random()
-    if kind.chains and draw < _SHARE_OF_CHAINS:
-        return f"{_pick(kind.chains, rng)} {head}{_pick(STATIONS, rng)}점"
-    noun = _pick(kind.nouns, rng)
-    if 1 - draw < kind.named_after_dong:
-        return f"{head}{noun}" if noun[0] > "Z" else f"{head} {noun}"
-    first, second = _pick(FIRST, rng), _pick(SECOND, rng)
-    return f"{first}{second} {noun}" if rng.random() < 0.7 else f"{first} {noun}"  # noqa: PLR2004
-
-
 def _pick(words: Sequence[str], rng: random.Random) -> str:
     return words[int(len(words) * rng.random())]
 
@@ -186,26 +185,24 @@ def _buildings(base: str, count: int, rng: random.Random) -> list[_Building]:
     made: dict[tuple[int, str], _Building] = {}
     while len(made) < count:
         for dong in rng.choices(homes, weights, k=count - len(made)):
-            building = _building(dong, names[dong], centres[dong], rng)
-            made[dong, building.lot] = building
+            name = names[dong]
+            number, sub = 1 + int(950 * rng.random()), int(40 * rng.random())
+            lot = f"{number}-{sub}" if sub else str(number)
+            head = re.sub(r"(\(.*\)|\d+가|[동읍면리로])$", "", name.rsplit(maxsplit=1)[-1])
+            street = _pick(("로", "대로", "길", "로 1번길", "로 23번길"), rng)
+            road = f"{head}{street} {1 + int(400 * rng.random())}"
+            lat, lng = _near(*centres[dong], 0.004, rng)
+            eup = f"{name.split(maxsplit=1)[0]} " if " " in name else ""
+            has_name = rng.random() < 0.5  # noqa: PLR2004
+            made[dong, lot] = _Building(
+                dong=dong,
+                lot=lot,
+                road=eup + road,
+                name=_pick(BUILDING_FIRST, rng) + _pick(BUILDINGS, rng) if has_name else "",
+                lat=lat,
+                lng=lng,
+            )
     return list(made.values())
-
-
-def _building(dong: int, name: str, centre: tuple[float, float], rng: random.Random) -> _Building:
-    lot, sub = 1 + int(950 * rng.random()), int(40 * rng.random())
-    head = re.sub(r"(\(.*\)|\d+가|[동읍면리로])$", "", name.rsplit(maxsplit=1)[-1])
-    street = _pick(("로", "대로", "길", "로 1번길", "로 23번길"), rng)
-    road = f"{head}{street} {1 + int(400 * rng.random())}"
-    lat, lng = _near(*centre, 0.004, rng)
-    eup = f"{name.split(maxsplit=1)[0]} " if " " in name else ""
-    return _Building(
-        dong=dong,
-        lot=f"{lot}-{sub}" if sub else str(lot),
-        road=eup + road,
-        name=_pick(BUILDING_FIRST, rng) + _pick(BUILDINGS, rng) if rng.random() < 0.5 else "",  # noqa: PLR2004
-        lat=lat,
-        lng=lng,
-    )
 
 
 def _near(lat: float, lng: float, spread: float, rng: random.Random) -> tuple[float, float]:

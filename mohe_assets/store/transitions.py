@@ -11,6 +11,8 @@ or skips those that are locked: no two of these statements wait for each other.
 
 from collections.abc import Mapping
 
+from mohe_assets.domain.places import MAX_RESULTS
+
 _ITS_LEDGER = """(q.batch_name, q.region_type, q.region_code, q.round)
                        = (c.batch_name, c.region_type, c.region_code, c.round)"""
 # The region's ledger summed up, in sql/009_searches_together.sql.
@@ -285,7 +287,7 @@ SELECT c.region_code, c.region_name, r.partition_key, c.attempt, c.round, coales
   JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
   LEFT JOIN LATERAL (
         SELECT sum(q.new_places) AS places_new, sum(q.strays) AS strays, sum(jsonb_array_length(q.set_aside)) AS set_aside,
-               count(*) FILTER (WHERE q.result_count >= 5) AS saturated
+               count(*) FILTER (WHERE q.result_count >= {MAX_RESULTS}) AS saturated
           FROM search_query q
          WHERE {_ITS_LEDGER}) l ON true
  WHERE {OURS} AND c.status = 'COMPLETED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))

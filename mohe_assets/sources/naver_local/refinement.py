@@ -15,7 +15,7 @@ searched until they come back short.
 import functools
 import itertools
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -145,8 +145,13 @@ class RegionPlan:
             if expected[at] <= 0:
                 return None
             node, sort = self._candidates[at]
-            counts = (self._counts.get(wider, MAX_RESULTS) for wider in _wider(node))
-            if all(count >= MAX_RESULTS for count in counts):
+            # Exhausted if the node or a wider node was: without category, in the eup, the region.
+            wider = (
+                node._replace(dong=dong, category=category)
+                for dong in (node.dong, node.dong.partition(" ")[0], _REGION)
+                for category in (node.category, "")
+            )
+            if all(self._counts.get(each, MAX_RESULTS) >= MAX_RESULTS for each in wider):
                 search = Search(
                     query=self._query(node),
                     sort=sort,
@@ -189,11 +194,18 @@ class RegionPlan:
             at = self._at[answered.sort].setdefault(node)
             if at is not None:  # it was a candidate: compare the gain with the expectation
                 self._open[at] = 0
-                base_rate, novelty, category, dong = (column[at] for column in self._columns)
-                self._expected_gain.learn(base_rate, novelty, category, dong, new)
+                base_rate, novelty, search_category, dong = (column[at] for column in self._columns)
+                self._expected_gain.learn(base_rate, novelty, search_category, dong, new)
             # A node is exhausted as soon as either order of it came back short.
             self._counts[node] = min(answered.result_count, self._counts.get(node, MAX_RESULTS))
-            self._add_categories(node.keyword, answered.categories)
+            known = self._categories[node.keyword]
+            for category in dict.fromkeys(answered.categories):
+                for level in _levels(category, node.keyword):
+                    if level not in known:
+                        known[level] = None
+                        for full, was_new in self._full[node.keyword].items():
+                            block = [full.dong], node.keyword, [level], Sort.ACCURACY, was_new
+                            self._add(_Block(*block))
             if answered.sort is Sort.ACCURACY and answered.result_count >= MAX_RESULTS:
                 self._refine(node, new)
         return new
@@ -210,15 +222,6 @@ class RegionPlan:
         return (
             text._replace(category=rest[len(head) + 1 :]) if rest.startswith(f"{head} ") else None
         )
-
-    def _add_categories(self, keyword: str, categories: Sequence[str]) -> None:
-        known = self._categories[keyword]
-        for category in dict.fromkeys(categories):
-            for level in _levels(category, keyword):
-                if level not in known:
-                    known[level] = None
-                    for node, new in self._full[keyword].items():
-                        self._add(_Block([node.dong], keyword, [level], Sort.ACCURACY, new))
 
     def _refine(self, node: _Node, new: int) -> None:
         dong, keyword, category = node
@@ -300,11 +303,3 @@ def _stage(node: _Node, sort: Sort) -> Stage:
     area = "ri" if " " in node.dong else "dong" if node.dong else ""
     parts = (area, "category" if node.category else "", "sort" if sort is Sort.REVIEWS else "")
     return Stage("_".join(part for part in parts if part))
-
-
-def _wider(node: _Node) -> Iterator[_Node]:
-    """Yield the node and the wider nodes: without category, in the eup, in the region."""
-    head = node.dong.partition(" ")[0]
-    for dong in dict.fromkeys((node.dong, head, _REGION)):
-        for category in dict.fromkeys((node.category, "")):
-            yield _Node(dong, node.keyword, category)

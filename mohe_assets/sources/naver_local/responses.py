@@ -127,21 +127,18 @@ def _error(answer: Response, fault: Fault, errors: ApiErrors, now: datetime) -> 
         return BadQuery(sentence, api=errors.api, signature=code)
     if code.startswith("SE"):
         return errors.refused(sentence, signature=code)
-    limit = _limit(answer.status, fault)
+    limit = None
+    if code in RATE_CODES:
+        limit = Limit.RATE
+    elif code in QUOTA_CODES or (answer.status == TOO_MANY and code == HUB_QUOTA_CODE):
+        limit = Limit.QUOTA
+    elif answer.status != KEY_REFUSED and code not in KEY_CODES | PERMISSION_CODES:
+        limit = limit_named(fault.message)
     if limit is Limit.QUOTA:
         return errors.quota(sentence, now)
     if limit is Limit.RATE or answer.status == TOO_MANY:
         return errors.rate(sentence, answer, unknown_shape=limit is None)
     return _refusal(answer, fault, sentence, errors)
-
-
-def _limit(status: int, fault: Fault) -> Limit | None:
-    if fault.code in RATE_CODES:
-        return Limit.RATE
-    if fault.code in QUOTA_CODES or (status == TOO_MANY and fault.code == HUB_QUOTA_CODE):
-        return Limit.QUOTA
-    is_other = status == KEY_REFUSED or fault.code in KEY_CODES | PERMISSION_CODES
-    return None if is_other else limit_named(fault.message)
 
 
 def _refusal(answer: Response, fault: Fault, sentence: str, errors: ApiErrors) -> ApiError:

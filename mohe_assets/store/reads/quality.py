@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mohe_assets.domain.places import KOREAN_LATITUDES, KOREAN_LONGITUDES
+from mohe_assets.domain.places import KOREAN_LATITUDES, KOREAN_LONGITUDES, MAX_RESULTS
 from mohe_assets.domain.regions import region_points
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import rows
@@ -37,7 +37,6 @@ NATIONAL_DROP_TO = 0.9
 # Of one reason; places named after a mountain or a village, and coordinates of an old format, are
 # about 3 % each.
 REJECTED_AT_MOST = 0.15
-FULL_ANSWER = 5  # items; the API gives no more, so there may be more
 
 _KM_PER_DEGREE = 111.195
 # Flat within a region: at these distances the error is below a per cent.
@@ -296,7 +295,7 @@ class Quality:
 
     def completeness(self) -> Mapping[str, Any]:
         """Regions by how they ended, and how many searches of their present rounds were full."""
-        return self._one(COMPLETENESS, full_answer=FULL_ANSWER)
+        return self._one(COMPLETENESS, full_answer=MAX_RESULTS)
 
     def not_as_listed(self) -> Violations:
         """Active regions without a checkpoint or not in the last list, and checkpoints of no
