@@ -41,7 +41,7 @@ CLASSIC_WARNS_FROM = dt.datetime(2027, 1, 1, tzinfo=KST)
 SEARCH_SECONDS = 0.1
 FEWEST_IN_FLIGHT, MOST_IN_FLIGHT = 8, 224
 
-# The simulator's own keys (simulator/config.py), which no real API hands out.
+# The simulator's keys (simulator/config.py); no real API issues them.
 SIMULATOR_CLIENT_IDS = ("demo-client-id", "demo-hub-key-id")
 SIMULATOR_GOVERNMENT_KEY = "demo-govt-key+/=="
 
@@ -238,9 +238,7 @@ class Settings(BaseSettings):
 
     @property
     def simulated(self) -> bool | None:
-        """Whether the keys in use are the simulator's; None while none are set. The search keys
-        decide if there are any.
-        """
+        """Whether the keys are the simulator's; None if none are set. Search keys have priority."""
         search = self.ncp_apigw_api_key_id or self.naver_client_id
         if search is not None:
             return search.get_secret_value() in SIMULATOR_CLIENT_IDS

@@ -167,7 +167,7 @@ class EmbeddedServer:
 
     @property
     def not_made_yet(self) -> str:
-        """For a person who may look at another home than the one that has the data."""
+        """State of a home without data, for messages; MOHE_HOME may name a wrong folder."""
         return f"MOHE_HOME is {self.home}, which has no database yet."
 
     def require_running(self) -> None:

@@ -1,4 +1,4 @@
-"""Applies sql/012_locks_and_digests.sql."""
+"""Apply sql/012_locks_and_digests.sql."""
 
 from mohe_assets.postgres.migrations.plain_sql import apply
 

@@ -1,4 +1,4 @@
-"""Applies sql/013_data_origin.sql."""
+"""Apply sql/013_data_origin.sql."""
 
 from mohe_assets.postgres.migrations.plain_sql import apply
 
