@@ -23,7 +23,7 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources.naver_local.client import NaverLocalClient
 from mohe_assets.store.api_calls import OUTAGE_CALLS
 from mohe_assets.store.api_state import read_state
-from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.conftest import Environment, keep_checkpoints
 from mohe_assets_tests.support.stores import Store
 
 KEYWORDS = ("카페", "음식점", "공원")
@@ -79,16 +79,13 @@ def open_platform(environment: Environment, simulator: Simulator) -> Iterator[Op
             **environment,
             "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS),
             "MOHE_SEARCHES_IN_FLIGHT": str(IN_FLIGHT),
-            "MOHE_HTTP_TIMEOUT_SECONDS": "0.3",
+            "MOHE_HTTP_TIMEOUT_SECONDS": "1",
             **changes,
         }
         opened.append(App.open(settings_module.load(variables)))
         app: App = opened[-1].__enter__()
         if len(opened) == 1:
-            store_of(app).execute(
-                "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)",
-                codes=list(codes),
-            )
+            keep_checkpoints(app.database, codes)
         return app
 
     yield build

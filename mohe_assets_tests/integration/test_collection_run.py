@@ -540,10 +540,7 @@ class TestInterruptions:
     def test_a_batch_is_not_over_while_a_due_region_is_locked_for_a_moment(
         self, open_platform: OpenPlatform, store: Store
     ) -> None:
-        store.execute(
-            "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)",
-            codes=sorted(GANGNAM),
-        )
+        keep_checkpoints(store.database, GANGNAM)
         app = open_platform()
         with app.database.engine.begin() as connection:
             connection.execute(text("SELECT 1 FROM batch_checkpoint FOR UPDATE"))
@@ -561,9 +558,7 @@ class TestInterruptions:
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=150)
-        store.execute(
-            "DELETE FROM batch_checkpoint WHERE NOT region_code = ANY(:codes)", codes=sorted(CODES)
-        )
+        keep_checkpoints(store.database, CODES)
         app = open_platform(MOHE_SEARCHES_IN_FLIGHT="1")
         with started(app, None) as run, closing(run.outcomes()) as outcomes:
             seen = [next(outcomes)]
