@@ -341,14 +341,16 @@ class TestBadDays:
         assert answers(simulator)["서울특별시 강남구 카페|random"] == 1
 
     def test_a_persons_run_tries_a_region_that_fails_once(
-        self, few: App, store: Store, simulator: Simulator
+        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
     ) -> None:
+        # The first of them, so that others are claimed after it.
         simulator.add_faults(
-            [{"api": "naver", "fault": "system_error", "query_contains": "강남구 공원"}]
+            [{"api": "naver", "fault": "system_error", "query_contains": "종로구 공원"}]
         )
-        _, outcomes = collect(few, force_retry=True)
+        app = open_platform(MOHE_SEARCHES_IN_FLIGHT="1")
+        _, outcomes = collect(app, force_retry=True)
         assert kinds(outcomes) == {Outcome.COMPLETED: 5, Outcome.FAILED: 1}
-        assert (store.row()["failures"], store.row()["attempt"]) == (1, 1)
+        assert (store.row("11110")["failures"], store.row("11110")["attempt"]) == (1, 1)
 
     def test_a_run_in_which_a_region_failed_is_failed_although_the_quota_ended_it(
         self, open_platform: OpenPlatform, store: Store, simulator: Simulator
