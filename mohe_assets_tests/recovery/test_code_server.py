@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import psutil
 import pytest
+from dagster._core.test_utils import create_run_for_test
 
+from mohe_assets_tests.conftest import Environment
 from mohe_assets_tests.support.processes import PATIENCE, until
 
 # A server that waits for its runs, as Dagster's does, and one of them that does not hear; another
@@ -30,6 +34,39 @@ except KeyboardInterrupt:
     print("ended", late.wait(), flush=True)
     first.wait()
 """
+
+
+# One of its runs has not begun: SIGTERM ends it at once, and Dagster looks whether it is over.
+ENDING = """
+import signal, subprocess, sys
+from mohe_assets.defs.runtime import code_server
+
+signal.signal(signal.SIGTERM, code_server._stop)
+child = "import time; print('up', flush=True); time.sleep(600)"
+run = subprocess.Popen([sys.executable, "-c", child])
+try:
+    run.wait()
+except KeyboardInterrupt:
+    run.wait()
+    import dagster as dg
+    with dg.DagsterInstance.get() as instance:
+        print(*(run.status.value for run in instance.get_runs()), flush=True)
+"""
+
+
+def test_a_run_that_has_not_begun_when_it_ends_is_canceled_before_it_dies(
+    instance: dg.DagsterInstance, process_environment: Callable[..., Environment], tmp_path: Path
+) -> None:
+    create_run_for_test(instance, job_name="ingest_places", status=dg.DagsterRunStatus.STARTED)
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-c", ENDING], stdout=output, stderr=output, env=process_environment()
+        )
+    until(lambda: log.read_text().startswith("up"), "a run is there")
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(timeout=PATIENCE) == 0, log.read_text()
+    assert log.read_text().split()[-1] == "CANCELED", log.read_text()
 
 
 @pytest.mark.parametrize(("how", "status"), [("SIG_DFL", 0), ("SIG_IGN", 1)])
