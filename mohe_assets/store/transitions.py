@@ -183,7 +183,7 @@ UPDATE batch_checkpoint c
        lease_expires_at = NULL, error_message = :message, failure_kind = :kind,
        failures = c.failures + 1,
        retry_at = CASE WHEN NOT c.refining AND (:final OR NOT :bounded_elsewhere AND c.failures + 1 >= :max_attempts) THEN NULL
-                       ELSE clock_timestamp() + make_interval(
+                       ELSE now() + make_interval(
                            secs => least(:cap_seconds, :backoff_seconds * power(2, least(c.failures, 30)))) END,
        {LEDGER_COUNTERS}
  WHERE {MINE_ALIVE}

@@ -683,8 +683,9 @@ class Collection(RuleBasedStateMachine):
         self.expire_leases(worker)
 
     def expire_leases(self, worker: FakeWorker) -> None:
+        """So long ago that they are not left to a holder that lives, either."""
         self.execute(
-            """UPDATE batch_checkpoint SET lease_expires_at = now() - interval '1 second'
+            """UPDATE batch_checkpoint SET lease_expires_at = now() - interval '1 day'
                 WHERE run_id = :run AND status = 'PROCESSING'""",
             run=worker.run_id,
         )
