@@ -48,6 +48,29 @@ def install(log_format: str) -> None:
     logger.addHandler(StderrHandler(formatter(log_format)))
 
 
+def claim_root(log_format: str) -> None:
+    """Give the root logger a handler of ours, unless it has one: before a library does.
+
+    `logging.warning("…")` in a library makes one that writes every line of every logger once more,
+    and as text. Ours writes what no other handler has written.
+    """
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = StderrHandler(formatter(log_format))
+        handler.setLevel(logging.WARNING)
+        handler.addFilter(_is_written_by_no_other)
+        root.addHandler(handler)
+
+
+def _is_written_by_no_other(record: logging.LogRecord) -> bool:
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None and logger.parent is not None:
+        if logger.handlers:
+            return False
+        logger = logger.parent if logger.propagate else None
+    return True
+
+
 class StderrHandler(logging.StreamHandler[TextIO]):
     """Writes to the `sys.stderr` of the moment a line is logged."""
 

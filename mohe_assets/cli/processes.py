@@ -150,7 +150,15 @@ def code_server_command(address: CodeServerAddress) -> list[str]:
 
 
 def daemon_command(workspace: Path) -> list[str]:
-    return [program("dagster-daemon"), "run", "-w", str(workspace), *_log_format()]
+    return [
+        sys.executable,
+        "-m",
+        "mohe_assets.defs.runtime.daemon",
+        "run",
+        "-w",
+        str(workspace),
+        *_log_format(),
+    ]
 
 
 def webserver_command(workspace: Path, host: str, port: int) -> list[str]:
@@ -159,9 +167,7 @@ def webserver_command(workspace: Path, host: str, port: int) -> list[str]:
 
 
 def _log_format() -> list[str]:
-    """For the lines that Dagster's processes have of themselves; text is their default, with
-    colours.
-    """
+    """For the lines that Dagster's processes have of themselves; text is their default."""
     return ["--log-format", "json"] if settings_module.log_format() == "json" else []
 
 
@@ -179,7 +185,10 @@ def write_workspace(variables: Mapping[str, str], address: CodeServerAddress) ->
     if address.socket is not None:
         where = {"socket": str(address.socket)}
     server = {"grpc_server": {**where, "location_name": LOCATION}}
-    place(path, json.dumps({"load_from": [server]}, indent=2).encode())  # JSON is YAML
+    try:
+        place(path, json.dumps({"load_from": [server]}, indent=2).encode())  # JSON is YAML
+    except OSError as error:
+        raise SettingsError(f"{path}, in MOHE_HOME, cannot be written: {error.strerror}.") from None
     return path
 
 

@@ -76,13 +76,15 @@ def region_facts(region: Lease | Completion) -> dict[str, object]:
 
 def log_reclaimed(reaped: ReapResult) -> None:
     """The log line for regions taken back from runs that died."""
-    if reaped.dead_runs or reaped.regions:
-        log.warning(
-            "%s (실행 %s, 지역 %d개)",
-            INTERRUPTED_FOUND,
-            ", ".join(reaped.dead_runs) or "-",
-            len(reaped.regions),
-        )
+    if reaped.dead_runs:
+        log_resumed(reaped.dead_runs, len(reaped.regions))
+    elif reaped.regions:
+        log.warning("%d regions whose lease expired are taken back.", len(reaped.regions))
+
+
+def log_resumed(run_ids: Sequence[str], regions: int) -> None:
+    """The log line for interrupted runs, once for each, with how many regions are left."""
+    log.warning("%s (실행 %s, 지역 %d개)", INTERRUPTED_FOUND, ", ".join(run_ids), regions)
 
 
 @dataclass(kw_only=True)

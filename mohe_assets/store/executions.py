@@ -136,8 +136,13 @@ SELECT execution_id FROM batch_execution_metadata
 """
 KNOWN = "SELECT execution_id FROM batch_execution_metadata WHERE execution_id = ANY(CAST(:run_ids AS text[]))"
 ENDED_IN_DAGSTER = """
-UPDATE batch_execution_metadata SET dagster_ended_at = now() WHERE execution_id = ANY(CAST(:ended AS text[]))
+UPDATE batch_execution_metadata SET dagster_ended_at = now()
+ WHERE execution_id = ANY(CAST(:ended AS text[])) AND dagster_ended_at IS NULL
+RETURNING execution_id, note
 """
+# Notes of runs that did not end by themselves.
+HEARTBEAT_LOST = "the run stopped without a word"
+RELEASED = "declared dead by `mohe release`"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,7 +232,7 @@ class Executions:
             if over is not None and doubtful:
                 dead |= set(over(sorted(doubtful)))
             dead.discard(own_run or "")
-            return _reap(connection, checkpoints, dead, note="the run stopped without a word")
+            return _reap(connection, checkpoints, dead, note=HEARTBEAT_LOST)
 
         return self.database.transaction(work)
 
@@ -235,9 +240,7 @@ class Executions:
         """INTERRUPTED because a person says so: if the run lives, it finds itself declared dead and
         ends.
         """
-        return self.database.transaction(
-            lambda c: _reap(c, checkpoints, {run_id}, note="declared dead by `mohe release`")
-        )
+        return self.database.transaction(lambda c: _reap(c, checkpoints, {run_id}, note=RELEASED))
 
     def running(self) -> list[str]:
         """The runs that are not over, dead or alive."""
@@ -257,11 +260,15 @@ class Executions:
             ]
         )
 
-    def mark_ended_in_dagster(self, run_ids: Collection[str]) -> None:
-        """These runs hold no queue slot any more."""
-        self.database.transaction(
-            lambda c: c.execute(statement(ENDED_IN_DAGSTER), {"ended": sorted(run_ids)})
+    def mark_ended_in_dagster(self, run_ids: Collection[str]) -> list[str]:
+        """These runs hold no queue slot any more. Return those that were stopped in order and are
+        marked for the first time: their interruption has not been reported as a death.
+        """
+        marked = self.database.transaction(
+            lambda c: rows(c, ENDED_IN_DAGSTER, ended=sorted(run_ids))
         )
+        reported = (HEARTBEAT_LOST, RELEASED)
+        return sorted(row["execution_id"] for row in marked if row["note"] not in reported)
 
 
 def _reap(

@@ -334,7 +334,7 @@ def belongs(process: psutil.Process, server: psutil.Process, kind: str) -> bool:
     return (
         process not in server.children(recursive=True)
         and {
-            "daemon": "dagster-daemon" in words,
+            "daemon": "mohe_assets.defs.runtime.daemon" in words,
             "web_server": "mohe_assets.defs.runtime.web_server" in words,
             "code_server": process == server,
         }[kind]

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
+from mohe_assets.defs.runtime.console_logger import STOPPED
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
@@ -53,7 +54,10 @@ def test_a_worker_told_to_stop_gives_its_regions_back_within_ten_seconds(
 
     following = start_worker_from_a_shell().succeed()
 
-    assert INTERRUPTED_FOUND not in following.output, "nothing was left to be taken back"
+    assert STOPPED in worker.output
+    assert "Stack Trace" not in worker.output
+    assert following.output.count(INTERRUPTED_FOUND) == 1
+    assert f"(실행 {stopped['execution_id']}, 지역 {left['PENDING']}개)" in following.output
     assert statuses(database) == {"COMPLETED": ENOUGH_REGIONS}
     assert Collected.of(database) == reference.only(codes)
     assert repeated(simulator.stats()["naver"]["answers_per_search"]) <= THREADS

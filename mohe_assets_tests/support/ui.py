@@ -155,7 +155,7 @@ _HURRIED = """
 import sys
 
 arguments = " ".join(sys.orig_argv)
-if "dagster-daemon" in arguments:
+if "mohe_assets.defs.runtime.daemon" in arguments:
     from dagster import DagsterInstance
     from dagster._daemon import controller
 

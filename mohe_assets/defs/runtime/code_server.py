@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from mohe_assets import logs, settings
 from mohe_assets.app import App
-from mohe_assets.defs.runtime import recovery
+from mohe_assets.defs.runtime import console_logger, recovery
 from mohe_assets.errors import MoheError
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,12 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 18.0
 # For the cancellation of runs that have not begun; the others are signalled after it.
 CANCEL_SECONDS = 1.5
-_stopping = threading.Event()
 
 
 def main() -> None:
     """Serves `mohe_assets.definitions`; the arguments are those of `dagster api grpc`."""
     logs.install(settings.log_format())
+    console_logger.use_for_processes()
     recovery.THIS_CODE_SERVER.started_at = dt.datetime.now(dt.UTC)
     # Dagster gives SIGTERM whatever handler SIGINT has when it starts.
     signal.signal(signal.SIGINT, _stop)
@@ -51,8 +51,8 @@ def main() -> None:
 
 def _stop(number: int, _: FrameType | None) -> None:
     # Ctrl-C reaches the runs by itself: a terminal signals everybody.
-    if number == signal.SIGTERM and not _stopping.is_set():
-        _stopping.set()
+    if number == signal.SIGTERM and not recovery.STOPPING.is_set():
+        recovery.STOPPING.set()
         threading.Thread(target=_end_runs, daemon=True).start()
     raise KeyboardInterrupt
 
@@ -99,3 +99,5 @@ def _cancel_what_has_not_begun() -> None:
 
 if __name__ == "__main__":
     main()
+elif __name__ == "__mp_main__":  # a run, which multiprocessing starts as a copy of this module
+    logs.claim_root(settings.log_format())

@@ -6,23 +6,28 @@ from an asset's page do not have. So its default one is exchanged, for runs of w
 event log is not touched.
 """
 
+import copy
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import dagster as dg
 from dagster import _loggers as dagster_loggers
-from dagster._core.events import DagsterEvent
+from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.log_manager import (
     LOG_RECORD_METADATA_ATTR,
     DagsterLogHandler,
     has_log_record_event,
 )
+from dagster._utils import log as dagster_log
 
 from mohe_assets import logs, settings
 from mohe_assets.domain.regions import code_of_partition_key
 from mohe_assets.store.sqlstate import trouble
+
+STOPPED = "The run was stopped: its regions are released, and the next run continues."
 
 
 @dg.logger(
@@ -36,13 +41,51 @@ def console(init: dg.InitLoggerContext) -> logging.Logger:
     its own for each run.
     """
     logger = logging.Logger(str(init.logger_config["name"]), level=init.logger_config["log_level"])  # noqa: LOG001
-    logger.addHandler(logs.StderrHandler(logs.formatter(settings.log_format(), DAGSTERS)))
+    logger.addHandler(_RunHandler(logs.formatter(settings.log_format(), DAGSTERS)))
     return logger
 
 
 def use_for_runs() -> None:
     """From now on, in this process; twice is as good as once."""
     dagster_loggers.colored_console_logger = console
+    logs.claim_root(settings.log_format())
+
+
+def use_for_processes() -> None:
+    """Write the lines that Dagster's own processes have of themselves without colours, unless a
+    terminal shows them: a log file is read by other programs, too.
+    """
+    logs.claim_root(settings.log_format())
+    if not sys.stdout.isatty():
+        dagster_log.coloredlogs.ColoredFormatter = _PlainFormatter  # type: ignore[attr-defined]
+
+
+class _PlainFormatter(logging.Formatter):
+    def __init__(self, fmt: str, datefmt: str, **_styles: object) -> None:
+        super().__init__(fmt, datefmt)
+
+
+class _RunHandler(logs.StderrHandler):
+    """Writes one sentence for a run that was stopped, where Dagster has the same traceback twice."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = _event_of_a_stop(record)
+        if event is None:
+            super().emit(record)
+        elif event.event_type is not DagsterEventType.STEP_FAILURE:
+            line, meta = copy.copy(record), getattr(record, LOG_RECORD_METADATA_ATTR)
+            line.levelno, line.levelname = logging.WARNING, "WARNING"
+            line.msg, line.args = f"{meta['job_name']} - {meta['run_id']} - {STOPPED}", ()
+            super().emit(line)
+
+
+def _event_of_a_stop(record: logging.LogRecord) -> DagsterEvent | None:
+    meta = getattr(record, LOG_RECORD_METADATA_ATTR, None)
+    event: DagsterEvent | None = meta["dagster_event"] if meta else None
+    error = getattr(event.event_specific_data, "error", None) if event else None
+    return (
+        event if error and error.cls_name == dg.DagsterExecutionInterruptedError.__name__ else None
+    )
 
 
 @contextmanager
@@ -75,6 +118,8 @@ def _message(record: logging.LogRecord) -> str:
     """Without the run, job and step that Dagster's text has in front; a failure has its error
     behind them.
     """
+    if _event_of_a_stop(record) is not None:
+        return STOPPED
     meta = getattr(record, LOG_RECORD_METADATA_ATTR, None)
     if not meta or (meta["dagster_event"] and meta["dagster_event"].is_failure):
         return record.getMessage()

@@ -8,6 +8,7 @@ compared in agreement.py.
 
 import datetime as dt
 import logging
+import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import dagster as dg
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 
 from mohe_assets.app import App
-from mohe_assets.collection.scheduler import log_reclaimed, region_facts
+from mohe_assets.collection.scheduler import log_reclaimed, log_resumed, region_facts
 from mohe_assets.defs.runtime.events import (
     INGEST_PLACES,
     PLACE_INGESTION_BATCH,
@@ -28,6 +29,9 @@ from mohe_assets.logs import about
 from mohe_assets.store.executions import ReapResult
 
 log = logging.getLogger(__name__)
+
+# Set when this process is told to stop: what it interrupts itself is not resumed by its last ticks.
+STOPPING = threading.Event()
 
 # A run that was launched before the code server began cannot be in it. Its process may have
 # survived the server that launched it, and makes itself known within this time.
@@ -46,14 +50,16 @@ AHEAD_OF_MONITORING_SECONDS = 60
 
 def recover(instance: dg.DagsterInstance, app: App) -> ReapResult:
     """Takes back the regions of dead runs, ends those runs in Dagster, and reports completions
-    nobody reported.
+    nobody reported. The log names each interrupted run once, when there is work left to resume.
     """
     app.clock.pull_back()
     reaped = app.executions.reap_dead_runs(
         app.checkpoints, over=lambda run_ids: _over_in_dagster(instance, run_ids)
     )
     log_reclaimed(reaped)
-    _end_in_dagster(instance, app)
+    stopped = [] if STOPPING.is_set() else _end_in_dagster(instance, app)
+    if stopped and app.settings.checkpoint_auto_resume and (left := app.checkpoints.due()):
+        log_resumed(stopped, left)
     _end_never_started(instance, app)
     _report_completions(instance, app)
     return reaped
@@ -64,10 +70,11 @@ def _over_in_dagster(instance: dg.DagsterInstance, run_ids: Collection[str]) -> 
     return {run.run_id for run in found if run.is_finished}
 
 
-def _end_in_dagster(instance: dg.DagsterInstance, app: App) -> None:
+def _end_in_dagster(instance: dg.DagsterInstance, app: App) -> list[str]:
     """A dead run would keep its queue slot for good: the default launcher does not notice.
 
-    Cancelled, not failed: a failed run would paint the regions it never tried red.
+    Cancelled, not failed: a failed run would paint the regions it never tried red. Returns the runs
+    that were stopped in order since the last look.
     """
     ended = app.executions.not_ended_in_dagster()
     for run_id in ended:
@@ -76,8 +83,7 @@ def _end_in_dagster(instance: dg.DagsterInstance, app: App) -> None:
             instance.report_run_canceled(
                 run, message="The run's process is gone; its regions go on in other runs."
             )
-    if ended:
-        app.executions.mark_ended_in_dagster(ended)
+    return app.executions.mark_ended_in_dagster(ended) if ended else []
 
 
 @dataclass(kw_only=True)

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mohe_assets import settings
 from mohe_assets.clients.base_url import is_loopback
+from mohe_assets.defs.runtime import console_logger
 from mohe_assets.errors import SettingsError
 
 ANY_HOST = "*"
@@ -33,6 +34,7 @@ FRAMES = "frame-ancestors 'self'"
 
 def main() -> None:
     """Serve the page; the arguments are those of `dagster-webserver`."""
+    console_logger.use_for_processes()
     cli.create_app_from_workspace_process_context = _guarded  # type: ignore[attr-defined]
     # The prefix is the one of Dagster's own entry.
     cli.dagster_webserver.main(auto_envvar_prefix="DAGSTER_WEBSERVER", prog_name="web-server")
