@@ -81,6 +81,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(default=Path(".mohe"), validate_default=True)
     catalog_dir: Path | None = None
+    dagster_yaml: Path | None = None
     database_url: SecretStr | None = None
     dagster_database_url: SecretStr | None = None
     collector_password: SecretStr | None = None

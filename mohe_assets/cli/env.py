@@ -56,7 +56,7 @@ def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
     folder = settings.home / "dagster"
     try:
         make_private(folder)
-        place_dagster_yaml(folder / "dagster.yaml")
+        place_dagster_yaml(folder / "dagster.yaml", settings.dagster_yaml)
     except OSError as error:
         path = error.filename or folder
         message = f"{path}, in MOHE_HOME, cannot be written: {error.strerror}."
@@ -65,14 +65,31 @@ def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
     raise SettingsError(message)
 
 
-def place_dagster_yaml(path: Path) -> None:
+def place_dagster_yaml(path: Path, own: Path | None) -> None:
     """Bring the file to this version's. One that a person has changed stays; `mohe doctor`
-    compares.
+    compares. With `own`, a person's file elsewhere, it becomes a link to that.
     """
+    if own is not None:
+        _link(path, own.absolute())
+        return
     content = packaged_file("dagster.yaml").read_bytes()
     found = path.read_bytes() if path.exists() else None
     if found is None or (found != content and is_shipped_dagster_yaml(found)):
         place(path, content)
+
+
+def _link(path: Path, own: Path) -> None:
+    if not own.is_file():
+        raise SettingsError(f"MOHE_DAGSTER_YAML is {own}, which is no file.")
+    if path.is_symlink() and path.readlink() == own:
+        return
+    if path.exists() and not path.is_symlink() and not is_shipped_dagster_yaml(path.read_bytes()):
+        raise SettingsError(
+            f"{path} was changed by hand, and MOHE_DAGSTER_YAML names another file: remove one of them."
+        )
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.symlink_to(own)
+    draft.replace(path)
 
 
 def variables(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
@@ -112,12 +129,20 @@ def program(name: str) -> str:
 
 
 def place(path: Path, content: bytes) -> None:
-    """Writes a file that other processes may be reading or writing at this moment: containers share
-    DAGSTER_HOME.
+    """Write a file that other processes may be reading or writing at this moment: containers share
+    DAGSTER_HOME. One that is equal is left alone, and where it cannot be written nothing is left.
     """
+    if path.exists() and path.read_bytes() == content:
+        return
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as draft:
-        draft.write(content)
-    Path(draft.name).chmod(0o644)
-    Path(draft.name).replace(path)
+    ) as file:
+        draft = Path(file.name)
+        try:
+            file.write(content)
+            file.flush()
+            draft.chmod(0o644)
+            draft.replace(path)
+        except OSError:
+            draft.unlink()
+            raise
