@@ -203,7 +203,9 @@ def test_the_demo_has_the_simulator_s_keys_and_keeps_its_places_apart_from_real_
         given["NAVER_CLIENT_SECRET"],
     ) == expected
     assert (
-        given["MOHE_NAVER_API_URL"] == given["MOHE_GOVERNMENT_API_URL"] == "http://simulator:8900"
+        given["MOHE_NAVER_API_URL"]
+        == given["MOHE_GOVERNMENT_API_URL"]
+        == "http://mohe-simulator:8900"
     )
     assert "MOHE_NAVER_API_URL" not in plain["batch"].environment
     assert demo.keys() - plain.keys() <= {"simulator"}
@@ -236,7 +238,8 @@ def test_the_image_is_pinned_and_its_user_is_not_root(
     dockerfile: DockerfileParser, demo: dict[str, Service]
 ) -> None:
     assert all(
-        re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", image) for image in dockerfile.parent_images
+        re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+|dependencies", image)
+        for image in dockerfile.parent_images
     )
     last = {one["instruction"]: one["value"] for one in dockerfile.structure}
     assert last["USER"].isdecimal()
@@ -269,6 +272,7 @@ def test_the_image_is_given_all_that_the_wheel_is_made_of(dockerfile: Dockerfile
         *wheel["packages"],
         *wheel["force-include"],
         project["project"]["readme"],
+        *project["project"]["license-files"],
         "pyproject.toml",
         "requirements",
     }

@@ -89,7 +89,7 @@ def nginx_before(behind: int, folder: Path) -> Iterator[str]:
     for packaged_file, here in (
         ("/etc/nginx/htpasswd", f"{folder}/htpasswd"),
         ("listen 8080", f"listen 127.0.0.1:{front}"),
-        ("webserver:3000", f"127.0.0.1:{behind}"),
+        ("mohe-webserver:3000", f"127.0.0.1:{behind}"),
         ("/tmp/nginx", f"{folder}/nginx"),  # noqa: S108 - the container's
     ):
         assert packaged_file in text

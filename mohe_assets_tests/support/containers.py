@@ -306,7 +306,7 @@ class Topology:
         """The same on this machine: services by name are loopback, their ports are free ones, the
         volume is a folder.
         """
-        text = re.sub(rf"\b({'|'.join(self.services)}):(?=\d)", "127.0.0.1:", text)
+        text = re.sub(rf"\b(?:mohe-)?({'|'.join(self.services)}):(?=\d)", "127.0.0.1:", text)
         text = text.replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - replaced, not listened on
         text = re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: self.ports[found[1]], text)
         return text.replace(IMAGE_HOME, str(self.home))
