@@ -5,9 +5,9 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Exactly the files whose hashes are in requirements/, and the project itself without anything else from an index.
 HASHED  := $(PIP) --require-hashes --no-deps
 PROJECT := $(PIP) --no-deps --no-build-isolation
-EXTRAS  := kubernetes dev browser bench
+EXTRAS  := kubernetes docker dev browser bench
 
-.PHONY: install demo test audit bench bench-long lint constraints requirements clean
+.PHONY: install demo test containers audit bench bench-long lint constraints requirements clean
 
 install: $(VENV)/.installed
 
@@ -34,6 +34,10 @@ lint: $(VENV)/.installed-dev
 test: lint
 	.ci/packages
 	$(BIN)/python -m pytest
+
+# docker-compose.yml and its variants on a Docker engine that is started for it, as root: fifteen minutes.
+containers: $(VENV)/.installed-dev
+	.ci/containers
 
 # Looks every pinned version up at a vulnerability service; fails if one is known to be vulnerable, or nobody could be asked.
 audit: $(VENV)/.installed-dev

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dagster._config import process_config
+from dagster_docker import DockerRunLauncher
 from dockerfile_parse import DockerfileParser
 
 from mohe_assets.settings import Settings, variable
@@ -190,6 +192,65 @@ def test_keys_can_be_given_as_secrets(tmp_path: Path) -> None:
             }
     assert sum(name.endswith("_FILE") for name in batch["environment"]) == 3
     assert [name for name, one in text["services"].items() if "secrets" in one] == ["batch"]
+
+
+def test_a_database_outside_takes_settings_only() -> None:
+    extra = ("--file", str(ROOT / "deploy" / "compose" / "external-database.yml"))
+    missing = compose(*extra, "config", variables=PASSWORDS)
+    assert missing.returncode == 1
+    assert "set MOHE_DATABASE_HOST in .env to the host of the database" in missing.stderr
+    outside = {"MOHE_DATABASE_HOST": "db.example.org", "MOHE_DATABASE_PORT": "6432"}
+    done = compose(*extra, "config", variables={**PASSWORDS, **outside})
+    assert done.returncode == 0, done.stderr
+    found = yaml.safe_load(done.stdout)["services"]
+    urls = {
+        url
+        for one in found.values()
+        for name, url in one.get("environment", {}).items()
+        if name.endswith("DATABASE_URL")
+    }
+    assert urls == {
+        f"postgresql://{role}@db.example.org:6432/{database}?sslmode=require"
+        for role in ("mohe_user", "mohe_collector")
+        for database in ("mohe_db", "dagster")
+    }
+    assert found["postgres"]["command"] == ["sleep", "infinity"]
+
+
+def test_runs_as_containers_need_a_launcher_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = ROOT / "deploy" / "compose"
+    own = yaml.safe_load((folder / "docker-runs" / "dagster.yaml").read_text(encoding="utf-8"))
+    launcher = own.pop("run_launcher")
+    assert own == yaml.safe_load((ROOT / "dagster.yaml").read_text(encoding="utf-8"))
+    monkeypatch.setenv("MOHE_DOCKER_NETWORK", "mohe-assets_default")
+    kind = DockerRunLauncher.config_type()  # type: ignore[no-untyped-call]
+    checked = process_config(kind, launcher["config"])
+    assert checked.success, checked.errors
+    assert not KEYS & set(launcher["config"]["env_vars"]), "keys are files"
+
+    extra = ("--file", str(folder / "docker-runs.yml"))
+    done = compose(*extra, "config", variables={**PASSWORDS, "MOHE_DOCKER_GROUP": "999"})
+    assert done.returncode == 0, done.stderr
+    found = yaml.safe_load(done.stdout)["services"]
+    with_socket = {name for name, one in found.items() if "docker.sock" in str(one.get("volumes"))}
+    assert with_socket == {"daemon", "webserver"}
+    for name in ("batch", "daemon", "webserver"):
+        mounted = found[name]["environment"]["MOHE_DAGSTER_YAML"]
+        assert any(f"dagster.yaml:{mounted}:ro" in one for one in found[name]["volumes"])
+        assert found[name]["image"] == f"{launcher['config']['image']}"
+
+
+def test_the_image_s_version_is_the_project_s(
+    demo: dict[str, Service], dockerfile: DockerfileParser
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    labels = dockerfile.labels
+    assert labels["org.opencontainers.image.version"] == project["version"]
+    assert labels["org.opencontainers.image.licenses"] == project["license"]
+    ours = {one.raw["image"] for name, one in demo.items() if name != "postgres"}
+    assert ours == {f"mohe-assets:{project['version']}"}
 
 
 def test_the_demo_has_the_simulator_s_keys_and_keeps_its_places_apart_from_real_ones(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import kubernetes
+import kubernetes_validate
 import pytest
 import yaml
 from dagster._config import process_config
@@ -266,6 +267,22 @@ def test_all_processes_run_one_image_without_root_and_only_those_that_call_the_a
 def test_kubernetes_client_knows_every_field_of_a_manifest(name: str, document: Values) -> None:
     assert name
     assert k8s_snake_case_dict(KINDS[document["kind"]], document)
+
+
+@pytest.mark.parametrize("version", ["1.30", kubernetes_validate.latest_version()])
+@pytest.mark.parametrize(("name", "document"), list(manifests()))
+def test_a_manifest_is_valid_by_the_schema_of_kubernetes(
+    name: str, document: Values, version: str
+) -> None:
+    used = kubernetes_validate.validate(document, version, strict=True)
+    assert version.startswith(used), name
+
+
+def test_an_unknown_field_is_no_valid_manifest() -> None:
+    (job,) = (document for name, document in manifests() if name == "migrate.yaml")
+    wrong = {**job, "spec": {**job["spec"], "backOffLimit": 3}}
+    with pytest.raises(kubernetes_validate.ValidationError, match="backOffLimit"):
+        kubernetes_validate.validate(wrong, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_every_variable_is_one_that_somebody_reads() -> None:

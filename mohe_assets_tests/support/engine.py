@@ -38,17 +38,23 @@ def docker(*arguments: str, given: str | None = None, check: bool = True) -> str
     return done.stdout
 
 
-def build_image(folder: Path) -> str:
+def engine_socket() -> tuple[str, str]:
+    """The engine's socket, and the number of the group that may use it."""
+    path = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    return path, str(Path(path).stat().st_gid)
+
+
+def build_image(folder: Path, extra: str = "") -> str:
     """Build the image from the shipped Dockerfile under the name of docker-compose.yml, which is
-    returned.
+    returned; with an extra, that is behind it.
     """
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
-    name = str(services["batch"]["image"])
+    name = "-".join(filter(None, (str(services["batch"]["image"]), extra)))
     program = os.environ.get("DOCKER") or "docker"
     log = folder / "build.log"
     with log.open("wb") as output:
         done = subprocess.run(
-            [program, "build", "--tag", name, str(ROOT)],
+            [program, "build", "--build-arg", f"EXTRAS={extra}", "--tag", name, str(ROOT)],
             stdout=output,
             stderr=subprocess.STDOUT,
             check=False,
