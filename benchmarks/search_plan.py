@@ -13,10 +13,11 @@ from itertools import product
 
 from benchmarks.search_plan_worlds import LEAVES, Country, Found
 from benchmarks.simulated_stack import write
+from mohe_assets.domain.search_plan import Answered, Search
 from mohe_assets.settings import DEFAULT_KEYWORDS
 from mohe_assets.simulator.region_list import base_dongs, base_sigungu
-from mohe_assets.sources.naver_local.refinement import Answered, RegionPlan
-from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage, base_plan
+from mohe_assets.sources.naver_local.plan import Sort, base_plan
+from mohe_assets.sources.naver_local.refinement import RegionPlan
 
 MARKS = (3_840, 5_700, 10_000, 25_000)
 NAMES = {base: base_sigungu()[base].name for base in LEAVES}
@@ -118,7 +119,7 @@ class Claims:
     with_tallies: bool = True
     with_categories: bool = True
     ledger: dict[str, list[Answered]] = field(default_factory=lambda: {code: [] for code in LEAVES})
-    tallies: dict[tuple[Stage, str], tuple[int, int]] = field(default_factory=dict)
+    tallies: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     claims: int = 0
 
     def __call__(self) -> Asked:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from mohe_assets.domain.places import parse_items, place_key
+from mohe_assets.domain.places import place_key
 from mohe_assets.simulator.catalogue import FIRST, KINDS, MEANINGS, SECOND
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.matching import Searcher
@@ -17,6 +17,7 @@ from mohe_assets.simulator.naver_responses import Answers
 from mohe_assets.simulator.region_list import base_dongs, base_sigungu
 from mohe_assets.simulator.universe import Place, Universe
 from mohe_assets.simulator.world import World
+from mohe_assets.sources.naver_local.items import parse_items
 
 LEAVES = tuple(base for base, district in base_sigungu().items() if district.is_leaf)
 

@@ -18,7 +18,6 @@ from mohe_assets.clients.http import LocalRateLimiter, RateLimiter, RetryPolicy
 from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.collection.cancellation import CancellationToken
 from mohe_assets.collection.heartbeat import RunSession
-from mohe_assets.collection.place_source import NaverLocalSource
 from mohe_assets.collection.rate_limiter import SharedRateLimiter
 from mohe_assets.collection.region_worker import CachedTallies, RegionWorker, RunLimits
 from mohe_assets.collection.run import DATABASE_THREADS, CollectionRun
@@ -26,6 +25,7 @@ from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.domain.forecast import QuotaState
 from mohe_assets.domain.kst import KST
 from mohe_assets.domain.regions import REGION_TYPES, build_region_list
+from mohe_assets.domain.search_plan import Search, plan_digest
 from mohe_assets.errors import DatabaseUnavailable, OriginMismatch, SettingsError
 from mohe_assets.logs import about
 from mohe_assets.postgres import schema
@@ -40,7 +40,8 @@ from mohe_assets.region_sync import Download, RegionSync, sync_regions
 from mohe_assets.replay import replay
 from mohe_assets.settings import SIMULATOR_CLIENT_IDS, Settings, classic_ends
 from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClient
-from mohe_assets.sources.naver_local.search_plan import Search, Sort, base_plan, plan_digest
+from mohe_assets.sources.naver_local.plan import base_plan
+from mohe_assets.sources.naver_local.source import NaverLocalSource, parse_answer
 from mohe_assets.store.api_state import ApiAccount, ApiState, read_state
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.clock import Clock
@@ -443,7 +444,7 @@ class App:
         """
         self.require_same_origin()
         replays = Replays(checkpoints=self.checkpoints, source=NaverLocalSource.name)
-        return replay(replays, self.lifecycle.index(), dry_run=dry_run)
+        return replay(replays, self.lifecycle.index(), parse_answer, dry_run=dry_run)
 
     @staticmethod
     def load_what_collects(*, refining: bool = False) -> None:
@@ -510,13 +511,12 @@ class App:
             probe_now=probe_now,
         )
         pause = partial(cancellation.pause, reason="Stopped while waiting to try a call again.")
-        client = self._place_client(rate_limiter, RetryPolicy(sleep=pause))
-        source = NaverLocalSource(client=client, keywords=self.settings.search_keywords)
+        source = self._place_source(rate_limiter, RetryPolicy(sleep=pause))
         checkpoints = self.checkpoints
         ledger = Ledger(checkpoints=checkpoints, source=source.name, run_id=run_id)
 
         async def close() -> None:
-            await client.close()
+            await source.client.close()
             await rate_limiter.close()
 
         return RegionWorker(
@@ -552,15 +552,16 @@ class App:
             probe_now=True,
         )
         try:
-            async with self._place_client(rate_limiter, ONE_TRY) as client:
-                await client.search("서울특별시 강남구 카페", sort=Sort.ACCURACY)
+            source = self._place_source(rate_limiter, ONE_TRY)
+            async with source.client:
+                await source.perform(source.probe_search(without=""))
         finally:
             await rate_limiter.close()
 
-    def _place_client(self, rate_limiter: RateLimiter, retry: RetryPolicy) -> NaverLocalClient:
+    def _place_source(self, rate_limiter: RateLimiter, retry: RetryPolicy) -> NaverLocalSource:
         settings = self.settings
         client_id, client_secret = self._naver_keys()
-        return NaverLocalClient(
+        client = NaverLocalClient(
             base_url=self._place_url,
             api_version=HUB if settings.uses_hub else CLASSIC,
             client_id=client_id,
@@ -573,6 +574,7 @@ class App:
                 total=settings.http_timeout_seconds,
             ),
         )
+        return NaverLocalSource(client=client, keywords=settings.search_keywords)
 
 
 def region_client(settings: Settings, *, retry: RetryPolicy | None = None) -> RegionApiClient:

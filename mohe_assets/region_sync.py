@@ -4,8 +4,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection
-
 from mohe_assets.domain.regions import (
     REGION_TYPE_SIGUNGU,
     RegionChanges,
@@ -16,6 +14,7 @@ from mohe_assets.domain.regions import (
 from mohe_assets.domain.succession import DongSet, Succession, disbelief, infer, renamed
 from mohe_assets.errors import ApiBlocked, ApiError, RegionListRefused
 from mohe_assets.store.checkpoints import Checkpoints
+from mohe_assets.store.database import Transaction
 from mohe_assets.store.region_lifecycle import Lifecycle, Reassigned, seed_successions
 from mohe_assets.store.regions import Regions
 
@@ -74,7 +73,7 @@ def sync_regions(
         api_warning = f"{error} The bundled list of {as_of} is used until a refresh succeeds."
         log.warning("region list: %s", api_warning)
 
-    def take_over(connection: Connection) -> RegionSync | RegionListRefused:
+    def take_over(connection: Transaction) -> RegionSync | RegionListRefused:
         lifecycle = Lifecycle(database=regions.database, region_type=regions.region_type)
         lifecycle.lock(connection)
         before = lifecycle.leaves(connection)
@@ -119,7 +118,7 @@ def sync_regions(
 
 
 def _refusal(
-    connection: Connection, regions: Regions, before: Sequence[DongSet], listed: RegionList
+    connection: Transaction, regions: Regions, before: Sequence[DongSet], listed: RegionList
 ) -> RegionListRefused | None:
     """Compare the list with the known list, by sigungu, and record it if it is not accepted."""
     known, new = before or _dong_sets(bundled_snapshot()), _dong_sets(listed)

@@ -3,13 +3,21 @@
 Makes no calls. No HTTP, no SQL, no Dagster.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from mohe_assets.domain.attribution import RegionIndex
-from mohe_assets.domain.places import parse_items
+from mohe_assets.domain.places import PlaceRecord, RejectedItem
 from mohe_assets.store.ledger import attributed
 from mohe_assets.store.replay import Reading, Replayed, Replays, StoredAnswer
 
+ParseAnswer = Callable[[dict[str, Any]], tuple[Sequence[PlaceRecord], Sequence[RejectedItem], int]]
+"""Returns the places, the rejected items and the number of items of a source's answer."""
 
-def replay(replays: Replays, regions: RegionIndex, *, dry_run: bool = False) -> Replayed:
+
+def replay(
+    replays: Replays, regions: RegionIndex, parse_answer: ParseAnswer, *, dry_run: bool = False
+) -> Replayed:
     """Rebuild places, and the values in ledger and checkpoints that depend on them.
 
     The result equals a collection with the current code and region list. Raises ReplayRefused if a
@@ -17,10 +25,9 @@ def replay(replays: Replays, regions: RegionIndex, *, dry_run: bool = False) -> 
     """
 
     def read(stored: StoredAnswer) -> Reading:
-        items = stored.answer["items"]
-        places, rejected = parse_items(items)
+        places, rejected, result_count = parse_answer(stored.answer)
         return Reading(
-            places=attributed(places, regions), set_aside=rejected, result_count=len(items)
+            places=attributed(places, regions), set_aside=rejected, result_count=result_count
         )
 
     return replays.rebuild(read, dry_run=dry_run)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from mohe_assets.domain.places import parse_items
+from mohe_assets.sources.naver_local.items import parse_items
 
 COLUMNS = (
     "naver_place_id",

@@ -20,12 +20,11 @@ from enum import StrEnum
 from functools import partial
 from typing import Protocol, TypeVar
 
-from sqlalchemy import Connection
-
 from mohe_assets.collection.cancellation import CancellationToken
 from mohe_assets.collection.group_commit import GroupCommit
-from mohe_assets.collection.place_source import PlaceSource, SearchResult
+from mohe_assets.collection.place_source import PlaceSource, RefinementPlan
 from mohe_assets.collection.rate_limiter import calls_for
+from mohe_assets.domain.search_plan import Answered, Search, SearchResult, Tallies, remaining
 from mohe_assets.errors import (
     AnswerChanged,
     ApiBlocked,
@@ -38,10 +37,8 @@ from mohe_assets.errors import (
     TransientApiError,
     UnusableAnswer,
 )
-from mohe_assets.sources.naver_local.expected_gain import Tallies
-from mohe_assets.sources.naver_local.refinement import Answered, RegionPlan
-from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage, remaining
 from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease, PlanDone
+from mohe_assets.store.database import Transaction
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.ledger import (
     FailedSearch,
@@ -76,17 +73,6 @@ MOST_FAILED = 3
 # What pays nationwide changes slowly: read again after so long, or when a run has made so many
 # searches itself.
 TALLIES_SECONDS, TALLIES_SEARCHES = 30.0, 300
-
-
-# Made to find out whether the API is at fault, while no search of the ledger had places.
-KNOWN_TO_HAVE_PLACES = {
-    "11680": Search(
-        query="서울특별시 강남구 카페", sort=Sort.ACCURACY, keyword="카페", stage=Stage.BASE
-    ),
-    "26350": Search(
-        query="부산광역시 해운대구 카페", sort=Sort.ACCURACY, keyword="카페", stage=Stage.BASE
-    ),
-}
 
 
 class Outcome(StrEnum):
@@ -391,13 +377,13 @@ class RegionWorker:
 
     async def _refinement_plan(
         self, lease: Lease, dongs: Sequence[str], history: Sequence[Answered]
-    ) -> RegionPlan:
+    ) -> RefinementPlan:
         return self.source.refinement_plan(
             lease.region_name, dongs, history, await _current(self.tallies)
         )
 
-    def _tally(self, connection: Connection) -> None:
-        self.executions.tally(connection, self.run_id)
+    def _tally(self, transaction: Transaction) -> None:
+        self.executions.tally(transaction, self.run_id)
 
     async def _search(self, lease: Lease, search: Search) -> tuple[int, Answered] | FailedSearch:
         """One search, made and stored: the calls it took and what it brought, or why it failed.
@@ -459,7 +445,9 @@ class RegionWorker:
             token = calls_for.set("")
             try:
                 with self.health.judged_by_caller():
-                    answer = await self.source.perform(known or _fallback(region_code))
+                    answer = await self.source.perform(
+                        known or self.source.probe_search(without=region_code)
+                    )
             except (BadQuery, RequestRefused, TransientApiError, AnswerChanged) as error:
                 raise self.health.unavailable or await self.health.declare_unavailable(
                     _every_query_is_refused(error) if isinstance(error, BadQuery) else str(error)
@@ -570,13 +558,6 @@ async def _current(cache: _Cache[Cached_co]) -> Cached_co:
     """
     known = cache.known
     return known if known is not None else await asyncio.to_thread(cache.current)
-
-
-def _fallback(region_code: str) -> Search:
-    """The search of another region than this one."""
-    return next(
-        one for code, one in KNOWN_TO_HAVE_PLACES.items() if not region_code.startswith(code)
-    )
 
 
 def _every_query_is_refused(error: BadQuery) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome, RegionTask, RegionWorker
+from mohe_assets.domain.search_plan import Search
 from mohe_assets.errors import (
     AnswerChanged,
     ApiBlocked,
@@ -27,7 +28,6 @@ from mohe_assets.errors import (
     StopRequested,
 )
 from mohe_assets.logs import about
-from mohe_assets.sources.naver_local.search_plan import Search
 from mohe_assets.store.checkpoints import Completion, Lease
 from mohe_assets.store.executions import ReapResult
 from mohe_assets.text.cleaning import one_line

@@ -39,8 +39,8 @@ from enum import StrEnum
 
 from sqlalchemy import Connection
 
+from mohe_assets.domain.search_plan import Search, plan_digest
 from mohe_assets.errors import FailureKind, LeaseLost
-from mohe_assets.sources.naver_local.search_plan import Search, plan_digest
 from mohe_assets.store.database import Database, rows, statement
 from mohe_assets.store.transitions import (
     CLAIM,
@@ -417,7 +417,7 @@ def _as_done(done: PlanDone) -> dict[str, object]:
         "promise": done.expected_gain,
         "plan": plan_digest(done.plan),
         "queries": [search.query for search in done.plan],
-        "sorts": [search.sort.value for search in done.plan],
+        "sorts": [search.sort for search in done.plan],
     }
 
 

@@ -96,6 +96,9 @@ _NO_OPTIONS = "startup parameter"
 
 _T = TypeVar("_T")
 
+Transaction = Connection
+"""The transaction that `work` runs in; other folders pass it on and do not use it."""
+
 
 class Refusal(Exception):
     """A function of ours, under `sql/`, refused: `code` is the SQLSTATE it raised, `detail` what it

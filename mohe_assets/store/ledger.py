@@ -19,9 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from mohe_assets.domain.attribution import RegionIndex
 from mohe_assets.domain.places import PlaceRecord, RejectedItem
-from mohe_assets.sources.naver_local.expected_gain import Tallies
-from mohe_assets.sources.naver_local.refinement import Answered
-from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage
+from mohe_assets.domain.search_plan import Answered, Search, Tallies
 from mohe_assets.store.checkpoints import Checkpoints, Lease, lease_lost
 from mohe_assets.store.database import Refusal, rows, statement
 
@@ -266,7 +264,7 @@ class Ledger:
         their region and round.
         """
         found = self._read(TALLIES, source=self.source)
-        return {(Stage(row["stage"]), row["keyword"]): (row["calls"], row["new"]) for row in found}
+        return {(row["stage"], row["keyword"]): (row["calls"], row["new"]) for row in found}
 
     def count_failures(self, lease: Lease, failed: Sequence[FailedSearch]) -> int:
         """Count an attempt for each of these searches.
@@ -359,9 +357,9 @@ class Ledger:
 def _answered(row: dict[str, Any]) -> Answered:
     return Answered(
         query=row["query"],
-        sort=Sort(row["sort"]),
+        sort=row["sort"],
         keyword=row["keyword"],
-        stage=Stage(row["stage"]),
+        stage=row["stage"],
         dong_name=row["dong_name"],
         result_count=row["result_count"],
         place_ids=tuple(row["place_ids"]),
@@ -372,9 +370,9 @@ def _answered(row: dict[str, Any]) -> Answered:
 def _search(row: dict[str, Any]) -> Search:
     return Search(
         query=row["query"],
-        sort=Sort(row["sort"]),
+        sort=row["sort"],
         keyword=row["keyword"],
-        stage=Stage(row["stage"]),
+        stage=row["stage"],
         dong_name=row["dong_name"],
     )
 
@@ -404,7 +402,7 @@ def _as_search(write: Write) -> dict[str, object]:
     lease, search, stored = write.lease, write.search, write.stored
     return {
         "code": lease.region_code, "round": lease.round, "attempt": lease.attempt, "query": search.query,
-        "sort": search.sort.value, "keyword": search.keyword, "dong_name": search.dong_name, "stage": search.stage.value,
+        "sort": search.sort, "keyword": search.keyword, "dong_name": search.dong_name, "stage": search.stage,
         "status": write.status, "calls": write.calls, "error": write.reason, "list": write.list_version,
         **(_as_answered(stored, lease) if stored else {"strays": 0, "set_aside": []}),
     }  # fmt: skip

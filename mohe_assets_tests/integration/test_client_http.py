@@ -30,7 +30,7 @@ from mohe_assets.errors import (
     TransientApiError,
 )
 from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClient, SearchResponse
-from mohe_assets.sources.naver_local.search_plan import Sort
+from mohe_assets.sources.naver_local.plan import Sort
 from mohe_assets_tests.integration.test_client_scripted_server import (
     RecordingGate,
     ScriptedServer,

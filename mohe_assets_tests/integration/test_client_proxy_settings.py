@@ -14,7 +14,7 @@ import pytest
 from mohe_assets.clients.http import LocalRateLimiter, RetryPolicy
 from mohe_assets.errors import TransientApiError
 from mohe_assets.sources.naver_local.client import CLASSIC, NaverLocalClient
-from mohe_assets.sources.naver_local.search_plan import Sort
+from mohe_assets.sources.naver_local.plan import Sort
 from mohe_assets_tests.integration.test_client_scripted_server import ScriptedServer, Step, reply
 from mohe_assets_tests.support.searches import searched
 

@@ -9,7 +9,7 @@ import pytest
 
 from mohe_assets.clients.http import LocalRateLimiter, RetryPolicy
 from mohe_assets.clients.region_api import RegionApiClient
-from mohe_assets.domain.places import RejectionReason, parse_items
+from mohe_assets.domain.places import RejectionReason
 from mohe_assets.errors import (
     ApiBlocked,
     ApiError,
@@ -23,7 +23,8 @@ from mohe_assets.errors import (
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator, running
 from mohe_assets.sources.naver_local.client import CLASSIC, HUB, ApiVersion, NaverLocalClient
-from mohe_assets.sources.naver_local.search_plan import Sort
+from mohe_assets.sources.naver_local.items import parse_items
+from mohe_assets.sources.naver_local.plan import Sort
 from mohe_assets_tests.support.searches import no_wait, searched
 
 CONFIG = SimulatorConfig(

@@ -19,14 +19,13 @@ from mohe_assets import app as platform_module
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.clients.http import RetryPolicy
-from mohe_assets.collection.place_source import SearchResult
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome
 from mohe_assets.collection.run import CollectionRun
 from mohe_assets.collection.scheduler import LOCKED_SECONDS, ClaimFilter
 from mohe_assets.domain.regions import bundled_snapshot
+from mohe_assets.domain.search_plan import Search, SearchResult
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.simulator.server import Simulator
-from mohe_assets.sources.naver_local.search_plan import Search
 from mohe_assets.store.api_state import read_state
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment, keep_checkpoints
@@ -466,6 +465,10 @@ class Broken:
 
     source: Any
     name: str = "naver-local"
+    licence: Any = None
+
+    def probe_search(self, *, without: str) -> Any:
+        return self.source.probe_search(without=without)
 
     def plan(self, region_name: str) -> Any:
         return self.source.plan(region_name)

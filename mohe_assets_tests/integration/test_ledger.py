@@ -14,8 +14,9 @@ import pytest
 
 from mohe_assets.domain.places import RejectedItem, RejectionReason
 from mohe_assets.domain.regions import bundled_snapshot
+from mohe_assets.domain.search_plan import Search
 from mohe_assets.errors import DatabaseUnavailable, LeaseLost
-from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage
+from mohe_assets.sources.naver_local.plan import Sort, Stage
 from mohe_assets.store.checkpoints import Lease
 from mohe_assets.store.database import Database
 from mohe_assets.store.ledger import (

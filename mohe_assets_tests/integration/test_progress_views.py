@@ -5,7 +5,7 @@ planned.
 import datetime as dt
 
 from mohe_assets.errors import FailureKind
-from mohe_assets.sources.naver_local.search_plan import base_plan
+from mohe_assets.sources.naver_local.plan import base_plan
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
 from mohe_assets.store.reads.progress import record_plan

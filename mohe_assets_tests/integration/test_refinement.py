@@ -21,9 +21,9 @@ from mohe_assets.collection.region_worker import (
 )
 from mohe_assets.collection.run import CollectionRun
 from mohe_assets.collection.scheduler import MOST_REFINED, ClaimFilter
+from mohe_assets.domain.search_plan import Tallies
 from mohe_assets.errors import FailureKind, LeaseLost
 from mohe_assets.simulator.server import Simulator
-from mohe_assets.sources.naver_local.expected_gain import Tallies
 from mohe_assets_tests.conftest import Environment, keep_checkpoints
 from mohe_assets_tests.support.processes import repeated
 from mohe_assets_tests.support.stores import Store

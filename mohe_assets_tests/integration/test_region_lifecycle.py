@@ -15,13 +15,13 @@ from sqlalchemy import Connection, text
 from mohe_assets import app as platform_module
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
-from mohe_assets.collection.place_source import PlaceSource, SearchResult
+from mohe_assets.collection.place_source import PlaceSource
 from mohe_assets.collection.region_worker import Outcome
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.domain.regions import bundled_successions, region_points
+from mohe_assets.domain.search_plan import Search, SearchResult
 from mohe_assets.errors import LeaseLost, RegionListRefused
 from mohe_assets.simulator.server import Simulator
-from mohe_assets.sources.naver_local.search_plan import Search
 from mohe_assets.store.database import rows
 from mohe_assets.store.ledger import Ledger, StoredSearch, Write
 from mohe_assets.store.region_lifecycle import seed_successions

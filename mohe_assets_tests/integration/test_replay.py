@@ -12,11 +12,13 @@ from typer.testing import CliRunner
 
 from mohe_assets.app import App
 from mohe_assets.cli import commands
-from mohe_assets.domain import places as places_module
 from mohe_assets.domain.attribution import RegionIndex
+from mohe_assets.domain.places import clean_title
 from mohe_assets.errors import ReplayRefused
 from mohe_assets.settings import process_environment
 from mohe_assets.simulator.server import Simulator
+from mohe_assets.sources.naver_local import items as items_module
+from mohe_assets.sources.naver_local.items import parse_items
 from mohe_assets.store import replay as store_replay
 from mohe_assets.store.executions import Ending
 from mohe_assets.store.ledger import attributed
@@ -61,7 +63,7 @@ def by_name_and_a_kilometre(name: str, latitude: Decimal, longitude: Decimal) ->
     return f"{name[:1]} {latitude:.2f} {longitude:.2f}"
 
 
-original_title = places_module.clean_title
+original_title = clean_title
 CHANGES: dict[str, Callable[..., str]] = {
     "clean_title": shouting,
     "place_key": by_name_and_a_kilometre,
@@ -121,7 +123,7 @@ class TestReplaying:
         self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         before = store.read(TIMELESS)
-        monkeypatch.setattr(places_module, name, CHANGES[name])
+        monkeypatch.setattr(items_module, name, CHANGES[name])
         done = collected.replay()
         replayed, counts = (
             store.read(TIMELESS),
@@ -143,7 +145,7 @@ class TestReplaying:
     ) -> None:
         ids = store.read("SELECT id, naver_place_id FROM places ORDER BY id")
         monkeypatch.setattr(
-            places_module, "clean_address", lambda address: f"어딘가 {address}" if address else ""
+            items_module, "clean_address", lambda address: f"어딘가 {address}" if address else ""
         )
         done = collected.replay()
         assert (done.added, done.removed, done.changed) == (0, 0, len(ids))
@@ -154,7 +156,7 @@ class TestReplaying:
         self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = store.read(DERIVED)
-        monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
+        monkeypatch.setattr(items_module, "place_key", by_name_and_a_kilometre)
         collected.replay()
         sums = store.read(
             "SELECT sum(new_places) AS new, (SELECT count(*) FROM places) AS places FROM search_query"
@@ -196,7 +198,7 @@ class TestReplaying:
             if not seen:
                 store.execute(late)
             seen.append(stored.id)
-            places, set_aside = places_module.parse_items(stored.answer["items"])
+            places, set_aside = parse_items(stored.answer["items"])
             return Reading(
                 places=attributed(places, index), set_aside=set_aside, result_count=len(places)
             )
@@ -217,14 +219,14 @@ class TestLeavingAlone:
     ) -> None:
         store.execute(LEGACY)
         legacy = store.read("SELECT * FROM places WHERE naver_place_id = '1234567'")
-        monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
+        monkeypatch.setattr(items_module, "place_key", by_name_and_a_kilometre)
         collected.replay()
         assert store.read("SELECT * FROM places WHERE naver_place_id = '1234567'") == legacy
 
     def test_a_dry_run_counts_and_changes_nothing(
         self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
+        monkeypatch.setattr(items_module, "place_key", by_name_and_a_kilometre)
         before = everything(store)
         planned = collected.replay(dry_run=True)
         assert everything(store) == before
@@ -256,7 +258,7 @@ class TestLeavingAlone:
         self, collected: App, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = everything(store)
-        monkeypatch.setattr(places_module, "place_key", by_name_and_a_kilometre)
+        monkeypatch.setattr(items_module, "place_key", by_name_and_a_kilometre)
         monkeypatch.setattr(store_replay, "MERGE", (*store_replay.MERGE, "SELECT 1 / 0"))
         with pytest.raises(Exception, match="division by zero"):
             collected.replay()

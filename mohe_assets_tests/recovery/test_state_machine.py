@@ -26,8 +26,9 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection, text
 
 from mohe_assets.domain.places import PlaceRecord
+from mohe_assets.domain.search_plan import Search
 from mohe_assets.errors import FailureKind, LeaseLost
-from mohe_assets.sources.naver_local.search_plan import Search, base_plan
+from mohe_assets.sources.naver_local.plan import base_plan
 from mohe_assets.store.checkpoints import Checkpoints, Lease, PlanDone
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending, Executions

@@ -5,7 +5,7 @@ waits that take no time.
 import asyncio
 
 from mohe_assets.sources.naver_local.client import NaverLocalClient, SearchResponse
-from mohe_assets.sources.naver_local.search_plan import Sort
+from mohe_assets.sources.naver_local.plan import Sort
 
 
 def searched(

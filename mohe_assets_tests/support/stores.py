@@ -10,8 +10,9 @@ from sqlalchemy import Connection, text
 
 from mohe_assets.domain.places import PlaceRecord, RejectedItem
 from mohe_assets.domain.regions import RegionList, bundled_snapshot, compare
+from mohe_assets.domain.search_plan import Search
 from mohe_assets.errors import FailureKind
-from mohe_assets.sources.naver_local.search_plan import Search, base_plan
+from mohe_assets.sources.naver_local.plan import base_plan
 from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease, PlanDone
 from mohe_assets.store.database import Database, rows
 from mohe_assets.store.executions import Executions
@@ -129,7 +130,7 @@ class Store:
     def done(self, lease: Lease) -> tuple[set[tuple[str, str]], int]:
         """The region's finished searches in this round, and the calls spent on it so far."""
         history, calls, _ = self.ledger().begun([lease])[lease.region_code]
-        return {(answered.query, answered.sort.value) for answered in history}, calls
+        return {(answered.query, answered.sort) for answered in history}, calls
 
     def complete(self, lease: Lease) -> None:
         """Does what the plan still needs, and completes."""

@@ -4,12 +4,12 @@ share one.
 
 from collections import defaultdict
 
-from mohe_assets.domain.places import parse_items
 from mohe_assets.simulator.gazetteer import Gazetteer
 from mohe_assets.simulator.naver_responses import _item
 from mohe_assets.simulator.region_edits import edited
 from mohe_assets.simulator.region_list import base_rows
 from mohe_assets.simulator.universe import Universe
+from mohe_assets.sources.naver_local.items import parse_items
 
 # The busiest district, Sejong without a sigungu, the gu of a city, an island, and one that the
 # renaming below concerns.

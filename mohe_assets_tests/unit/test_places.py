@@ -10,19 +10,12 @@ from typing import Any
 
 import pytest
 
-from mohe_assets.domain import places as places_module
 from mohe_assets.domain.attribution import RegionIndex
 from mohe_assets.domain.columns import PLACES
-from mohe_assets.domain.places import (
-    MAX_LENGTHS,
-    PlaceRecord,
-    RejectionReason,
-    clean_address,
-    clean_title,
-    parse_items,
-    place_key,
-)
+from mohe_assets.domain.places import PlaceRecord, RejectionReason, clean_title, place_key
 from mohe_assets.domain.regions import bundled_snapshot
+from mohe_assets.sources.naver_local import items as items_module
+from mohe_assets.sources.naver_local.items import MAX_LENGTHS, clean_address, parse_items
 
 ITEM = {
     "title": "중화요리<b>본가</b>", "link": "http://example.com", "category": "중식>중식당", "description": "", "telephone": "",
@@ -368,7 +361,7 @@ class TestHostileItems:
             return work(text)
 
         for name in ("clean_address", "clean_title", "one_line"):
-            monkeypatch.setattr(places_module, name, partial(noting, getattr(places_module, name)))
+            monkeypatch.setattr(items_module, name, partial(noting, getattr(items_module, name)))
         for field in ("title", "category", "address", "roadAddress", "telephone", "link"):
             parse_items([item(**{field: "세종 " * 1_500_000})])
         assert max(lengths) <= max(MAX_LENGTHS.values())

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mohe_assets.sources.naver_local.refinement import Answered, RegionPlan
-from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage, base_plan
+from mohe_assets.domain.search_plan import Answered, Search
+from mohe_assets.sources.naver_local.plan import Sort, Stage, base_plan
+from mohe_assets.sources.naver_local.refinement import RegionPlan
 
 REGION = "전라남도 여수시"
 DONGS = ("학동", "돌산읍", "돌산읍 군내리", "돌산읍 율림리")
@@ -195,7 +196,7 @@ def test_a_full_answer_of_known_places_promises_less_than_one_of_new_places() ->
 def test_what_pays_nationwide_is_tried_first_where_nothing_is_known_yet() -> None:
     history = [answer(search) for search in base_plan(REGION, KEYWORDS)]
     for good, poor in (KEYWORDS, KEYWORDS[::-1]):
-        tallies = {
+        tallies: dict[tuple[str, str], tuple[int, int]] = {
             (stage, word): (100, 400 if word == good else 20)
             for stage in Stage
             for word in (good, poor)
@@ -270,7 +271,7 @@ def test_what_is_expected_of_a_search_is_never_more_than_it_can_bring(seed: int)
 def test_what_a_region_promises_is_what_its_best_search_does(
     counts: list[int],
     categories: list[str],
-    tallies: dict[tuple[Stage, str], tuple[int, int]],
+    tallies: dict[tuple[str, str], tuple[int, int]],
     seed: int,
 ) -> None:
     """Never asked for anything else, as when a base plan is completed, and all the way through a

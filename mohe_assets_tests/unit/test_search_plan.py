@@ -1,6 +1,7 @@
 """The base plan, and what is left of it."""
 
-from mohe_assets.sources.naver_local.search_plan import Sort, Stage, base_plan, remaining
+from mohe_assets.domain.search_plan import remaining
+from mohe_assets.sources.naver_local.plan import Sort, Stage, base_plan
 
 
 def test_the_base_plan_asks_for_the_full_region_name_and_each_keyword_in_order() -> None:

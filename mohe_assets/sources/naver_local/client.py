@@ -12,8 +12,8 @@ from mohe_assets.clients.exchange import Response, Timeouts
 from mohe_assets.clients.http import HttpClient, RateLimiter, RetryPolicy
 from mohe_assets.domain.kst import KST
 from mohe_assets.domain.places import MAX_RESULTS
+from mohe_assets.sources.naver_local.plan import Sort
 from mohe_assets.sources.naver_local.responses import read_search
-from mohe_assets.sources.naver_local.search_plan import Sort
 
 RESET_LATE_BY = timedelta(hours=1)  # the quota is reset between 00:00 and 01:00 KST
 

@@ -9,18 +9,15 @@ keyword.
 """
 
 from array import array
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mohe_assets.domain.places import MAX_RESULTS
-from mohe_assets.sources.naver_local.search_plan import Stage
+from mohe_assets.domain.search_plan import Tallies
+from mohe_assets.sources.naver_local.plan import Stage
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-Tallies = Mapping[tuple[Stage, str], tuple[int, int]]
-"""(stage, keyword) → (calls, new places), over all regions."""
 
 _STAGES = {stage: at for at, stage in enumerate(Stage)}
 _UNKNOWN_GAIN = MAX_RESULTS / 2  # prior without any counts
@@ -60,7 +57,7 @@ class ExpectedGain:
         self._tallies = tallies or {}
         self._by_stage = {}
         for stage in Stage:
-            counts = [count for (of, _), count in self._tallies.items() if of is stage]
+            counts = [count for (of, _), count in self._tallies.items() if of == stage]
             calls, new = sum(each[0] for each in counts), sum(each[1] for each in counts)
             prior = _STAGE_CALLS * _UNKNOWN_GAIN
             self._by_stage[stage] = (prior + new) / (_STAGE_CALLS + calls)

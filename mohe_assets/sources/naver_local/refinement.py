@@ -16,32 +16,14 @@ import functools
 import itertools
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from mohe_assets.domain.places import MAX_RESULTS
-from mohe_assets.sources.naver_local.expected_gain import ExpectedGain, Tallies
-from mohe_assets.sources.naver_local.search_plan import Search, Sort, Stage
+from mohe_assets.domain.search_plan import Answered, Search, Tallies
+from mohe_assets.sources.naver_local.expected_gain import ExpectedGain
+from mohe_assets.sources.naver_local.plan import Sort, Stage
 
 _REGION = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answered:
-    """An answered search of the ledger.
-
-    `result_count` counts all items, rejected items included; it is 0 for a search that the API
-    refuses. `place_ids` are the stored places, `categories` those of the answer.
-    """
-
-    query: str
-    sort: Sort
-    keyword: str
-    stage: Stage
-    dong_name: str | None
-    result_count: int
-    place_ids: tuple[int, ...]
-    categories: tuple[str, ...] = ()
 
 
 class _Node(NamedTuple):
@@ -182,16 +164,17 @@ class RegionPlan:
 
     def learn(self, answered: Answered) -> int:
         """Add an answer to the history and return the number of its places new in this round."""
-        if (answered.query, answered.sort.value) in self._answered:
+        if (answered.query, answered.sort) in self._answered:
             return 0
-        self._answered.add((answered.query, answered.sort.value))
+        self._answered.add((answered.query, answered.sort))
+        sort = Sort(answered.sort)
         new = len(set(answered.place_ids) - self._places)
         self._places.update(answered.place_ids)
         node = self._node(answered)
         if node is not None:
-            if answered.stage is not Stage.BASE:
+            if answered.stage != Stage.BASE:
                 self._unfold()
-            at = self._at[answered.sort].setdefault(node)
+            at = self._at[sort].setdefault(node)
             if at is not None:  # it was a candidate: compare the gain with the expectation
                 self._open[at] = 0
                 base_rate, novelty, search_category, dong = (column[at] for column in self._columns)
@@ -206,7 +189,7 @@ class RegionPlan:
                         for full, was_new in self._full[node.keyword].items():
                             block = [full.dong], node.keyword, [level], Sort.ACCURACY, was_new
                             self._add(_Block(*block))
-            if answered.sort is Sort.ACCURACY and answered.result_count >= MAX_RESULTS:
+            if sort is Sort.ACCURACY and answered.result_count >= MAX_RESULTS:
                 self._refine(node, new)
         return new
 

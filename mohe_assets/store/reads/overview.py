@@ -7,7 +7,7 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from mohe_assets.sources.naver_local.search_plan import Search, plan_digest
+from mohe_assets.domain.search_plan import Search, plan_digest
 from mohe_assets.store.database import Database, rows
 
 # Searches and calls from the checkpoints, which derive them from the ledger with every search: the

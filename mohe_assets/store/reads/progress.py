@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import text
 
-from mohe_assets.sources.naver_local.search_plan import Search, plan_digest
+from mohe_assets.domain.search_plan import Search, plan_digest
 from mohe_assets.store.database import Database
 
 NOTE = """
