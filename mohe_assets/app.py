@@ -45,7 +45,7 @@ from mohe_assets.sources.naver_local.source import NaverLocalSource, parse_answe
 from mohe_assets.store.api_state import ApiAccount, ApiState, read_state
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.clock import Clock
-from mohe_assets.store.database import ANSWER_SECONDS, Database
+from mohe_assets.store.database import ANSWER_SECONDS, Database, Scope
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.hand_edits import HandEdits, read_hand_edits
 from mohe_assets.store.ledger import Ledger
@@ -118,12 +118,18 @@ class App:
             database.close()
 
     @property
+    def scope(self) -> Scope:
+        settings = self.settings
+        return Scope(
+            batch_name=settings.checkpoint_batch_name, region_type=settings.checkpoint_region_type
+        )
+
+    @property
     def checkpoints(self) -> Checkpoints:
         settings = self.settings
         return Checkpoints(
             database=self.database,
-            batch_name=settings.checkpoint_batch_name,
-            region_type=settings.checkpoint_region_type,
+            scope=self.scope,
             lease_seconds=settings.lease_seconds,
             max_attempts=settings.max_attempts,
             backoff_seconds=settings.retry_seconds,
@@ -133,7 +139,7 @@ class App:
     def executions(self) -> Executions:
         return Executions(
             database=self.database,
-            batch_name=self.settings.checkpoint_batch_name,
+            scope=self.scope,
             lease_seconds=self.settings.lease_seconds,
         )
 
@@ -308,10 +314,7 @@ class App:
 
     def hand_edits(self) -> HandEdits:
         """What is missing from the tables, or belongs to nothing in them."""
-        settings = self.settings
-        return read_hand_edits(
-            self.database, settings.checkpoint_batch_name, settings.checkpoint_region_type
-        )
+        return read_hand_edits(self.database, self.scope)
 
     def seed_missing(self) -> None:
         """Gives every region its checkpoint: a person may have deleted them to start again."""
@@ -379,8 +382,7 @@ class App:
         settings = self.settings
         left = remaining_work(
             self.database,
-            settings.checkpoint_batch_name,
-            settings.checkpoint_region_type,
+            self.scope,
             self._any_plan,
             settings.max_calls_per_region,
         )
@@ -397,8 +399,7 @@ class App:
         settings = self.settings
         return read_overview(
             self.database,
-            settings.checkpoint_batch_name,
-            settings.checkpoint_region_type,
+            self.scope,
             lease_seconds=settings.lease_seconds,
         )
 
@@ -493,8 +494,7 @@ class App:
             log.warning("%s", warning)
         record_plan(
             self.database,
-            settings.checkpoint_batch_name,
-            settings.checkpoint_region_type,
+            self.scope,
             self._any_plan,
         )
         answered = self._answered

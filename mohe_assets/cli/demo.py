@@ -22,6 +22,7 @@ from mohe_assets.cli.demo_environment import DEMO_CALLS_PER_SECOND, DEMO_LATENCY
 from mohe_assets.cli.env import DAGSTERS_FOLDER, dagster_environment, program
 from mohe_assets.cli.terminal import shown
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
+from mohe_assets.collection.stop_timeouts import DEMO_STOP_SECONDS
 from mohe_assets.errors import MoheError
 from mohe_assets.ops.status_text import what_is_missing
 from mohe_assets.postgres.databases import ensure_ready, ignore_redirecting_variables
@@ -30,7 +31,6 @@ from mohe_assets.settings import Settings
 from mohe_assets.store.reads.overview import by_sido
 
 _PLAIN_LINE_SECONDS = 10.0
-_STOP_SECONDS = 15.0
 
 
 def demo(
@@ -133,7 +133,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
     try:
-        process.wait(timeout=_STOP_SECONDS)
+        process.wait(timeout=DEMO_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         raise MoheError(
             "The batch did not stop in time and is killed; its regions are taken back at the next start."
@@ -197,9 +197,7 @@ class _Meter:
 
 
 def _summary(console: Console, app: App) -> None:
-    settings = app.settings
-    scope = (app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
-    overview, provinces = app.overview(), by_sido(*scope)
+    overview, provinces = app.overview(), by_sido(app.database, app.scope)
     table = Table(
         "province", "regions completed", "places", title="Collected", title_justify="left"
     )

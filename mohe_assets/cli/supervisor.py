@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from mohe_assets.collection.stop_timeouts import UP_OTHERS_SECONDS, UP_STOP_SECONDS
+
 log = logging.getLogger(__name__)
 
-# `docker stop` kills after ten seconds; a run needs six at most to end its searches in flight.
-STOP_SECONDS = 9.0
-# Of them, for the daemon and the web server, before the code server and its runs are told.
-OTHERS_SECONDS = 1.5
 # A process that dies at once, over and over, must not become a busy loop.
 RESTART_SECONDS = 5.0
 LISTEN_SECONDS = 30.0
@@ -119,12 +117,12 @@ class Supervisor:
         """
         if not self._running:
             return
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = time.monotonic() + UP_STOP_SECONDS
         families = [process for child in self._running.values() for process in _family(child.pid)]
         first, *others = self._running.values()
         for child in others:
             child.terminate()
-        _wait(others, time.monotonic() + OTHERS_SECONDS)
+        _wait(others, time.monotonic() + UP_OTHERS_SECONDS)
         first.terminate()
         _wait([first, *others], deadline)
         for process in families:

@@ -24,14 +24,13 @@ from mohe_assets.collection.cancellation import undisturbed
 from mohe_assets.collection.heartbeat import RunSession
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome, RegionWorker
 from mohe_assets.collection.scheduler import ClaimFilter, SearchScheduler, log_reclaimed
+from mohe_assets.collection.stop_timeouts import RUN_STOP_SECONDS
 from mohe_assets.errors import ApiBlocked, ApiError, StopRequested
 from mohe_assets.store.checkpoints import RegionStatus
 from mohe_assets.store.executions import Ending
 
 log = logging.getLogger(__name__)
 
-# A graceful stop waits this long for searches in flight; `docker stop` kills after ten seconds.
-STOP_SECONDS = 6.0
 # What a caller is given at once, and not more often than that: to report takes two connections and
 # four statements, however much.
 BATCH_OUTCOMES = 50
@@ -162,7 +161,7 @@ class CollectionRun:
         self.session.with_each_beat.remove(self._beat)
         self.session.cancellation.cancel()
         if loop.is_alive():
-            loop.join(timeout=STOP_SECONDS)
+            loop.join(timeout=RUN_STOP_SECONDS)
         for lease in list(self._scheduler.held.values()):
             self.work.checkpoints.release(lease)
 
@@ -192,6 +191,6 @@ class CollectionRun:
 
     async def _collect(self) -> None:
         try:
-            await self._scheduler.run(give_up_seconds=STOP_SECONDS - 0.5)
+            await self._scheduler.run(give_up_seconds=RUN_STOP_SECONDS - 0.5)
         finally:
             await self.work.close()

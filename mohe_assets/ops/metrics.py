@@ -67,8 +67,7 @@ class CollectionMetrics(Collector):
         app, settings = self._platform, self._platform.settings
         found = read_monitored(
             app.database,
-            settings.checkpoint_batch_name,
-            settings.checkpoint_region_type,
+            app.scope,
             lease_seconds=settings.lease_seconds,
         )
         yield from _regions(found)

@@ -13,6 +13,7 @@ from mohe_assets.ops.status_text import the_apis_day, what_is_left
 from mohe_assets.publishing.atomic_files import locked, replacing
 from mohe_assets.publishing.report_chart import STATUSES, draw
 from mohe_assets.store.api_state import ApiState
+from mohe_assets.store.checkpoints import Status
 from mohe_assets.store.reads.report import RegionRow, TimelineRow, read_regions, read_timeline
 from mohe_assets.text.cleaning import markdown as markdown_text
 from mohe_assets.text.cleaning import one_line
@@ -38,7 +39,7 @@ class CollectionSnapshot:
 
     @property
     def failed(self) -> list[RegionRow]:
-        return [region for region in self.regions if region.status == "FAILED"]
+        return [region for region in self.regions if region.status == Status.FAILED]
 
     @property
     def calls(self) -> int:
@@ -77,14 +78,12 @@ def build_report(app: App, *, now: dt.datetime) -> Report:
 
 def read_snapshot(app: App, *, now: dt.datetime) -> CollectionSnapshot:
     """Read the data of the report from the database."""
-    settings = app.settings
-    scope = (app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type)
-    regions = read_regions(*scope)
+    regions = read_regions(app.database, app.scope)
     left, state = app.remaining_work(), app.api_state()
     return CollectionSnapshot(
         at=now,
         regions=regions,
-        timeline=read_timeline(*scope),
+        timeline=read_timeline(app.database, app.scope),
         places=sum(region.places for region in regions),
         api=state,
         left=forecast_collection(left.base, left.depth, app.quota_state(state), now=now),

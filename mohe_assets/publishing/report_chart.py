@@ -15,28 +15,44 @@ from pylopdf_fonts_ko import sans_path
 
 from mohe_assets.domain.kst import KST, to_minute
 from mohe_assets.domain.regions import region_points, sido_spellings
+from mohe_assets.store.checkpoints import Status
 from mohe_assets.store.reads.report import RegionRow, TimelineRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.font_manager import FontProperties
 
-STATUSES = ("COMPLETED", "PROCESSING", "PENDING", "FAILED")
+STATUSES = (Status.COMPLETED, Status.PROCESSING, Status.PENDING, Status.FAILED)
 # Distinguishable with a red-green deficiency: dark, medium, pale, and a separate shape for FAILED.
-COLOURS = {
-    "COMPLETED": "#0f766e",
-    "PROCESSING": "#f59e0b",
-    "PENDING": "#94a3b8",
-    "FAILED": "#dc2626",
+COLOURS: dict[str, str] = {
+    Status.COMPLETED: "#0f766e",
+    Status.PROCESSING: "#f59e0b",
+    Status.PENDING: "#94a3b8",
+    Status.FAILED: "#dc2626",
 }
-LABELS = {"COMPLETED": "완료", "PROCESSING": "진행 중", "PENDING": "대기", "FAILED": "실패"}
-MARKERS = {"COMPLETED": "o", "PROCESSING": "o", "PENDING": "o", "FAILED": "X"}
+LABELS: dict[str, str] = {
+    Status.COMPLETED: "완료",
+    Status.PROCESSING: "진행 중",
+    Status.PENDING: "대기",
+    Status.FAILED: "실패",
+}
+MARKERS: dict[str, str] = {
+    Status.COMPLETED: "o",
+    Status.PROCESSING: "o",
+    Status.PENDING: "o",
+    Status.FAILED: "X",
+}
 # The status of a sigungu is the worst status of its dongs.
-WORST_FIRST = ("FAILED", "PROCESSING", "PENDING", "COMPLETED")
+WORST_FIRST = (Status.FAILED, Status.PROCESSING, Status.PENDING, Status.COMPLETED)
 INK, FAINT = "#0f172a", "#64748b"
 INCHES, DOTS = (11.0, 7.2), 100
 # Area of a region without places, in square points; large for FAILED, so that it is always visible.
-SMALLEST = {"COMPLETED": 10.0, "PROCESSING": 30.0, "PENDING": 10.0, "FAILED": 80.0}
+SMALLEST: dict[str, float] = {
+    Status.COMPLETED: 10.0,
+    Status.PROCESSING: 30.0,
+    Status.PENDING: 10.0,
+    Status.FAILED: 80.0,
+}
 LARGEST = 110.0  # additional square points of the region with the most places
 SHORTEST = dt.timedelta(seconds=15)  # length of the time axis
 SIGUNGU_DIGITS = 5
@@ -132,7 +148,7 @@ def draw(
         times,
         places,
         name="찾은 장소 (누적)",
-        colour=COLOURS["COMPLETED"],
+        colour=COLOURS[Status.COMPLETED],
     )
     _draw_curve(
         figure.add_subplot(grid[1, 1]), times, calls, name="API 호출 (누적)", colour="#1d4ed8"
@@ -182,7 +198,7 @@ def _draw_dots(axes: "Axes", dots: Sequence[Dot], frame: Frame) -> None:
             edgecolors="white",
             linewidths=0.6,
             alpha=0.9,
-            zorder=4 if status == "FAILED" else 2,  # names are drawn at 3
+            zorder=4 if status == Status.FAILED else 2,  # names are drawn at 3
         )
     axes.set_aspect(1 / math.cos(math.radians(36)))
     axes.set_xlim(frame.west, frame.east)

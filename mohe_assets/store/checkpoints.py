@@ -41,7 +41,7 @@ from sqlalchemy import Connection
 
 from mohe_assets.domain.search_plan import Search, plan_digest
 from mohe_assets.errors import FailureKind, LeaseLost
-from mohe_assets.store.database import Database, rows, statement
+from mohe_assets.store.database import Database, Scope, rows, statement
 from mohe_assets.store.transitions import (
     CLAIM,
     CLAIM_DUE,
@@ -172,8 +172,7 @@ class Checkpoints:
     """
 
     database: Database
-    batch_name: str
-    region_type: str
+    scope: Scope
     lease_seconds: float
     max_attempts: int = 5
     backoff_seconds: float = 60
@@ -182,20 +181,16 @@ class Checkpoints:
         return self.database.transaction(lambda connection: self._count(connection, sql, **values))
 
     def _count(self, connection: Connection, sql: str, **values: object) -> int:
-        return connection.execute(statement(sql), {**self._scope, **values}).rowcount
+        return connection.execute(statement(sql), {**self.scope.values, **values}).rowcount
 
     def _select(self, sql: str, **values: object) -> list[dict[str, object]]:
         return self.database.transaction(
-            lambda connection: rows(connection, sql, **{**self._scope, **values})
+            lambda connection: rows(connection, sql, **{**self.scope.values, **values})
         )
-
-    @property
-    def _scope(self) -> dict[str, object]:
-        return {"batch": self.batch_name, "type": self.region_type}
 
     def seed(self, connection: Connection) -> int:
         """A PENDING row for every active leaf region that has none; returns how many were new."""
-        return sum(bool(row["seeded"]) for row in rows(connection, SEED, **self._scope))
+        return sum(bool(row["seeded"]) for row in rows(connection, SEED, **self.scope.values))
 
     def seed_missing(self) -> int:
         """As `seed`, for regions without a row alone: cheap when there are none, so that it can be
@@ -248,10 +243,12 @@ class Checkpoints:
         def work(connection: Connection) -> dict[str, Completion]:
             connection.execute(
                 statement(COMPLETE),
-                {**self._scope, "done": json.dumps([_as_done(one) for one in done])},
+                {**self.scope.values, "done": json.dumps([_as_done(one) for one in done])},
             )
             also(connection)
-            mine = rows(connection, COMPLETED_BY_THEM, **self._scope, **_codes_and_attempts(leases))
+            mine = rows(
+                connection, COMPLETED_BY_THEM, **self.scope.values, **_codes_and_attempts(leases)
+            )
             return {
                 one.region_code: one
                 for one in self._completions(connection, [row["region_code"] for row in mine])
@@ -300,7 +297,7 @@ class Checkpoints:
             for row in rows(
                 connection,
                 RECLAIM,
-                **self._scope,
+                **self.scope.values,
                 dead_runs=sorted(dead_runs),
                 lease_seconds=self.lease_seconds,
             )
@@ -362,7 +359,10 @@ class Checkpoints:
             "codes": sorted(codes or ()),
             "reported_too": reported_too,
         }
-        return [Completion(**row) for row in rows(connection, COMPLETIONS, **self._scope, **values)]
+        return [
+            Completion(**row)
+            for row in rows(connection, COMPLETIONS, **self.scope.values, **values)
+        ]
 
     def reset(self, *, before: Callable[[Connection], object] = _nothing_else) -> int:
         """Deletes the batch's checkpoints, searches and places, and seeds PENDING ones again;

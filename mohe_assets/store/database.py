@@ -100,6 +100,19 @@ Transaction = Connection
 """The transaction that `work` runs in; other folders pass it on and do not use it."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scope:
+    """A batch and the type of its regions: the rows that a collection owns."""
+
+    batch_name: str
+    region_type: str
+
+    @property
+    def values(self) -> dict[str, object]:
+        """The parameters `:batch` and `:type` of a statement."""
+        return {"batch": self.batch_name, "type": self.region_type}
+
+
 class Refusal(Exception):
     """A function of ours, under `sql/`, refused: `code` is the SQLSTATE it raised, `detail` what it
     said is concerned.

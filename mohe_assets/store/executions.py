@@ -22,7 +22,7 @@ import psutil
 from sqlalchemy import Connection
 
 from mohe_assets.store.checkpoints import Checkpoints
-from mohe_assets.store.database import Database, rows, statement
+from mohe_assets.store.database import Database, Scope, rows, statement
 
 
 class Ending(StrEnum):
@@ -158,7 +158,7 @@ class Executions:
     """The runs of one batch."""
 
     database: Database
-    batch_name: str
+    scope: Scope
     lease_seconds: float
 
     def start(self, run_id: str, *, total: int = 0) -> None:
@@ -174,7 +174,7 @@ class Executions:
                 "process_started": process.process_started,
             }
             connection.execute(
-                statement(START), {"batch": self.batch_name, "run_id": run_id, **values}
+                statement(START), {"batch": self.scope.batch_name, "run_id": run_id, **values}
             )
             self.tally(connection, run_id, total=total)
 
@@ -225,7 +225,7 @@ class Executions:
 
         def work(connection: Connection) -> ReapResult:
             suspects = rows(
-                connection, SUSPECTS, batch=self.batch_name, lease_seconds=self.lease_seconds
+                connection, SUSPECTS, batch=self.scope.batch_name, lease_seconds=self.lease_seconds
             )
             dead = {row["execution_id"] for row in suspects if row["silent"] or _process_gone(row)}
             doubtful = {row["execution_id"] for row in suspects} - dead
@@ -244,7 +244,7 @@ class Executions:
 
     def running(self) -> list[str]:
         """The runs that are not over, dead or alive."""
-        found = self.database.transaction(lambda c: rows(c, RUNNING, batch=self.batch_name))
+        found = self.database.transaction(lambda c: rows(c, RUNNING, batch=self.scope.batch_name))
         return [str(row["execution_id"]) for row in found]
 
     def known(self, run_ids: Collection[str]) -> set[str]:
@@ -256,7 +256,8 @@ class Executions:
         """Interrupted runs that Dagster may still believe to be running."""
         return self.database.transaction(
             lambda c: [
-                row["execution_id"] for row in rows(c, NOT_ENDED_IN_DAGSTER, batch=self.batch_name)
+                row["execution_id"]
+                for row in rows(c, NOT_ENDED_IN_DAGSTER, batch=self.scope.batch_name)
             ]
         )
 

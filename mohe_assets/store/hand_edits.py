@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from mohe_assets.store.database import Database, rows, statement
+from mohe_assets.store.database import Database, Scope, rows, statement
 from mohe_assets.store.transitions import OURS
 
 _LEAVES = "r.region_type = :type AND r.is_leaf AND r.status = 'ACTIVE'"
@@ -71,11 +71,10 @@ class HandEdits:
         return bool(self.without_dongs or self.deleted_regions)
 
 
-def read_hand_edits(database: Database, batch_name: str, region_type: str) -> HandEdits:
+def read_hand_edits(database: Database, scope: Scope) -> HandEdits:
     """One statement; reads no answers."""
-    values = {"batch": batch_name, "type": region_type}
     return HandEdits(
-        **database.transaction(lambda connection: rows(connection, HAND_EDITS, **values))[0]
+        **database.transaction(lambda connection: rows(connection, HAND_EDITS, **scope.values))[0]
     )
 
 

@@ -278,8 +278,12 @@ class Ledger:
 
         def work(connection: Connection) -> int:
             if failed:
-                connection.execute(statement(COUNT_FAILURES), {**self._scope, **values})
-            return int(rows(connection, SKIPPED, **self._scope, **values)[0]["skipped"])
+                connection.execute(
+                    statement(COUNT_FAILURES), {**self.checkpoints.scope.values, **values}
+                )
+            return int(
+                rows(connection, SKIPPED, **self.checkpoints.scope.values, **values)[0]["skipped"]
+            )
 
         return self.checkpoints.database.transaction(work)
 
@@ -293,7 +297,9 @@ class Ledger:
         }
 
         def work(connection: Connection) -> None:
-            connection.execute(statement(ASK_AGAIN), {**self._scope, **values, "reason": reason})
+            connection.execute(
+                statement(ASK_AGAIN), {**self.checkpoints.scope.values, **values, "reason": reason}
+            )
 
         self.checkpoints.database.transaction(work)
 
@@ -339,19 +345,15 @@ class Ledger:
 
     def _store(self, writes: Sequence[Write]) -> list[tuple[int, ...]]:
         found = self.checkpoints.database.call(
-            STORE_SEARCHES, **self._scope, run_id=self.run_id, lease_seconds=self.checkpoints.lease_seconds, source=self.source,
+            STORE_SEARCHES, **self.checkpoints.scope.values, run_id=self.run_id, lease_seconds=self.checkpoints.lease_seconds, source=self.source,
             searches=_json([_as_search(write) for write in writes]),
         )  # fmt: skip
         return [tuple(place_ids) for (place_ids,) in found]
 
     def _read(self, sql: str, **values: object) -> list[dict[str, Any]]:
         return self.checkpoints.database.transaction(
-            lambda connection: rows(connection, sql, **self._scope, **values)
+            lambda connection: rows(connection, sql, **self.checkpoints.scope.values, **values)
         )
-
-    @property
-    def _scope(self) -> dict[str, object]:
-        return {"batch": self.checkpoints.batch_name, "type": self.checkpoints.region_type}
 
 
 def _answered(row: dict[str, Any]) -> Answered:

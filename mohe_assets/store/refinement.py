@@ -134,8 +134,7 @@ class Refinement:
     @property
     def _scope(self) -> dict[str, object]:
         return {
-            "batch": self.checkpoints.batch_name,
-            "type": self.checkpoints.region_type,
+            **self.checkpoints.scope.values,
             "calls_per_region": self.calls_per_region,
         }
 

@@ -216,7 +216,7 @@ class Replays:
             connection,
             reading.places,
             source=self.source,
-            region_type=self.checkpoints.region_type,
+            region_type=self.checkpoints.scope.region_type,
             seen=stored.answered_at,
         )
         return {
@@ -234,4 +234,4 @@ class Replays:
 
     @property
     def _scope(self) -> dict[str, object]:
-        return {"type": self.checkpoints.region_type, "source": self.source}
+        return {"type": self.checkpoints.scope.region_type, "source": self.source}

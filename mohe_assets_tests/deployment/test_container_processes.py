@@ -15,7 +15,7 @@ import pytest
 
 from mohe_assets.app import App
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND, ClaimFilter
-from mohe_assets.defs.runtime import code_server
+from mohe_assets.collection.stop_timeouts import CODE_SERVER_STOP_SECONDS
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.conftest import Environment
@@ -152,7 +152,7 @@ def interrupt(topology: Topology, database: Database, more: Callable[[str], None
     topology.start("webserver")
     took = topology.stop("batch")
     # Only on a machine that is far too busy is a run killed before it has released its regions.
-    assert "PROCESSING" not in statuses(database) or took >= code_server.STOP_SECONDS
+    assert "PROCESSING" not in statuses(database) or took >= CODE_SERVER_STOP_SECONDS
     topology.start("batch")
     more("collecting goes on after docker start mohe-batch")
 

@@ -13,11 +13,11 @@ from sqlalchemy import Connection, text
 from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.errors import FailureKind, LeaseLost
 from mohe_assets.store.checkpoints import RETRY_CAP_SECONDS, Lease
-from mohe_assets.store.database import Database
+from mohe_assets.store.database import Database, Scope
 from mohe_assets.store.executions import Ending
 from mohe_assets.store.ledger import AttributedPlace, Write
 from mohe_assets.store.refinement import Refinement
-from mohe_assets_tests.support.stores import CODES, LATER, Store, place, plan_of
+from mohe_assets_tests.support.stores import CODES, LATER, TYPE, Store, place, plan_of
 
 
 class TestSeeding:
@@ -536,7 +536,9 @@ class TestReporting:
         ]
 
     def test_two_batches_over_the_same_regions_do_not_meet(self, store: Store) -> None:
-        other = replace(store.checkpoints, batch_name="another-batch")
+        other = replace(
+            store.checkpoints, scope=Scope(batch_name="another-batch", region_type=TYPE)
+        )
         assert store.database.transaction(other.seed) == len(CODES)
         store.complete(store.claim())
         assert other.progress().completed == 0

@@ -9,7 +9,7 @@ from mohe_assets.sources.naver_local.plan import base_plan
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
 from mohe_assets.store.reads.progress import record_plan
-from mohe_assets_tests.support.stores import BATCH, CODES, KEYWORDS, TYPE, Store, place
+from mohe_assets_tests.support.stores import CODES, KEYWORDS, SCOPE, Store, place
 
 PROGRESS = "SELECT * FROM batch_progress WHERE region_code = '11680'"
 MINUTES = dt.timedelta(minutes=1)
@@ -29,7 +29,7 @@ def test_a_region_that_was_tried_twice_shows_its_last_attempt_and_the_time_of_bo
     database: Database,
 ) -> None:
     store = Store.of(database)
-    record_plan(database, BATCH, TYPE, base_plan("", KEYWORDS))
+    record_plan(database, SCOPE, base_plan("", KEYWORDS))
     store.executions.start("run", total=1)
     lease = store.claim()
     store.store(lease, 0, [place("a"), place("b")])
@@ -96,7 +96,7 @@ def test_totals_are_over_the_regions_that_are_collected_and_progress_is_over_all
     database: Database,
 ) -> None:
     store = Store.of(database)
-    record_plan(database, BATCH, TYPE, base_plan("", KEYWORDS))
+    record_plan(database, SCOPE, base_plan("", KEYWORDS))
     store.complete(store.claim())
     store.take_over(CODES[:4])
     rows = store.read("SELECT region_code, is_collected FROM batch_progress ORDER BY 1")
@@ -108,5 +108,5 @@ def test_totals_are_over_the_regions_that_are_collected_and_progress_is_over_all
         totals["pending"],
         totals["searches_planned"],
     ) == (4, 1, 3, 8)
-    record_plan(database, BATCH, TYPE, base_plan("", (*KEYWORDS, "서점")))
+    record_plan(database, SCOPE, base_plan("", (*KEYWORDS, "서점")))
     assert store.read("SELECT searches_planned FROM batch_totals") == [{"searches_planned": 12}]

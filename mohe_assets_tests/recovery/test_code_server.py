@@ -23,7 +23,7 @@ SERVER = """
 import signal, subprocess, sys
 from mohe_assets.defs.runtime import code_server
 
-code_server.STOP_SECONDS = 3
+code_server.CODE_SERVER_STOP_SECONDS = 3
 signal.signal(signal.SIGTERM, code_server._stop)
 run = "import signal, time; signal.signal(signal.SIGTERM, signal.{how}); print('up', flush=True); time.sleep(600)"
 first = subprocess.Popen([sys.executable, "-c", run])

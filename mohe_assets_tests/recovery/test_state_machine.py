@@ -30,7 +30,7 @@ from mohe_assets.domain.search_plan import Search
 from mohe_assets.errors import FailureKind, LeaseLost
 from mohe_assets.sources.naver_local.plan import base_plan
 from mohe_assets.store.checkpoints import Checkpoints, Lease, PlanDone
-from mohe_assets.store.database import Database
+from mohe_assets.store.database import Database, Scope
 from mohe_assets.store.executions import Ending, Executions
 from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch, Write
 from mohe_assets.store.refinement import Refinement
@@ -44,6 +44,7 @@ REGIONS = {
 }
 KEYWORDS = ("카페", "공원", "서점")
 BATCH, TYPE, SOURCE = "stateful", "sigungu", "fake"
+SCOPE = Scope(batch_name=BATCH, region_type=TYPE)
 LEASE_SECONDS = 60.0
 MAX_ATTEMPTS = 3
 MOST_WORKERS = 4
@@ -148,11 +149,11 @@ class Collection(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.checkpoints = Checkpoints(
-            database=self.database, batch_name=BATCH, region_type=TYPE, lease_seconds=LEASE_SECONDS,
+            database=self.database, scope=SCOPE, lease_seconds=LEASE_SECONDS,
             max_attempts=MAX_ATTEMPTS, backoff_seconds=3_600,
         )  # fmt: skip
         self.executions = Executions(
-            database=self.database, batch_name=BATCH, lease_seconds=LEASE_SECONDS
+            database=self.database, scope=SCOPE, lease_seconds=LEASE_SECONDS
         )
         self.refinement = Refinement(checkpoints=self.checkpoints, calls_per_region=1_000_000)
         self.rows = {code: Row() for code in REGIONS}

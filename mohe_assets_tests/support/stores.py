@@ -14,7 +14,7 @@ from mohe_assets.domain.search_plan import Search
 from mohe_assets.errors import FailureKind
 from mohe_assets.sources.naver_local.plan import base_plan
 from mohe_assets.store.checkpoints import Checkpoints, Completion, Lease, PlanDone
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database, Scope, rows
 from mohe_assets.store.executions import Executions
 from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch, Write
 from mohe_assets.store.regions import Regions
@@ -22,6 +22,7 @@ from mohe_assets.store.regions import Regions
 KEYWORDS = ("카페", "공원")
 CODES = ("11110", "11140", "11170", "11680", "36110", "41111")
 BATCH, TYPE = "place-ingestion-batch", "sigungu"
+SCOPE = Scope(batch_name=BATCH, region_type=TYPE)
 ANSWERED = dt.datetime(2026, 11, 23, 3, tzinfo=dt.UTC)
 LATER = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
 
@@ -47,8 +48,7 @@ class Store:
         """The regions with these codes, active and PENDING."""
         checkpoints = Checkpoints(
             database=database,
-            batch_name=BATCH,
-            region_type=TYPE,
+            scope=SCOPE,
             lease_seconds=60,
             max_attempts=3,
             backoff_seconds=60,
@@ -56,7 +56,7 @@ class Store:
         store = cls(
             database=database,
             checkpoints=checkpoints,
-            executions=Executions(database=database, batch_name=BATCH, lease_seconds=60),
+            executions=Executions(database=database, scope=SCOPE, lease_seconds=60),
         )
         store.take_over(codes)
         return store

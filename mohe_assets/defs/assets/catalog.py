@@ -11,6 +11,7 @@ from mohe_assets.defs.runtime import column_schemas as tables
 from mohe_assets.defs.runtime.events import OWNER
 from mohe_assets.publishing.catalog import Catalog, build_catalog
 from mohe_assets.publishing.report import PICTURE, REPORT, Report, build_report
+from mohe_assets.store.checkpoints import Status
 
 
 @dg.asset(
@@ -77,7 +78,7 @@ def _report_metadata(report: Report) -> dict[str, dg.MetadataValue]:
     return {
         "report": dg.MetadataValue.md(report.markdown),
         "regions": dg.MetadataValue.int(len(snapshot.regions)),
-        "completed": dg.MetadataValue.int(snapshot.count("COMPLETED")),
+        "completed": dg.MetadataValue.int(snapshot.count(Status.COMPLETED)),
         "failed": dg.MetadataValue.int(len(snapshot.failed)),
         "places": dg.MetadataValue.int(snapshot.places),
         "calls": dg.MetadataValue.int(snapshot.calls),

@@ -24,17 +24,14 @@ from sqlalchemy.exc import DBAPIError
 
 from mohe_assets import logs, settings
 from mohe_assets.app import App
+from mohe_assets.collection.stop_timeouts import (
+    CODE_SERVER_CANCEL_SECONDS,
+    CODE_SERVER_STOP_SECONDS,
+)
 from mohe_assets.defs.runtime import console_logger, recovery
 from mohe_assets.errors import MoheError
 
 log = logging.getLogger(__name__)
-
-# A run needs six seconds at most to end its searches in flight; a machine under load gets three
-# times as long. Containers are killed after twenty (stop_grace_period,
-# terminationGracePeriodSeconds), and `mohe up` kills after nine what is left.
-STOP_SECONDS = 18.0
-# For the cancellation of runs that have not begun; the others are signalled after it.
-CANCEL_SECONDS = 1.5
 
 
 def main() -> None:
@@ -68,8 +65,12 @@ def _end_runs() -> None:
     cancelling = threading.Thread(target=_cancel_what_has_not_begun, daemon=True)
     if psutil.Process().children():
         cancelling.start()
-        cancelling.join(CANCEL_SECONDS)
-    itself, told, deadline = psutil.Process(), set[int](), time.monotonic() + STOP_SECONDS
+        cancelling.join(CODE_SERVER_CANCEL_SECONDS)
+    itself, told, deadline = (
+        psutil.Process(),
+        set[int](),
+        time.monotonic() + CODE_SERVER_STOP_SECONDS,
+    )
     while time.monotonic() < deadline:
         for run in itself.children():
             if run.pid not in told:

@@ -53,10 +53,7 @@ Shown = Mapping[str, AssetPartitionStatus | None]
 
 def regions_of(app: App, codes: Collection[str] | None = None) -> dict[str, PartitionState]:
     """By partition key: the regions of the platform's batch, or those of these codes."""
-    settings = app.settings
-    return partition_states(
-        app.database, settings.checkpoint_batch_name, settings.checkpoint_region_type, codes
-    )
+    return partition_states(app.database, app.scope, codes)
 
 
 def shown(instance: dg.DagsterInstance) -> Shown:

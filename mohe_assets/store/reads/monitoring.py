@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import ProgrammingError
 
 from mohe_assets.errors import DatabaseUnavailable
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database, Scope, rows
 
 TOTALS = "SELECT * FROM batch_totals WHERE batch_name = :batch AND region_type = :type"
 FAILURE_KINDS = """
@@ -91,18 +91,15 @@ class Monitored:
     refreshed_at: dt.datetime | None
 
 
-def read_monitored(
-    database: Database, batch_name: str, region_type: str, *, lease_seconds: float
-) -> Monitored:
+def read_monitored(database: Database, scope: Scope, *, lease_seconds: float) -> Monitored:
     """One transaction. Raises DatabaseUnavailable."""
-    scope = {"batch": batch_name, "type": region_type}
 
     def work(connection: Connection) -> Monitored:
-        totals = rows(connection, TOTALS, **scope)
-        places = rows(connection, PLACES, type=region_type)[0]
+        totals = rows(connection, TOTALS, **scope.values)
+        places = rows(connection, PLACES, type=scope.region_type)[0]
         runs = {
             row["status"]: row
-            for row in rows(connection, RUNS, batch=batch_name, lease_seconds=lease_seconds)
+            for row in rows(connection, RUNS, batch=scope.batch_name, lease_seconds=lease_seconds)
         }
         running = runs.get("RUNNING", {"silent": 0, "oldest_heartbeat_seconds": None})
         return Monitored(
@@ -110,7 +107,8 @@ def read_monitored(
             if totals
             else Totals(),
             failed_by_kind={
-                row["kind"]: row["regions"] for row in rows(connection, FAILURE_KINDS, **scope)
+                row["kind"]: row["regions"]
+                for row in rows(connection, FAILURE_KINDS, **scope.values)
             },
             places=places["places"],
             places_without_region=places["homeless"],
@@ -119,7 +117,7 @@ def read_monitored(
                 silent=running["silent"],
                 oldest_heartbeat_seconds=running["oldest_heartbeat_seconds"],
             ),
-            refreshed_at=rows(connection, REFRESHED, type=region_type)[0]["refreshed_at"],
+            refreshed_at=rows(connection, REFRESHED, type=scope.region_type)[0]["refreshed_at"],
         )
 
     try:

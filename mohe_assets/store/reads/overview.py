@@ -8,7 +8,7 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from mohe_assets.domain.search_plan import Search, plan_digest
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database, Scope, rows
 
 # Searches and calls from the checkpoints, which derive them from the ledger with every search: the
 # ledger has answers in it, and reading a million rows of it takes longer than anybody watches.
@@ -174,20 +174,21 @@ class SidoRow:
     places: int
 
 
-def read_overview(
-    database: Database, batch_name: str, region_type: str, *, lease_seconds: float
-) -> Overview:
+def read_overview(database: Database, scope: Scope, *, lease_seconds: float) -> Overview:
     """One consistent look."""
-    scope = {"batch": batch_name, "type": region_type}
 
     def work(connection: Connection) -> Overview:
         return Overview(
-            **rows(connection, COUNTS, **scope)[0],
-            rate=Rate(**rows(connection, RATE, **scope)[0]),
-            failures=tuple(FailedRegion(**row) for row in rows(connection, FAILURES, **scope)),
+            **rows(connection, COUNTS, **scope.values)[0],
+            rate=Rate(**rows(connection, RATE, **scope.values)[0]),
+            failures=tuple(
+                FailedRegion(**row) for row in rows(connection, FAILURES, **scope.values)
+            ),
             runs=tuple(
                 RunRow(**row)
-                for row in rows(connection, RUNS, batch=batch_name, lease_seconds=lease_seconds)
+                for row in rows(
+                    connection, RUNS, batch=scope.batch_name, lease_seconds=lease_seconds
+                )
             ),
         )
 
@@ -196,14 +197,13 @@ def read_overview(
 
 def remaining_work(
     database: Database,
-    batch_name: str,
-    region_type: str,
+    scope: Scope,
     plan: Sequence[Search],
     calls_per_region: int,
 ) -> RemainingWork:
     """What the plan of any one region, taken for all of them, leaves to do."""
     values = {
-        "batch": batch_name, "type": region_type, "keywords": len(plan), "words": [search.keyword for search in plan],
+        **scope.values, "keywords": len(plan), "words": [search.keyword for search in plan],
         "plan": plan_digest(plan), "calls_per_region": calls_per_region,
     }  # fmt: skip
     return RemainingWork(
@@ -211,10 +211,11 @@ def remaining_work(
     )
 
 
-def by_sido(database: Database, batch_name: str, region_type: str) -> list[SidoRow]:
+def by_sido(database: Database, scope: Scope) -> list[SidoRow]:
     """Provinces by number of places."""
-    scope = {"batch": batch_name, "type": region_type}
     return [
         SidoRow(**row)
-        for row in database.transaction(lambda connection: rows(connection, BY_SIDO, **scope))
+        for row in database.transaction(
+            lambda connection: rows(connection, BY_SIDO, **scope.values)
+        )
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database, Scope, rows
 
 # One statement however many regions there are. `unsettled`: the run that holds the row's last word
 # may still report it.
@@ -42,14 +42,13 @@ class PartitionState:
 
 
 def partition_states(
-    database: Database, batch_name: str, region_type: str, codes: Collection[str] | None = None
+    database: Database, scope: Scope, codes: Collection[str] | None = None
 ) -> dict[str, PartitionState]:
     """By partition key: all active regions of the batch, or those of these codes."""
 
     def work(connection: Connection) -> dict[str, PartitionState]:
         values = {
-            "batch": batch_name,
-            "type": region_type,
+            **scope.values,
             "any_code": codes is None,
             "codes": sorted(codes or ()),
         }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 
 from mohe_assets.domain.search_plan import Search, plan_digest
-from mohe_assets.store.database import Database
+from mohe_assets.store.database import Database, Scope
 
 NOTE = """
 INSERT INTO batch_plan AS known (batch_name, region_type, plan, searches) VALUES (:batch, :type, :plan, :searches)
@@ -14,13 +14,10 @@ ON CONFLICT (batch_name, region_type) DO UPDATE SET plan = excluded.plan, search
 """
 
 
-def record_plan(
-    database: Database, batch_name: str, region_type: str, plan: Sequence[Search]
-) -> None:
+def record_plan(database: Database, scope: Scope, plan: Sequence[Search]) -> None:
     """`plan` is that of any region: all have as many searches."""
     values = {
-        "batch": batch_name,
-        "type": region_type,
+        **scope.values,
         "plan": plan_digest(plan),
         "searches": len(plan),
     }

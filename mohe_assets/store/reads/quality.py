@@ -243,7 +243,11 @@ class Quality:
         """All columns of all places by id, PLACES_AT_ONCE of them at a time."""
         last = 0
         while True:
-            values = {"type": self.checkpoints.region_type, "limit": PLACES_AT_ONCE, "last": last}
+            values = {
+                "type": self.checkpoints.scope.region_type,
+                "limit": PLACES_AT_ONCE,
+                "last": last,
+            }
             found = self.checkpoints.database.transaction(partial(_places_after, values))
             if not found:
                 return
@@ -271,9 +275,8 @@ class Quality:
     def rejected(self) -> Mapping[str, float]:
         """By reason, the share of all items of the present rounds that were rejected for it."""
         checkpoints = self.checkpoints
-        scope = {"batch": checkpoints.batch_name, "type": checkpoints.region_type}
         found = checkpoints.database.transaction(
-            lambda connection: rows(connection, REJECTED, **scope)
+            lambda connection: rows(connection, REJECTED, **checkpoints.scope.values)
         )
         return {row["reason"]: row["share"] for row in found}
 
@@ -312,9 +315,8 @@ class Quality:
 
     def _one(self, sql: str, **values: object) -> dict[str, Any]:
         checkpoints = self.checkpoints
-        scope = {"batch": checkpoints.batch_name, "type": checkpoints.region_type}
         return checkpoints.database.transaction(
-            lambda connection: rows(connection, sql, **scope, **values)[0]
+            lambda connection: rows(connection, sql, **checkpoints.scope.values, **values)[0]
         )
 
 

@@ -5,7 +5,7 @@ Reads only.
 import datetime as dt
 from dataclasses import dataclass
 
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database, Scope, rows
 
 # The points of a curve; more than a picture of this size can tell apart is wasted.
 TIMELINE_POINTS = 240
@@ -58,19 +58,20 @@ class TimelineRow:
     new_places: int
 
 
-def read_regions(database: Database, batch_name: str, region_type: str) -> list[RegionRow]:
+def read_regions(database: Database, scope: Scope) -> list[RegionRow]:
     """All regions that are collected, by code; abolished ones are history."""
-    scope = {"batch": batch_name, "type": region_type}
     return [
         RegionRow(**row)
-        for row in database.transaction(lambda connection: rows(connection, REGIONS, **scope))
+        for row in database.transaction(
+            lambda connection: rows(connection, REGIONS, **scope.values)
+        )
     ]
 
 
-def read_timeline(database: Database, batch_name: str, region_type: str) -> list[TimelineRow]:
+def read_timeline(database: Database, scope: Scope) -> list[TimelineRow]:
     """The whole time of collecting in a bounded number of steps."""
-    scope = {"batch": batch_name, "type": region_type, "points": TIMELINE_POINTS}
+    values = {**scope.values, "points": TIMELINE_POINTS}
     return [
         TimelineRow(**row)
-        for row in database.transaction(lambda connection: rows(connection, TIMELINE, **scope))
+        for row in database.transaction(lambda connection: rows(connection, TIMELINE, **values))
     ]
