@@ -4,8 +4,9 @@ FROM python:3.11.14-slim-bookworm AS dependencies
 WORKDIR /build
 RUN python -m venv /opt/build && python -m venv --without-pip /opt/mohe
 COPY requirements ./requirements
-# Names separated by spaces: `kubernetes` for an image that runs in a cluster, `docker` for one whose runs are containers.
-ARG EXTRAS=""
+# Names separated by spaces: `kubernetes` for an image that runs in a cluster, `docker` for one whose runs are containers,
+# `charts` for the picture of the report.
+ARG EXTRAS="charts"
 # Exactly the files whose hashes are in requirements/.
 RUN /opt/build/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement requirements/build.txt \
  && for extra in base $EXTRAS; do \

@@ -5,9 +5,9 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Exactly the files whose hashes are in requirements/, and the project itself without anything else from an index.
 HASHED  := $(PIP) --require-hashes --no-deps
 PROJECT := $(PIP) --no-deps --no-build-isolation
-EXTRAS  := kubernetes docker dev browser bench
+EXTRAS  := charts kubernetes docker dev browser bench
 
-.PHONY: install demo test containers audit bench bench-long lint constraints requirements clean
+.PHONY: install demo test containers audit bench bench-long lint lowest constraints requirements clean
 
 install: $(VENV)/.installed
 
@@ -73,5 +73,13 @@ requirements:
 	for extra in $(EXTRAS); do \
 	    $(COMPILE) pyproject.toml --extra $$extra --output-file requirements/$$extra.txt || exit 1; done
 
+# The unit tests with the lowest version of everything that pyproject.toml names; old versions warn of what has changed since.
+lowest: $(VENV)/.installed-dev
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --resolution lowest-direct --no-header --output-file .lowest.txt
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .lowest
+	$(BIN)/uv pip install --quiet --python .lowest/bin/python --requirement .lowest.txt
+	$(BIN)/uv pip install --quiet --python .lowest/bin/python --no-deps --editable .
+	.lowest/bin/python -m pytest -W ignore::DeprecationWarning mohe_assets_tests/unit
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .lowest .lowest.txt $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -11,7 +11,7 @@ from mohe_assets.domain.forecast import CollectionForecast, forecast_collection
 from mohe_assets.domain.kst import to_minute
 from mohe_assets.ops.status_text import the_apis_day, what_is_left
 from mohe_assets.publishing.atomic_files import locked, replacing
-from mohe_assets.publishing.report_chart import STATUSES, draw
+from mohe_assets.publishing.report_chart import STATUSES, can_draw, draw
 from mohe_assets.store.api_state import ApiState
 from mohe_assets.store.checkpoints import Status
 from mohe_assets.store.reads.report import RegionRow, TimelineRow, read_regions, read_timeline
@@ -20,6 +20,10 @@ from mohe_assets.text.cleaning import one_line
 
 REPORT = "report.md"
 PICTURE = "report.png"
+NO_PICTURE = (
+    "There is no picture, because matplotlib or its font is not installed: "
+    "`pip install 'mohe-assets[charts]'` brings both."
+)
 # Failed regions and characters per reason in the report. They bound its size, because it is a row
 # of Dagster's event log and a response to the browser.
 FAILED_SHOWN = 40
@@ -51,23 +55,35 @@ class CollectionSnapshot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """The written report; `markdown` embeds the picture, the file links to it."""
+    """The written report; `markdown` embeds the picture, the file links to it.
+
+    `picture` is None without the extra `charts`.
+    """
 
     folder: Path
     snapshot: CollectionSnapshot
     markdown: str
-    picture: bytes
+    picture: bytes | None
 
 
 def build_report(app: App, *, now: dt.datetime) -> Report:
-    """Write report.md and report.png into the catalog's folder. `now` is aware."""
+    """Write report.md and report.png into the catalog's folder. `now` is aware.
+
+    Without the extra `charts` there is no report.png.
+    """
     snapshot = read_snapshot(app, now=now)
     folder = app.settings.catalog_folder
-    picture = draw(snapshot.regions, snapshot.timeline, at=now)
-    with locked(folder), replacing(folder, (PICTURE, REPORT)) as files:
-        files[PICTURE].write(picture)
-        files[REPORT].write(markdown(snapshot, picture=PICTURE).encode())
-    inline = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    picture, inline = None, None
+    if can_draw():
+        picture = draw(snapshot.regions, snapshot.timeline, at=now)
+        inline = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    names = (REPORT,) if picture is None else (PICTURE, REPORT)
+    with locked(folder), replacing(folder, names) as files:
+        if picture is None:
+            (folder / PICTURE).unlink(missing_ok=True)  # of an earlier state
+        else:
+            files[PICTURE].write(picture)
+        files[REPORT].write(markdown(snapshot, picture=PICTURE if picture else None).encode())
     return Report(
         folder=folder,
         snapshot=snapshot,
@@ -90,8 +106,9 @@ def read_snapshot(app: App, *, now: dt.datetime) -> CollectionSnapshot:
     )
 
 
-def markdown(snapshot: CollectionSnapshot, *, picture: str) -> str:
-    """Return the report as Markdown; `picture` is the URL of the image."""
+def markdown(snapshot: CollectionSnapshot, *, picture: str | None) -> str:
+    """Return the report as Markdown; `picture` is the URL of the image, None without one."""
+    image = f"![Regions by status and places; places and calls over time]({picture})"
     counts = ", ".join(f"{snapshot.count(status):,} {status}" for status in STATUSES)
     summary = [
         f"- **Regions**: {len(snapshot.regions):,}, of them {counts}",
@@ -103,7 +120,7 @@ def markdown(snapshot: CollectionSnapshot, *, picture: str) -> str:
     parts = [
         f"# Collection report\n\n{to_minute(snapshot.at)}",
         "\n".join(summary),
-        f"![Regions by status and places; places and calls over time]({picture})",
+        image if picture else NO_PICTURE,
         _failures(snapshot.failed),
         f"## Provinces\n\n{_provinces(snapshot.regions)}",
     ]

@@ -8,10 +8,9 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import accumulate
 from typing import TYPE_CHECKING
-
-from pylopdf_fonts_ko import sans_path
 
 from mohe_assets.domain.kst import KST, to_minute
 from mohe_assets.domain.regions import region_points, sido_spellings
@@ -106,6 +105,11 @@ def dots_of(regions: Sequence[RegionRow]) -> list[Dot]:
     ]
 
 
+def can_draw() -> bool:
+    """Whether the extra `charts` is installed."""
+    return all(find_spec(name) for name in ("matplotlib", "pylopdf_fonts_ko"))
+
+
 def draw(
     regions: Sequence[RegionRow], timeline: Sequence[TimelineRow], *, at: dt.datetime
 ) -> bytes:
@@ -160,6 +164,7 @@ def draw(
 
 def _font(size: float) -> "FontProperties":
     from matplotlib.font_manager import FontProperties  # noqa: PLC0415 - see draw()
+    from pylopdf_fonts_ko import sans_path  # noqa: PLC0415 - in the extra `charts`
 
     return FontProperties(fname=str(sans_path()), size=size)
 

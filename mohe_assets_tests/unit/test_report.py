@@ -3,6 +3,8 @@ machine.
 """
 
 import datetime as dt
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from pylopdf_fonts_ko import sans_path
 from mohe_assets.domain.forecast import CollectionForecast, Forecast
 from mohe_assets.publishing.catalog import COLUMNS
 from mohe_assets.publishing.report import FAILED_SHOWN, CollectionSnapshot, markdown
-from mohe_assets.publishing.report_chart import dots_of, draw
+from mohe_assets.publishing.report_chart import can_draw, dots_of, draw
 from mohe_assets.store.reads.report import RegionRow, TimelineRow
 
 NOW = dt.datetime(2026, 11, 25, 6, 0, tzinfo=dt.UTC)
@@ -38,6 +40,21 @@ def report(*regions: RegionRow) -> str:
         left=CollectionForecast(base_plan=done, with_refinement=done),
     )
     return markdown(standing, picture="report.png")
+
+
+def test_without_the_extra_charts_the_report_names_it_in_place_of_the_picture() -> None:
+    code = (
+        "import sys; sys.modules |= {'matplotlib': None, 'pylopdf_fonts_ko': None}\n"
+        "from mohe_assets.publishing import report_chart; assert not report_chart.can_draw()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert can_draw()
+    done = Forecast(calls=0, days=0, done_at=NOW)
+    left = CollectionForecast(base_plan=done, with_refinement=done)
+    empty = CollectionSnapshot(at=NOW, regions=(), timeline=(), places=0, api=None, left=left)
+    text = markdown(empty, picture=None)
+    assert "`pip install 'mohe-assets[charts]'`" in text
+    assert "![" not in text
 
 
 def test_a_reason_cannot_break_out_of_its_cell() -> None:

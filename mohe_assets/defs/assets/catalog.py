@@ -84,5 +84,5 @@ def _report_metadata(report: Report) -> dict[str, dg.MetadataValue]:
         "calls": dg.MetadataValue.int(snapshot.calls),
         "calls_left": dg.MetadataValue.int(snapshot.left.base_plan.calls),
         REPORT: dg.MetadataValue.path(report.folder / REPORT),
-        PICTURE: dg.MetadataValue.path(report.folder / PICTURE),
+        **({PICTURE: dg.MetadataValue.path(report.folder / PICTURE)} if report.picture else {}),
     }
