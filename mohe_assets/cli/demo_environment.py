@@ -10,6 +10,7 @@ from mohe_assets.simulator.server import running
 
 DEMO_CALLS_PER_SECOND = 50
 DEMO_LATENCY_MS = 30.0
+LOOPBACK = "127.0.0.1,localhost,::1"
 
 # Not a person's own: the demo must not fill a database of theirs with made-up places, nor use their
 # keys. Nor does it read `.env`.
@@ -35,4 +36,7 @@ def demo_settings(*, calls_per_second: int, latency_ms: float) -> Iterator[dict[
             "NAVER_CLIENT_ID": config.client_id,
             "NAVER_CLIENT_SECRET": config.client_secret,
             "MOHE_CALLS_PER_SECOND": str(calls_per_second),
+            # No proxy leads to the simulator.
+            "NO_PROXY": LOOPBACK,
+            "no_proxy": LOOPBACK,
         }

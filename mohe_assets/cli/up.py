@@ -60,7 +60,7 @@ def up(
 def _run(variables: dict[str, str], host: str, port: int) -> int:
     settings = settings_module.load(variables)
     settings.require_collection_keys()
-    with _alone(settings, f"http://{host}:{port}"):
+    with _alone(settings, _page(host, port)):
         _refuse_used_port(host, port)
         return _supervise(settings, variables, host, port)
 
@@ -78,7 +78,7 @@ def _supervise(settings: Settings, variables: dict[str, str], host: str, port: i
     # Its gRPC has no login: only this user enters the socket's folder.
     code_server = CodeServerAddress.private(settings.home / "run" / "code-server.sock")
     workspace = write_workspace(variables, code_server)
-    typer.echo(f"The UI is at http://{host}:{port} in a few seconds; Ctrl-C stops everything.")
+    typer.echo(f"The UI is at {_page(host, port)} in a few seconds; Ctrl-C stops everything.")
     supervisor = Supervisor(
         commands={
             "the code server": code_server_command(code_server),
@@ -133,13 +133,24 @@ def _first(home: Path, note: Path) -> str:
     )
 
 
+def _page(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _refuse_used_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        reason = error.strerror
+        raise SettingsError(f"--host is {host!r}, which is no address here: {reason}.") from None
+    with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind(address)
         except OSError as error:
-            message = f"{host} port {port} cannot be used ({os.strerror(error.errno or 0)}); choose another with --port."
+            reason = os.strerror(error.errno or 0)
         else:
             return
-    raise SettingsError(message)
+    raise SettingsError(
+        f"{host} port {port} cannot be used ({reason}); choose another with --port."
+    )
