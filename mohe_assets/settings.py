@@ -19,7 +19,7 @@ from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from mohe_assets.clients.base_url import checked_base_url
+from mohe_assets.clients.base_url import HOST, checked_base_url
 from mohe_assets.clients.credentials import is_sendable
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import SettingsError
@@ -47,7 +47,6 @@ SIMULATOR_GOVERNMENT_KEY = "demo-govt-key+/=="
 
 _TRUE = ("true", "1", "yes", "on")
 _FALSE = ("false", "0", "no", "off")
-_HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 
 
 # Variables of the previous batch system and of the APIs' keys have no prefix.
@@ -209,7 +208,7 @@ class Settings(BaseSettings):
     def _hosts(cls, value: object) -> tuple[str, ...]:
         parts = value.split(",") if isinstance(value, str) else list(cast("tuple[str, ...]", value))
         hosts = tuple(part.strip().lower() for part in parts)
-        if any(host != "*" and not _HOST.fullmatch(host) for host in hosts):
+        if any(host != "*" and not HOST.fullmatch(host) for host in hosts):
             raise ValueError(f"is {value!r}; it has to be a list of host or host:port, or *")
         return hosts
 
@@ -402,7 +401,7 @@ def overridden(name: str) -> bool:
 
 
 def command_environment() -> Mapping[str, str]:
-    """Return the environment of this process with the variables of `.env`; may raise SettingsError."""
+    """Return the environment of this process with `.env`; raises SettingsError."""
     read_dotenv()
     return os.environ
 

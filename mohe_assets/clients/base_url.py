@@ -4,7 +4,8 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-_HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
+# A host name or bracketed IPv6 address, with an optional port.
+HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 
 
 def checked_base_url(value: str) -> str:
@@ -14,7 +15,7 @@ def checked_base_url(value: str) -> str:
     """
     try:
         parts = urlsplit(value.strip())
-        is_host = bool(_HOST.fullmatch(parts.netloc)) and parts.port != 0
+        is_host = bool(HOST.fullmatch(parts.netloc)) and parts.port != 0
     except ValueError:
         is_host = False
     if not (is_host and parts.scheme in {"http", "https"} and parts.path in {"", "/"}) or (
