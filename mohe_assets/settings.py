@@ -8,7 +8,6 @@ import datetime as dt
 import io
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
