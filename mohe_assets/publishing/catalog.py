@@ -219,19 +219,22 @@ class GeoJsonWriter:
 
     def write(self, places: Sequence[Place]) -> None:
         for place in places:
-            properties = _plain(place)
-            point = [properties.pop("longitude"), properties.pop("latitude")]
-            feature = {
-                "type": "Feature",
-                "geometry": {"type": "Point", "coordinates": point},
-                "properties": properties,
-            }
-            line = json.dumps(feature, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-            self._file.write(self._separator + line.encode())
+            self._file.write(self._separator + _feature(place).encode())
             self._separator = b",\n"
 
     def close(self) -> None:
         self._file.write(b"\n]}\n")
+
+
+def _feature(place: Place) -> str:
+    properties = _plain(place)
+    point = [properties.pop("longitude"), properties.pop("latitude")]
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Point", "coordinates": point},
+        "properties": properties,
+    }
+    return json.dumps(feature, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 WRITERS: dict[str, type[ParquetWriter | CsvWriter | GeoJsonWriter]] = {
