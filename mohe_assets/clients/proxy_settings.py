@@ -25,7 +25,7 @@ def proxy_settings(base_url: str) -> tuple[URL | None, ssl.SSLContext | None]:
         if proxy is None or proxy.scheme not in {"http", "https"} or not proxy.host:
             # Without the value, which may contain a password.
             raise NoResponse(
-                "the proxy that the environment names is no HTTP proxy", signature="proxy"
+                "the proxy that the environment names is not one for HTTP", signature="proxy"
             )
     verify = settings["verify"]  # True, or the path of the only bundle or folder to trust
     if base_url.startswith("https:") and isinstance(verify, str):
