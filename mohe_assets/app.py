@@ -347,8 +347,12 @@ class App:
         self.seed_missing()
         if settings.batch_auto_initialization:
             emptied = self.checkpoints.reset()
-            log.warning("BATCH_AUTO_INITIALIZATION is true: all places, searches and checkpoints of batch %s are deleted; "
-                        "%d regions start from nothing.", settings.checkpoint_batch_name, emptied)  # fmt: skip
+            log.warning(
+                "BATCH_AUTO_INITIALIZATION is true: all places, searches and checkpoints of batch %s are deleted; "
+                "%d regions start from nothing.",
+                settings.checkpoint_batch_name,
+                emptied,
+            )
         elif not settings.checkpoint_enabled:
             anew = self.checkpoints.new_round(also_unfinished=True)
             log.warning(

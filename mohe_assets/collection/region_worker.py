@@ -222,9 +222,14 @@ class RegionWorker:
         for lease in leases:
             history, calls, failed = begun[lease.region_code]
             task = RegionTask(
-                lease=lease, plan=(), dongs=dongs[lease.region_code], history=history, searches=deque(),
-                calls=calls, most_calls=self.limits.calls_per_region,
-            )  # fmt: skip
+                lease=lease,
+                plan=(),
+                dongs=dongs[lease.region_code],
+                history=history,
+                searches=deque(),
+                calls=calls,
+                most_calls=self.limits.calls_per_region,
+            )
             try:
                 task.plan = self.source.plan(lease.region_name)
                 left = remaining(task.plan, {(one.query, one.sort) for one in history})
@@ -489,9 +494,14 @@ class RegionWorker:
         while True:
             version, index = await _current(self.index)
             stored = StoredSearch(
-                search=search, answer=answer.raw, result_count=answer.result_count, calls=answer.calls,
-                places=attributed(answer.places, index), set_aside=answer.set_aside, answered_at=answered_at,
-            )  # fmt: skip
+                search=search,
+                answer=answer.raw,
+                result_count=answer.result_count,
+                calls=answer.calls,
+                places=attributed(answer.places, index),
+                set_aside=answer.set_aside,
+                answered_at=answered_at,
+            )
             try:
                 return await self._write(Write.done(lease, stored, list_version=version))
             except ListChanged:  # it has names this run does not know

@@ -312,9 +312,13 @@ class SearchScheduler:
             found = self.work.refinement.claim(self.work.run_id, most, without=without)
         else:
             found = self.work.checkpoints.claim(
-                self.work.run_id, limit=most, codes=claim_filter.codes, without=without, force_retry=claim_filter.force_retry,
+                self.work.run_id,
+                limit=most,
+                codes=claim_filter.codes,
+                without=without,
+                force_retry=claim_filter.force_retry,
                 recollect_completed_before=claim_filter.recollect_completed_before,
-            )  # fmt: skip
+            )
         # At once, whatever happens next: what is here is released at the end.
         self.held.update({lease.region_code: lease for lease in found})
         self.taken.update(self.held)

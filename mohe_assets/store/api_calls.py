@@ -60,10 +60,12 @@ SELECT {", ".join(RESERVED)}
 """
 NOTE_FAILED_CALL = """
 SELECT since, reason, until
-  FROM note_failed_call(:api, :account, :service, :region, :reason, :outage_calls, :at_fault, :first_interval, :was_probe)
+  FROM note_failed_call(:api, :account, :service, :region, :reason, :outage_calls, :at_fault,
+                        :first_interval, :was_probe)
 """
 NOTE_RATE_REFUSAL = """
-SELECT until FROM note_rate_refusal(:api, :account, :is_unknown, :refused_seconds, :closed_seconds, :why)
+SELECT until FROM note_rate_refusal(:api, :account, :is_unknown, :refused_seconds, :closed_seconds,
+                                    :why)
 """
 _AVAILABLE = """failed_calls = 0, failed_regions = '{}', refused_since = NULL, unavailable_since = NULL,
        unavailable_reason = NULL, unavailable_for = NULL, next_probe_at = NULL, probes = 0"""
@@ -78,10 +80,12 @@ SELECT extract(epoch FROM greatest(next_slot_at, budget_clock()) - budget_clock(
   FROM api_budget WHERE api = :api AND account = :account
 """
 RELEASE_RESERVED = """
-UPDATE api_usage SET reserved = greatest(0, reserved - :unsent) WHERE api = :api AND account = :account AND day = :day
+UPDATE api_usage SET reserved = greatest(0, reserved - :unsent) WHERE api = :api
+    AND account = :account AND day = :day
 """
 PROVE = f"""
-UPDATE api_budget SET proven = :credentials, probing_since = NULL, exhausted_until = NULL, exhausted_why = NULL, {_AVAILABLE}
+UPDATE api_budget SET proven = :credentials, probing_since = NULL, exhausted_until = NULL,
+       exhausted_why = NULL, {_AVAILABLE}
  WHERE api = :api AND account = :account
 """
 DROP_PROBE = "UPDATE api_budget SET probing_since = NULL WHERE api = :api AND account = :account"
@@ -92,8 +96,10 @@ WITH counted AS (
 )
 UPDATE api_budget
    SET exhausted_until = greatest(budget_clock() + interval '1 minute', exhausted_until,
-                                  coalesce(CAST(:until AS timestamptz), budget_midnight(budget_day(budget_clock()) + 1))),
-       exhausted_why = CASE WHEN proven = :credentials THEN :why ELSE :why_if_never_answered END, probing_since = NULL
+                                  coalesce(CAST(:until AS timestamptz),
+                                           budget_midnight(budget_day(budget_clock()) + 1))),
+       exhausted_why = CASE WHEN proven = :credentials THEN :why ELSE :why_if_never_answered END,
+       probing_since = NULL
  WHERE api = :api AND account = :account
 """
 BLOCK = """

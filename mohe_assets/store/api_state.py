@@ -19,17 +19,22 @@ UPDATE api_budget SET blocked = NULL, blocked_at = NULL, blocked_why = NULL,
 """
 STATE = """
 SELECT b.blocked AS blocked_salt, b.blocked_why,
-       CASE WHEN b.unavailable_for = :service THEN b.unavailable_since END AS unavailable_since, b.unavailable_reason,
-       b.next_probe_at, coalesce(b.next_probe_at NOT BETWEEN budget_clock() AND budget_clock() + interval '1 hour', true)
+       CASE WHEN b.unavailable_for = :service THEN b.unavailable_since END AS unavailable_since,
+       b.unavailable_reason,
+       b.next_probe_at,
+       coalesce(b.next_probe_at NOT BETWEEN budget_clock() AND budget_clock() + interval '1 hour',
+                true)
            AS probe_is_due,  -- a moment that is further away was written by a wrong clock
-       CASE WHEN b.exhausted_until > budget_clock() THEN b.exhausted_until END AS exhausted_until, b.exhausted_why,
+       CASE WHEN b.exhausted_until > budget_clock() THEN b.exhausted_until END AS exhausted_until,
+       b.exhausted_why,
        coalesce(u.reserved - u.refused_rate - u.refused_quota, 0) AS used_today,
        coalesce(u.refused_rate, 0) AS refused_rate, coalesce(u.refused_quota, 0) AS refused_quota,
        budget_midnight(budget_day(budget_clock()) + 1) AS resets_at,
        (SELECT coalesce(sum(m.reserved - m.refused_rate - m.refused_quota), 0)::int
           FROM account_usage(me.api, me.account) m
          WHERE m.day >= date_trunc('month', budget_day(budget_clock()))::date) AS used_this_month,
-       budget_midnight((date_trunc('month', budget_day(budget_clock())) + interval '1 month')::date) AS month_resets_at
+       budget_midnight((date_trunc('month',
+                                   budget_day(budget_clock())) + interval '1 month')::date) AS month_resets_at
   FROM (SELECT CAST(:api AS text) AS api, CAST(:account AS text) AS account) me
   LEFT JOIN LATERAL account_budget(me.api, me.account) b ON true
   LEFT JOIN LATERAL account_usage(me.api, me.account) u ON u.day = budget_day(budget_clock())

@@ -215,9 +215,14 @@ class Checkpoints:
         for is fresh already.
         """
         values = {
-            "run_id": run_id, "any_code": codes is None, "codes": sorted(codes or ()), "without": sorted(without),
-            "force_retry": force_retry, "recollect_completed_before": recollect_completed_before, "lease_seconds": self.lease_seconds,
-        }  # fmt: skip
+            "run_id": run_id,
+            "any_code": codes is None,
+            "codes": sorted(codes or ()),
+            "without": sorted(without),
+            "force_retry": force_retry,
+            "recollect_completed_before": recollect_completed_before,
+            "lease_seconds": self.lease_seconds,
+        }
         found: list[dict[str, object]] = []
         for sql in CLAIM if recollect_completed_before is not None else CLAIM_DUE:
             if len(found) < limit:
@@ -275,10 +280,17 @@ class Checkpoints:
 
         def work(connection: Connection) -> bool:
             done = self._count(
-                connection, FAIL, **_guard(lease), kind=kind.value, message=message, final=final,
+                connection,
+                FAIL,
+                **_guard(lease),
+                kind=kind.value,
+                message=message,
+                final=final,
                 bounded_elsewhere=bounded_elsewhere,
-                max_attempts=self.max_attempts, backoff_seconds=self.backoff_seconds, cap_seconds=RETRY_CAP_SECONDS,
-            )  # fmt: skip
+                max_attempts=self.max_attempts,
+                backoff_seconds=self.backoff_seconds,
+                cap_seconds=RETRY_CAP_SECONDS,
+            )
             also(connection)
             return bool(done)
 

@@ -87,7 +87,8 @@ _SESSION = {
 # second.
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _NO_LIMITS = """
-SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')
+SELECT set_config(name, '0', true) FROM pg_settings
+ WHERE name IN ('statement_timeout', 'transaction_timeout')
 """
 _SETTINGS = "SELECT set_config(name, value, true) FROM unnest(%(names)s, %(settings)s) AS wanted (name, value)"
 _DEADLINES_SECONDS = 0.5

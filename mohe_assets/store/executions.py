@@ -82,12 +82,14 @@ def host_identity() -> str:
 
 START = """
 INSERT INTO batch_execution_metadata
-       (batch_name, execution_id, status, start_time, heartbeat_at, host, process_id, process_started)
+       (batch_name, execution_id, status, start_time, heartbeat_at, host, process_id,
+        process_started)
 VALUES (:batch, :run_id, 'RUNNING', now(), clock_timestamp(), :host, :process_id, :process_started)
 ON CONFLICT (execution_id) DO UPDATE
    SET status = 'RUNNING', heartbeat_at = clock_timestamp(), end_time = NULL,
        note = NULL, dagster_ended_at = NULL,
-       host = excluded.host, process_id = excluded.process_id, process_started = excluded.process_started
+       host = excluded.host, process_id = excluded.process_id,
+       process_started = excluded.process_started
 """
 # The moment after the row's lock was waited for, which may take longer than a lease.
 HEARTBEAT = """
@@ -102,12 +104,15 @@ UPDATE batch_execution_metadata e SET heartbeat_at = clock_timestamp()
 # twice.
 TALLY = """
 UPDATE batch_execution_metadata e
-   SET total_regions = greatest(e.total_regions, CAST(:total AS integer), held.touched), completed_regions = held.completed,
-       failed_regions = held.failed, last_checkpoint_id = coalesce(held.last_id, e.last_checkpoint_id)
+   SET total_regions = greatest(e.total_regions, CAST(:total AS integer), held.touched),
+       completed_regions = held.completed,
+       failed_regions = held.failed, last_checkpoint_id = coalesce(held.last_id,
+                                                                   e.last_checkpoint_id)
   FROM (SELECT count(*) AS touched,
                count(*) FILTER (WHERE status = 'COMPLETED') AS completed,
                count(*) FILTER (WHERE status = 'FAILED') AS failed,
-               (array_agg(id ORDER BY updated_at DESC, id DESC) FILTER (WHERE status IN ('COMPLETED', 'FAILED')))[1] AS last_id
+               (array_agg(id ORDER BY updated_at DESC,
+                          id DESC) FILTER (WHERE status IN ('COMPLETED', 'FAILED')))[1] AS last_id
           FROM batch_checkpoint WHERE run_id = :run_id) held
  WHERE e.execution_id = :run_id
 """
@@ -126,7 +131,8 @@ RUNNING = "SELECT execution_id FROM batch_execution_metadata WHERE batch_name = 
 REAP = """
 UPDATE batch_execution_metadata e
    SET status = 'INTERRUPTED', end_time = coalesce(heartbeat_at, now()), note = :note,
-       calls_used = (SELECT coalesce(sum(q.calls), 0) FROM search_query q WHERE q.run_id = e.execution_id)
+       calls_used = (SELECT coalesce(sum(q.calls), 0) FROM search_query q
+                     WHERE q.run_id = e.execution_id)
  WHERE execution_id = ANY(CAST(:dead AS text[])) AND status = 'RUNNING'
 RETURNING execution_id
 """

@@ -130,12 +130,14 @@ SELECT q.region_code, q.source, q.status, q.calls, q.query, q.sort, q.keyword, q
        ARRAY(SELECT p.category FROM unnest(q.place_ids) WITH ORDINALITY AS found (id, position)
                JOIN places p ON p.id = found.id ORDER BY found.position) AS categories
   FROM unnest(CAST(:codes AS text[]), CAST(:rounds AS integer[])) AS held (code, round)
-  JOIN search_query q ON q.batch_name = :batch AND q.region_type = :type AND q.region_code = held.code AND q.round = held.round
+  JOIN search_query q ON q.batch_name = :batch AND q.region_type = :type
+      AND q.region_code = held.code AND q.round = held.round
  ORDER BY q.answered_at, q.id
 """
 TALLIES = """
 SELECT stage, keyword, count(*) AS calls, sum(novel) AS new FROM search_query
- WHERE batch_name = :batch AND region_type = :type AND source = :source AND status = 'DONE' AND stage <> 'base'
+ WHERE batch_name = :batch AND region_type = :type AND source = :source AND status = 'DONE'
+   AND stage <> 'base'
  GROUP BY stage, keyword
 """
 # A region that is held by this attempt; its ledger may be changed.
@@ -150,7 +152,8 @@ _ITS_SEARCHES = (
 COUNT_FAILURES = f"""
 UPDATE search_query q
    SET failed_rounds = q.failed_rounds + 1,
-       status = CASE WHEN f.refused OR q.failed_rounds + 1 >= :max_attempts THEN 'SKIPPED' ELSE 'FAILED' END,
+       status = CASE WHEN f.refused OR q.failed_rounds + 1 >= :max_attempts THEN 'SKIPPED'
+           ELSE 'FAILED' END,
        answered_at = coalesce(q.answered_at, now())
   FROM jsonb_to_recordset(CAST(:failed AS jsonb)) AS f (query text, sort text, refused boolean)
  WHERE {_ITS_SEARCHES} AND (q.query, q.sort, q.source) = (f.query, f.sort, :source)
@@ -217,8 +220,13 @@ class Write:
     def done(cls, lease: Lease, stored: StoredSearch, *, list_version: int | None = None) -> Self:
         """The search was answered."""
         return cls(
-            lease=lease, search=stored.search, status="DONE", calls=stored.calls, stored=stored, list_version=list_version
-        )  # fmt: skip
+            lease=lease,
+            search=stored.search,
+            status="DONE",
+            calls=stored.calls,
+            stored=stored,
+            list_version=list_version,
+        )
 
     @classmethod
     def skipped(cls, lease: Lease, search: Search, *, calls: int, reason: str) -> Self:
@@ -272,9 +280,13 @@ class Ledger:
         Returns how many of the base plan are skipped for good.
         """
         values = {
-            "code": lease.region_code, "round": lease.round, "attempt": lease.attempt, "source": self.source,
-            "max_attempts": self.checkpoints.max_attempts, "failed": _json([_as_failed(one) for one in failed]),
-        }  # fmt: skip
+            "code": lease.region_code,
+            "round": lease.round,
+            "attempt": lease.attempt,
+            "source": self.source,
+            "max_attempts": self.checkpoints.max_attempts,
+            "failed": _json([_as_failed(one) for one in failed]),
+        }
 
         def work(connection: Connection) -> int:
             if failed:
@@ -345,9 +357,13 @@ class Ledger:
 
     def _store(self, writes: Sequence[Write]) -> list[tuple[int, ...]]:
         found = self.checkpoints.database.call(
-            STORE_SEARCHES, **self.checkpoints.scope.values, run_id=self.run_id, lease_seconds=self.checkpoints.lease_seconds, source=self.source,
+            STORE_SEARCHES,
+            **self.checkpoints.scope.values,
+            run_id=self.run_id,
+            lease_seconds=self.checkpoints.lease_seconds,
+            source=self.source,
             searches=_json([_as_search(write) for write in writes]),
-        )  # fmt: skip
+        )
         return [tuple(place_ids) for (place_ids,) in found]
 
     def _read(self, sql: str, **values: object) -> list[dict[str, Any]]:
@@ -403,11 +419,20 @@ def _as_search(write: Write) -> dict[str, object]:
     """One of `p_searches`, as sql/009_searches_together.sql reads them."""
     lease, search, stored = write.lease, write.search, write.stored
     return {
-        "code": lease.region_code, "round": lease.round, "attempt": lease.attempt, "query": search.query,
-        "sort": search.sort, "keyword": search.keyword, "dong_name": search.dong_name, "stage": search.stage,
-        "status": write.status, "calls": write.calls, "error": write.reason, "list": write.list_version,
+        "code": lease.region_code,
+        "round": lease.round,
+        "attempt": lease.attempt,
+        "query": search.query,
+        "sort": search.sort,
+        "keyword": search.keyword,
+        "dong_name": search.dong_name,
+        "stage": search.stage,
+        "status": write.status,
+        "calls": write.calls,
+        "error": write.reason,
+        "list": write.list_version,
         **(_as_answered(stored, lease) if stored else {"strays": 0, "set_aside": []}),
-    }  # fmt: skip
+    }
 
 
 def _as_answered(stored: StoredSearch, lease: Lease) -> dict[str, object]:

@@ -31,20 +31,24 @@ _REFINABLE = """c.status = 'COMPLETED' AND c.promise > 0 AND c.calls_used < :cal
            AND (c.retry_at IS NULL OR c.retry_at <= now())"""
 _BASE_IS_DUE = f"""EXISTS (
     SELECT FROM batch_checkpoint c
-     WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now()
+     WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'PENDING' OR c.status = 'FAILED'
+                                         AND c.retry_at <= now()
                                          OR c.status = 'PROCESSING' AND NOT c.refining))"""
 
 CLAIM = f"""
 WITH best AS (
     SELECT c.id FROM batch_checkpoint c
-     WHERE {OURS} AND {COLLECTABLE} AND {_REFINABLE} AND NOT c.region_code = ANY(CAST(:without AS text[]))
+     WHERE {OURS} AND {COLLECTABLE} AND {_REFINABLE}
+       AND NOT c.region_code = ANY(CAST(:without AS text[]))
        AND NOT {_BASE_IS_DUE}
-       AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = :run_id AND e.status <> 'RUNNING')
+       AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = :run_id
+                       AND e.status <> 'RUNNING')
      ORDER BY c.promise DESC, c.region_code
      LIMIT :limit FOR UPDATE OF c SKIP LOCKED
 )
 UPDATE batch_checkpoint c
-   SET status = 'PROCESSING', refining = true, attempt = c.attempt + 1, run_id = :run_id, lease_expires_at = {LEASE_END},
+   SET status = 'PROCESSING', refining = true, attempt = c.attempt + 1, run_id = :run_id,
+       lease_expires_at = {LEASE_END},
        retry_at = NULL
   FROM best, region r
  WHERE c.id = best.id AND r.region_type = c.region_type AND r.region_code = c.region_code
@@ -52,7 +56,8 @@ RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round, c.f
 """
 SETTLE = f"""
 UPDATE batch_checkpoint c
-   SET status = 'COMPLETED', refining = false, lease_expires_at = NULL, error_message = NULL, failure_kind = NULL,
+   SET status = 'COMPLETED', refining = false, lease_expires_at = NULL, error_message = NULL,
+       failure_kind = NULL,
        failures = 0, promise = :promise, {LEDGER_COUNTERS}
  WHERE {MINE_ALIVE} AND c.refining
 """
@@ -60,8 +65,10 @@ NEXT_EXPECTED_GAIN = f"""
 SELECT coalesce(max(c.promise), 0) AS promise FROM batch_checkpoint c WHERE {OURS} AND {_REFINABLE}
 """
 BACKLOG = f"""
-SELECT count(*) FILTER (WHERE {_REFINABLE}) AS regions, count(*) FILTER (WHERE c.refining) AS refining,
-       coalesce(sum(c.refinements), 0)::int AS searches, {_BASE_IS_DUE} AS base_is_due, min(c.retry_at) AS next_retry_at
+SELECT count(*) FILTER (WHERE {_REFINABLE}) AS regions,
+       count(*) FILTER (WHERE c.refining) AS refining,
+       coalesce(sum(c.refinements), 0)::int AS searches, {_BASE_IS_DUE} AS base_is_due,
+       min(c.retry_at) AS next_retry_at
   FROM batch_checkpoint c WHERE {OURS} AND (c.status = 'COMPLETED' OR c.refining)
 """
 

@@ -33,8 +33,11 @@ from mohe_assets.store.regions import dongs_of
 CHANGE_LIST = "LOCK TABLE region_refresh IN SHARE ROW EXCLUSIVE MODE"
 
 LEAVES = """
-SELECT r.region_code, r.region_name, r.sido_name, array_agg(d.dong_name) FILTER (WHERE d.dong_name IS NOT NULL) AS dongs
-  FROM region r LEFT JOIN legal_dong d ON (d.region_type, d.region_code, d.status) = (r.region_type, r.region_code, 'ACTIVE')
+SELECT r.region_code, r.region_name, r.sido_name,
+       array_agg(d.dong_name) FILTER (WHERE d.dong_name IS NOT NULL) AS dongs
+  FROM region r LEFT JOIN legal_dong d ON (d.region_type, d.region_code, d.status) = (r.region_type,
+                                                                                      r.region_code,
+                                                                                      'ACTIVE')
  WHERE r.region_type = :type AND r.status = 'ACTIVE' AND r.is_leaf GROUP BY 1, 2, 3 ORDER BY 1
 """
 ACTIVE = """
@@ -46,11 +49,14 @@ SELECT old_code, old_name, new_code, new_name, shared_dongs, share_of_old, share
   FROM region_succession WHERE region_type = :type ORDER BY old_code, new_code
 """
 WRITE_SUCCESSION = """
-INSERT INTO region_succession (region_type, old_code, old_name, new_code, new_name, shared_dongs, share_of_old, share_of_new,
+INSERT INTO region_succession (region_type, old_code, old_name, new_code, new_name, shared_dongs,
+                               share_of_old, share_of_new,
                                as_of)
-VALUES (:type, :old_code, :old_name, :new_code, :new_name, :shared_dongs, :share_of_old, :share_of_new, :as_of)
+VALUES (:type, :old_code, :old_name, :new_code, :new_name, :shared_dongs, :share_of_old,
+        :share_of_new, :as_of)
 ON CONFLICT (region_type, old_code, old_name, new_code) DO UPDATE
-   SET new_name = excluded.new_name, shared_dongs = excluded.shared_dongs, share_of_old = excluded.share_of_old,
+   SET new_name = excluded.new_name, shared_dongs = excluded.shared_dongs,
+       share_of_old = excluded.share_of_old,
        share_of_new = excluded.share_of_new, as_of = excluded.as_of, source = NULL
 """
 # An old region whose successors were inferred from a list keeps those.
@@ -75,7 +81,8 @@ ON CONFLICT (region_type, old_code, old_name, new_code) DO NOTHING
 UNASSIGNED = """
 SELECT id, naver_place_id, address, road_address, latitude, longitude, region_code FROM places p
  WHERE region_type = :type AND naver_place_id > :after
-   AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = p.region_type AND r.region_code = p.region_code
+   AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = p.region_type
+                   AND r.region_code = p.region_code
                       AND r.status = 'ACTIVE' AND r.is_leaf)
  ORDER BY naver_place_id LIMIT :page FOR UPDATE
 """
@@ -90,12 +97,14 @@ REVOKE = """
 WITH gone AS (
     SELECT c.id FROM batch_checkpoint c
      WHERE c.region_type = :type AND c.status = 'PROCESSING'
-       AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = c.region_type AND r.region_code = c.region_code
+       AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = c.region_type
+                       AND r.region_code = c.region_code
                           AND r.status = 'ACTIVE' AND r.is_leaf)
      ORDER BY c.region_code FOR UPDATE OF c
 )
 UPDATE batch_checkpoint c
-   SET status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'PENDING' END, refining = false, attempt = c.attempt + 1,
+   SET status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'PENDING' END, refining = false,
+       attempt = c.attempt + 1,
        lease_expires_at = NULL
   FROM gone WHERE c.id = gone.id
 """

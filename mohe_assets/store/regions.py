@@ -16,17 +16,23 @@ from mohe_assets.store.database import Database, rows
 # new one, see sql/005.
 _REACTIVATED = "(excluded.is_leaf AND NOT (known.is_leaf AND known.status = 'ACTIVE'))"
 UPSERT_REGIONS = f"""
-INSERT INTO region AS known (region_type, region_code, region_name, sido_name, sigungu_name, parent_code, is_leaf,
+INSERT INTO region AS known (region_type, region_code, region_name, sido_name, sigungu_name,
+                             parent_code, is_leaf,
                              partition_key, source, as_of, life)
-SELECT :type, r.code, r.name, r.sido, r.sigungu, r.parent, r.leaf, r.key, :source, :as_of, CAST(r.leaf AS integer)
-  FROM unnest(CAST(:codes AS text[]), CAST(:names AS text[]), CAST(:sidos AS text[]), CAST(:sigungus AS text[]),
+SELECT :type, r.code, r.name, r.sido, r.sigungu, r.parent, r.leaf, r.key, :source, :as_of,
+       CAST(r.leaf AS integer)
+  FROM unnest(CAST(:codes AS text[]), CAST(:names AS text[]), CAST(:sidos AS text[]),
+              CAST(:sigungus AS text[]),
               CAST(:parents AS text[]), CAST(:leaves AS boolean[]), CAST(:keys AS text[]))
        AS r (code, name, sido, sigungu, parent, leaf, key)
 ON CONFLICT (region_type, region_code) DO UPDATE
-   SET region_name = excluded.region_name, sido_name = excluded.sido_name, sigungu_name = excluded.sigungu_name,
-       parent_code = excluded.parent_code, is_leaf = excluded.is_leaf, source = excluded.source, as_of = excluded.as_of,
+   SET region_name = excluded.region_name, sido_name = excluded.sido_name,
+       sigungu_name = excluded.sigungu_name,
+       parent_code = excluded.parent_code, is_leaf = excluded.is_leaf, source = excluded.source,
+       as_of = excluded.as_of,
        life = known.life + CAST({_REACTIVATED} AS integer),
-       partition_key = CASE WHEN NOT {_REACTIVATED} THEN known.partition_key WHEN known.life = 0 THEN excluded.partition_key
+       partition_key = CASE WHEN NOT {_REACTIVATED} THEN known.partition_key WHEN known.life = 0
+           THEN excluded.partition_key
                             ELSE excluded.partition_key || '_' || (known.life + 1) END,
        status = 'ACTIVE', abolished_at = NULL
 """
@@ -36,10 +42,13 @@ UPDATE region SET status = 'ABOLISHED', abolished_at = now()
 """
 UPSERT_DONGS = """
 INSERT INTO legal_dong AS known (region_type, region_code, dong_name, dong_code)
-SELECT :type, d.* FROM unnest(CAST(:codes AS text[]), CAST(:names AS text[]), CAST(:dong_codes AS text[])) AS d
+SELECT :type, d.* FROM unnest(CAST(:codes AS text[]), CAST(:names AS text[]),
+                              CAST(:dong_codes AS text[])) AS d
 ON CONFLICT (region_type, region_code, dong_name) DO UPDATE
-   SET dong_code = coalesce(excluded.dong_code, known.dong_code), status = 'ACTIVE', abolished_at = NULL
- WHERE (known.dong_code, known.status) IS DISTINCT FROM (coalesce(excluded.dong_code, known.dong_code), 'ACTIVE')
+   SET dong_code = coalesce(excluded.dong_code, known.dong_code), status = 'ACTIVE',
+       abolished_at = NULL
+ WHERE (known.dong_code, known.status) IS DISTINCT
+  FROM (coalesce(excluded.dong_code, known.dong_code), 'ACTIVE')
 """
 # NOT IN is a hashed lookup whatever the planner believes. As NOT EXISTS it is a join, and
 # PostgreSQL 15 joins a table that was just filled, of which it has no statistics, row by row: 18 to
@@ -47,7 +56,8 @@ ON CONFLICT (region_type, region_code, dong_name) DO UPDATE
 ABOLISH_DONGS = """
 UPDATE legal_dong SET status = 'ABOLISHED', abolished_at = now()
  WHERE region_type = :type AND status = 'ACTIVE'
-   AND (region_code, dong_name) NOT IN (SELECT * FROM unnest(CAST(:codes AS text[]), CAST(:names AS text[])))
+   AND (region_code, dong_name) NOT IN (SELECT *
+                                        FROM unnest(CAST(:codes AS text[]), CAST(:names AS text[])))
 """
 NOTE_REFRESH = """
 INSERT INTO region_refresh (region_type, source, as_of, rows_read, calls, added, abolished, note)
@@ -59,7 +69,8 @@ SELECT region_code, region_name, sido_name, sigungu_name, parent_code, is_leaf, 
 """
 DONGS = """
 SELECT region_code, array_agg(dong_name ORDER BY dong_name COLLATE "C") AS names FROM legal_dong
- WHERE region_type = :type AND region_code = ANY(CAST(:codes AS text[])) AND status = 'ACTIVE' GROUP BY region_code
+ WHERE region_type = :type AND region_code = ANY(CAST(:codes AS text[])) AND status = 'ACTIVE'
+  GROUP BY region_code
 """
 # What a large list fills is planned as if it were empty until autovacuum comes, up to a minute
 # later. A role without the right to do it (sql/roles.sql gives it, from PostgreSQL 17 on) is warned

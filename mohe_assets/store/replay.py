@@ -27,7 +27,8 @@ SEARCHES_AT_ONCE = 500
 LOCK = "LOCK TABLE places, search_query, batch_checkpoint IN SHARE ROW EXCLUSIVE MODE"
 ALIVE = """
 SELECT execution_id FROM batch_execution_metadata
- WHERE status = 'RUNNING' AND heartbeat_at >= now() - make_interval(secs => :lease_seconds) ORDER BY heartbeat_at DESC LIMIT 1
+ WHERE status = 'RUNNING' AND heartbeat_at >= now() - make_interval(secs => :lease_seconds)
+  ORDER BY heartbeat_at DESC LIMIT 1
 """
 # Ids of its own: those of `places` are taken when a place is really added.
 STAGE = (
@@ -39,7 +40,8 @@ STAGE = (
 )
 NEXT_ANSWERS = """
 SELECT id, region_code, answer, answered_at FROM search_query q
- WHERE region_type = :type AND source = :source AND status = 'DONE' AND (answered_at, id) > (:moment, :id)
+ WHERE region_type = :type AND source = :source AND status = 'DONE'
+   AND (answered_at, id) > (:moment, :id)
  ORDER BY answered_at, id LIMIT :limit
 """
 _UNREAD = "AND NOT EXISTS (SELECT FROM new_searches n WHERE n.id = q.id)"
@@ -47,22 +49,38 @@ NEXT_UNREAD_ANSWERS = NEXT_ANSWERS.replace(" ORDER BY", f"   {_UNREAD}\n ORDER B
 NOTE_SEARCHES = """
 INSERT INTO new_searches
 SELECT * FROM jsonb_to_recordset(CAST(:searches AS jsonb))
-    AS s (id bigint, answered_at timestamptz, keys text[], strays integer, set_aside jsonb, result_count integer)
+    AS s (id bigint, answered_at timestamptz, keys text[], strays integer, set_aside jsonb,
+          result_count integer)
 """
 ANALYZE = ("ANALYZE new_places", "ANALYZE new_searches")
 
-_SHOWN = ("name", "category", "address", "road_address", "latitude", "longitude", "phone", "website_url", "region_code",
-          "first_seen_at", "last_seen_at")  # fmt: skip
+_SHOWN = (
+    "name",
+    "category",
+    "address",
+    "road_address",
+    "latitude",
+    "longitude",
+    "phone",
+    "website_url",
+    "region_code",
+    "first_seen_at",
+    "last_seen_at",
+)
 # A place that is older than its answers was found by searches that retention deleted, or elsewhere:
 # it keeps its first day, and what the answers that are left do not tell.
 _OLDER = "p.first_seen_at < n.first_seen_at"
-_MERGED = {name: f"n.{name}" for name in _SHOWN} | {
-    "first_seen_at": "least(p.first_seen_at, n.first_seen_at)",
-    "region_code": f"coalesce(n.region_code, CASE WHEN {_OLDER} THEN p.region_code END)",
-} | {
-    name: f"CASE WHEN {_OLDER} AND n.{name} = '' THEN p.{name} ELSE n.{name} END"
-    for name in ("road_address", "phone", "website_url")
-}  # fmt: skip
+_MERGED = (
+    {name: f"n.{name}" for name in _SHOWN}
+    | {
+        "first_seen_at": "least(p.first_seen_at, n.first_seen_at)",
+        "region_code": f"coalesce(n.region_code, CASE WHEN {_OLDER} THEN p.region_code END)",
+    }
+    | {
+        name: f"CASE WHEN {_OLDER} AND n.{name} = '' THEN p.{name} ELSE n.{name} END"
+        for name in ("road_address", "phone", "website_url")
+    }
+)
 _KNOWN = ", ".join(f"p.{name}" for name in _SHOWN)
 _DIFFERS = f"({_KNOWN}) IS DISTINCT FROM ({', '.join(_MERGED.values())})"
 _REPLAYED = "q.region_type = :type AND q.source = :source AND q.status = 'DONE'"
@@ -73,9 +91,11 @@ _GONE = f"""p.id IN (SELECT unnest(q.place_ids) FROM search_query q WHERE {_REPL
 CHANGES = f"""
 SELECT (SELECT count(*) FROM new_searches) AS searches, (SELECT count(*) FROM new_places) AS places,
        (SELECT count(*) FROM new_places n
-         WHERE NOT EXISTS (SELECT FROM places p WHERE p.naver_place_id = n.naver_place_id)) AS added,
+         WHERE NOT EXISTS (SELECT FROM places p
+                           WHERE p.naver_place_id = n.naver_place_id)) AS added,
        (SELECT count(*) FROM places p WHERE {_GONE}) AS removed,
-       (SELECT count(*) FROM places p JOIN new_places n USING (naver_place_id) WHERE {_DIFFERS}) AS changed,
+       (SELECT count(*) FROM places p JOIN new_places n USING (naver_place_id)
+        WHERE {_DIFFERS}) AS changed,
        (SELECT coalesce(sum(jsonb_array_length(set_aside)), 0)::int FROM new_searches) AS set_aside
 """
 REMOVE = f"DELETE FROM places p WHERE {_GONE}"
@@ -86,11 +106,13 @@ UPDATE places p SET {", ".join(f"{name} = {merged}" for name, merged in _MERGED.
 ADD = f"""
 INSERT INTO places (naver_place_id, source, region_type, {", ".join(_SHOWN)})
 SELECT naver_place_id, source, region_type, {", ".join(_SHOWN)} FROM new_places n
- WHERE NOT EXISTS (SELECT FROM places p WHERE p.naver_place_id = n.naver_place_id) ORDER BY n.first_seen_at, n.id
+ WHERE NOT EXISTS (SELECT FROM places p WHERE p.naver_place_id = n.naver_place_id)
+  ORDER BY n.first_seen_at, n.id
 """
 REWRITE_LEDGER = """
 WITH brought AS (
-    SELECT DISTINCT ON (key) key, s.id FROM new_searches s, unnest(s.keys) AS key ORDER BY key, s.answered_at, s.id
+    SELECT DISTINCT ON (key) key, s.id FROM new_searches s, unnest(s.keys) AS key ORDER BY key,
+           s.answered_at, s.id
 ), firsts AS (  -- not of places that were there before
     SELECT b.id, count(*) AS new_places FROM brought b
       JOIN new_searches s USING (id)
@@ -103,18 +125,22 @@ WITH brought AS (
       FROM new_searches s LEFT JOIN firsts f USING (id)
 )
 UPDATE search_query q
-   SET place_ids = d.place_ids, new_places = d.new_places, strays = d.strays, set_aside = d.set_aside,
+   SET place_ids = d.place_ids, new_places = d.new_places, strays = d.strays,
+       set_aside = d.set_aside,
        result_count = d.result_count
   FROM derived d
  WHERE q.id = d.id AND (q.place_ids, q.new_places, q.strays, q.set_aside, q.result_count)
-                       IS DISTINCT FROM (d.place_ids, d.new_places, d.strays, d.set_aside, d.result_count)
+                       IS DISTINCT FROM (d.place_ids, d.new_places, d.strays, d.set_aside,
+                                         d.result_count)
 """
 REWRITE_CHECKPOINTS = """
 UPDATE batch_checkpoint c SET processed_count = l.places
   FROM (SELECT q.batch_name, q.region_type, q.region_code, q.round, count(DISTINCT place) AS places
-          FROM search_query q LEFT JOIN LATERAL unnest(q.place_ids) AS place ON true WHERE q.region_type = :type
+          FROM search_query q LEFT JOIN LATERAL unnest(q.place_ids) AS place ON true
+           WHERE q.region_type = :type
          GROUP BY 1, 2, 3, 4) l
- WHERE (c.batch_name, c.region_type, c.region_code, c.round) = (l.batch_name, l.region_type, l.region_code, l.round)
+ WHERE (c.batch_name, c.region_type, c.region_code, c.round) = (l.batch_name, l.region_type,
+                                                                l.region_code, l.round)
    AND c.processed_count <> l.places
 """
 MERGE = (REMOVE, CHANGE, ADD, REWRITE_LEDGER, REWRITE_CHECKPOINTS)

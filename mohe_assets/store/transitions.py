@@ -75,7 +75,8 @@ SELECT :batch, r.region_type, r.region_code, r.region_name, r.parent_code, r.lif
  WHERE r.region_type = :type AND r.is_leaf AND r.status = 'ACTIVE'"""
 SEED = f"""{_NEW_CHECKPOINT} ORDER BY r.region_code
 ON CONFLICT (batch_name, region_type, region_code) DO UPDATE
-   SET region_name = excluded.region_name, parent_code = excluded.parent_code, life = excluded.life, {_REACTIVATED}
+   SET region_name = excluded.region_name, parent_code = excluded.parent_code, life = excluded.life,
+       {_REACTIVATED}
  WHERE (known.region_name, known.parent_code, known.life)
        IS DISTINCT FROM (excluded.region_name, excluded.parent_code, excluded.life)
 RETURNING (xmax = 0) AS seeded
@@ -113,15 +114,19 @@ _CLAIM = f"""
 WITH due AS (
     SELECT c.id, c.status = 'COMPLETED' OR c.refining AS afresh FROM batch_checkpoint c
      WHERE {OURS} AND {COLLECTABLE}
-       AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) AND NOT c.region_code = ANY(CAST(:without AS text[]))
+       AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
+       AND NOT c.region_code = ANY(CAST(:without AS text[]))
        AND %s
-       AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = :run_id AND e.status <> 'RUNNING')
+       AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = :run_id
+                       AND e.status <> 'RUNNING')
      ORDER BY %s
      LIMIT :limit FOR UPDATE OF c %s
 )
 UPDATE batch_checkpoint c
-   SET status = 'PROCESSING', refining = false, attempt = c.attempt + 1, run_id = :run_id, lease_expires_at = {LEASE_END},
-       start_time = CASE WHEN due.afresh THEN now() ELSE coalesce(c.start_time, now()) END, end_time = NULL, retry_at = NULL,
+   SET status = 'PROCESSING', refining = false, attempt = c.attempt + 1, run_id = :run_id,
+       lease_expires_at = {LEASE_END},
+       start_time = CASE WHEN due.afresh THEN now() ELSE coalesce(c.start_time, now()) END,
+       end_time = NULL, retry_at = NULL,
        {_assignments("c", _NEW_ROUND, when="due.afresh")}
   FROM due, region r
  WHERE c.id = due.id AND r.region_type = c.region_type AND r.region_code = c.region_code
@@ -150,21 +155,26 @@ COMPLETE = f"""
 WITH done AS MATERIALIZED (
     SELECT c.id, d.promise, d.plan, d.queries, d.sorts
       FROM jsonb_to_recordset(CAST(:done AS jsonb)) AS d (
-               code text, attempt integer, promise double precision, plan text, queries text[], sorts text[])
-      JOIN batch_checkpoint c ON {OURS} AND c.region_code = d.code AND c.attempt = d.attempt AND c.status = 'PROCESSING'
+               code text, attempt integer, promise double precision, plan text, queries text[],
+               sorts text[])
+      JOIN batch_checkpoint c ON {OURS} AND c.region_code = d.code AND c.attempt = d.attempt
+          AND c.status = 'PROCESSING'
      WHERE {COLLECTABLE}
      ORDER BY c.region_code FOR UPDATE OF c
 )
 UPDATE batch_checkpoint c
-   SET status = 'COMPLETED', refining = false, end_time = now(), lease_expires_at = NULL, error_message = NULL,
-       failure_kind = NULL, retry_at = NULL, failures = 0, reported_at = NULL, promise = done.promise, plan = done.plan,
+   SET status = 'COMPLETED', refining = false, end_time = now(), lease_expires_at = NULL,
+       error_message = NULL,
+       failure_kind = NULL, retry_at = NULL, failures = 0, reported_at = NULL,
+       promise = done.promise, plan = done.plan,
        {LEDGER_COUNTERS}
   FROM done
  WHERE c.id = done.id
    AND NOT EXISTS (
         SELECT FROM unnest(done.queries, done.sorts) AS plan (query, sort)
          WHERE NOT EXISTS (SELECT FROM search_query q
-                            WHERE {_ITS_LEDGER} AND (q.query, q.sort) = (plan.query, plan.sort) AND q.status <> 'FAILED'))
+                            WHERE {_ITS_LEDGER} AND (q.query, q.sort) = (plan.query, plan.sort)
+                              AND q.status <> 'FAILED'))
 """
 COMPLETED_BY_THEM = f"""
 SELECT c.region_code FROM batch_checkpoint c
@@ -182,9 +192,11 @@ UPDATE batch_checkpoint c
        end_time = CASE WHEN c.refining THEN c.end_time ELSE now() END,
        lease_expires_at = NULL, error_message = :message, failure_kind = :kind,
        failures = c.failures + 1,
-       retry_at = CASE WHEN NOT c.refining AND (:final OR NOT :bounded_elsewhere AND c.failures + 1 >= :max_attempts) THEN NULL
+       retry_at = CASE WHEN NOT c.refining AND (:final OR NOT :bounded_elsewhere
+                                                AND c.failures + 1 >= :max_attempts) THEN NULL
                        ELSE now() + make_interval(
-                           secs => least(:cap_seconds, :backoff_seconds * power(2, least(c.failures, 30)))) END,
+                           secs => least(:cap_seconds,
+                                         :backoff_seconds * power(2, least(c.failures, 30)))) END,
        {LEDGER_COUNTERS}
  WHERE {MINE_ALIVE}
 """
@@ -222,7 +234,8 @@ RETURNING c.region_code
 FORCE_RELEASE = f"""
 WITH asked AS (
     SELECT c.id FROM batch_checkpoint c
-     WHERE {OURS} AND c.status = 'PROCESSING' AND c.region_code = ANY(CAST(:codes AS text[])) {_IN_ORDER}
+     WHERE {OURS} AND c.status = 'PROCESSING'
+       AND c.region_code = ANY(CAST(:codes AS text[])) {_IN_ORDER}
 )
 UPDATE batch_checkpoint c SET {_BACK} FROM asked WHERE c.id = asked.id
 RETURNING c.region_code
@@ -231,7 +244,8 @@ RETURNING c.region_code
 RETRY = f"""
 WITH asked AS (
     SELECT c.id FROM batch_checkpoint c
-     WHERE {OURS} AND c.status = 'FAILED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) {_IN_ORDER}
+     WHERE {OURS} AND c.status = 'FAILED' AND (:any_code
+                                               OR c.region_code = ANY(CAST(:codes AS text[]))) {_IN_ORDER}
 )
 UPDATE batch_checkpoint c SET status = 'PENDING', failures = 0, retry_at = NULL, end_time = NULL
   FROM asked WHERE c.id = asked.id
@@ -242,7 +256,8 @@ RETURNING c.region_code
 RESTORE_REFINEMENT = f"""
 WITH asked AS (
     SELECT c.id FROM batch_checkpoint c
-     WHERE {OURS} AND c.status = 'COMPLETED' AND c.failures > 0 AND (c.promise = 0 OR c.retry_at IS NOT NULL)
+     WHERE {OURS} AND c.status = 'COMPLETED' AND c.failures > 0
+       AND (c.promise = 0 OR c.retry_at IS NOT NULL)
        AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) {_IN_ORDER}
 )
 UPDATE batch_checkpoint c
@@ -270,29 +285,36 @@ RETURNING c.region_code
 REOPEN_OUTDATED = f"""
 WITH other AS (
     SELECT c.id FROM batch_checkpoint c
-     WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining) AND c.plan <> :plan {_IN_ORDER}
+     WHERE {OURS} AND {COLLECTABLE} AND (c.status = 'COMPLETED' OR c.refining)
+       AND c.plan <> :plan {_IN_ORDER}
 )
-UPDATE batch_checkpoint c SET status = 'PENDING', refining = false, lease_expires_at = NULL, plan = ''
+UPDATE batch_checkpoint c SET status = 'PENDING', refining = false, lease_expires_at = NULL,
+       plan = ''
   FROM other WHERE c.id = other.id
 RETURNING c.region_code
 """
 
 COMPLETIONS = f"""
-SELECT c.region_code, c.region_name, r.partition_key, c.attempt, c.round, coalesce(c.run_id, '') AS run_id,
-       c.processed_count AS places, c.searches_done AS searches, c.refinements, c.calls_used AS calls,
+SELECT c.region_code, c.region_name, r.partition_key, c.attempt, c.round,
+       coalesce(c.run_id, '') AS run_id,
+       c.processed_count AS places, c.searches_done AS searches, c.refinements,
+       c.calls_used AS calls,
        coalesce(extract(epoch FROM c.end_time - c.start_time), 0)::float AS seconds,
        coalesce(l.places_new, 0) AS places_new, coalesce(l.strays, 0) AS strays,
        coalesce(l.saturated, 0) AS saturated, coalesce(l.set_aside, 0) AS set_aside
   FROM batch_checkpoint c
   JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
   LEFT JOIN LATERAL (
-        SELECT sum(q.new_places) AS places_new, sum(q.strays) AS strays, sum(jsonb_array_length(q.set_aside)) AS set_aside,
+        SELECT sum(q.new_places) AS places_new, sum(q.strays) AS strays,
+               sum(jsonb_array_length(q.set_aside)) AS set_aside,
                count(*) FILTER (WHERE q.result_count >= {MAX_RESULTS}) AS saturated
           FROM search_query q
          WHERE {_ITS_LEDGER}) l ON true
- WHERE {OURS} AND c.status = 'COMPLETED' AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
+ WHERE {OURS} AND c.status = 'COMPLETED' AND (:any_code
+                                              OR c.region_code = ANY(CAST(:codes AS text[])))
    AND (:reported_too OR c.reported_at IS NULL
-        AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = c.run_id AND e.status = 'RUNNING'))
+        AND NOT EXISTS (SELECT FROM batch_execution_metadata e WHERE e.execution_id = c.run_id
+                        AND e.status = 'RUNNING'))
  ORDER BY c.region_code
 """
 
@@ -303,7 +325,8 @@ SELECT count(*) AS due FROM batch_checkpoint c
 """
 DUE_KEYS = f"""
 SELECT r.partition_key FROM batch_checkpoint c
-  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
+  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
+      AND r.status = 'ACTIVE' AND r.is_leaf
  WHERE {OURS} AND (c.status = 'PENDING' OR c.status = 'FAILED' AND c.retry_at <= now())
 """
 RESET = (
@@ -313,7 +336,8 @@ RESET = (
 )
 PROGRESS = f"""
 SELECT count(*) AS total, count(*) FILTER (WHERE c.status = 'COMPLETED') AS completed,
-       count(*) FILTER (WHERE c.status = 'FAILED') AS failed, count(*) FILTER (WHERE c.status = 'PROCESSING') AS processing,
+       count(*) FILTER (WHERE c.status = 'FAILED') AS failed,
+       count(*) FILTER (WHERE c.status = 'PROCESSING') AS processing,
        count(*) FILTER (WHERE c.refining) AS refining,
        count(*) FILTER (WHERE c.status = 'PENDING') AS pending,
        count(*) FILTER (WHERE c.status = 'FAILED' AND c.retry_at IS NULL) AS given_up,
@@ -322,7 +346,8 @@ SELECT count(*) AS total, count(*) FILTER (WHERE c.status = 'COMPLETED') AS comp
 """
 
 STATUSES = f"""
-SELECT c.region_code, c.region_name, c.status, coalesce(c.run_id, '') AS run_id, c.end_time FROM batch_checkpoint c
+SELECT c.region_code, c.region_name, c.status, coalesce(c.run_id, '') AS run_id, c.end_time
+ FROM batch_checkpoint c
  WHERE {OURS} AND c.region_code = ANY(CAST(:codes AS text[])) ORDER BY c.region_code
 """
 

@@ -19,16 +19,20 @@ SELECT coalesce(failure_kind, 'unknown') AS kind, count(*) AS regions FROM batch
 """
 # A count of a million rows takes a tenth of a second and more; the index has them by region.
 PLACES = """
-SELECT count(*) AS places, count(*) FILTER (WHERE region_code IS NULL) AS homeless FROM places WHERE region_type = :type
+SELECT count(*) AS places, count(*) FILTER (WHERE region_code IS NULL) AS homeless FROM places
+ WHERE region_type = :type
 """
 RUNS = """
-SELECT status, count(*) AS runs, count(*) FILTER (WHERE heartbeat_at < now() - make_interval(secs => :lease_seconds)) AS silent,
-       max(extract(epoch FROM now() - coalesce(heartbeat_at, start_time)))::float AS oldest_heartbeat_seconds
+SELECT status, count(*) AS runs,
+       count(*) FILTER (WHERE heartbeat_at < now() - make_interval(secs => :lease_seconds)) AS silent,
+       max(extract(epoch FROM now() - coalesce(heartbeat_at,
+                                               start_time)))::float AS oldest_heartbeat_seconds
   FROM batch_execution_metadata WHERE batch_name = :batch GROUP BY 1
 """
 REFRESHED = "SELECT max(refreshed_at) AS refreshed_at FROM region_refresh WHERE region_type = :type"
 REFUSALS = """
-SELECT b.api, coalesce(sum(u.refused_rate), 0)::int AS rate, coalesce(sum(u.refused_quota), 0)::int AS quota,
+SELECT b.api, coalesce(sum(u.refused_rate), 0)::int AS rate, coalesce(sum(u.refused_quota),
+                                                                      0)::int AS quota,
        min(current_pace(b.*, budget_clock())) AS pace
   FROM account_budget(:api, :account) b LEFT JOIN account_usage(:api, :account) u ON true GROUP BY 1
 """

@@ -14,7 +14,8 @@ from mohe_assets.store.database import Database, Scope, rows
 # ledger has answers in it, and reading a million rows of it takes longer than anybody watches.
 COUNTS = """
 SELECT (SELECT count(*) FROM places WHERE region_type = :type) AS places,
-       coalesce(sum(searches_done), 0)::bigint AS searches, coalesce(sum(calls_used), 0)::bigint AS calls
+       coalesce(sum(searches_done), 0)::bigint AS searches,
+       coalesce(sum(calls_used), 0)::bigint AS calls
   FROM batch_checkpoint WHERE batch_name = :batch AND region_type = :type
 """
 FAILURES = """
@@ -25,12 +26,15 @@ SELECT region_code, region_name, coalesce(failure_kind, '') AS failure_kind, fai
 """
 # The latest, and every one that is not over, however old.
 RUNS = """
-SELECT execution_id, status, start_time, end_time, heartbeat_at, total_regions, completed_regions, failed_regions, note,
+SELECT execution_id, status, start_time, end_time, heartbeat_at, total_regions, completed_regions,
+       failed_regions, note,
        CASE WHEN status <> 'RUNNING' THEN 'ended'
-            WHEN heartbeat_at >= now() - make_interval(secs => :lease_seconds) THEN 'alive' ELSE 'silent' END AS life
+            WHEN heartbeat_at >= now() - make_interval(secs => :lease_seconds) THEN 'alive'
+                ELSE 'silent' END AS life
   FROM batch_execution_metadata
  WHERE batch_name = :batch AND (status = 'RUNNING' OR id IN (
-        SELECT id FROM batch_execution_metadata WHERE batch_name = :batch ORDER BY start_time DESC LIMIT 5))
+        SELECT id FROM batch_execution_metadata WHERE batch_name = :batch ORDER BY start_time DESC
+         LIMIT 5))
  ORDER BY start_time DESC LIMIT 50
 """
 # Over a minute, or since the first of the runs under way began, if that is less.
@@ -41,9 +45,11 @@ WITH span AS (
 )
 SELECT calls, seconds, calls / greatest(1, seconds) AS calls_per_second,
        (SELECT max(answered_at) FROM search_query) AS last_answer_at
-  FROM (SELECT coalesce(sum(q.calls), 0)::int AS calls, extract(epoch FROM now() - span.since)::float AS seconds
+  FROM (SELECT coalesce(sum(q.calls), 0)::int AS calls,
+        extract(epoch FROM now() - span.since)::float AS seconds
           FROM span
-          LEFT JOIN search_query q ON q.answered_at > span.since AND q.answered_at > now() - interval '1 minute'  -- for its index
+          LEFT JOIN search_query q ON q.answered_at > span.since
+              AND q.answered_at > now() - interval '1 minute'  -- for its index
                 AND q.batch_name = :batch AND q.region_type = :type
          GROUP BY span.since) answered
 """
@@ -65,13 +71,16 @@ SELECT r.sido_name, count(*) AS regions,
 # those that have anything in it.
 REMAINING_WORK = """
 WITH regions AS (
-    SELECT c.region_code, c.round, c.calls_used, c.status = 'COMPLETED' AND c.plan IS NULL AS legacy,
+    SELECT c.region_code, c.round, c.calls_used, c.status = 'COMPLETED'
+        AND c.plan IS NULL AS legacy,
            (c.status = 'COMPLETED' OR c.refining) AND coalesce(c.plan, :plan) = :plan AS finished,
-           c.searches_done > c.refinements AS begun, c.status = 'FAILED' AND c.retry_at IS NULL AS given_up,
+           c.searches_done > c.refinements AS begun, c.status = 'FAILED'
+               AND c.retry_at IS NULL AS given_up,
            c.status = 'COMPLETED' AND c.promise = 0 AS refined,
            c.status = 'COMPLETED' AND c.promise = 0 AND c.failures > 0 AS lost
       FROM batch_checkpoint c
-      JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
+      JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
+          AND r.status = 'ACTIVE' AND r.is_leaf
      WHERE c.batch_name = :batch AND c.region_type = :type
 ), done AS (
     SELECT q.region_code, count(*) AS searches
@@ -88,7 +97,8 @@ SELECT count(*) AS regions,
        coalesce(sum(greatest(:calls_per_region - greatest(calls_used, :keywords), 0))
                 FILTER (WHERE NOT legacy AND NOT given_up AND NOT refined), 0)::int AS depth,
        count(*) FILTER (WHERE given_up) AS given_up_regions,
-       coalesce(sum(greatest(:keywords - coalesce(done.searches, 0), 0)) FILTER (WHERE given_up), 0)::int AS given_up_calls,
+       coalesce(sum(greatest(:keywords - coalesce(done.searches, 0), 0)) FILTER (WHERE given_up),
+                0)::int AS given_up_calls,
        count(*) FILTER (WHERE lost) AS refinement_given_up
   FROM regions LEFT JOIN done USING (region_code)
 """
@@ -203,9 +213,12 @@ def remaining_work(
 ) -> RemainingWork:
     """What the plan of any one region, taken for all of them, leaves to do."""
     values = {
-        **scope.values, "keywords": len(plan), "words": [search.keyword for search in plan],
-        "plan": plan_digest(plan), "calls_per_region": calls_per_region,
-    }  # fmt: skip
+        **scope.values,
+        "keywords": len(plan),
+        "words": [search.keyword for search in plan],
+        "plan": plan_digest(plan),
+        "calls_per_region": calls_per_region,
+    }
     return RemainingWork(
         **database.transaction(lambda connection: rows(connection, REMAINING_WORK, **values))[0]
     )

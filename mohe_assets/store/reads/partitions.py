@@ -13,13 +13,17 @@ from mohe_assets.store.database import Database, Scope, rows
 # may still report it.
 REGIONS = """
 SELECT r.partition_key, c.region_code, c.region_name, c.status, c.round, c.attempt,
-       c.round > 1 OR coalesce(c.plan = '', false) AS collected_before, coalesce(c.run_id, '') AS run_id,
+       c.round > 1 OR coalesce(c.plan = '', false) AS collected_before,
+       coalesce(c.run_id, '') AS run_id,
        CASE WHEN c.status = 'FAILED' THEN coalesce(c.error_message, '') ELSE '' END AS error,
-       coalesce(e.status = 'RUNNING', false) AND (c.status = 'FAILED' OR c.reported_at IS NULL) AS unsettled
+       coalesce(e.status = 'RUNNING', false) AND (c.status = 'FAILED'
+                                                  OR c.reported_at IS NULL) AS unsettled
   FROM batch_checkpoint c
-  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
+  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
+      AND r.status = 'ACTIVE' AND r.is_leaf
   LEFT JOIN batch_execution_metadata e ON e.execution_id = c.run_id
- WHERE c.batch_name = :batch AND c.region_type = :type AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
+ WHERE c.batch_name = :batch AND c.region_type = :type
+   AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
 """
 
 

@@ -16,15 +16,18 @@ BATCH_ROWS = 10_000
 # regions change what is published, too.
 DIGEST = """
 SELECT count(*) AS places, max(updated_at) AS last_change,
-       md5(concat_ws(' ', count(*), max(extract(epoch FROM updated_at)), sum(extract(epoch FROM updated_at)),
+       md5(concat_ws(' ', count(*), max(extract(epoch FROM updated_at)),
+                     sum(extract(epoch FROM updated_at)),
            (SELECT string_agg(concat_ws('|', region_type, region_code, region_name, sido_name), ','
                               ORDER BY region_type, region_code) FROM region))) AS digest
   FROM places
 """
 # "C": the order of the bytes, whatever language the server speaks.
 PLACES = """
-SELECT p.naver_place_id, p.name, p.category, p.address, p.road_address, p.latitude::float8 AS latitude,
-       p.longitude::float8 AS longitude, p.phone, p.website_url, p.region_code, r.region_name, r.sido_name,
+SELECT p.naver_place_id, p.name, p.category, p.address, p.road_address,
+       p.latitude::float8 AS latitude,
+       p.longitude::float8 AS longitude, p.phone, p.website_url, p.region_code, r.region_name,
+       r.sido_name,
        p.first_seen_at, p.last_seen_at
   FROM places p LEFT JOIN region r USING (region_type, region_code)
  ORDER BY p.naver_place_id COLLATE "C"

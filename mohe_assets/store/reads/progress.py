@@ -8,8 +8,10 @@ from mohe_assets.domain.search_plan import Search, plan_digest
 from mohe_assets.store.database import Database, Scope
 
 NOTE = """
-INSERT INTO batch_plan AS known (batch_name, region_type, plan, searches) VALUES (:batch, :type, :plan, :searches)
-ON CONFLICT (batch_name, region_type) DO UPDATE SET plan = excluded.plan, searches = excluded.searches, updated_at = now()
+INSERT INTO batch_plan AS known (batch_name, region_type, plan, searches)
+    VALUES (:batch, :type, :plan, :searches)
+ON CONFLICT (batch_name, region_type) DO UPDATE SET plan = excluded.plan,
+   searches = excluded.searches, updated_at = now()
  WHERE known.plan <> excluded.plan
 """
 

@@ -47,42 +47,52 @@ _OURS = "c.batch_name = :batch AND c.region_type = :type"
 
 OUTSIDE_KOREA = """
 SELECT id, name, address, latitude::float8, longitude::float8 FROM places
- WHERE region_type = :type AND NOT (latitude > :south AND latitude < :north AND longitude > :west AND longitude < :east)
+ WHERE region_type = :type AND NOT (latitude > :south AND latitude < :north AND longitude > :west
+                                    AND longitude < :east)
 """
 FAR_FROM_THEIR_REGION = f"""
 WITH point AS (
-    SELECT * FROM unnest(CAST(:codes AS text[]), CAST(:latitudes AS float8[]), CAST(:longitudes AS float8[]))
+    SELECT * FROM unnest(CAST(:codes AS text[]), CAST(:latitudes AS float8[]),
+                         CAST(:longitudes AS float8[]))
                AS point (code, latitude, longitude)
 ), placed AS (
     SELECT p.id, p.name, p.address, p.region_code, {_KM % {"a": "p", "b": "point"}} AS km
       FROM places p JOIN point ON point.code = left(p.region_code, 5) WHERE p.region_type = :type
 ), bound AS (
     SELECT region_code,
-           least(:far_km, greatest(:near_km, :near_p90s * percentile_cont(0.9) WITHIN GROUP (ORDER BY km))) AS bound
+           least(:far_km,
+                 greatest(:near_km,
+                          :near_p90s * percentile_cont(0.9) WITHIN GROUP (ORDER BY km))) AS bound
       FROM placed GROUP BY region_code
 )
-SELECT id, name, address, region_code, round(km::numeric, 1)::float8 AS km, round(bound::numeric, 1)::float8 AS bound_km
+SELECT id, name, address, region_code, round(km::numeric, 1)::float8 AS km,
+       round(bound::numeric, 1)::float8 AS bound_km
   FROM placed JOIN bound USING (region_code) WHERE km > bound
 """
 WITHOUT_A_REGION = """
 SELECT p.id, p.name, p.address FROM places p
  WHERE p.region_type = :type
-   AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = p.region_type AND r.region_code = p.region_code)
+   AND NOT EXISTS (SELECT FROM region r WHERE r.region_type = p.region_type
+                   AND r.region_code = p.region_code)
 """
 # Cells are wider than SAME_PLACE_METRES in all of Korea, so neighbours are in the same or in an
 # adjacent one; comparing all branches of a chain with one another would take minutes.
 DUPLICATES = f"""
 WITH titled AS MATERIALIZED (
-    SELECT id, name, address, latitude, longitude, lower(replace(normalize(name, NFKC), ' ', '')) AS title,
+    SELECT id, name, address, latitude, longitude,
+           lower(replace(normalize(name, NFKC), ' ', '')) AS title,
            floor(latitude * 4000)::int AS row, floor(longitude * 4000)::int AS cell
       FROM places WHERE region_type = :type
 ), pairs AS (
     SELECT one.id AS one_id, two.id AS two_id
-      FROM titled one JOIN titled two ON two.title = one.title AND two.address = one.address AND two.id > one.id
+      FROM titled one JOIN titled two ON two.title = one.title AND two.address = one.address
+          AND two.id > one.id
     UNION
     SELECT one.id, two.id
-      FROM titled one CROSS JOIN generate_series(-1, 1) AS north CROSS JOIN generate_series(-1, 1) AS east
-      JOIN titled two ON two.title = one.title AND two.row = one.row + north AND two.cell = one.cell + east AND two.id > one.id
+      FROM titled one CROSS JOIN generate_series(-1, 1) AS north CROSS
+       JOIN generate_series(-1, 1) AS east
+      JOIN titled two ON two.title = one.title AND two.row = one.row + north
+          AND two.cell = one.cell + east AND two.id > one.id
      WHERE 1000 * {_KM % {"a": "one", "b": "two"}} <= :same_place_metres
 )
 SELECT one.id, two.id AS other_id, one.name, one.address, two.address AS other_address,
@@ -92,7 +102,8 @@ SELECT one.id, two.id AS other_id, one.name, one.address, two.address AS other_a
 # Only what both rounds asked, and of the base plan: a round is refined for days, and the next must
 # not be blamed for that.
 DROPS = f"""
-SELECT c.region_code, c.region_name, c.round, before.places AS places_before, after.places AS places_now
+SELECT c.region_code, c.region_name, c.round, before.places AS places_before,
+       after.places AS places_now
   FROM batch_checkpoint c
  CROSS JOIN LATERAL (
        SELECT count(DISTINCT p) AS places FROM search_query q, unnest(q.place_ids) p
@@ -114,7 +125,8 @@ SELECT c.region_code, c.region_name, c.round, before.places AS places_before, af
 WITHOUT_A_PLACE = f"""
 SELECT c.region_code, c.region_name, c.searches_done, c.end_time::text AS completed_at
   FROM batch_checkpoint c JOIN region r USING (region_type, region_code)
- WHERE {_OURS} AND {_ACTIVE} AND (c.status = 'COMPLETED' OR c.refining) AND c.searches_done > 0 AND c.processed_count = 0
+ WHERE {_OURS} AND {_ACTIVE} AND (c.status = 'COMPLETED' OR c.refining) AND c.searches_done > 0
+   AND c.processed_count = 0
 """
 SKIPPED = f"""
 SELECT c.region_code, c.region_name, q.query, q.stage, q.failed_rounds, q.error_message
@@ -126,7 +138,8 @@ SELECT c.region_code, c.region_name, q.query, q.stage, q.failed_rounds, q.error_
 REJECTED = f"""
 WITH answered AS (
     SELECT q.set_aside, q.result_count
-      FROM batch_checkpoint c JOIN search_query q USING (batch_name, region_type, region_code, round)
+      FROM batch_checkpoint c JOIN search_query q USING (batch_name, region_type, region_code,
+                                                         round)
      WHERE {_OURS} AND q.status = 'DONE'
 ), items AS (SELECT coalesce(sum(result_count), 0) AS items FROM answered)
 SELECT item ->> 'reason' AS reason, count(*) AS rejected, max(items.items) AS items,
@@ -134,48 +147,62 @@ SELECT item ->> 'reason' AS reason, count(*) AS rejected, max(items.items) AS it
   FROM items, answered, jsonb_array_elements(answered.set_aside) AS item GROUP BY 1
 """
 NATIONAL_DROP = f"""
-SELECT count(*) AS regions, coalesce(sum(before.places), 0) AS places_before, coalesce(sum(after.places), 0) AS places_now
+SELECT count(*) AS regions, coalesce(sum(before.places), 0) AS places_before,
+       coalesce(sum(after.places), 0) AS places_now
   FROM batch_checkpoint c
  CROSS JOIN LATERAL (
        SELECT count(DISTINCT p) AS places FROM search_query q, unnest(q.place_ids) p
         WHERE (q.batch_name, q.region_type, q.region_code, q.round)
-              = (c.batch_name, c.region_type, c.region_code, c.round) AND q.stage = 'base' AND q.status = 'DONE') after
+              = (c.batch_name, c.region_type, c.region_code, c.round) AND q.stage = 'base'
+                  AND q.status = 'DONE') after
  CROSS JOIN LATERAL (
        SELECT count(DISTINCT p) AS places FROM search_query q, unnest(q.place_ids) p
         WHERE (q.batch_name, q.region_type, q.region_code, q.round)
-              = (c.batch_name, c.region_type, c.region_code, c.round - 1) AND q.stage = 'base' AND q.status = 'DONE') before
+              = (c.batch_name, c.region_type, c.region_code, c.round - 1) AND q.stage = 'base'
+                  AND q.status = 'DONE') before
  WHERE {_OURS} AND c.round > 1 AND (c.status = 'COMPLETED' OR c.refining)
 """
 FAILED = f"""
 SELECT c.region_code, c.region_name, c.failure_kind, c.failures, c.error_message, c.retry_at
-  FROM batch_checkpoint c JOIN region r USING (region_type, region_code) WHERE {_OURS} AND {_ACTIVE} AND c.status = 'FAILED'
+  FROM batch_checkpoint c JOIN region r USING (region_type, region_code) WHERE {_OURS} AND {_ACTIVE}
+      AND c.status = 'FAILED'
 """
 GIVEN_UP = f"{FAILED} AND c.retry_at IS NULL"
 INCOMPLETE = f"""
 SELECT r.region_code, r.region_name, coalesce(c.status, 'no checkpoint') AS status
   FROM region r
-  LEFT JOIN batch_checkpoint c ON c.region_type = r.region_type AND c.region_code = r.region_code AND c.batch_name = :batch
- WHERE {_ACTIVE} AND (c.status IS NULL OR c.status NOT IN ('COMPLETED', 'FAILED') AND NOT c.refining)
+  LEFT JOIN batch_checkpoint c ON c.region_type = r.region_type AND c.region_code = r.region_code
+      AND c.batch_name = :batch
+ WHERE {_ACTIVE} AND (c.status IS NULL OR c.status NOT IN ('COMPLETED', 'FAILED')
+                      AND NOT c.refining)
 """
 COMPLETENESS = f"""
 SELECT (SELECT count(*) FROM region r WHERE {_ACTIVE}) AS active_regions,
-       (SELECT count(*) FROM region r WHERE r.region_type = :type AND r.is_leaf AND r.status = 'ABOLISHED') AS abolished_regions,
-       (SELECT count(*) FROM batch_checkpoint c WHERE {_OURS} AND (c.status = 'COMPLETED' OR c.refining)) AS completed,
+       (SELECT count(*) FROM region r WHERE r.region_type = :type AND r.is_leaf
+        AND r.status = 'ABOLISHED') AS abolished_regions,
+       (SELECT count(*) FROM batch_checkpoint c WHERE {_OURS}
+        AND (c.status = 'COMPLETED' OR c.refining)) AS completed,
        (SELECT count(*) FROM batch_checkpoint c WHERE {_OURS} AND c.status = 'FAILED') AS failed,
        searches.* FROM (
-           SELECT count(*) AS searches, count(*) FILTER (WHERE q.result_count >= :full_answer) AS full_searches,
+           SELECT count(*) AS searches,
+                  count(*) FILTER (WHERE q.result_count >= :full_answer) AS full_searches,
                   count(DISTINCT q.region_code) FILTER (WHERE q.result_count >= :full_answer) AS regions_with_full_searches
-             FROM search_query q JOIN batch_checkpoint c USING (batch_name, region_type, region_code, round)
+             FROM search_query q JOIN batch_checkpoint c USING (batch_name, region_type,
+                                                                region_code, round)
             WHERE {_OURS} AND q.status = 'DONE') searches
 """
 _LAST = "(SELECT * FROM region_refresh WHERE region_type = :type ORDER BY refreshed_at DESC, id DESC LIMIT 1)"
 NOT_AS_LISTED = f"""
-SELECT coalesce(r.region_code, c.region_code) AS region_code, coalesce(r.region_name, c.region_name) AS region_name,
+SELECT coalesce(r.region_code, c.region_code) AS region_code,
+       coalesce(r.region_name, c.region_name) AS region_name,
        CASE WHEN r.region_code IS NULL THEN 'a checkpoint of no known region'
             WHEN c.region_code IS NULL THEN 'no checkpoint' ELSE 'not in the last list' END AS what
-  FROM region r FULL JOIN (SELECT * FROM batch_checkpoint c WHERE {_OURS}) c USING (region_type, region_code)
+  FROM region r FULL JOIN (SELECT * FROM batch_checkpoint c WHERE {_OURS}) c USING (region_type,
+                                                                                    region_code)
  WHERE r.region_code IS NULL
-    OR {_ACTIVE} AND (c.region_code IS NULL OR NOT EXISTS (SELECT FROM {_LAST} l WHERE (l.source, l.as_of) = (r.source, r.as_of)))
+    OR {_ACTIVE} AND (c.region_code IS NULL OR NOT EXISTS (SELECT FROM {_LAST} l
+                                                           WHERE (l.source, l.as_of) = (r.source,
+                                                                                        r.as_of)))
 """
 LISTED = f"""
 SELECT (SELECT count(*) FROM region r WHERE {_ACTIVE}) AS active_regions,
@@ -192,7 +219,8 @@ PLACES = "SELECT count(*) AS places FROM places WHERE region_type = :type"
 _COUNTED = f"""
 WITH offending AS MATERIALIZED (%s)
 SELECT (SELECT count(*) FROM offending) AS count,
-       coalesce((SELECT jsonb_agg(shown) FROM (SELECT * FROM offending ORDER BY 1, 2 LIMIT {SHOWN_AT_MOST}) shown), '[]') AS shown
+       coalesce((SELECT jsonb_agg(shown) FROM (SELECT * FROM offending ORDER BY 1, 2
+                                               LIMIT {SHOWN_AT_MOST}) shown), '[]') AS shown
 """
 
 

@@ -12,9 +12,11 @@ TIMELINE_POINTS = 240
 
 REGIONS = """
 SELECT c.region_code, c.region_name, r.sido_name, c.status, coalesce(p.places, 0) AS places,
-       coalesce(c.failure_kind, '') AS failure_kind, c.failures, c.retry_at, coalesce(c.error_message, '') AS error_message
+       coalesce(c.failure_kind, '') AS failure_kind, c.failures, c.retry_at,
+       coalesce(c.error_message, '') AS error_message
   FROM batch_checkpoint c
-  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code AND r.status = 'ACTIVE' AND r.is_leaf
+  JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
+      AND r.status = 'ACTIVE' AND r.is_leaf
   LEFT JOIN (SELECT region_type, region_code, count(*) AS places FROM places GROUP BY 1, 2) p
          ON p.region_type = c.region_type AND p.region_code = c.region_code
  WHERE c.batch_name = :batch AND c.region_type = :type
@@ -25,7 +27,8 @@ WITH made AS (
     SELECT coalesce(answered_at, created_at) AS at, calls, new_places
       FROM search_query WHERE batch_name = :batch AND region_type = :type
 ), span AS (
-    SELECT min(at) AS first, greatest(extract(epoch FROM max(at) - min(at)), 1) / :points AS seconds FROM made
+    SELECT min(at) AS first, greatest(extract(epoch FROM max(at) - min(at)), 1) / :points AS seconds
+     FROM made
 )
 SELECT max(at) AS at, sum(calls)::bigint AS calls, sum(new_places)::bigint AS new_places
   FROM made, span
