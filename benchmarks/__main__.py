@@ -1,7 +1,5 @@
-"""All measurements, one after the other, within half an hour; what fails is said at the end, and is
-the exit status.
-
-The short ones come first, so that the side by side has all the time that is left.
+"""All measurements within half an hour. Failed sections are listed at the end and set the exit
+status. The short ones come first, so that the side by side gets the remaining time.
 """
 
 import argparse
@@ -18,16 +16,14 @@ from rich.table import Table
 
 # Of the thirty minutes, three are for installing.
 SECONDS = 27 * 60
-# What is begun when the side by side has no time left has still to end, and to be written down.
+# Time for the last turn to end and for writing the results.
 MARGIN_SECONDS = 45
 ENDING_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """`seconds` is its budget: it is ended after that, and has then failed. A few times what it
-    takes on two idle cores.
-    """
+    """A measurement. `seconds` is its time-out, a few times its duration on two idle cores."""
 
     module: str
     seconds: float

@@ -30,8 +30,8 @@ PATIENCE = 240.0
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A contestant in a scenario. Fewer regions than all where all would take minutes; what is
-    stated is a rate.
+    """A competitor in a scenario. Fewer regions than all where all would take minutes; the result
+    is a rate.
     """
 
     who: Competitor
@@ -95,7 +95,7 @@ SCENARIOS = (ZERO, DISTANT, LIMIT_50, LIMIT_10)
 class Run:
     """One run. Rates count from the first answer: `calls_per_second` to the end of the program,
     when all is stored, `share_of_limit` to the last answer. CPU and memory: see Program. `failure`
-    says why there are no figures.
+    is the reason for missing figures.
     """
 
     searches: int
@@ -114,20 +114,26 @@ class Run:
 
 
 MEASURED = (
-    "calls_per_second", "share_of_limit", "refused_share", "seconds", "cpu_per_1000", "server_cpu_per_1000", "worker_mib",
+    "calls_per_second",
+    "share_of_limit",
+    "refused_share",
+    "seconds",
+    "cpu_per_1000",
+    "server_cpu_per_1000",
+    "worker_mib",
     "total_mib",
-)  # fmt: skip
+)
 
 
 @dataclass(kw_only=True)
 class Comparison:
-    """Runs by scenario and contestant, as they are made."""
+    """Runs by scenario and competitor, in the order they are made."""
 
     environment: Environment
     runs: dict[str, dict[str, list[Run]]] = field(default_factory=dict)
 
     def play(self, scenario: Scenario, entry: Entry) -> Run:
-        """One run, kept; a failing contestant is a result, not the end."""
+        """Make one run and keep its result; a failing competitor is a result, too."""
         run = self._run(scenario, entry)
         self.runs.setdefault(scenario.name, {}).setdefault(entry.who.name, []).append(run)
         return run
@@ -149,7 +155,7 @@ class Comparison:
 
 
 def measured(environment: Environment, scenario: Scenario, entry: Entry, sandbox: Sandbox) -> Run:
-    """One run on its plot. Raises ProgramFailed."""
+    """Make one run in its sandbox. Raises ProgramFailed."""
     searches = entry.regions * len(environment.keywords)
     server_before, began = environment.server_cpu(), time.monotonic()
     program = entry.who.begin(sandbox)
@@ -181,7 +187,7 @@ def measured(environment: Environment, scenario: Scenario, entry: Entry, sandbox
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
-    """The spreads of all runs that ended, what was wrong with any, and all runs."""
+    """Return the spreads over all ended runs, the failures, and all runs."""
     spreads = {name: Spread.of(getattr(run, name) for run in runs) for name in MEASURED}
     return {
         "searches": runs[0].searches,
@@ -200,7 +206,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 def placed(
     environment: Environment, scenario: Scenario, entry: Entry, *, template: str = ""
 ) -> Iterator[Sandbox]:
-    """A plot as this entry needs it."""
+    """Open the sandbox that this entry needs."""
     who = entry.who
     settings = dict(who.settings)
     if pieces := settings.pop("pieces", None):
@@ -208,9 +214,12 @@ def placed(
     if scenario.limit:
         settings |= who.with_limit(scenario.limit)
     with environment.sandbox(
-        count=entry.regions, latency_ms=scenario.latency_ms, limit=scenario.limit, settings=settings,
+        count=entry.regions,
+        latency_ms=scenario.latency_ms,
+        limit=scenario.limit,
+        settings=settings,
         template=template or who.template,
-    ) as sandbox:  # fmt: skip
+    ) as sandbox:
         yield sandbox
 
 

@@ -1,6 +1,4 @@
-"""Who is compared: how each is started, when it is done, how it goes on after a kill, and what it
-promises.
-"""
+"""The competitors: how each starts, ends and resumes after a kill, and its guarantee."""
 
 import subprocess
 import sys
@@ -27,21 +25,22 @@ PACKAGES = (
     "psycopg2-binary",
     "SQLAlchemy",
 )
-# Tools report home unless they are told not to; a measurement must not.
+# A measurement must not send telemetry.
 QUIET = {"RUNTIME__DLTHUB_TELEMETRY": "false", "DAGSTER_DISABLE_TELEMETRY": "1"}
 PLAIN = ("-m", "benchmarks.peers.plain_dagster")
 
 _COMPLETED = "SELECT count(*) AS n FROM batch_checkpoint WHERE status = 'COMPLETED'"
-_SUCCEEDED = "SELECT count(DISTINCT partition) AS n FROM runs WHERE status = 'SUCCESS' AND partition IS NOT NULL"
+_SUCCEEDED = (
+    "SELECT count(DISTINCT partition) AS n FROM runs WHERE status = 'SUCCESS' AND partition IS "
+    "NOT NULL"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Competitor:
-    """`begin` starts it on a plot, and starts it again after a kill; `done` is None for what ends
-    by itself.
-
-    `variables` are its environment, `settings` go into its job file; `with_limit` gives both for a
-    limit in calls a second, for those that can be told one.
+    """A program that does the job. `begin` starts it in a sandbox, and again after a kill; `done`
+    is None if it ends by itself. `variables` are its environment, `settings` go into its job file;
+    `with_limit` returns both for a limit in calls a second.
     """
 
     name: str
@@ -91,7 +90,8 @@ def _run(sandbox: Sandbox, *command: str) -> None:
     )
     if done.returncode:
         raise ProgramFailed(
-            f"{' '.join(command[:4])} ended with status {done.returncode}: {(done.stdout + done.stderr)[-800:]}"
+            f"{' '.join(command[:4])} ended with status {done.returncode}: "
+            f"{(done.stdout + done.stderr)[-800:]}"
         )
 
 
@@ -104,8 +104,8 @@ def _all_succeeded(sandbox: Sandbox) -> bool:
 
 
 def _below(text: str) -> Callable[[psutil.Process], bool]:
-    """Processes that a code server started: its runs, which have small ones of their own that copy
-    what they print.
+    """Return whether this process is a run of the code server; runs have small children that copy
+    their output.
     """
 
     def is_run(process: psutil.Process) -> bool:
@@ -203,10 +203,16 @@ SCRAPY = Competitor(
     name="Scrapy with JOBDIR",
     guarantee="an answer is stored at once; resuming needs a clean stop",
     command=lambda sandbox: [
-        sys.executable, "-m", "scrapy", "runspider", str(PEERS / "scrapy_spider.py"), "-s", f"JOBDIR={sandbox.folder / 'jobdir'}",
+        sys.executable,
+        "-m",
+        "scrapy",
+        "runspider",
+        str(PEERS / "scrapy_spider.py"),
+        "-s",
+        f"JOBDIR={sandbox.folder / 'jobdir'}",
     ],
     with_limit=lambda limit: {"DOWNLOAD_DELAY": 1 / limit, "RANDOMIZE_DOWNLOAD_DELAY": False},
-)  # fmt: skip
+)
 SEQUENTIAL = Competitor(
     name="requests in a loop",
     guarantee="one transaction a search; a kill repeats one search",
@@ -214,7 +220,8 @@ SEQUENTIAL = Competitor(
 )
 PLAIN_DAGSTER = Competitor(
     name="Dagster, a run per region",
-    guarantee="one transaction a region; a kill repeats the regions under way, after a person has launched them",
+    guarantee="one transaction a region; a kill repeats the regions under way, after a person has "
+    "launched them",
     command=lambda _sandbox: _program("dagster-daemon", "run", *PLAIN),
     done=_all_succeeded,
     before=_prepare_plain,

@@ -1,5 +1,5 @@
-"""Kill -9 at half of the searches, then the same command again: what is repeated, what is lost, how
-long until it goes on.
+"""SIGKILL at half of the searches, then the same command again: repeated and lost searches, and the
+time to resume.
 """
 
 import time
@@ -46,8 +46,8 @@ MEASURED = ("repeated", "lost", "seconds_to_next_call", "seconds_to_next_new_cal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Killed:
-    """`repeated` answers beyond the first of a search; `lost` searches that were never answered
-    although the second run said that it was done. Seconds count from the start of the second run.
+    """`repeated`: answers beyond the first of a search. `lost`: searches without an answer although
+    the second run ended. Seconds count from the start of the second run.
     """
 
     searches: int
@@ -66,7 +66,7 @@ class CrashRecovery:
     runs: dict[str, list[Killed]] = field(default_factory=dict)
 
     def play(self, scenario: Scenario, entry: Entry) -> Killed:
-        """One kill and what came of it, kept."""
+        """Make one kill and keep its result."""
         searches = entry.regions * len(self.environment.keywords)
         try:
             with placed(self.environment, scenario, entry) as sandbox:

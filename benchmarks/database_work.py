@@ -1,6 +1,4 @@
-"""What the database does for a search: statements and commits, and whether a million places make it
-slower.
-
+"""The database's work for a search: statements and commits, and its growth up to a million places.
 The embedded server has no pg_stat_statements; it logs every statement of the run's database
 instead, in a run that is not timed.
 """
@@ -35,19 +33,25 @@ _COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_dat
 # usual size.
 _PLACES = """
 INSERT INTO places (name, category, address, latitude, longitude, naver_place_id, region_code)
-SELECT 'place ' || n, '음식점>카페', r.region_name || ' ' || n, 33 + random() * 5, 125 + random() * 6, md5(n::text), r.region_code
+SELECT 'place ' || n, '음식점>카페', r.region_name || ' ' || n, 33 + random() * 5,
+       125 + random() * 6,
+md5(n::text), r.region_code
   FROM generate_series(1, :count) n
-  JOIN (SELECT region_name, region_code, row_number() OVER (ORDER BY region_code) - 1 AS at, count(*) OVER () AS regions
+  JOIN (SELECT region_name, region_code, row_number() OVER (ORDER BY region_code) - 1 AS at,
+  count(*) OVER () AS regions
           FROM region WHERE is_leaf AND status = 'ACTIVE') r ON r.at = n % r.regions
 """
 _LEDGER = """
-INSERT INTO search_query (batch_name, region_type, region_code, round, source, query, sort, keyword, stage, status, attempt,
+INSERT INTO search_query (batch_name, region_type, region_code, round, source, query, sort, keyword,
+stage, status, attempt,
                           run_id, calls, result_count, place_ids, new_places, answer, answered_at)
-SELECT c.batch_name, c.region_type, c.region_code, 1 + n / 25000, 'naver-local', c.region_name || ' ' || n, 'random', 'k',
+SELECT c.batch_name, c.region_type, c.region_code, 1 + n / 25000, 'naver-local',
+c.region_name || ' ' || n, 'random', 'k',
        'base', 'DONE', 1, 'earlier', 1, 5, ARRAY[n, n + 1, n + 2, n + 3, n + 4], 1,
        jsonb_build_object('items', repeat('x', 1500)), now()
   FROM generate_series(1, :count) n
-  JOIN (SELECT batch_name, region_type, region_code, region_name, row_number() OVER (ORDER BY region_code) - 1 AS at,
+  JOIN (SELECT batch_name, region_type, region_code, region_name,
+  row_number() OVER (ORDER BY region_code) - 1 AS at,
                count(*) OVER () AS regions
           FROM batch_checkpoint) c ON c.at = n % c.regions
 """
@@ -118,7 +122,7 @@ class DatabaseWork:
         self.templates[size] = name
 
     def size(self, size: str, entry: Entry) -> Run:
-        """One run of the batch job on a copy of it."""
+        """Run the batch job once on a copy of it."""
         if size not in self.templates:
             self.prepare(size)
         try:

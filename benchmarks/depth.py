@@ -1,5 +1,5 @@
-"""A whole collection into PostgreSQL: the base plan, then refinement until the day's calls end;
-places, and what a row means.
+"""A whole collection into PostgreSQL: the base plan, then refinement until the quota ends, and the
+places of each.
 """
 
 import argparse
@@ -7,7 +7,8 @@ import time
 
 from benchmarks.simulated_stack import UNLIMITED, SimulatedStack, simulated_stack, write
 from mohe_assets.collection.scheduler import ClaimFilter
-from mohe_assets_tests.support.processes import read, repeated
+from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.processes import repeated
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
-"""What every compared run stands on: one server, one simulator, and per run databases, a folder and
-a job of its own.
+"""The environment of all compared runs: one server and one simulator, and per run databases, a
+folder and a job file.
 """
 
 import os
@@ -24,8 +24,8 @@ from mohe_assets.postgres.databases import DatabaseUrls
 from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database, rows
-from mohe_assets_tests.conftest import keep_checkpoints
-from mohe_assets_tests.recovery.conftest import dagster_instance
+from mohe_assets_tests.support.dagster_instances import dagster_instance
+from mohe_assets_tests.support.regions import keep_checkpoints
 
 REPOSITORY = Path(__file__).parent.parent
 PATH = "/v1/search/local.json"
@@ -107,7 +107,7 @@ class Environment:
         self.simulator.configure(latency_ms=latency_ms, calls_per_second=limit)
         self.simulator.reset()
         name = f"run_{uuid.uuid4().hex[:8]}"
-        # A million places are copied as files; what is small takes less through the log, without a
+        # A million places are copied as files; small databases take less through the log, without a
         # checkpoint of the server.
         strategy = "wal_log" if template in {"", OURS} else "file_copy"
         self.execute(

@@ -1,4 +1,4 @@
-"""What is made of measurements: medians with their spread, exponents, tables. Pure."""
+"""Figures from measurements: medians with their spread, exponents, tables. Pure."""
 
 import math
 import statistics
@@ -40,7 +40,7 @@ class Spread:
 
 
 def rounded(value: float, digits: int = 4) -> float:
-    """To so many significant digits, whole numbers as they are."""
+    """Round to this number of significant digits; whole numbers stay as they are."""
     if value == 0 or not math.isfinite(value) or float(value).is_integer():
         return value
     return round(value, digits - 1 - math.floor(math.log10(abs(value))))

@@ -23,11 +23,9 @@ class ProgramFailed(Exception):
 
 @dataclass(kw_only=True)
 class Program:
-    """`worker` tells the processes that do the work from those around them; the program itself does
-    it if it is not given.
-
-    CPU seconds are those of the program and all its descendants; memory is resident, shared pages
-    counted in each process.
+    """A started program. `worker` selects the processes that do the work; by default it is the
+    program itself. CPU seconds are those of the program and all its descendants; memory is
+    resident, shared pages counted in each process.
     """
 
     command: Sequence[str]
@@ -47,9 +45,14 @@ class Program:
         self.started = time.monotonic()
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                list(self.command), env=dict(self.environment), cwd=self.log.parent, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                list(self.command),
+                env=dict(self.environment),
+                cwd=self.log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     @property
     def output(self) -> str:
@@ -91,7 +94,7 @@ class Program:
             time.sleep(every)
 
     def kill(self) -> None:
-        """Kill -9 of it and of everything below it, at once; what they have used is kept."""
+        """Send SIGKILL to it and all its descendants at once; keep their CPU and memory figures."""
         if self.status is not None:
             return
         family = self._family()

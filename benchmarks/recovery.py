@@ -1,5 +1,5 @@
-"""A national collection that is killed ten times: what it repeats, loses and leaves behind, and how
-fast it goes on.
+"""A national collection that is killed ten times: repeated and lost searches, leftovers, and the
+time to resume.
 """
 
 import argparse
@@ -55,8 +55,8 @@ def main() -> None:
 def measure(
     stack: SimulatedStack, reference: Collected, moments: random.Random, kills: int
 ) -> dict[str, object]:
-    """Kills at random calls, each time starting again by hand; then what is left, one lease after
-    the end.
+    """Kill at random calls and start again each time; then count the leftovers one lease after the
+    end.
     """
     settings, database = stack.app.settings, stack.app.database
     searches = len(reference.searches)
@@ -103,7 +103,7 @@ def measure(
 
 
 def outage(stack: SimulatedStack) -> dict[str, object]:
-    """An hour of HTTP 503 in the middle of a collection, without its waits; then the API is back."""
+    """Answer HTTP 503 for an hour in the middle of a collection, without its waits, then resume."""
     found: list[float] = []
 
     def run(name: str) -> None:

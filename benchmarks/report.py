@@ -38,11 +38,17 @@ def write_report(result: Found, folder: Path) -> str:
 def markdown(result: Found) -> str:
     machine, versions = result["machine"], result["versions"]
     load = " ".join(map(str, machine["load_average_before"]))
-    where = f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, load average before {load}"
+    where = (
+        f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, load average "
+        f"before {load}"
+    )
     parts = [
         "# The same job side by side",
         f"Measured {result['measured']} in {result['seconds']} s on {where}.",
-        "Written by `make bench`; what is measured, and how to read it: [docs/benchmarks.md](../../docs/benchmarks.md).",
+        (
+            "Written by `make bench`; what is measured, and how to read it: "
+            "[docs/benchmarks.md](../../docs/benchmarks.md)."
+        ),
         "Each figure is the median (least–most) of the runs, three unless a row says otherwise.",
         ", ".join(f"{name} {one}" for name, one in versions.items()) + ".",
         "![Calls per second](peers.png)",
@@ -57,9 +63,16 @@ def markdown(result: Found) -> str:
 def _scenario(name: str, found: Found) -> list[str]:
     limited = any("share_of_limit" in one for one in found.values())
     head = [
-        "", "searches", "calls/s", "seconds in all", "CPU s per 1,000", "of the server", "worker MiB", "all processes MiB",
+        "",
+        "searches",
+        "calls/s",
+        "seconds in all",
+        "CPU s per 1,000",
+        "of the server",
+        "worker MiB",
+        "all processes MiB",
         "runs",
-    ]  # fmt: skip
+    ]
     columns = ["seconds", "cpu_per_1000", "server_cpu_per_1000", "worker_mib", "total_mib"]
     if limited:
         head[2:3] = ["of the limit used", "calls refused"]
@@ -78,7 +91,7 @@ def _scenario(name: str, found: Found) -> list[str]:
 
 
 def _ratios(found: Found) -> str:
-    """The rate against everybody else's, of one run of the whole."""
+    """Return the ratios of the batch job's rate to the others'."""
     rates = {
         who: spread.median for who in found if (spread := _spread(found[who], "calls_per_second"))
     }
@@ -142,7 +155,7 @@ def _database(found: Found) -> list[str]:
 
 
 def _notes(result: Found) -> list[str]:
-    """What went wrong or was left out: said, not hidden."""
+    """List the failures and omitted turns."""
     groups = [
         *result["scenarios"].items(),
         ("killed at half", result["killed"]),

@@ -23,18 +23,19 @@ from mohe_assets.defs.runtime.region_refresh import sync_partition_keys
 from mohe_assets.defs.sensors import pending_region_sensor
 from mohe_assets.publishing.report import build_report
 from mohe_assets.simulator.region_list import base_rows
-from mohe_assets_tests.dagster_ui.conftest import statements
-from mohe_assets_tests.recovery.conftest import dagster_instance
+from mohe_assets_tests.support.dagster_instances import dagster_instance
+from mohe_assets_tests.support.databases import statements
 from mohe_assets_tests.support.ui import STATUSES, Up
 
 TICKS = 5
 CLAIMS = 20
 MIDDLE = 2_560
 # As a collection under way has them: some completed, some failed, the events of all of them lost.
-# Few, because each event that is logged anew takes ten milliseconds.
+# Few, because each event that is logged again takes ten milliseconds.
 UNDER_WAY = """
 UPDATE batch_checkpoint SET run_id = '', end_time = now(), attempt = 1,
-       status = CASE WHEN id % 50 = 0 THEN 'COMPLETED' WHEN id % 100 = 1 THEN 'FAILED' ELSE 'PENDING' END
+       status = CASE WHEN id % 50 = 0 THEN 'COMPLETED' WHEN id % 100 = 1 THEN 'FAILED'
+       ELSE 'PENDING' END
 """
 Edits = Sequence[Mapping[str, str]]
 
@@ -62,7 +63,9 @@ def ticks(stack: SimulatedStack, instance: dg.DagsterInstance) -> dict[str, floa
         )
 
     def paint() -> list[float]:
-        """What UNDER_WAY set without Dagster is repaired, some hundred regions a tick."""
+        """Let the sensor repair the statuses that UNDER_WAY set without Dagster, some hundred
+        regions a tick.
+        """
         taken, cursor = list[float](), ""
         while not cursor:
             began = time.monotonic()
@@ -86,7 +89,7 @@ def ticks(stack: SimulatedStack, instance: dg.DagsterInstance) -> dict[str, floa
 
 
 def page(stack: SimulatedStack) -> float:
-    """The partition statuses of `places`, as the asset's page asks for them."""
+    """Query the partition statuses of `places` as the asset's page does."""
     up = Up({**stack.variables, "CHECKPOINT_AUTO_RESUME": "false"}, stack.home / "up.log")
     try:
         up.ready()
@@ -117,7 +120,7 @@ def report(app: App) -> float:
 
 
 def measured(region_type: str, edits: Edits = ()) -> dict[str, float]:
-    """One size; said as soon as it is known, because the last takes a minute."""
+    """Measure one size and print it at once, because the last takes a minute."""
     # A dong's list is as long as the sigungus': the simulator gives both the same rows.
     config = UNLIMITED.changed({"warm": True, "region_edits": edits})
     with simulated_stack(config, CHECKPOINT_REGION_TYPE=region_type) as stack:
@@ -145,7 +148,7 @@ def measured(region_type: str, edits: Edits = ()) -> dict[str, float]:
 
 
 def fewer(regions: int) -> Edits:
-    """Edits that leave about so many dongs: provinces that would be too much are dropped whole."""
+    """Return edits that leave about this number of dongs by dropping whole provinces."""
     rows = base_rows()
     sizes = {
         row.code: sum(other.code[:2] == row.code[:2] for other in rows)

@@ -103,12 +103,9 @@ def greedy(country: Country) -> Asked:
 
 @dataclass(kw_only=True)
 class Claims:
-    """The protocol of the workers: claim the region that promises most, do a slice of it, give it
-    back.
-
-    A claim rebuilds the plan from the ledger, as after a crash. A slice ends after `most` searches,
-    or when the next is expected to bring less than `share` of what the best region nobody holds
-    promises.
+    """The protocol of the workers: claim the region with the highest expected gain, do a slice,
+    release it. A claim rebuilds the plan from the ledger, as after a crash. A slice ends after
+    `most` searches, or when the next gain is below `share` of the best gain of an unclaimed region.
     """
 
     country: Country
@@ -173,16 +170,21 @@ class Claims:
     def _perform(self, code: str, search: Search) -> tuple[Found, Answered]:
         found = self.country.ask(search.query, search.sort)
         answered = Answered(
-            query=search.query, sort=search.sort, keyword=search.keyword, stage=search.stage, dong_name=search.dong_name,
-            result_count=found.result_count, place_ids=found.ids,
+            query=search.query,
+            sort=search.sort,
+            keyword=search.keyword,
+            stage=search.stage,
+            dong_name=search.dong_name,
+            result_count=found.result_count,
+            place_ids=found.ids,
             categories=found.categories if self.with_categories else (),
-        )  # fmt: skip
+        )
         self.ledger[code].append(answered)
         return found, answered
 
 
 def measure(country: Country, asked: Asked) -> dict[str, dict[str, float]]:
-    """Distinct true places at each mark; a plan that ends earlier keeps what it has."""
+    """Distinct true places at each mark; a plan that ends earlier keeps its last figure."""
     result, found, calls = {}, set[int](), 0
     for mark in MARKS:
         while calls < mark and (answer := next(asked, None)):

@@ -62,15 +62,25 @@ class Steep(Universe):
         ):
             accuracy, reviews = self.fame(rng)
             yield Place(
-                base=base, number=number, title=f"{rng.choice(FIRST)}{rng.choice(SECOND)} {rng.choice(kind.nouns)} {number}",
-                category=kind.category, dong=dong, lot=f"{number + 1}", road="", building="", floor="", link="",
-                lat=round(district.lat + rng.gauss(0, 0.02), 7), lng=round(district.lng + rng.gauss(0, 0.02), 7),
-                accuracy=accuracy, reviews=reviews,
-            )  # fmt: skip
+                base=base,
+                number=number,
+                title=f"{rng.choice(FIRST)}{rng.choice(SECOND)} {rng.choice(kind.nouns)} {number}",
+                category=kind.category,
+                dong=dong,
+                lot=f"{number + 1}",
+                road="",
+                building="",
+                floor="",
+                link="",
+                lat=round(district.lat + rng.gauss(0, 0.02), 7),
+                lng=round(district.lng + rng.gauss(0, 0.02), 7),
+                accuracy=accuracy,
+                reviews=reviews,
+            )
 
 
 class Even(Steep):
-    """Every district, dong and kind alike, nobody famous, hardly a stray."""
+    """Every district, dong and kind alike, no famous places, hardly one out of region."""
 
     stray_share = 0.02
     kind_power, dong_power = 0.0, 0.0

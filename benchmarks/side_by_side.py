@@ -1,5 +1,5 @@
-"""The same job by everybody: rounds in which each has its turn, for as long as there is time, then
-table and picture.
+"""The same job by all competitors: rounds in which each has its turn, as long as there is time,
+then table and picture.
 """
 
 import argparse
@@ -71,7 +71,7 @@ class Schedule:
                 progress.advance(task)
 
     def _order(self) -> Iterator[Turn]:
-        """Another one begins each round, so that nobody always comes after the same one."""
+        """Rotate the order each round, so that no competitor always follows the same one."""
         for number_of_round in range(self.rounds):
             start = number_of_round * len(self.turns) // self.rounds
             for turn in [*self.turns[start:], *self.turns[:start]]:
@@ -101,14 +101,17 @@ def spoken(found: object) -> str:
         incomplete = f", [red]{found.missing} searches missing[/]" if found.missing else ""
         return f"{number(found.calls_per_second)} calls/s{share}{incomplete}"
     if isinstance(found, Killed):
-        return f"{found.repeated} repeated, {found.lost} lost, {number(found.seconds_to_next_new_call)} s to the next new call"
+        return (
+            f"{found.repeated} repeated, {found.lost} lost, "
+            f"{number(found.seconds_to_next_new_call)} s to the next new call"
+        )
     return str(found)
 
 
 def turns_of(
     environment: Environment, *, quick: bool
 ) -> tuple[list[Turn], Callable[[], dict[str, Any]]]:
-    """All turns, and the function that gives what they found."""
+    """Return all turns, and the function that gives their results."""
     comparison, killing, work = (
         Comparison(environment=environment),
         CrashRecovery(environment=environment),

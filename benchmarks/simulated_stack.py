@@ -1,6 +1,4 @@
-"""What the measurements of recovery and rate stand on: a database server of their own, a simulator,
-and workers.
-"""
+"""The stack of the measurements of recovery: a database server, a simulator, and workers."""
 
 import datetime as dt
 import json
@@ -73,7 +71,7 @@ def simulated_stack(config: SimulatorConfig, **changes: str) -> Iterator[Simulat
                 "NAVER_CLIENT_SECRET": config.client_secret,
                 "MOHE_CALLS_PER_SECOND": str(config.calls_per_second or 5_000),
                 "MOHE_DAILY_QUOTA": "10000000",
-                "MOHE_REFINE": "false",  # what is measured is over when the base plan is
+                "MOHE_REFINE": "false",  # the measurement ends with the base plan
                 **changes,
             }
             settings = settings_module.load(variables)
@@ -94,7 +92,7 @@ def simulated_stack(config: SimulatorConfig, **changes: str) -> Iterator[Simulat
 
 
 def uninterrupted(**changes: str) -> Collected:
-    """What a collection without limits and interruptions brings."""
+    """Return the result of a collection without limits and interruptions."""
     with simulated_stack(UNLIMITED, **changes) as stack:
         with stack.app.collection("reference", ClaimFilter()) as run:
             for _ in run.outcomes():
@@ -106,7 +104,10 @@ def write(name: str, result: Mapping[str, object]) -> None:
     """Keeps a result for the README and prints it as a table."""
     RESULTS.mkdir(exist_ok=True)
     result = {
-        "measured": f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "measured": (
+            f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python "
+            f"{platform.python_version()}"
+        ),
         **result,
     }
     (RESULTS / f"{name}.json").write_text(

@@ -11,8 +11,8 @@ from benchmarks.figures import Spread
 from benchmarks.scale import seconds_of
 from benchmarks.simulated_stack import UNLIMITED, simulated_stack, write
 from mohe_assets.settings import DEFAULT_KEYWORDS
-from mohe_assets_tests.recovery.conftest import keep_regions
 from mohe_assets_tests.support.processes import statuses
+from mohe_assets_tests.support.regions import keep_regions
 
 RUNS = 3
 

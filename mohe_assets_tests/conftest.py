@@ -1,17 +1,12 @@
-"""What the tests stand on: a real PostgreSQL, the simulator on a socket, and settings that name
-both.
-"""
+"""Fixtures of all tests: a real PostgreSQL, the simulator on a socket, and settings for both."""
 
 import os
 import shutil
 import tempfile
-import uuid
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
@@ -21,10 +16,8 @@ from mohe_assets.settings import Settings
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator, running
 from mohe_assets.store.database import Database
-
-Environment = dict[str, str]
-
-DEBIAN_BINARIES = "/usr/lib/postgresql/{}/bin"
+from mohe_assets_tests.support.databases import administer, copied, server_in
+from mohe_assets_tests.support.environments import Environment, without_settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,27 +38,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("sql")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DebianServer(EmbeddedServer):
-    """The same cluster settings on the binaries of a Debian package."""
-
-    major: str
-
-    def _binaries(self) -> Path:
-        return Path(DEBIAN_BINARIES.format(self.major))
-
-
-def _server(home: Path, major: str | None) -> EmbeddedServer:
-    if major is None:
-        return EmbeddedServer(home=home)
-    server = DebianServer(home=home, major=major)
-    if not server.psql().exists():
-        raise pytest.UsageError(
-            f"--postgres {major}: install the Debian package postgresql-{major}."
-        )
-    return server
-
-
 @pytest.fixture(scope="session", autouse=True)
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run in an empty folder: a developer's `.env` in the checkout is for no test."""
@@ -77,11 +49,11 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
-    """One server for the whole session, the embedded one unless --postgres names another version."""
+    """One server for the session, the embedded one unless --postgres names another version."""
     # Not pytest's own folder, which is closed to others: as root the data would land outside of it.
     home = Path(tempfile.mkdtemp(prefix="mohe-tests-"))
     home.chmod(0o755)
-    server = _server(home, request.config.getoption("--postgres"))
+    server = server_in(home, request.config.getoption("--postgres"))
     server.start()
     yield server
     server.stop()
@@ -101,9 +73,7 @@ def admin(postgres: EmbeddedServer) -> Iterator[Database]:
 def migrated_template(postgres: EmbeddedServer, admin: Database) -> str:
     """A migrated database to copy from: a copy takes a tenth of a migration."""
     name = "migrated_template"
-    admin.transaction(
-        lambda connection: connection.execute(text(f"CREATE DATABASE {name}")), autocommit=True
-    )
+    administer(admin, f"CREATE DATABASE {name}")
     database = Database.connect(postgres.url(name))
     schema.migrate(database)
     database.close()
@@ -114,12 +84,9 @@ def migrated_template(postgres: EmbeddedServer, admin: Database) -> str:
 def regions_template(
     migrated_template: str, postgres: EmbeddedServer, admin: Database, shared_simulator: Simulator
 ) -> str:
-    """One that knows the 256 regions as well: taking them over again in each test would be most of
-    its time.
-    """
+    """A migrated database with the 256 regions: loading them takes longer than most tests."""
     name = "regions_template"
-    sql = text(f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
-    admin.transaction(lambda connection: connection.execute(sql), autocommit=True)
+    administer(admin, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
     variables = {
         "MOHE_DATABASE_URL": postgres.url(name),
         "MOHE_GOVERNMENT_API_URL": shared_simulator.url,
@@ -132,58 +99,22 @@ def regions_template(
 
 @pytest.fixture(scope="session")
 def template(migrated_template: str) -> str:
-    """What `database_url` is a copy of; a folder or module that needs the regions takes
-    `regions_template` instead.
-    """
+    """The database that `database_url` copies. Override it with `regions_template` for regions."""
     return migrated_template
-
-
-def keep_checkpoints(database: Database, codes: Collection[str]) -> None:
-    """Leaves these regions to be collected: the others have no checkpoint, and get none from
-    whatever seeds missing ones.
-    """
-    listed = ", ".join(f"'{code}'" for code in sorted(codes))
-    sql = f"""
-    DELETE FROM batch_checkpoint WHERE region_code NOT IN ({listed});
-    CREATE OR REPLACE FUNCTION no_other_checkpoints() RETURNS trigger LANGUAGE plpgsql
-        AS 'BEGIN RETURN NULL; END';
-    CREATE OR REPLACE TRIGGER no_other_checkpoints BEFORE INSERT ON batch_checkpoint
-        FOR EACH ROW WHEN (NEW.region_code NOT IN ({listed}))
-        EXECUTE FUNCTION no_other_checkpoints();
-    """
-    database.transaction(lambda connection: connection.exec_driver_sql(sql))
-
-
-def _new_database(admin: Database, template: str) -> str:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    admin.transaction(
-        lambda connection: connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}")),
-        autocommit=True,
-    )
-    return name
-
-
-def _drop(admin: Database, name: str) -> None:
-    admin.transaction(
-        lambda connection: connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)")),
-        autocommit=True,
-    )
 
 
 @pytest.fixture
 def database_url(postgres: EmbeddedServer, admin: Database, template: str) -> Iterator[str]:
-    """URL of a database of this test's own, at the current schema."""
-    name = _new_database(admin, template)
-    yield postgres.url(name)
-    _drop(admin, name)
+    """URL of this test's own database, at the current schema."""
+    with copied(admin, template) as name:
+        yield postgres.url(name)
 
 
 @pytest.fixture
 def empty_database_url(postgres: EmbeddedServer, admin: Database) -> Iterator[str]:
-    """URL of a database of this test's own, with nothing in it."""
-    name = _new_database(admin, "template0")
-    yield postgres.url(name)
-    _drop(admin, name)
+    """URL of this test's own database, empty."""
+    with copied(admin, "template0") as name:
+        yield postgres.url(name)
 
 
 @pytest.fixture
@@ -205,9 +136,7 @@ def shared_simulator() -> Iterator[Simulator]:
 
 @pytest.fixture
 def simulator(shared_simulator: Simulator) -> Iterator[Simulator]:
-    """A simulator without limits, faults or memory; a test may configure it, and the next one gets
-    it as new.
-    """
+    """A simulator without limits, faults or memory. Tests may configure it; each starts clean."""
     shared_simulator.reset()
     yield shared_simulator
     shared_simulator.configure(**_unlimited())
@@ -226,7 +155,8 @@ def environment(simulator: Simulator, database_url: str, tmp_path: Path) -> Envi
     return {
         "MOHE_HOME": str(tmp_path / "home"),
         "MOHE_DATABASE_URL": database_url,
-        "MOHE_DAGSTER_DATABASE_URL": database_url,  # Dagster's tables live beside ours: version tables must not collide
+        # Dagster's tables lie beside ours: the tables of versions must not collide.
+        "MOHE_DAGSTER_DATABASE_URL": database_url,
         "MOHE_GOVERNMENT_API_URL": simulator.url,
         "MOHE_NAVER_API_URL": simulator.url,
         "MOHE_NAVER_HUB_URL": simulator.url,
@@ -235,7 +165,8 @@ def environment(simulator: Simulator, database_url: str, tmp_path: Path) -> Envi
         "NAVER_CLIENT_SECRET": config.client_secret,
         "MOHE_CALLS_PER_SECOND": "5000",
         "MOHE_DAILY_QUOTA": "1000000",
-        "MOHE_REFINE": "false",  # a sensor that goes on to refine never comes to rest; the tests of that turn it on
+        # A sensor that refines never comes to rest; the tests of refinement turn it on.
+        "MOHE_REFINE": "false",
     }
 
 
@@ -247,7 +178,7 @@ def settings(environment: Environment) -> Settings:
 
 @pytest.fixture
 def app(settings: Settings) -> Iterator[App]:
-    """A platform that has taken the simulator's 256 regions over."""
+    """An app whose database has the simulator's 256 regions."""
     with App.open(settings) as app:
         if app.regions.last_refresh() is None:
             app.refresh_regions()
@@ -256,13 +187,9 @@ def app(settings: Settings) -> Iterator[App]:
 
 @pytest.fixture
 def process_environment(environment: Environment) -> Callable[..., Environment]:
-    """The environment of a process of its own: ours without any of the project's variables, then
-    the test's.
-    """
-    ours = ("MOHE_", "GOVT_", "NAVER_", "NCP_", "CHECKPOINT_", "BATCH_", "DAGSTER_")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    """Build the environment of a separate process: the test's variables with changes."""
 
     def build(**changes: str) -> Environment:
-        return {**plain, **environment, **changes}
+        return {**without_settings(), **environment, **changes}
 
     return build

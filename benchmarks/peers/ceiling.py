@@ -1,5 +1,5 @@
-"""What the machine gives at most: calls as fast as they go, and COPY into a table without an index.
-Nothing is resumed.
+"""The most that the machine can do: concurrent calls, and COPY into a table without an index. It
+does not resume.
 """
 
 import asyncio
@@ -15,8 +15,10 @@ from benchmarks.peers.job import COLUMNS, Job, rows
 
 IN_FLIGHT = 100
 BATCH = 1_000
-TABLE = """CREATE TABLE places (naver_place_id text, name text, category text, address text, road_address text,
-    latitude numeric(10,8), longitude numeric(11,8), phone text, website_url text, region_code text)"""
+TABLE = """CREATE TABLE places (naver_place_id text, name text, category text, address text,
+             road_address text,
+    latitude numeric(10,8), longitude numeric(11,8), phone text, website_url text,
+    region_code text)"""
 
 
 async def call(

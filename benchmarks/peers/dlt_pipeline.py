@@ -52,8 +52,8 @@ def local_search(job: Job) -> Any:  # noqa: ANN401 - what the decorator makes of
 
 
 def credentials(url: str) -> str:
-    """Dlt insists on a host and a password; libpq goes by the socket's folder in the query, and
-    trust asks for no password.
+    """Return a URL with the host and password that dlt requires; libpq uses the socket's folder in
+    the query.
     """
     local = make_url(url).set(host="localhost", password="none")  # noqa: S106 - a placeholder
     return local.render_as_string(hide_password=False)

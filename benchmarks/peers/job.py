@@ -1,8 +1,6 @@
-"""What is the same for every peer: the searches, what an answer means, and the table its places end
-in.
-
-The identity of a place and what is set aside are the project's own (`mohe_assets.domain.places`),
-so that all collect the same rows.
+"""The common part of all peers: the searches, the reading of an answer, and the table of places.
+Identity and rejection of places are the project's own (`mohe_assets.domain.places`), so that all
+collect the same rows.
 """
 
 import json
@@ -27,20 +25,21 @@ COLUMNS = (
     "website_url",
     "region_code",
 )
-_TYPES = """(naver_place_id varchar(64) PRIMARY KEY, name text NOT NULL, category text NOT NULL, address text NOT NULL,
-    road_address text NOT NULL, latitude numeric(10,8) NOT NULL, longitude numeric(11,8) NOT NULL, phone text NOT NULL,
+_TYPES = """(naver_place_id varchar(64) PRIMARY KEY, name text NOT NULL, category text
+              NOT NULL, address text NOT NULL,
+    road_address text NOT NULL, latitude numeric(10,8) NOT NULL, longitude numeric(11,8)
+    NOT NULL, phone text NOT NULL,
     website_url text NOT NULL, region_code varchar(20) NOT NULL)"""
 TABLE = f"CREATE TABLE IF NOT EXISTS places {_TYPES}"
-UPSERT = f"""INSERT INTO places ({", ".join(COLUMNS)}) VALUES %s ON CONFLICT (naver_place_id) DO UPDATE
+UPSERT = f"""INSERT INTO places ({", ".join(COLUMNS)}) VALUES %s ON CONFLICT (naver_place_id)
+               DO UPDATE
     SET {", ".join(f"{column} = excluded.{column}" for column in COLUMNS[1:])}"""
 DISPLAY = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a peer is given, as a file. `settings` are those of the scenario, by the peer's own
-    names.
-    """
+    """A peer's task, as a file. `settings` are those of the scenario, by the peer's own names."""
 
     url: str
     headers: Mapping[str, str]

@@ -17,8 +17,8 @@ NAMES = dict(JOB.regions)
 
 @dg.asset(partitions_def=dg.StaticPartitionsDefinition(list(NAMES)))
 def places(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """The places of one region, in one transaction. Resumes by partition: what is materialized is
-    not run again.
+    """Collect the places of one region in one transaction. Resumes by partition: materialized ones
+    are not run again.
     """
     code = context.partition_key
     found: dict[str, tuple[Any, ...]] = {}
@@ -38,9 +38,7 @@ defs = dg.Definitions(assets=[places], jobs=[collect])
 
 
 def main() -> None:
-    """What a person does in the UI after a crash: runs that nobody executes any more are marked as
-    cancelled.
-    """
+    """Mark runs without a process as cancelled, as a person does in the UI after a crash."""
     with dg.DagsterInstance.get() as instance:
         dead = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
         for run in instance.get_runs(dg.RunsFilter(statuses=dead)):

@@ -10,12 +10,14 @@ from scrapy.http import Response, TextResponse
 
 from benchmarks.peers.job import COLUMNS, TABLE, Job, rows
 
-UPSERT = f"""INSERT INTO places ({", ".join(COLUMNS)}) VALUES ({", ".join(f"${n}" for n in range(1, len(COLUMNS) + 1))})
-    ON CONFLICT (naver_place_id) DO UPDATE SET {", ".join(f"{column} = excluded.{column}" for column in COLUMNS[1:])}"""
+UPSERT = f"""INSERT INTO places ({", ".join(COLUMNS)})
+               VALUES ({", ".join(f"${n}" for n in range(1, len(COLUMNS) + 1))})
+    ON CONFLICT (naver_place_id) DO UPDATE
+    SET {", ".join(f"{column} = excluded.{column}" for column in COLUMNS[1:])}"""
 
 
 class Upserts:
-    """The places of one answer are one transaction; the reactor goes on meanwhile."""
+    """Store the places of one answer in one transaction; the reactor continues during it."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -40,14 +42,14 @@ class Upserts:
 
 
 class LocalSearch(scrapy.Spider):
-    """Asks every search; the concurrency is what the page on broad crawls begins with."""
+    """Make every search, with the concurrency that Scrapy's page on broad crawls recommends."""
 
     name = "local_search"
     custom_settings = {  # noqa: RUF012 - Scrapy's own form
         "ITEM_PIPELINES": {Upserts: 300},
         "CONCURRENT_REQUESTS": 100,
         "CONCURRENT_REQUESTS_PER_DOMAIN": 100,
-        "CONCURRENT_ITEMS": 1,  # an answer is one item; Scrapy makes so many tasks for each
+        "CONCURRENT_ITEMS": 1,  # an answer is one item; Scrapy starts this number of tasks for each
         "LOG_LEVEL": "INFO",
         "COOKIES_ENABLED": False,
         "REDIRECT_ENABLED": False,

@@ -1,5 +1,5 @@
-"""One search after the other with requests, each stored and ticked off in one transaction. Resumes
-by what is ticked off.
+"""One search after the other with requests, each stored and recorded in one transaction. Resumes by
+that record.
 """
 
 import psycopg2

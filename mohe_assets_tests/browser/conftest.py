@@ -1,6 +1,4 @@
-"""A real `mohe up` against the simulator, and Debian's Chromium to look at it. Deselected unless
-asked for: `-m browser`.
-"""
+"""Fixtures of the browser tests: a real `mohe up` against the simulator, and Debian's Chromium."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -9,28 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.dagster_ui.conftest import QUICK
+from mohe_assets_tests.support.chromium import ARGUMENTS, CHROMIUM, PATIENCE_MS
+from mohe_assets_tests.support.environments import QUICK, Environment
 from mohe_assets_tests.support.ui import Up
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 collect_ignore_glob = [] if find_spec("playwright") else ["test_*.py"]
-
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-# Generous: two cores run the page, three of Dagster's processes, the database and the simulator.
-PATIENCE_MS = 90_000
 
 
 @pytest.fixture
@@ -47,7 +31,8 @@ def up(process_environment: Callable[..., Environment], tmp_path: Path) -> Itera
 @pytest.fixture
 def page(up: Up) -> Iterator["Page"]:
     """An empty tab of a fresh browser."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not installed where the tests are deselected
+    # Not installed where these tests are deselected.
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
 
     del up  # the browser goes before what it looks at
     with sync_playwright() as playwright:
@@ -60,7 +45,7 @@ def page(up: Up) -> Iterator["Page"]:
 
 @pytest.fixture
 def pictures() -> Path:
-    """Where screenshots are kept; CI keeps this folder."""
+    """Folder for screenshots; CI keeps it."""
     folder = Path(__file__).parents[2] / "ci-artifacts"
     folder.mkdir(exist_ok=True)
     return folder

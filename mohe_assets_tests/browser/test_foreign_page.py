@@ -9,12 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from playwright.sync_api import Page, expect
 
-from mohe_assets_tests.browser.conftest import PATIENCE_MS
+from mohe_assets_tests.support.chromium import PATIENCE_MS
 from mohe_assets_tests.support.ui import Up
 
 pytestmark = pytest.mark.browser
 
-# All ways that a page has to send the same command, and to report an event; it says when all ended.
+# All ways of a page to send the same command and to report an event; it shows when all ended.
 FOREIGN = """<!doctype html><title>waiting</title><body>
 <iframe name="sink"></iframe>
 <iframe id="framed" src="%(url)s/overview"></iframe>
@@ -45,7 +45,8 @@ Promise.all([
   send("text", "/graphql", {...post, body: json}),
   send("query", "/graphql?query=" + mutation, post),
   send("link", "/graphql?query=" + mutation, {mode: "no-cors"}),
-  send("json", "/graphql", {method: "POST", body: json, headers: {"Content-Type": "application/json"}}),
+  send("json", "/graphql", {method: "POST", body: json,
+  headers: {"Content-Type": "application/json"}}),
   send("report", "/report_asset_materialization/places", post),
 ]).then(() => setTimeout(() => {
   document.body.append(results.sort().join("\\n"));
@@ -54,8 +55,10 @@ Promise.all([
 </script>"""
 # Read by the page's own GraphQL before and after.
 STATE = """{ runsOrError { ... on Runs { results { runId } } }
-    assetNodeOrError(assetKey: {path: ["places"]}) { ... on AssetNode { assetMaterializations { timestamp } } }
-    repositoriesOrError { ... on RepositoryConnection { nodes { schedules { name scheduleState { status } } } } } }"""
+    assetNodeOrError(assetKey: {path: ["places"]}) { ... on AssetNode { assetMaterializations
+    { timestamp } } }
+    repositoriesOrError { ... on RepositoryConnection { nodes { schedules { name scheduleState
+    { status } } } } } }"""
 MUTATION = (
     'mutation{startSchedule(scheduleSelector:{repositoryLocationName:"mohe_assets",'
     'repositoryName:"__repository__",scheduleName:"%s"}){__typename}}'

@@ -1,5 +1,5 @@
-"""What a person does with the mouse: one region by its name, a province that is not complete, a
-region that fails.
+"""Actions of a person with the mouse: finding a region by name, completing a province, repairing a
+region.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.browser.conftest import PATIENCE_MS
-from mohe_assets_tests.support.processes import read, statuses
+from mohe_assets_tests.support.chromium import PATIENCE_MS
+from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.processes import statuses
 from mohe_assets_tests.support.ui import Up
 
 pytestmark = pytest.mark.browser
@@ -40,7 +41,7 @@ class PartitionsPage:
         expect(self.page.get_by_text("Latest materialization")).to_be_visible(timeout=PATIENCE_MS)
 
     def shows(self, **counts: int) -> None:
-        """Waits until the page counts that many partitions of each status; it refreshes by itself."""
+        """Wait until the page counts that many partitions of each status."""
         for status, count in counts.items():
             expect(self.page.get_by_text(f"{status.capitalize()} ({count})")).to_be_visible(
                 timeout=PATIENCE_MS
@@ -88,7 +89,7 @@ def test_a_person_collects_a_region_a_province_and_a_region_that_failed(
     expect(page.get_by_text("collected_by_run")).to_be_visible(timeout=PATIENCE_MS)
     page.screenshot(path=pictures / "region.png")
 
-    # What is missing of Seoul, one region of which is broken at the API's end.
+    # The missing regions of Seoul; one region fails at the API.
     simulator.add_faults(
         [{"api": "naver", "fault": "status", "status": 503, "query_contains": "서울특별시 중랑구"}]
     )
@@ -123,7 +124,7 @@ def test_a_person_collects_a_region_a_province_and_a_region_that_failed(
     expect(page.get_by_text("503").first).to_be_visible(timeout=PATIENCE_MS)
     page.screenshot(path=pictures / "failed.png")
 
-    # Repaired, and asked for again.
+    # Repaired and requested again.
     simulator.clear_faults()
     partitions.open()
     partitions.search("중랑구")

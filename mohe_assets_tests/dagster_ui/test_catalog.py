@@ -1,6 +1,4 @@
-"""The job `publish_catalog`: files that have every place, and a report that says what is the
-matter.
-"""
+"""The job `publish_catalog`: files with every place, and a report on the collection."""
 
 import base64
 import codecs
@@ -25,18 +23,19 @@ from mohe_assets.settings import Settings
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets.store.reads import places as store_module
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, execute
-from mohe_assets_tests.support.processes import read
+from mohe_assets_tests.support.databases import execute, read
+from mohe_assets_tests.support.environments import Environment
+from mohe_assets_tests.support.regions import Collect, FewRegions
 
 Publish = Callable[[], dict[str, Mapping[str, Any]]]
 
 OPTIONAL = ("category_2", "category_3", "region_code", "region_name", "sido_name")
-# What breaks files that are glued together by hand; no region, no road.
+# Values that break files written without a library; no region, no road.
 AWKWARD = """
 INSERT INTO places (name, category, address, latitude, longitude, naver_place_id)
 VALUES
-       (E'카페 "봄", 여름\n<&>', '음식점>카페,디저트>테마카페', '강남구 역삼동 1', 37.12345678, 127.87654321, 'zz-awkward'),
+       (E'카페 "봄", 여름\n<&>', '음식점>카페,디저트>테마카페', '강남구 역삼동 1', 37.12345678,
+        127.87654321, 'zz-awkward'),
        ('공원', '공원', '독도', 37.24, 131.86, 'zz-plain')
 """
 
@@ -155,13 +154,29 @@ class TestFiles:
     def test_the_csv_has_no_formula_and_every_value_can_be_had_back(
         self, publish: Publish, folder: Path, database: Database
     ) -> None:
-        first = {"=": "=cmd|' /C calc'!A0", "+": "+1", "-": "-1+1", "@": "@SUM(1)", "tab": "\t=1", "return": "\r=1",
-                 "space": " =1", "wide": "＝1", "quote": "'=1", "plain": "a=1"}  # fmt: skip
+        first = {
+            "=": "=cmd|' /C calc'!A0",
+            "+": "+1",
+            "-": "-1+1",
+            "@": "@SUM(1)",
+            "tab": "\t=1",
+            "return": "\r=1",
+            "space": " =1",
+            "wide": "＝1",
+            "quote": "'=1",
+            "plain": "a=1",
+        }
         for number, text in enumerate(first.values()):
             link = "javascript:alert(1)" if number % 2 else "https://example.com/"
-            execute(database, "INSERT INTO places (name, category, address, phone, website_url, latitude, longitude,"
-                              " naver_place_id) VALUES (:text, :text, :text, :text, :link, 37, 127, :key)",
-                    text=text, link=link, key=f"zz-{number}")  # fmt: skip
+            execute(
+                database,
+                "INSERT INTO places (name, category, address, phone, website_url, latitude, "
+                "longitude,"
+                " naver_place_id) VALUES (:text, :text, :text, :text, :link, 37, 127, :key)",
+                text=text,
+                link=link,
+                key=f"zz-{number}",
+            )
         publish()
         table = {
             row["naver_place_id"]: row
@@ -290,7 +305,8 @@ class TestBadDays:
         ) -> None:
             if not cut:
                 sql = """SELECT count(pg_terminate_backend(pid)) AS cut FROM pg_stat_activity
-                          WHERE datname = :name AND application_name = 'mohe' AND query LIKE '%FETCH%'"""
+                          WHERE datname = :name AND application_name = 'mohe'
+                          AND query LIKE '%FETCH%'"""
                 cut.append(read(admin, sql, name=name)[0]["cut"])
             write(writer, places)
 
@@ -375,7 +391,8 @@ class TestReport:
         code = few(3)[0].partition("_")[0]
         execute(
             database,
-            "UPDATE region SET status = 'ABOLISHED', abolished_at = now() WHERE region_code = :code",
+            "UPDATE region SET status = 'ABOLISHED', abolished_at = now() "
+            "WHERE region_code = :code",
             code=code,
         )
         assert publish()["collection_report"]["regions"] == 2

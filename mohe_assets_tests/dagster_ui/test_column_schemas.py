@@ -11,7 +11,7 @@ from mohe_assets.defs.runtime import column_schemas as shown_tables
 from mohe_assets.domain import columns as tables
 from mohe_assets.domain.columns import Column
 from mohe_assets.store.database import Database
-from mohe_assets_tests.support.processes import read
+from mohe_assets_tests.support.databases import read
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,8 @@ from mohe_assets_tests.support.processes import read
 def test_the_columns_shown_are_the_tables_own(
     database: Database, table: str, columns: Sequence[Column], shown: dg.TableSchema
 ) -> None:
-    sql = """SELECT column_name, udt_name, is_nullable = 'YES' AS nullable FROM information_schema.columns
+    sql = """SELECT column_name, udt_name, is_nullable = 'YES' AS nullable
+               FROM information_schema.columns
               WHERE table_schema = 'public' AND table_name = :table ORDER BY ordinal_position"""
     there = [
         (row["column_name"], row["udt_name"], row["nullable"])

@@ -14,8 +14,9 @@ from mohe_assets.defs.runtime.reconciliation import disagreements, regions_of, s
 from mohe_assets.defs.runtime.region_refresh import sync_partition_keys
 from mohe_assets.defs.sensors import pending_region_sensor
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, execute
+from mohe_assets_tests.support.databases import execute
+from mohe_assets_tests.support.environments import Environment
+from mohe_assets_tests.support.regions import Collect, FewRegions
 
 PREFIX = ["team", "korea"]
 PLACES = dg.AssetKey([*PREFIX, "places"])
@@ -101,7 +102,8 @@ def test_the_sensor_reports_and_repairs_under_the_prefix(
     execute(
         database,
         "UPDATE batch_checkpoint SET status = 'FAILED', error_message = 'HTTP 500', failures = 1, "
-        "retry_at = now() + interval '1 hour', end_time = now(), run_id = 'x' WHERE region_code = :code",
+        "retry_at = now() + interval '1 hour', end_time = now(), run_id = 'x' "
+        "WHERE region_code = :code",
         code=keys[1].partition("_")[0],
     )
     busy = instance.create_run_for_job(

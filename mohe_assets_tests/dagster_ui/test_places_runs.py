@@ -1,22 +1,17 @@
-"""Runs of the jobs and of the asset `places`: what each region's partition shows afterwards, and
-what is asked again.
+"""Runs of the jobs and of the asset `places`: each region's partition afterwards, and the searches
+made again.
 """
 
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run
 from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
     PARENT_RUN_ID_TAG,
     PARTITION_NAME_TAG,
     ROOT_RUN_ID_TAG,
@@ -36,99 +31,14 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.checkpoints import Checkpoints
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Executions
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.dagster_ui.conftest import (
-    KEYWORDS,
-    Collect,
-    FewRegions,
-    call_once,
-    execute,
-    keys_of,
-)
-from mohe_assets_tests.recovery.test_quota import set_noon
-from mohe_assets_tests.support.processes import (
-    executions,
-    materializations,
-    partition_of,
-    read,
-    statuses,
-)
+from mohe_assets_tests.support.databases import execute, read
+from mohe_assets_tests.support.environments import KEYWORDS, Environment
+from mohe_assets_tests.support.launcher import Launcher
+from mohe_assets_tests.support.processes import executions, materializations, partition_of, statuses
+from mohe_assets_tests.support.rate_and_quota import call_once, set_noon
+from mohe_assets_tests.support.regions import Collect, FewRegions, code_of, keys_of, name_of
 
 SEARCHES = len(KEYWORDS)
-
-
-def code(key: str) -> str:
-    return key.partition("_")[0]
-
-
-def name_of(key: str) -> str:
-    return key.partition("_")[2].replace("_", " ")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """A run that is over."""
-
-    run_id: str
-    succeeded: bool
-    materialized: tuple[str, ...]
-    log: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launcher:
-    """Runs jobs in this process, on this test's instance."""
-
-    instance: dg.DagsterInstance
-    definitions: dg.Definitions
-
-    def create(self, first: str, last: str | None = None, **tags: str) -> dg.DagsterRun:
-        """A run over a range of partitions, asked for now and not executed yet."""
-        span = {
-            ASSET_PARTITION_RANGE_START_TAG: first,
-            ASSET_PARTITION_RANGE_END_TAG: last or first,
-        }
-        job = self.definitions.resolve_job_def("ingest_places")
-        return self.instance.create_run_for_job(job, tags={**span, **tags})
-
-    def execute(self, run: dg.DagsterRun) -> Done:
-        job = self.definitions.resolve_job_def(run.job_name)
-        result = execute_run(InMemoryJob(job), run, self.instance, raise_on_error=False)
-        return self.done(run.run_id, succeeded=result.success)
-
-    def collect(self, first: str, last: str | None = None, **tags: str) -> Done:
-        return self.execute(self.create(first, last, **tags))
-
-    def job(self, name: str, run_config: Mapping[str, object] | None = None) -> Done:
-        job = self.definitions.resolve_job_def(name)
-        result = job.execute_in_process(
-            run_config=run_config, instance=self.instance, raise_on_error=False
-        )
-        return self.done(result.run_id, succeeded=result.success)
-
-    def done(self, run_id: str, *, succeeded: bool) -> Done:
-        entries = self.instance.all_logs(run_id)
-        events = [
-            entry
-            for entry in entries
-            if entry.dagster_event and entry.dagster_event.is_step_materialization
-        ]
-        errors = [
-            str(entry.dagster_event.event_specific_data) for entry in entries if entry.dagster_event
-        ]
-        return Done(
-            run_id=run_id,
-            succeeded=succeeded,
-            materialized=tuple(
-                sorted(partition_of(entry) for entry in events if partition_of(entry))
-            ),
-            log="\n".join([*(entry.message for entry in entries), *errors]),
-        )
-
-
-@pytest.fixture
-def launcher(instance: dg.DagsterInstance, definitions: dg.Definitions) -> Launcher:
-    return Launcher(instance=instance, definitions=definitions)
 
 
 def ledger(database: Database) -> dict[tuple[str, int], int]:
@@ -217,7 +127,7 @@ class TestACollection:
                 for name, value in cast("Any", record.asset_materialization).metadata.items()
             }
             key = partition_of(record.event_log_entry)
-            row = rows[code(key)]
+            row = rows[code_of(key)]
             assert shown["region"] == row["region_name"] == name_of(key)
             assert (
                 shown["places"]
@@ -294,7 +204,7 @@ class TestACollection:
     ) -> None:
         keys = few(3)
         app.executions.start("a-live-run")
-        (lease,) = app.checkpoints.claim("a-live-run", codes=[code(keys[1])])
+        (lease,) = app.checkpoints.claim("a-live-run", codes=[code_of(keys[1])])
         done = launcher.collect(keys[0], keys[2])
         assert done.succeeded
         assert done.materialized == (keys[0], keys[2])
@@ -370,9 +280,9 @@ class TestWhatIsAskedAgain:
         assert first.materialized == tuple(keys)
         assert second.materialized == (keys[0],)
         assert ledger(database) == {
-            (code(keys[0]), 1): SEARCHES,
-            (code(keys[1]), 1): SEARCHES,
-            (code(keys[0]), 2): SEARCHES,
+            (code_of(keys[0]), 1): SEARCHES,
+            (code_of(keys[1]), 1): SEARCHES,
+            (code_of(keys[0]), 2): SEARCHES,
         }
         assert calls(simulator) == 3 * SEARCHES
         newest = instance.get_latest_materialization_event(PLACES)
@@ -426,7 +336,7 @@ class TestWhatIsAskedAgain:
         assert calls(simulator) == before
 
     @pytest.mark.parametrize("what", ["the quota", "an outage"])
-    def test_completed_regions_that_a_closed_api_kept_from_being_collected_again_wait_for_the_sensor(
+    def test_completed_regions_that_a_closed_api_kept_from_a_new_round_wait_for_the_sensor(
         self,
         launcher: Launcher,
         database: Database,
@@ -453,7 +363,10 @@ class TestWhatIsAskedAgain:
         assert "completed regions wait for their new round" in done.log
 
         simulator.clear_faults()
-        sql = "UPDATE api_budget SET exhausted_until = now() - interval '1 s', next_probe_at = now() - interval '1 s'"
+        sql = (
+            "UPDATE api_budget SET exhausted_until = now() - interval '1 s', next_probe_at = "
+            "now() - interval '1 s'"
+        )
         execute(database, sql)
         finished = launcher.collect(keys[0], keys[4], **{TRIGGER_TAG: SENSOR_TRIGGER})
         assert finished.materialized == tuple(keys)
@@ -490,7 +403,7 @@ class TestWhatIsAskedAgain:
         assert len(executions(database)) == 1
         launcher.collect(keys[0], keys[1], **{TRIGGER_TAG: SENSOR_TRIGGER})
         assert ledger(database) == {
-            (code(key), number): SEARCHES for key in keys[:2] for number in (1, 2)
+            (code_of(key), number): SEARCHES for key in keys[:2] for number in (1, 2)
         }
         assert calls(simulator) == 4 * SEARCHES
 
@@ -536,14 +449,16 @@ class TestTheRegions:
     ) -> None:
         keys = keys_of(database)
         gone = keys[7]
-        self.without(simulator, [code(gone)])
+        self.without(simulator, [code_of(gone)])
         assert launcher.job("refresh_regions", self.REFRESH).succeeded
         assert sorted(self.partitions(instance)) == [key for key in keys if key != gone]
         assert gone not in app.checkpoints.due_keys()
-        row = read(database, "SELECT status FROM region WHERE region_code = :code", code=code(gone))
+        row = read(
+            database, "SELECT status FROM region WHERE region_code = :code", code=code_of(gone)
+        )
         assert row == [{"status": "ABOLISHED"}]
 
-    def test_a_key_that_a_queued_run_names_goes_when_that_run_is_over_and_the_run_collects_the_others(
+    def test_a_key_that_a_queued_run_names_goes_when_that_run_ends_and_the_run_collects_the_others(
         self,
         launcher: Launcher,
         instance: dg.DagsterInstance,
@@ -553,7 +468,7 @@ class TestTheRegions:
     ) -> None:
         keys = keys_of(database)[:6]
         queued = launcher.create(keys[1], keys[3])
-        self.without(simulator, [code(keys[1]), code(keys[2]), code(keys[5])])
+        self.without(simulator, [code_of(keys[1]), code_of(keys[2]), code_of(keys[5])])
         assert launcher.job("refresh_regions", self.REFRESH).succeeded
         assert {keys[1], keys[2]} <= set(self.partitions(instance))
         assert keys[5] not in self.partitions(instance), "nobody names it"
@@ -562,7 +477,7 @@ class TestTheRegions:
         assert done.succeeded
         assert done.materialized == (keys[3],)
         assert f"Abolished since they were asked for: {keys[1]}, {keys[2]}." in done.log
-        assert {code for code, _ in ledger(database)} == {code(keys[3])}
+        assert {code for code, _ in ledger(database)} == {code_of(keys[3])}
         sync_partition_keys(instance, app)
         assert not {keys[1], keys[2]} & set(self.partitions(instance))
 
@@ -596,7 +511,7 @@ class TestTheRegions:
         key = few(1)[0]
         collect_elsewhere([key])
         launcher.collect(key)
-        self.without(simulator, [code(key)])
+        self.without(simulator, [code_of(key)])
         assert launcher.job("refresh_regions", self.REFRESH).succeeded
         late = dg.DagsterRun(job_name="ingest_places", tags={PARTITION_NAME_TAG: key})
         assert key not in self.partitions(instance)
@@ -653,7 +568,7 @@ class TestTheRegions:
         few(2)  # neither of which is gone
         execute(database, "UPDATE region_refresh SET refreshed_at = now() - interval '1 year'")
         gone = keys[2::5]
-        self.without(simulator, [code(key) for key in gone])
+        self.without(simulator, [code_of(key) for key in gone])
         batch = launcher.job("place_ingestion_batch")
         assert batch.succeeded
         assert f"lacks {len(gone)} of the 256 regions known" in batch.log
@@ -670,7 +585,7 @@ class TestTheRegions:
     ) -> None:
         keys = keys_of(database)
         gone = keys[::3]
-        self.without(simulator, [code(key) for key in gone])
+        self.without(simulator, [code_of(key) for key in gone])
         refused = launcher.job("refresh_regions")
         assert not refused.succeeded
         assert str(len(gone)) in refused.log

@@ -1,5 +1,5 @@
-"""Each check of the data passes on what a collection leaves, and fails, with the rows, on what it
-is there for.
+"""Each check of the data passes after a normal collection, and fails with the rows on the fault it
+is for.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,13 @@ from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.events import PLACES
 from mohe_assets.store.database import Database
 from mohe_assets.store.reads import quality
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, execute
-from mohe_assets_tests.support.processes import read
+from mohe_assets_tests.support.databases import execute, read
+from mohe_assets_tests.support.environments import Environment
+from mohe_assets_tests.support.regions import Collect, FewRegions
 
 Run = Callable[..., dg.AssetCheckResult]
-ADD = """INSERT INTO places (name, category, address, latitude, longitude, naver_place_id, region_code)
+ADD = """INSERT INTO places (name, category, address, latitude, longitude, naver_place_id,
+           region_code)
          VALUES (:name, '카페', :address, :latitude, :longitude, :key, :code)"""
 JONGNO = {
     "address": "서울특별시 종로구 청운동 1",
@@ -198,7 +199,8 @@ class TestPlaces:
             add(database, f"{n}", name=f"<b>가게</b> {n}", code="종로")
         execute(
             database,
-            "UPDATE places SET first_seen_at = last_seen_at + interval '1 day' WHERE naver_place_id = '6'",
+            "UPDATE places SET first_seen_at = last_seen_at + interval '1 day' "
+            "WHERE naver_place_id = '6'",
         )
         monkeypatch.setattr(
             quality, "PLACES_AT_ONCE", 3
@@ -238,7 +240,8 @@ class TestMissingAnswers:
         execute(
             database, "UPDATE batch_checkpoint SET processed_count = 0 WHERE region_code = '11110'"
         )
-        sql = """UPDATE search_query SET status = 'SKIPPED', error_message = 'SE99', failed_rounds = 5
+        sql = """UPDATE search_query SET status = 'SKIPPED', error_message = 'SE99',
+                        failed_rounds = 5
                   WHERE region_code = '11110' AND keyword = '공원'"""
         execute(database, sql)
         (row,) = shown(run(quality_checks.regions_have_places))
@@ -290,7 +293,8 @@ class TestRounds:
         code = collected[0][:5]
         execute(
             database,
-            "UPDATE search_query SET place_ids = place_ids[1:1] WHERE round = 2 AND region_code = :code AND keyword = '카페'",
+            "UPDATE search_query SET place_ids = place_ids[1:1] WHERE round = 2 "
+            "AND region_code = :code AND keyword = '카페'",
             code=code,
         )
         execute(
@@ -301,7 +305,8 @@ class TestRounds:
         assert run(quality_checks.no_sudden_drop).passed  # from five to one: a handful
         execute(
             database,
-            "UPDATE search_query SET place_ids = ARRAY(SELECT generate_series(1, 9)) WHERE round = 1",
+            "UPDATE search_query SET place_ids = ARRAY(SELECT generate_series(1, 9)) "
+            "WHERE round = 1",
         )
         result = run(quality_checks.no_sudden_drop)
         assert shown(result)[0] | {"region_name": ""} == {
@@ -312,7 +317,8 @@ class TestRounds:
         self, collected: list[str], database: Database, run: Run
     ) -> None:
         assert run(quality_checks.nothing_left_failed).passed
-        fail = """UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'transient', error_message = 'HTTP 503',
+        fail = """UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'transient',
+                    error_message = 'HTTP 503',
                          retry_at = {} WHERE region_code = :code"""
         execute(database, fail.format("now()"), code=collected[0][:5])
         result = run(quality_checks.nothing_left_failed)
@@ -345,8 +351,12 @@ class TestRounds:
             "n"
         ]
         assert (number(result, "completed"), number(result, "full_searches")) == (2, full)
-        execute(database, "UPDATE region SET status = 'ABOLISHED', abolished_at = now() WHERE NOT region_code = ANY(:codes)",
-                codes=[key[:5] for key in collected[1:]])  # fmt: skip
+        execute(
+            database,
+            "UPDATE region SET status = 'ABOLISHED', abolished_at = now() "
+            "WHERE NOT region_code = ANY(:codes)",
+            codes=[key[:5] for key in collected[1:]],
+        )
         result = run(quality_checks.collection_is_complete)
         assert (
             result.passed,

@@ -1,5 +1,5 @@
-"""Whatever happened to Dagster's events or to a row: the next look makes partitions show what the
-checkpoints say.
+"""Partitions match the checkpoints after the next tick, whatever was lost of Dagster's events or
+changed in rows.
 """
 
 import json
@@ -25,18 +25,17 @@ from mohe_assets.defs.runtime.reconciliation import (
 from mohe_assets.defs.runtime.run_tags import BATCH_TAG, REGIONS_TAG, TRIGGER_TAG
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, execute
-from mohe_assets_tests.dagster_ui.test_places_runs import Launcher, code, name_of
-from mohe_assets_tests.recovery.test_quota import set_noon
-from mohe_assets_tests.support.processes import materializations, partition_of, read, statuses
+from mohe_assets_tests.support.databases import execute, read
+from mohe_assets_tests.support.launcher import Launcher
+from mohe_assets_tests.support.processes import materializations, partition_of, statuses
+from mohe_assets_tests.support.rate_and_quota import set_noon
+from mohe_assets_tests.support.regions import Collect, FewRegions, code_of, name_of
 
 Differing = Callable[[], dict[str, str]]
-FAIL = "UPDATE batch_checkpoint SET status = 'FAILED', error_message = 'the API is tired', retry_at = NULL, end_time = now()"
-
-
-@pytest.fixture
-def launcher(instance: dg.DagsterInstance, definitions: dg.Definitions) -> Launcher:
-    return Launcher(instance=instance, definitions=definitions)
+FAIL = (
+    "UPDATE batch_checkpoint SET status = 'FAILED', error_message = 'the API is tired', retry_at "
+    "= NULL, end_time = now()"
+)
 
 
 @pytest.fixture
@@ -53,7 +52,9 @@ def colours(instance: dg.DagsterInstance, keys: list[str]) -> list[str]:
 
 def set_by_hand(database: Database, key: str, changes: str) -> None:
     execute(
-        database, f"UPDATE batch_checkpoint SET {changes} WHERE region_code = :code", code=code(key)
+        database,
+        f"UPDATE batch_checkpoint SET {changes} WHERE region_code = :code",
+        code=code_of(key),
     )
 
 
@@ -106,7 +107,7 @@ class TestALostEventLog:
     ) -> None:
         keys = few(3)
         for key in keys[:2]:
-            execute(database, f"{FAIL} WHERE region_code = :code", code=code(key))
+            execute(database, f"{FAIL} WHERE region_code = :code", code=code_of(key))
         reconcile(instance, app)
         reconcile(instance, app)
         assert differing() == {}
@@ -158,9 +159,14 @@ class TestAPartitionThatIsRedForNothing:
         assert differing() == {}
 
     def test_released_by_a_run_that_fails_for_another_region_it_is_never_red(
-        self, launcher: Launcher, instance: dg.DagsterInstance, database: Database, simulator: Simulator, few: FewRegions,
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        database: Database,
+        simulator: Simulator,
+        few: FewRegions,
         differing: Differing,
-    ) -> None:  # fmt: skip
+    ) -> None:
         keys = few(12)
         set_noon(database, simulator)
         # At once, while a 503 would be tried again until the quota is used up.
@@ -232,22 +238,33 @@ class TestARowEditedByHand:
         assert differing() == {}
 
     def test_failed_though_green_or_completed_though_red_it_changes_its_colour(
-        self, launcher: Launcher, instance: dg.DagsterInstance, app: App, database: Database, simulator: Simulator,
-        few: FewRegions, differing: Differing,
-    ) -> None:  # fmt: skip
+        self,
+        launcher: Launcher,
+        instance: dg.DagsterInstance,
+        app: App,
+        database: Database,
+        simulator: Simulator,
+        few: FewRegions,
+        differing: Differing,
+    ) -> None:
         keys = few(2)
         fail_at(simulator, keys[0])
         launcher.collect(keys[0], keys[1])
         set_by_hand(database, keys[0], "status = 'COMPLETED'")
-        execute(database, f"{FAIL} WHERE region_code = :code", code=code(keys[1]))
+        execute(database, f"{FAIL} WHERE region_code = :code", code=code_of(keys[1]))
         reconcile(instance, app)
         assert colours(instance, keys) == ["MATERIALIZED", "FAILED"]
         assert differing() == {}
 
     def test_in_refinement_a_green_region_is_fine(
-        self, instance: dg.DagsterInstance, app: App, database: Database, few: FewRegions, collect_elsewhere: Collect,
+        self,
+        instance: dg.DagsterInstance,
+        app: App,
+        database: Database,
+        few: FewRegions,
+        collect_elsewhere: Collect,
         differing: Differing,
-    ) -> None:  # fmt: skip
+    ) -> None:
         keys = few(1)
         collect_elsewhere(keys)
         reconcile(instance, app)
@@ -265,7 +282,7 @@ def test_the_check_tells_what_differs_and_passes_once_it_is_repaired(
     few: FewRegions,
 ) -> None:
     keys = few(3)
-    execute(database, f"{FAIL} WHERE region_code = :code", code=code(keys[2]))
+    execute(database, f"{FAIL} WHERE region_code = :code", code=code_of(keys[2]))
     job = dg.Definitions(
         assets=definitions.assets,
         asset_checks=definitions.asset_checks,

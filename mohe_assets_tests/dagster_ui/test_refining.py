@@ -1,5 +1,5 @@
-"""Depth as Dagster drives it: the sensor's reasons and its one run, the job, and what the
-partitions show meanwhile.
+"""Refinement driven by Dagster: the sensor's reasons and its one run, the job, and the partitions
+during it.
 """
 
 import datetime as dt
@@ -18,9 +18,11 @@ from mohe_assets.defs.runtime.reconciliation import disagreements, regions_of, s
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import QuotaExhausted
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.dagster_ui.conftest import Collect, FewRegions, call_once, execute
-from mohe_assets_tests.support.processes import read, statuses
+from mohe_assets_tests.support.databases import execute, read
+from mohe_assets_tests.support.environments import Environment
+from mohe_assets_tests.support.processes import statuses
+from mohe_assets_tests.support.rate_and_quota import call_once
+from mohe_assets_tests.support.regions import Collect, FewRegions
 
 
 class Tick:

@@ -11,10 +11,9 @@ from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.runtime.events import PLACES
 from mohe_assets.defs.runtime.retention import Pruned, prune
 from mohe_assets.store.database import Database
-from mohe_assets_tests.dagster_ui.conftest import FewRegions, execute
-from mohe_assets_tests.dagster_ui.test_places_runs import Launcher, launcher
-
-__all__ = ["launcher"]  # fixture
+from mohe_assets_tests.support.databases import execute
+from mohe_assets_tests.support.launcher import Launcher
+from mohe_assets_tests.support.regions import FewRegions
 
 AGE = "UPDATE runs SET update_timestamp = update_timestamp - interval '31 days'"
 EARLIER = "UPDATE database_size SET measured_at = measured_at - interval '2 days'"

@@ -1,4 +1,4 @@
-"""The sensor against a real database: what it asks for, what it waits for and says so, and what it
+"""The sensor on a real database: the runs it requests, the reasons it gives for waiting, and its
 repairs.
 """
 
@@ -35,23 +35,17 @@ from mohe_assets.domain.kst import KST
 from mohe_assets.errors import ApiBlocked, QuotaExhausted, RequestRefused
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.dagster_ui.conftest import (
-    Collect,
-    FewRegions,
-    call_once,
-    execute,
-    keys_of,
-    statements,
-)
+from mohe_assets_tests.support.databases import execute, read, statements
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.processes import (
     executions,
     materializations,
     partition_of,
-    read,
     run_status,
     statuses,
 )
+from mohe_assets_tests.support.rate_and_quota import call_once
+from mohe_assets_tests.support.regions import Collect, FewRegions, keys_of
 
 GIVE_UP = (
     "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = NULL, failures = 5, end_time = now()"
@@ -83,7 +77,7 @@ class Sensor:
         return str(result.skip_message)
 
     def asked(self, **changes: str) -> list[list[str]]:
-        """The partition keys of each run it asks for."""
+        """Return the partition keys of each requested run."""
         requests = self(**changes).run_requests or []
         keys = self.instance.get_dynamic_partitions(str(sigungu_partitions.name))
         return [
@@ -92,7 +86,7 @@ class Sensor:
         ]
 
     def reason(self, **changes: str) -> str:
-        """Why it asks for nothing."""
+        """Return the reason for requesting no run."""
         result = self(**changes)
         assert not result.run_requests
         assert result.skip_reason is not None
@@ -111,7 +105,7 @@ def launched(
     job: str = "ingest_places",
     **tags: str,
 ) -> dg.DagsterRun:
-    """A run that Dagster believes to be in this status; nobody executes it."""
+    """A run that has this status in Dagster and no process."""
     there = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("mohe_assets"), "__repository__")
     run: dg.DagsterRun = create_run_for_test(
         instance,
@@ -251,8 +245,8 @@ class TestWhatItWaitsFor:
         next_month = (dt.datetime.now(KST).replace(day=1) + dt.timedelta(days=32)).replace(day=1)
         reason = sensor.reason(**hub)
         assert (
-            f"Waiting for the quota until {next_month:%Y-%m-%d} 00:00:00 KST: the month's 1 calls are used"
-            in reason
+            f"Waiting for the quota until {next_month:%Y-%m-%d} 00:00:00 KST: the month's 1 calls "
+            "are used" in reason
         )
 
     def test_the_credentials_and_it_names_their_variables(self, sensor: Sensor, app: App) -> None:
@@ -359,12 +353,14 @@ class TestWhatItWaitsFor:
         execute(database, f"{GIVE_UP} WHERE status = 'PENDING'")
         execute(
             database,
-            "UPDATE batch_checkpoint SET retry_at = '2099-01-01T00:00:00+09:00' WHERE region_code = :code",
+            "UPDATE batch_checkpoint SET retry_at = '2099-01-01T00:00:00+09:00' "
+            "WHERE region_code = :code",
             code=keys[5].partition("_")[0],
         )
         reason = sensor.reason()
         assert reason.startswith(
-            "Nothing is due. 3 of 6 regions are completed, 3 failed (next try 2099-01-01 00:00:00 KST)"
+            "Nothing is due. 3 of 6 regions are completed, 3 failed (next try 2099-01-01 00:00:00 "
+            "KST)"
         )
         assert "2 of them are tried again only when asked for" in reason
 
@@ -528,7 +524,7 @@ class TestWhatItRepairs:
             cursor = str(sensor().cursor or "")
             materialized.append(len(instance.get_materialized_partitions(PLACES)))
         assert materialized == [2, 4, 6, 7]
-        # The same for completions that nobody reported.
+        # The same for unreported completions.
         execute(database, "UPDATE batch_checkpoint SET reported_at = NULL")
         assert [len(materializations(instance)) for _ in range(2) if sensor(cursor=cursor)] == [
             8,
@@ -691,16 +687,17 @@ def test_a_tick_takes_as_many_statements_for_250_due_regions_as_for_ten(
         execute(database, GIVE_UP)
         execute(
             database,
-            "UPDATE batch_checkpoint SET status = 'PENDING', failures = 0 WHERE region_code = ANY(:codes)",
+            "UPDATE batch_checkpoint SET status = 'PENDING', failures = 0 "
+            "WHERE region_code = ANY(:codes)",
             codes=codes[:due],
         )
         sensor(
             MOHE_RUNS_IN_FLIGHT="1"
-        )  # paints what was set by hand; a repair costs statements, a look at all is what counts
+        )  # paints statuses set by hand; a repair costs statements, a look at all is what counts
         with statements() as sent:
             asked = sensor.asked(MOHE_REGIONS_PER_RUN="300", MOHE_RUNS_IN_FLIGHT="1")
         assert [len(keys) for keys in asked] == [due]
-        # Dagster writes the keys it was asked for into one statement; their number is no further
+        # Dagster writes the requested keys into one statement; their number is no further
         # statement.
         return [re.sub(r"IN \((%\(\w+\)s(, )?)+\)", "IN (…)", statement) for statement in sent]
 

@@ -18,14 +18,15 @@ import pytest
 from mohe_assets.settings import KEYS
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.dagster_ui.conftest import KEYWORDS, FewRegions, execute, keys_of
-from mohe_assets_tests.recovery.test_quota import set_noon
-from mohe_assets_tests.support.processes import executions, read, repeated, statuses
+from mohe_assets_tests.support.databases import execute, read
+from mohe_assets_tests.support.environments import KEYWORDS, Environment
+from mohe_assets_tests.support.processes import executions, repeated, statuses
+from mohe_assets_tests.support.rate_and_quota import set_noon
+from mohe_assets_tests.support.regions import FewRegions, keys_of
 from mohe_assets_tests.support.ui import Up, alive, keys_with, kill, until
 
 THREADS = 4
-# What a stop may take, and what a machine under load may add to it.
+# Longest stop, and the time that a machine under load may add.
 STOP_SECONDS = 10
 UNDER_LOAD = 20
 
@@ -94,7 +95,7 @@ def test_the_sensor_alone_completes_all_regions_and_a_backfill_meanwhile_repeats
     )
 
 
-def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_told_to_stop_releases_its_regions(
+def test_a_backfill_can_be_cancelled_and_resumed_and_a_stopped_code_server_releases_its_regions(
     start_up: StartUp, simulator: Simulator, database: Database
 ) -> None:
     keys = keys_of(database)[:40]
@@ -120,7 +121,7 @@ def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_told_to_stop_
     assert 2 <= done < 40
     until(lambda: page_agrees(up, database), "the page shows the same")
 
-    # What is left and nothing else.
+    # The remaining regions and no other.
     before = ledger(database)
     simulator.configure(latency_ms=100)
     last, left = up.ui.backfill_missing_or_failed(keys)
@@ -136,7 +137,7 @@ def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_told_to_stop_
         "at most what was in flight in four threads when they were stopped"
     )
 
-    # The code server alone is told to stop: its run releases its regions, nothing is red, and it is
+    # Only the code server is stopped: its run releases its regions, nothing is red, and it is
     # started again.
     simulator.configure(latency_ms=1_000)
     more = keys_of(database)[100:110]
@@ -165,7 +166,7 @@ def test_a_backfill_can_be_cancelled_and_resumed_and_a_code_server_told_to_stop_
 
 
 def ledger(database: Database) -> dict[int, tuple[str, int]]:
-    """What was asked by which run, in which round."""
+    """Count the searches of each region by run and round."""
     sql = "SELECT id, run_id, round FROM search_query WHERE status = 'DONE'"
     return {row["id"]: (row["run_id"], row["round"]) for row in read(database, sql)}
 
@@ -203,7 +204,8 @@ def test_killed_it_goes_on_and_told_to_stop_it_leaves_nothing_behind(
     # SIGTERM in the middle of another round.
     execute(
         database,
-        """UPDATE batch_checkpoint SET status = 'PENDING', round = round + 1, searches_done = 0, start_time = NULL,
+        """UPDATE batch_checkpoint SET status = 'PENDING', round = round + 1, searches_done = 0,
+             start_time = NULL,
                   end_time = NULL, reported_at = NULL""",
     )
     until(
@@ -220,7 +222,7 @@ def test_killed_it_goes_on_and_told_to_stop_it_leaves_nothing_behind(
     assert "RUNNING" not in {run["status"] for run in executions(database)}
 
 
-def test_a_quota_that_ends_in_the_middle_of_a_backfill_leaves_the_rest_missing_and_the_sensor_finishes_it(
+def test_the_sensor_finishes_a_backfill_that_the_quota_ended_and_the_rest_is_missing_till_then(
     start_up: StartUp, simulator: Simulator, database: Database, few: FewRegions
 ) -> None:
     keys = few(20)
@@ -246,7 +248,7 @@ def test_a_quota_that_ends_in_the_middle_of_a_backfill_leaves_the_rest_missing_a
     )
     assert up.terminate() == 0
 
-    # With the sensor launching: it waits for the day to end, says until when, and goes on by
+    # With the sensor launching: it waits for the day to end, gives the time, and resumes by
     # itself.
     up = start_up(MOHE_REGIONS_PER_RUN="10")
     until(

@@ -33,11 +33,17 @@ KEYS = {
     "NCP_APIGW_API_KEY_ID",
     "NCP_APIGW_API_KEY",
 }
-# What is not a person's to set in a container, or is of the services alone.
+# Variables that a person does not set in a container, or that belong to single services.
 SET_BY_THE_FILE = {
-    "MOHE_HOME", "MOHE_CATALOG_DIR", "MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL", "MOHE_COLLECTOR_PASSWORD",
-    "MOHE_READER_PASSWORD", "MOHE_WEB_HOSTS", "MOHE_WEB_ADDRESS",
-}  # fmt: skip
+    "MOHE_HOME",
+    "MOHE_CATALOG_DIR",
+    "MOHE_DATABASE_URL",
+    "MOHE_DAGSTER_DATABASE_URL",
+    "MOHE_COLLECTOR_PASSWORD",
+    "MOHE_READER_PASSWORD",
+    "MOHE_WEB_HOSTS",
+    "MOHE_WEB_ADDRESS",
+}
 
 
 NAMES = {variable(name) for name in Settings.model_fields} - SET_BY_THE_FILE
@@ -156,7 +162,7 @@ def test_every_container_is_limited_and_can_change_nothing_of_its_image(
         assert one.raw["mem_limit"], name
         assert one.raw.get("init") is True or name == "postgres"
     added = {name: set(one.raw.get("cap_add", ())) for name, one in demo.items()}
-    # What its entrypoint takes to hand its folders over and to become postgres.
+    # Capabilities of its entrypoint: to change the owner of folders and to become postgres.
     assert added.pop("postgres") == {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
     assert set().union(*added.values()) == set()
 

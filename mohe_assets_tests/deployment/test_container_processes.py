@@ -18,8 +18,11 @@ from mohe_assets.collection.scheduler import INTERRUPTED_FOUND, ClaimFilter
 from mohe_assets.collection.stop_timeouts import CODE_SERVER_STOP_SECONDS
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.deployment.conftest import (
+from mohe_assets_tests.support.containers import Topology, container_user
+from mohe_assets_tests.support.databases import PROGRESS_QUERY, read
+from mohe_assets_tests.support.environments import Environment
+from mohe_assets_tests.support.processes import Collected, repeated, statuses
+from mohe_assets_tests.support.secrets import (
     CLIENT_ID,
     CLIENT_SECRET,
     GOVERNMENT_KEY,
@@ -28,9 +31,6 @@ from mohe_assets_tests.deployment.conftest import (
     RUNS,
     THREADS,
 )
-from mohe_assets_tests.integration.test_schema import PROGRESS_QUERY
-from mohe_assets_tests.support.containers import Topology, container_user
-from mohe_assets_tests.support.processes import Collected, read, repeated, statuses
 from mohe_assets_tests.support.ui import Ui
 
 REGIONS = 256
@@ -62,8 +62,11 @@ def secrets_in_logs_and_files(topology: Topology) -> Iterator[str]:
 
 def secrets_in_rows(database: Database) -> Iterator[str]:
     """Every table, every column of every row, as PostgreSQL itself writes it."""
-    tables = read(database, """SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) AS name FROM pg_tables
-                                WHERE schemaname NOT IN ('pg_catalog', 'information_schema')""")  # fmt: skip
+    tables = read(
+        database,
+        """SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) AS name FROM pg_tables
+                                WHERE schemaname NOT IN ('pg_catalog', 'information_schema')""",
+    )
     assert len(tables) > 5
     for table in tables:
         sql = f"SELECT count(*) AS found FROM {table['name']} AS one WHERE one::text ~* :needles"
@@ -197,9 +200,7 @@ def commands_of_the_users(topology: Topology, database: Database) -> None:
 
 
 def in_database(topology: Topology, program: str, *arguments: str, given: bytes = b"") -> bytes:
-    """`docker exec -i mohe-postgres program --username=mohe_user …`, which has to succeed; what it
-    prints.
-    """
+    """Run a client in the container `mohe-postgres`, which has to succeed; return its output."""
     done = topology.execute("postgres", program, "--username=mohe_user", *arguments, given=given)
     assert done.returncode == 0, done.stderr
     return done.stdout

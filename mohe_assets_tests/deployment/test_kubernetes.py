@@ -31,7 +31,7 @@ from mohe_assets.store.database import LOSS_NOTICED
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
-# What our processes read besides the settings: libpq, and `mohe db migrate --roles`.
+# Variables besides the settings: libpq's, and those of `mohe db migrate --roles`.
 OTHER_VARIABLES = {"PGPASSWORD", "MOHE_COLLECTOR_PASSWORD", "MOHE_READER_PASSWORD"}
 KINDS = {
     "Secret": kubernetes.client.V1Secret,
@@ -82,7 +82,7 @@ def run_launcher(values: Values) -> Values:
 
 
 def container_context(deployment: Values) -> Values:
-    """What the chart hands on from the code server's deployment to its runs."""
+    """The part of the code server's deployment that the chart passes on to its runs."""
     return {
         "k8s": {
             "image_pull_policy": deployment["image"]["pullPolicy"],

@@ -24,6 +24,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from mohe_assets_tests.support.ports import free_port
 from mohe_assets_tests.support.processes import until
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "proxy" / "nginx.conf"
@@ -34,12 +35,6 @@ GRAPHQL = {"query": "{ version }"}
 pytestmark = pytest.mark.skipif(
     NGINX is None, reason="nginx is not installed: apt-get install nginx-light"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

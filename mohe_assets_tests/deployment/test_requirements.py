@@ -1,4 +1,4 @@
-"""requirements/ has exactly the pinned versions, with hashes and no address; licences are checked."""
+"""requirements/ has the pinned versions with hashes, without addresses; licences are checked."""
 
 import importlib.util
 import re

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mohe_assets import app as platform_module
+from mohe_assets import app as app_module
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.clients.http import RetryPolicy
@@ -23,13 +23,14 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources.naver_local.client import NaverLocalClient
 from mohe_assets.store.api_calls import OUTAGE_CALLS
 from mohe_assets.store.api_state import read_state
-from mohe_assets_tests.conftest import Environment, keep_checkpoints
+from mohe_assets_tests.support.environments import Environment
+from mohe_assets_tests.support.regions import keep_checkpoints
 from mohe_assets_tests.support.stores import Store
 
 KEYWORDS = ("카페", "음식점", "공원")
 CODES = ("11110", "11680", "36110", "41135")
 IN_FLIGHT = 3
-# What an API that is down answers, each with the fault of the simulator that does it.
+# Responses of an API that is down, each with the simulator's fault for it.
 OUTAGES: dict[str, dict[str, Any]] = {
     "HTTP 503": {"fault": "status", "status": 503},
     "a reset": {"fault": "reset"},
@@ -42,7 +43,7 @@ ITEM = {
     "address": "서울특별시 강남구 역삼동 1", "roadAddress": "", "mapx": "309977", "mapy": "552085",
 }  # fmt: skip
 EMPTY = '{"lastBuildDate":"","total":0,"start":1,"display":0,"items":[]}'
-# Answers that come in good order, and say nothing: to no query, or to all.
+# Well-formed answers without content: to single queries, or to all.
 USELESS: dict[str, dict[str, Any]] = {
     "SE01": {"fault": "bad_query"},
     "coordinates": {
@@ -65,7 +66,7 @@ def template(regions_template: str) -> str:
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short retries are as many as ever, but not seconds apart."""
     quick = partial(RetryPolicy, first_wait=0.0, max_wait=0.0, jitter=0.0, rate_first_wait=0.0)
-    monkeypatch.setattr(platform_module, "RetryPolicy", quick)
+    monkeypatch.setattr(app_module, "RetryPolicy", quick)
 
 
 @pytest.fixture
@@ -128,7 +129,10 @@ def let_pass(app: App, what: str = "next_probe_at") -> None:
 
 
 def seconds_to_the_next_probe(app: App) -> int:
-    sql = "SELECT extract(epoch FROM next_probe_at - budget_clock())::float AS seconds FROM api_budget"
+    sql = (
+        "SELECT extract(epoch FROM next_probe_at - budget_clock())::float AS seconds "
+        "FROM api_budget"
+    )
     return int(round(store_of(app).read(sql)[0]["seconds"], -1))
 
 

@@ -1,6 +1,4 @@
-"""Each transition of the checkpoint state machine, and the guard that keeps every other holder out
-of it.
-"""
+"""Each transition of the checkpoint state machine, and its guard against every other holder."""
 
 import datetime as dt
 from collections import Counter
@@ -106,10 +104,12 @@ class TestClaiming:
     ) -> None:
         store.execute("UPDATE batch_checkpoint SET failures = 1 WHERE region_code = '11110'")
         store.execute(
-            "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now(), failures = 2 WHERE region_code = '11140'"
+            "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now(), failures = 2 "
+            "WHERE region_code = '11140'"
         )
         store.execute(
-            "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now(), failures = 1 WHERE region_code = '36110'"
+            "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now(), failures = 1 "
+            "WHERE region_code = '36110'"
         )
         order = [store.checkpoints.claim("run")[0].region_code for _ in CODES]
         assert order == ["11170", "11680", "41111", "11110", "36110", "11140"]
@@ -313,7 +313,8 @@ class TestFailing:
             row = store.row()
             waits.append(row["retry_at"] and (row["retry_at"] - row["end_time"]).total_seconds())
             store.execute(
-                "UPDATE batch_checkpoint SET retry_at = now() - interval '1 second' WHERE retry_at IS NOT NULL"
+                "UPDATE batch_checkpoint SET retry_at = now() - interval '1 second' "
+                "WHERE retry_at IS NOT NULL"
             )
         assert waits == [60, 120, None]
         assert store.checkpoints.claim("run", codes=["11680"]) == []
@@ -421,7 +422,8 @@ class TestRounds:
         self, store: Store, how: str
     ) -> None:
         store.complete(store.claim())
-        store.execute("""UPDATE batch_checkpoint SET failures = 3, promise = 4, refinements = 2, reported_at = now(),
+        store.execute("""UPDATE batch_checkpoint SET failures = 3, promise = 4, refinements = 2,
+                           reported_at = now(),
                          retry_at = now(), error_message = 'HTTP 500', failure_kind = 'transient'
                           WHERE region_code = '11680'""")
         if how == "new_round":
@@ -455,7 +457,8 @@ class TestRounds:
         store.executions.start("deeper")
         for _ in range(store.checkpoints.max_attempts):
             store.execute(
-                "UPDATE batch_checkpoint SET promise = 1, retry_at = NULL WHERE region_code = '11680'"
+                "UPDATE batch_checkpoint SET promise = 1, retry_at = NULL "
+                "WHERE region_code = '11680'"
             )
             (refining,) = refinement.claim("deeper")
             store.fail(refining)

@@ -1,4 +1,4 @@
-"""The commands of `mohe` in this process: what they print, and what they do to the database."""
+"""The commands of `mohe` in this process: their output and their effect on the database."""
 
 import io
 import json
@@ -18,8 +18,8 @@ from mohe_assets.postgres import schema
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.conftest import Ended, Mohe
+from mohe_assets_tests.support.commands import Ended, Mohe
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.stores import CODES, Store
 
 PASSWORD = "p@ss/w:rd %41 needle"
@@ -177,8 +177,8 @@ class TestPlan:
         assert (done.status, done.err) == (0, "")
         found = json.loads(done.out)
         assert (found["regions"], found["keywords"]) == (6, 2)
-        # Five regions are not completed, one search of theirs is stored; each of them may be refined
-        # with eight calls more. The completed one has nothing to gain.
+        # Five regions are not completed and have one stored search; each of them may be refined
+        # with eight more calls. The completed one has nothing to gain.
         assert (found["base"]["calls"], found["base"]["days"]) == (9, 1)
         assert found["with_refinement"]["calls"] == 9 + 5 * 8
         assert found["with_refinement"]["days"] == 3
@@ -232,7 +232,10 @@ class TestEnv:
         assert exported["MOHE_HOME"] == str(home)
         assert (home / "dagster" / "dagster.yaml").exists()
 
-        script = f'eval "$1"; printf "%s\\n" "$DAGSTER_HOME"; exec {shlex.quote(str(DAGSTER))} instance info'
+        script = (
+            f'eval "$1"; printf "%s\\n" "$DAGSTER_HOME"; exec {shlex.quote(str(DAGSTER))} '
+            "instance info"
+        )
         shell = subprocess.run(
             ["/bin/sh", "-c", script, "sh", done.out],
             env=process_environment(), cwd=tmp_path, capture_output=True, text=True, check=False,

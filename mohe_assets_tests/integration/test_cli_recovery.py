@@ -1,6 +1,4 @@
-"""`mohe retry`, `new-round`, `release`, `unblock`: what a person asks for, what becomes of it, and
-what is said.
-"""
+"""`mohe retry`, `new-round`, `release`, `unblock`: their effect and their output."""
 
 import io
 import os
@@ -15,7 +13,7 @@ from mohe_assets.domain.attribution import regions_named
 from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.errors import LeaseLost
 from mohe_assets.store.database import Database
-from mohe_assets_tests.integration.conftest import Mohe
+from mohe_assets_tests.support.commands import Mohe
 from mohe_assets_tests.support.stores import CODES, Store
 
 GANGNAM = "서울특별시 강남구"
@@ -109,11 +107,16 @@ class TestNewRound:
             store.complete(store.claim(code))
         done = mohe("new-round")
         assert done.out == (
-            f"2 regions are PENDING for a new round of 30 calls at least: 11110 서울특별시 종로구, 11680 {GANGNAM}.\n"
+            "2 regions are PENDING for a new round of 30 calls at least: "
+            "11110 서울특별시 종로구, 11680 "
+            f"{GANGNAM}.\n"
         )
-        assert [(store.row(code)["status"], store.row(code)["round"]) for code in ("11680", "11140")] == [
-            ("PENDING", 2), ("PENDING", 1),
-        ]  # fmt: skip
+        assert [
+            (store.row(code)["status"], store.row(code)["round"]) for code in ("11680", "11140")
+        ] == [
+            ("PENDING", 2),
+            ("PENDING", 1),
+        ]
         assert len(store.read("SELECT 1 AS kept FROM search_query WHERE round = 1")) == 4
 
     def test_named_regions_alone(self, mohe: Mohe, store: Store) -> None:
@@ -133,7 +136,8 @@ class TestNewRound:
         store.execute("UPDATE batch_checkpoint SET status = 'COMPLETED'")
         out = mohe("new-round").out
         assert out.startswith(
-            "256 regions are PENDING for a new round of 3,840 calls at least: 11110 서울특별시 종로구, "
+            "256 regions are PENDING for a new round of 3,840 calls at least: "
+            "11110 서울특별시 종로구, "
         )
         assert out.endswith(" and 236 more.\n")
 
@@ -169,8 +173,10 @@ class TestRelease:
     ) -> None:
         store.executions.start("alive-run")
         store.executions.start("silent-run")
-        store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '61 seconds' "
-                      "WHERE execution_id = 'silent-run'")  # fmt: skip
+        store.execute(
+            "UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '61 seconds' "
+            "WHERE execution_id = 'silent-run'"
+        )
         store.claim("11680", "silent-run")
         store.claim("11110", "alive-run")
         assert mohe("release").out.splitlines() == [
@@ -218,8 +224,12 @@ class TestRelease:
         before = store.everything()
         done = mohe("release", "--run", beginning)
         assert (done.status, done.err) == (
-            1, f"mohe: {beginning!r} is not the beginning of one running run's id; running are: aaaa1111, aaaa2222.\n",
-        )  # fmt: skip
+            1,
+            (
+                f"mohe: {beginning!r} is not the beginning of one running run's id; "
+                "running are: aaaa1111, aaaa2222.\n"
+            ),
+        )
         assert store.everything() == before
 
     def test_a_named_region_is_taken_from_a_run_that_lives_and_the_run_keeps_the_others(
@@ -228,8 +238,9 @@ class TestRelease:
         store.executions.start("run")
         lost, kept = store.claim("11680"), store.claim("11110")
         assert mohe("release", GANGNAM, "11140").out.splitlines() == [
-            f"1 region is taken back: 11680 {GANGNAM}.", "Left alone, being not PROCESSING: 11140 (PENDING).",
-        ]  # fmt: skip
+            f"1 region is taken back: 11680 {GANGNAM}.",
+            "Left alone, being not PROCESSING: 11140 (PENDING).",
+        ]
         with pytest.raises(LeaseLost):
             store.store(lost)
         store.store(kept)
@@ -239,8 +250,11 @@ class TestRelease:
         self, mohe: Mohe, store: Store
     ) -> None:
         store.complete(store.claim("11680"))
-        store.execute("UPDATE batch_checkpoint SET status = 'PROCESSING', refining = true, attempt = attempt + 1 "
-                      "WHERE region_code = '11680'")  # fmt: skip
+        store.execute(
+            "UPDATE batch_checkpoint SET status = 'PROCESSING', refining = true, attempt = "
+            "attempt + 1 "
+            "WHERE region_code = '11680'"
+        )
         held = store.row("11680")["attempt"]
         mohe("release", "11680")
         row = store.row("11680")

@@ -14,7 +14,7 @@ import pytest
 from mohe_assets.postgres import schema
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.stores import Store
 
 BIN = Path(sys.executable).parent
@@ -167,7 +167,8 @@ def test_processes_that_run_many_times_over_migrate_nothing(
     }
     refused(
         run(command, urls),
-        r"^mohe: The database postgresql://[^\n]+ is empty, and revision \w+ is needed: run `mohe db migrate`\.\n$",
+        r"^mohe: The database postgresql://[^\n]+ is empty, and revision \w+ is needed: run `mohe "
+        r"db migrate`\.\n$",
     )
     database = Database.connect(empty_database_url)
     assert schema.current_revision(database) is None

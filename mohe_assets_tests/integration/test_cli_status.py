@@ -1,4 +1,4 @@
-"""`mohe status`: what it says about a collection, for people and for scripts."""
+"""`mohe status`: the state of a collection, for people and for scripts."""
 
 import json
 import os
@@ -25,8 +25,8 @@ from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.store.api_state import ApiAccount
 from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.conftest import Mohe
+from mohe_assets_tests.support.commands import Mohe
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.processes import until
 from mohe_assets_tests.support.stores import Store, place
 
@@ -77,7 +77,8 @@ def test_an_api_that_is_unavailable_is_named_with_its_reason_and_its_next_probe(
     with App.open(settings) as app:
         row = {**app.account.key, "reason": "HTTP 503 [/x]"}
     store.execute(
-        """INSERT INTO api_budget (api, account, unavailable_since, unavailable_reason, unavailable_for, next_probe_at)
+        """INSERT INTO api_budget (api, account, unavailable_since, unavailable_reason,
+             unavailable_for, next_probe_at)
            VALUES (:api, :account, now(), :reason, :service, now() + interval '4 minutes')""",
         **{name: value for name, value in row.items() if name != "credentials"},
     )
@@ -145,8 +146,10 @@ def test_runs_are_alive_silent_or_ended_and_none_that_goes_on_is_left_out(
     store.execute(
         "UPDATE batch_execution_metadata SET status = 'COMPLETED' WHERE execution_id LIKE 'ended%'"
     )
-    store.execute("UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '61 seconds',"
-                  " start_time = now() - interval '9 days' WHERE execution_id = 'silent'")  # fmt: skip
+    store.execute(
+        "UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '61 seconds',"
+        " start_time = now() - interval '9 days' WHERE execution_id = 'silent'"
+    )
     runs = json.loads(mohe("status", "--json").out)["overview"]["runs"]
     lives = {run["execution_id"]: run["life"] for run in runs}
     assert (lives["alive"], lives["silent"], list(lives.values()).count("ended")) == (
@@ -191,7 +194,8 @@ def test_it_says_at_which_home_and_database_it_looks(
 def test_a_region_that_is_being_refined_is_shown_as_completed(mohe: Mohe, store: Store) -> None:
     store.complete(store.claim("11680"))
     store.execute(
-        "UPDATE batch_checkpoint SET status = 'PROCESSING', refining = true WHERE region_code = '11680'"
+        "UPDATE batch_checkpoint SET status = 'PROCESSING', refining = true "
+        "WHERE region_code = '11680'"
     )
     assert (
         "1 of 6 completed, 0 in progress, 5 pending, 0 failed; 1 being refined"
@@ -200,20 +204,25 @@ def test_a_region_that_is_being_refined_is_shown_as_completed(mohe: Mohe, store:
 
 
 def test_more_failures_than_are_shown_are_counted(mohe: Mohe, store: Store) -> None:
-    store.execute("""INSERT INTO region (region_type, region_code, region_name, sido_name, sigungu_name, parent_code, is_leaf,
+    store.execute("""INSERT INTO region (region_type, region_code, region_name, sido_name,
+                       sigungu_name, parent_code, is_leaf,
                                          partition_key, source, as_of)
-                     SELECT 'sigungu', 'x' || i, 'x', 'x', 'x', 'x', true, 'x' || i, 'api', '2026-10-08'
-                       FROM generate_series(1, 30) i""")  # fmt: skip
+                     SELECT 'sigungu', 'x' || i, 'x', 'x', 'x', 'x', true, 'x' || i, 'api',
+                     '2026-10-08'
+                       FROM generate_series(1, 30) i""")
     store.database.transaction(store.checkpoints.seed)
     store.execute(
-        "UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'transient' WHERE region_code LIKE 'x%'"
+        "UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'transient' "
+        "WHERE region_code LIKE 'x%'"
     )
     assert "and 10 more" in mohe("status").out
 
 
 def test_a_reason_in_square_brackets_is_shown_as_it_is(mohe: Mohe, store: Store) -> None:
-    store.execute("UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'internal',"
-                  " error_message = 'KeyError: [/red] [bold]' WHERE region_code = '11680'")  # fmt: skip
+    store.execute(
+        "UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'internal',"
+        " error_message = 'KeyError: [/red] [bold]' WHERE region_code = '11680'"
+    )
     store.executions.start("run")
     store.executions.finish("run", Ending.FAILED, "note [/x] [green]")
     account = ApiAccount.of(
@@ -248,8 +257,12 @@ def test_a_name_in_square_brackets_or_with_control_characters_is_shown_as_text(
     mohe: Mohe, store: Store
 ) -> None:
     name_everything(store)
-    store.execute("UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'internal', error_message = :reason"
-                  " WHERE region_code = '11680'", reason=HOSTILE_NAME)  # fmt: skip
+    store.execute(
+        "UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'internal', error_message "
+        "= :reason"
+        " WHERE region_code = '11680'",
+        reason=HOSTILE_NAME,
+    )
     store.executions.start("run")
     store.executions.finish("run", Ending.FAILED, HOSTILE_NAME)
     done = mohe("status")
@@ -263,8 +276,11 @@ def test_commands_that_name_regions_print_no_control_characters(mohe: Mohe, stor
     for before, *command in (
         ("FAILED", "retry"), ("COMPLETED", "new-round"), ("PROCESSING", "release", "11680"),
     ):  # fmt: skip
-        store.execute("UPDATE batch_checkpoint SET status = :status, failure_kind = 'internal', attempt = 1,"
-                      " lease_expires_at = now() + interval '1 hour' WHERE region_code = '11680'", status=before)  # fmt: skip
+        store.execute(
+            "UPDATE batch_checkpoint SET status = :status, failure_kind = 'internal', attempt = 1,"
+            " lease_expires_at = now() + interval '1 hour' WHERE region_code = '11680'",
+            status=before,
+        )
         done = mohe(*command)
         assert (done.status, done.err) == (0, ""), command
         assert f"11680 {LITERAL_NAME}" in done.out
@@ -331,7 +347,7 @@ def test_watching_follows_the_collection_until_it_is_interrupted(
         watching.send_signal(signal.SIGINT)
         # The last look stays on the screen when the alternate one is left.
         assert "1 of 6 completed" in _seen(terminal, "1 of 6 completed")
-        # A terminal that nobody reads keeps the program from writing its last words.
+        # A full terminal blocks the program's last lines.
         until(
             lambda: (
                 _seen(terminal, "never said", seconds=0.1) is not None
@@ -388,7 +404,7 @@ def test_watching_and_json_exclude_each_other(mohe: Mohe, store: Store) -> None:
 
 
 def _seen(terminal: int, words: str, *, seconds: float = 30) -> str:
-    """What the terminal showed up to these words."""
+    """Return the terminal's content up to these words."""
     text, until = "", time.monotonic() + seconds
     while words not in text and time.monotonic() < until:
         if select.select([terminal], [], [], 0.2)[0]:

@@ -31,7 +31,7 @@ from mohe_assets.errors import (
 )
 from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClient, SearchResponse
 from mohe_assets.sources.naver_local.plan import Sort
-from mohe_assets_tests.integration.test_client_scripted_server import (
+from mohe_assets_tests.support.scripted_server import (
     RecordingGate,
     ScriptedServer,
     Step,
@@ -378,7 +378,9 @@ def test_one_connection_is_kept_for_many_searches(bench: Callable[..., Bench]) -
 
 
 def closing_later(connection: socket.socket, server: ScriptedServer) -> bool:
-    """Closes when the loop no longer looks, so that it has no way of knowing when it goes on."""
+    """Closes the connection while the loop is not looking, so that the loop cannot know when it
+    resumes.
+    """
     answered = reply(FOUND)(connection, server)
     time.sleep(0.05)
     return not answered

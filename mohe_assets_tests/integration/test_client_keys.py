@@ -1,6 +1,4 @@
-"""No key may appear in what the clients say: messages, tracebacks with all local variables, logs at
-DEBUG.
-"""
+"""The clients put no key into messages, tracebacks with all local variables, or logs."""
 
 import json
 import logging
@@ -16,7 +14,7 @@ from mohe_assets.clients.http import LocalRateLimiter, RetryPolicy
 from mohe_assets.clients.region_api import RegionApiClient
 from mohe_assets.errors import ApiBlocked, ApiError, SettingsError, TransientApiError
 from mohe_assets.sources.naver_local.client import CLASSIC, HUB, NaverLocalClient
-from mohe_assets_tests.integration.test_client_scripted_server import (
+from mohe_assets_tests.support.scripted_server import (
     RecordingGate,
     ScriptedServer,
     Step,

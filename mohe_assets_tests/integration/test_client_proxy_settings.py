@@ -1,4 +1,4 @@
-"""What the clients take from the environment: proxies and certificates, and nothing else."""
+"""The clients take proxies and certificates from the environment, and nothing else."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ from mohe_assets.clients.http import LocalRateLimiter, RetryPolicy
 from mohe_assets.errors import TransientApiError
 from mohe_assets.sources.naver_local.client import CLASSIC, NaverLocalClient
 from mohe_assets.sources.naver_local.plan import Sort
-from mohe_assets_tests.integration.test_client_scripted_server import ScriptedServer, Step, reply
+from mohe_assets_tests.support.scripted_server import ScriptedServer, Step, reply
 from mohe_assets_tests.support.searches import searched
 
 FOUND = b'{"total":0,"items":[]}'
@@ -149,13 +149,16 @@ def openssl(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a server that calls itself HOST, with its key, signed by nobody else."""
+    """Make a self-signed certificate and key of a server named HOST."""
     folder = tmp_path_factory.mktemp("tls")
     (folder / "settings").write_text(
         "[req]\ndistinguished_name=name\nx509_extensions=more\nprompt=no\n"
         f"[name]\nCN={HOST}\n[more]\nsubjectAltName=DNS:{HOST}\nbasicConstraints=critical,CA:TRUE\n"
     )
-    new = "req -x509 -newkey rsa:2048 -nodes -days 2 -config settings -keyout both.pem -out certificate.pem"
+    new = (
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -config settings -keyout both.pem -out "
+        "certificate.pem"
+    )
     openssl(folder, *new.split())
     with (folder / "both.pem").open("a") as both:
         both.write((folder / "certificate.pem").read_text())

@@ -9,12 +9,7 @@ import pytest
 from mohe_assets.clients.http import RetryPolicy
 from mohe_assets.clients.region_api import RawRegionRow, RegionApiClient, RegionListDownload
 from mohe_assets.errors import AnswerChanged, QuotaExhausted, TransientApiError
-from mohe_assets_tests.integration.test_client_scripted_server import (
-    RecordingGate,
-    ScriptedServer,
-    Step,
-    reply,
-)
+from mohe_assets_tests.support.scripted_server import RecordingGate, ScriptedServer, Step, reply
 from mohe_assets_tests.support.searches import no_wait
 
 NO_DATA = reply('{"RESULT":{"resultCode":"INFO-3","resultMsg":"데이터없음 에러"}}'.encode())

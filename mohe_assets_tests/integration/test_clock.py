@@ -15,7 +15,7 @@ from mohe_assets.collection import rate_limiter as rate_limiter_module
 from mohe_assets.collection.cancellation import CancellationToken
 from mohe_assets.collection.rate_limiter import SharedRateLimiter
 from mohe_assets.store.database import rows
-from mohe_assets_tests.integration.conftest import Mohe
+from mohe_assets_tests.support.commands import Mohe
 from mohe_assets_tests.support.processes import holding, soon
 
 FAILED = """UPDATE batch_checkpoint SET status = 'FAILED', failures = 1, end_time = now() + {ahead},
@@ -24,20 +24,41 @@ WAITING = "SELECT count(*) AS waiting FROM pg_locks WHERE NOT granted"
 # What was written while the clock was ahead, the moment it must not lie after, and what it is.
 WRITTEN = [
     ("UPDATE api_budget SET next_slot_at = now() + {ahead}", "next_slot_at", 1, "turn of the next"),
-    ("""UPDATE api_budget SET exhausted_why = '',
-               exhausted_until = budget_midnight(budget_day(now()) + 1) + {ahead}""", "exhausted_until", 86_400, "used-up quota"),
-    ("UPDATE api_budget SET unavailable_since = now() + {ahead}, next_probe_at = now() + {ahead}",
-     "next_probe_at", 3_600, "next probe"),
+    (
+        """UPDATE api_budget SET exhausted_why = '',
+               exhausted_until = budget_midnight(budget_day(now()) + 1) + {ahead}""",
+        "exhausted_until",
+        86_400,
+        "used-up quota",
+    ),
+    (
+        (
+            "UPDATE api_budget SET unavailable_since = now() + {ahead}, "
+            "next_probe_at = now() + {ahead}"
+        ),
+        "next_probe_at",
+        3_600,
+        "next probe",
+    ),
     ("UPDATE api_budget SET probing_since = now() + {ahead}", "probing_since", 1, "start of a"),
     ("UPDATE api_budget SET paced_at = now() + {ahead}", "paced_at", 1, "last slowing"),
     ("UPDATE api_budget SET refused_since = now() + {ahead}", "refused_since", 1, "first refusal"),
-    ("""UPDATE batch_checkpoint SET status = 'PROCESSING', lease_expires_at = now() + {ahead}
-         WHERE region_code = '11680'""", "lease_expires_at", 61, "lease of a region"),
+    (
+        """UPDATE batch_checkpoint SET status = 'PROCESSING', lease_expires_at = now() + {ahead}
+         WHERE region_code = '11680'""",
+        "lease_expires_at",
+        61,
+        "lease of a region",
+    ),
     (FAILED, "retry_at", 61, "next try"),
-    ("UPDATE batch_execution_metadata SET heartbeat_at = now() + {ahead}", "heartbeat_at", 1,
-     "heartbeat of a run"),
+    (
+        "UPDATE batch_execution_metadata SET heartbeat_at = now() + {ahead}",
+        "heartbeat_at",
+        1,
+        "heartbeat of a run",
+    ),
     ("UPDATE region_refresh SET refreshed_at = now() + {ahead}", "refreshed_at", 1, "last refresh"),
-]  # fmt: skip
+]
 TABLES = {
     "lease_expires_at": "batch_checkpoint",
     "retry_at": "batch_checkpoint",

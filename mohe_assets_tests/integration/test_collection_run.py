@@ -1,5 +1,5 @@
-"""Collections of a few regions against the simulator: what they store, and how each bad day leaves
-the regions.
+"""Collections of a few regions against the simulator: stored rows, and the regions after each kind
+of failure.
 """
 
 import dataclasses
@@ -7,36 +7,30 @@ import datetime as dt
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from functools import partial
+from contextlib import closing
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from mohe_assets import app as platform_module
-from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.clients.http import RetryPolicy
 from mohe_assets.collection.region_worker import Outcome, RegionOutcome
-from mohe_assets.collection.run import CollectionRun
-from mohe_assets.collection.scheduler import LOCKED_SECONDS, ClaimFilter
+from mohe_assets.collection.scheduler import LOCKED_SECONDS
 from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.domain.search_plan import Search, SearchResult
 from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.api_state import read_state
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment, keep_checkpoints
+from mohe_assets_tests.support.collections import CODES, OpenApp, collect, kinds, started
 from mohe_assets_tests.support.processes import holding, soon
+from mohe_assets_tests.support.regions import keep_checkpoints
 from mohe_assets_tests.support.stores import Store
 
-CODES = frozenset({"11110", "11140", "11680", "36110", "41111", "50110"})
-GANGNAM = frozenset({"11680"})
-KEYWORDS = ("카페", "공원")
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
-OpenPlatform = Callable[..., App]
+GANGNAM = frozenset({"11680"})
 
 
 @pytest.fixture(scope="module")
@@ -48,60 +42,6 @@ def template(regions_template: str) -> str:
 def store(database: Database) -> Store:
     """All regions without their dongs, which a base plan does not need."""
     return Store.of(database, codes=[region.region_code for region in bundled_snapshot().regions])
-
-
-@pytest.fixture
-def open_platform(environment: Environment, store: Store) -> Iterator[OpenPlatform]:
-    """Platforms on the same database, each with its own changes to the environment."""
-    del store
-    opened: list[Any] = []
-
-    def build(**changes: str) -> App:
-        variables = {
-            **environment,
-            "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS),
-            "MOHE_SEARCHES_IN_FLIGHT": "3",
-            **changes,
-        }
-        opened.append(App.open(settings_module.load(variables)))
-        app: App = opened[-1].__enter__()
-        return app
-
-    yield build
-    for one in opened:
-        one.__exit__(None, None, None)
-
-
-@pytest.fixture
-def few(open_platform: OpenPlatform) -> App:
-    """A platform that searches for two keywords, three searches at a time."""
-    return open_platform()
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short retries are as many as ever, but not seconds apart."""
-    quick = partial(RetryPolicy, first_wait=0.0, max_wait=0.0, jitter=0.0, rate_first_wait=0.0)
-    monkeypatch.setattr(platform_module, "RetryPolicy", quick)
-
-
-@contextmanager
-def started(
-    app: App, codes: frozenset[str] | None, run_id: str = "run", **how: Any
-) -> Iterator[CollectionRun]:
-    with app.collection(run_id, ClaimFilter(codes=codes, **how), total=len(codes or ())) as run:
-        yield run
-
-
-def collect(
-    app: App, codes: frozenset[str] | None = CODES, run_id: str = "run", **how: Any
-) -> tuple[CollectionRun, list[RegionOutcome]]:
-    with started(app, codes, run_id, **how) as run:
-        return run, list(run.outcomes())
-
-
-def kinds(outcomes: list[RegionOutcome]) -> Counter[Outcome]:
-    return Counter(one.outcome for one in outcomes)
 
 
 def execution(store: Store, run_id: str = "run") -> dict[str, Any]:
@@ -165,18 +105,17 @@ class TestGoodDay:
         simulator.configure(stray_share=1.0)
         collect(few, GANGNAM)
         assert store.read("SELECT sum(strays)::int AS n FROM search_query")[0]["n"] > 0
-        wrong = """SELECT p.address, r.region_name FROM places p JOIN region r USING (region_type, region_code)
+        wrong = """SELECT p.address, r.region_name FROM places p JOIN region r
+                     USING (region_type, region_code)
                     WHERE NOT starts_with(p.address, r.region_name)"""
         assert store.read(wrong) == []
         assert store.read("SELECT count(DISTINCT region_code) > 1 AS several FROM places") == [
             {"several": True}
         ]
 
-    def test_without_codes_every_due_region_is_taken(
-        self, open_platform: OpenPlatform, store: Store
-    ) -> None:
+    def test_without_codes_every_due_region_is_taken(self, open_app: OpenApp, store: Store) -> None:
         keep_checkpoints(store.database, CODES)
-        _, outcomes = collect(open_platform(MOHE_SEARCH_KEYWORDS="카페"), None)
+        _, outcomes = collect(open_app(MOHE_SEARCH_KEYWORDS="카페"), None)
         assert kinds(outcomes) == {Outcome.COMPLETED: 6}
 
     def test_a_request_from_a_clock_that_is_ahead_collects_a_region_once(self, few: App) -> None:
@@ -214,11 +153,11 @@ class TestTogether:
     WORDS = ("카페", "공원", "서점", "요가", "미술관", "영화관", "박물관", "갤러리")
 
     def test_the_searches_of_a_single_region_are_made_at_the_same_time(
-        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+        self, open_app: OpenApp, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=300)
         _, (outcome,) = collect(
-            open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="8"),
+            open_app(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="8"),
             GANGNAM,
         )
         assert outcome.outcome is Outcome.COMPLETED
@@ -234,10 +173,10 @@ class TestTogether:
         assert novel == {"novel": row["processed_count"], "fresh": row["processed_count"]}
 
     def test_regions_are_worked_off_one_after_the_other_so_that_few_are_half_done(
-        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+        self, open_app: OpenApp, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=50)
-        app = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="4")
+        app = open_app(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="4")
         with started(app, CODES) as run, closing(run.outcomes()) as outcomes:
             next(outcomes)
             held = statuses(store)["PROCESSING"]
@@ -246,13 +185,13 @@ class TestTogether:
         assert begun <= 5, "side by side all six would have been begun, and none be complete"
 
     def test_a_search_that_fails_is_set_aside_and_all_others_of_its_region_are_stored(
-        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+        self, open_app: OpenApp, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=30)
         simulator.add_faults(
             [{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 요가"}]
         )
-        app = open_platform(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="3")
+        app = open_app(MOHE_SEARCH_KEYWORDS=",".join(self.WORDS), MOHE_SEARCHES_IN_FLIGHT="3")
         assert kinds(collect(app, GANGNAM)[1]) == {Outcome.FAILED: 1}
         kept = store.read("SELECT count(*) AS n FROM search_query WHERE status = 'DONE'")[0]["n"]
         assert (store.row()["failure_kind"], store.row()["searches_done"], kept) == (
@@ -265,9 +204,9 @@ class TestTogether:
         assert set(answers(simulator).values()) == {1}
 
     def test_they_do_not_spend_more_on_a_region_than_it_may_have(
-        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+        self, open_app: OpenApp, store: Store, simulator: Simulator
     ) -> None:
-        app = open_platform(
+        app = open_app(
             MOHE_SEARCH_KEYWORDS=",".join(self.WORDS),
             MOHE_SEARCHES_IN_FLIGHT="8",
             MOHE_MAX_CALLS_PER_REGION="5",
@@ -301,8 +240,10 @@ class TestBadDays:
         )
         assert Outcome.COMPLETED not in kinds(outcomes)
 
-        store.execute("CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLATILE"
-                      " AS $$ SELECT clock_timestamp() + interval '2 days' $$")  # fmt: skip
+        store.execute(
+            "CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLATILE"
+            " AS $$ SELECT clock_timestamp() + interval '2 days' $$"
+        )
         simulator.clear_faults()
         collect(few, run_id="next day")
         assert statuses(store) == {"COMPLETED": 6}
@@ -340,25 +281,25 @@ class TestBadDays:
         assert answers(simulator)["서울특별시 강남구 카페|random"] == 1
 
     def test_a_persons_run_tries_a_region_that_fails_once(
-        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+        self, open_app: OpenApp, store: Store, simulator: Simulator
     ) -> None:
         # The first of them, so that others are claimed after it.
         simulator.add_faults(
             [{"api": "naver", "fault": "system_error", "query_contains": "종로구 공원"}]
         )
-        app = open_platform(MOHE_SEARCHES_IN_FLIGHT="1")
+        app = open_app(MOHE_SEARCHES_IN_FLIGHT="1")
         _, outcomes = collect(app, force_retry=True)
         assert kinds(outcomes) == {Outcome.COMPLETED: 5, Outcome.FAILED: 1}
         assert (store.row("11110")["failures"], store.row("11110")["attempt"]) == (1, 1)
 
     def test_a_run_in_which_a_region_failed_is_failed_although_the_quota_ended_it(
-        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+        self, open_app: OpenApp, store: Store, simulator: Simulator
     ) -> None:
         simulator.add_faults(
             [{"api": "naver", "fault": "system_error", "query_contains": "종로구 공원"}]
         )
         simulator.add_faults([{"api": "naver", "fault": "quota", "from_call": 10}])
-        run, outcomes = collect(open_platform(MOHE_SEARCHES_IN_FLIGHT="1"))
+        run, outcomes = collect(open_app(MOHE_SEARCHES_IN_FLIGHT="1"))
         assert isinstance(run.halted, QuotaExhausted)
         assert kinds(outcomes)[Outcome.FAILED] == 1
         assert (execution(store)["status"], execution(store)["note"]) == (
@@ -367,12 +308,12 @@ class TestBadDays:
         )
 
     def test_an_answer_of_another_shape_fails_the_region_without_being_asked_for_again(
-        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+        self, open_app: OpenApp, store: Store, simulator: Simulator
     ) -> None:
         simulator.add_faults(
             [{"api": "naver", "fault": "wrong_shape", "query_contains": "강남구 카페"}]
         )
-        collect(open_platform(MOHE_SEARCHES_IN_FLIGHT="1"), GANGNAM)
+        collect(open_app(MOHE_SEARCHES_IN_FLIGHT="1"), GANGNAM)
         assert (store.row()["status"], store.row()["failure_kind"], store.row()["calls_used"]) == (
             "FAILED",
             "answer_changed",
@@ -400,11 +341,15 @@ class TestBadDays:
         simulator.configure(katech_share=1.0, place_name_share=1.0)
         _, outcomes = collect(few)
         assert kinds(outcomes) == {Outcome.COMPLETED: 6}
-        sql = "SELECT one->>'reason' AS reason, count(*) AS n FROM search_query, jsonb_array_elements(set_aside) one GROUP BY 1"
+        sql = (
+            "SELECT one->>'reason' AS reason, count(*) AS n "
+            "FROM search_query, jsonb_array_elements(set_aside) one GROUP BY 1"
+        )
         aside = {row["reason"]: row["n"] for row in store.read(sql)}
         assert aside.keys() == {"katech_coordinates", "place_name"}
         counted = """SELECT sum(result_count)::int AS answered,
-                            sum(cardinality(place_ids) + jsonb_array_length(set_aside))::int AS told FROM search_query"""
+                            sum(cardinality(place_ids) + jsonb_array_length(set_aside))::int AS told
+                            FROM search_query"""
         assert len({*store.read(counted)[0].values()}) == 1
         assert sum(one.completion.set_aside for one in outcomes if one.completion) == sum(
             aside.values()
@@ -412,9 +357,9 @@ class TestBadDays:
         assert store.read("SELECT count(*) > 0 AS some FROM places") == [{"some": True}]
 
     def test_a_wrong_secret_costs_one_call_and_fails_no_region(
-        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+        self, open_app: OpenApp, store: Store, simulator: Simulator
     ) -> None:
-        run, outcomes = collect(open_platform(NAVER_CLIENT_SECRET="recognisable-wrong-secret"))
+        run, outcomes = collect(open_app(NAVER_CLIENT_SECRET="recognisable-wrong-secret"))
         assert isinstance(run.halted, ApiBlocked)
         assert simulator.stats(brief=True)["naver"]["received"] == 1
         assert set(kinds(outcomes)) <= {Outcome.RELEASED}
@@ -424,13 +369,13 @@ class TestBadDays:
         assert "NAVER_CLIENT_SECRET" in note
         assert "recognisable-wrong-secret" not in note
 
-        collect(open_platform(), run_id="with the right one")
+        collect(open_app(), run_id="with the right one")
         assert statuses(store) == {"COMPLETED": 6}
 
     def test_a_region_over_its_calls_fails_for_good_until_a_person_asks(
-        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+        self, open_app: OpenApp, store: Store, simulator: Simulator
     ) -> None:
-        collect(open_platform(MOHE_MAX_CALLS_PER_REGION="1"), GANGNAM)
+        collect(open_app(MOHE_MAX_CALLS_PER_REGION="1"), GANGNAM)
         row = store.row()
         assert (row["status"], row["failure_kind"], row["calls_used"], row["retry_at"]) == (
             "FAILED",
@@ -439,8 +384,8 @@ class TestBadDays:
             None,
         )
         assert "MOHE_MAX_CALLS_PER_REGION" in row["error_message"]
-        assert collect(open_platform(), GANGNAM, "later")[1] == []
-        assert kinds(collect(open_platform(), GANGNAM, "asked", force_retry=True)[1]) == {
+        assert collect(open_app(), GANGNAM, "later")[1] == []
+        assert kinds(collect(open_app(), GANGNAM, "asked", force_retry=True)[1]) == {
             Outcome.COMPLETED: 1
         }
         assert simulator.stats(brief=True)["naver"]["received"] == 2
@@ -530,12 +475,12 @@ class TestInterruptions:
         assert [one.region_code for one in few.checkpoints.completions()] == ["11680"]
 
     def test_keywords_added_to_a_region_that_is_under_way_cost_only_the_new_searches(
-        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+        self, open_app: OpenApp, store: Store, simulator: Simulator
     ) -> None:
         simulator.add_faults([{"api": "naver", "fault": "wrong_shape", "query_contains": "공원"}])
-        collect(open_platform(), GANGNAM)
+        collect(open_app(), GANGNAM)
         simulator.clear_faults()
-        collect(open_platform(MOHE_SEARCH_KEYWORDS="카페,서점"), GANGNAM, "later", force_retry=True)
+        collect(open_app(MOHE_SEARCH_KEYWORDS="카페,서점"), GANGNAM, "later", force_retry=True)
         once = {"서울특별시 강남구 카페|random": 1, "서울특별시 강남구 서점|random": 1}
         assert answers(simulator) == {**once, "부산광역시 해운대구 카페|random": 1}, (
             "and one that shows that the API is well"
@@ -543,10 +488,10 @@ class TestInterruptions:
         assert store.row()["status"] == "COMPLETED"
 
     def test_a_batch_is_not_over_while_a_due_region_is_locked_for_a_moment(
-        self, open_platform: OpenPlatform, store: Store
+        self, open_app: OpenApp, store: Store
     ) -> None:
         keep_checkpoints(store.database, GANGNAM)
-        app = open_platform()
+        app = open_app()
         with app.database.engine.begin() as connection:
             connection.execute(text("SELECT 1 FROM batch_checkpoint FOR UPDATE"))
             with started(app, None) as run, closing(run.outcomes()) as outcomes:
@@ -560,11 +505,11 @@ class TestInterruptions:
         assert (execution(store)["status"], execution(store)["note"]) == ("COMPLETED", None)
 
     def test_a_region_that_was_lost_is_collected_by_the_same_batch(
-        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+        self, open_app: OpenApp, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=150)
         keep_checkpoints(store.database, CODES)
-        app = open_platform(MOHE_SEARCHES_IN_FLIGHT="1")
+        app = open_app(MOHE_SEARCHES_IN_FLIGHT="1")
         with started(app, None) as run, closing(run.outcomes()) as outcomes:
             seen = [next(outcomes)]
             held = store.read(
@@ -576,10 +521,10 @@ class TestInterruptions:
         assert kinds(seen)[Outcome.COMPLETED] == 6
 
     def test_a_run_takes_back_what_a_dead_run_holds_before_it_ends(
-        self, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
+        self, open_app: OpenApp, store: Store, caplog: pytest.LogCaptureFixture
     ) -> None:
         keep_checkpoints(store.database, CODES)
-        app = open_platform()
+        app = open_app()
         app.executions.start("dead")
         store.claim("11680", run_id="dead")
         store.execute(
@@ -591,10 +536,10 @@ class TestInterruptions:
         assert "중단된 배치 발견 - 자동 재시작합니다" in caplog.text
 
     def test_a_run_that_was_declared_dead_while_it_worked_ends_and_says_so(
-        self, open_platform: OpenPlatform, store: Store, simulator: Simulator
+        self, open_app: OpenApp, store: Store, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=150)
-        app = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_SEARCHES_IN_FLIGHT="1")
+        app = open_app(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_SEARCHES_IN_FLIGHT="1")
         with started(app, None) as run:
             outcomes = run.outcomes()
             next(outcomes)
@@ -611,10 +556,10 @@ class TestInterruptions:
         )
 
     def test_a_run_whose_lease_may_be_over_asks_nothing_until_it_has_heard_whether_it_still_lives(
-        self, open_platform: OpenPlatform, simulator: Simulator
+        self, open_app: OpenApp, simulator: Simulator
     ) -> None:
         simulator.configure(latency_ms=50)
-        app = open_platform(
+        app = open_app(
             MOHE_HEARTBEAT_SECONDS="0.2", MOHE_LEASE_SECONDS="2", MOHE_SEARCHES_IN_FLIGHT="1"
         )
 
@@ -635,11 +580,11 @@ class TestInterruptions:
         assert before == after
 
     def test_a_run_takes_none_of_its_own_regions_back_after_their_table_was_locked_for_long(
-        self, open_platform: OpenPlatform, simulator: Simulator, store: Store, database_url: str
+        self, open_app: OpenApp, simulator: Simulator, store: Store, database_url: str
     ) -> None:
         simulator.configure(latency_ms=50)
         # A lease and a half, as 90 s are of a minute.
-        app = open_platform(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_LEASE_SECONDS="2")
+        app = open_app(MOHE_HEARTBEAT_SECONDS="0.2", MOHE_LEASE_SECONDS="2")
         with started(app, None) as run, closing(run.outcomes()) as outcomes:
             next(outcomes)
             with holding(database_url, "LOCK TABLE batch_checkpoint IN ACCESS EXCLUSIVE MODE"):
@@ -656,19 +601,19 @@ class TestInterruptions:
 
 class TestBeforeABatch:
     def test_auto_initialization_empties_everything_and_says_so(
-        self, few: App, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
+        self, few: App, open_app: OpenApp, store: Store, caplog: pytest.LogCaptureFixture
     ) -> None:
         collect(few, GANGNAM)
-        open_platform(BATCH_AUTO_INITIALIZATION="true").prepare_batch()
+        open_app(BATCH_AUTO_INITIALIZATION="true").prepare_batch()
         assert "BATCH_AUTO_INITIALIZATION is true" in caplog.text
         assert store.read("SELECT count(*) AS n FROM places") == [{"n": 0}]
         assert (store.row()["status"], store.row()["attempt"]) == ("PENDING", 0)
 
     def test_without_checkpoints_every_region_is_collected_anew(
-        self, few: App, open_platform: OpenPlatform, store: Store, caplog: pytest.LogCaptureFixture
+        self, few: App, open_app: OpenApp, store: Store, caplog: pytest.LogCaptureFixture
     ) -> None:
         collect(few, GANGNAM)
-        open_platform(CHECKPOINT_ENABLED="false").prepare_batch()
+        open_app(CHECKPOINT_ENABLED="false").prepare_batch()
         assert "CHECKPOINT_ENABLED is false" in caplog.text
         assert (store.row()["status"], store.row()["round"]) == ("PENDING", 2)
 

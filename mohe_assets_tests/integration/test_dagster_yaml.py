@@ -12,7 +12,7 @@ import pytest
 from mohe_assets import packaged_files as shipped_module
 from mohe_assets.cli.env import place
 from mohe_assets.packaged_files import is_shipped_dagster_yaml, packaged_file
-from mohe_assets_tests.integration.conftest import Mohe
+from mohe_assets_tests.support.commands import Mohe
 
 ROOT = Path(__file__).resolve().parents[2]
 

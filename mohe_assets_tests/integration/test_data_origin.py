@@ -19,8 +19,8 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.api_state import ApiAccount
 from mohe_assets.store.database import Database, rows
 from mohe_assets.store.origin import SIMULATOR_ACCOUNTS, Origin
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.conftest import Mohe
+from mohe_assets_tests.support.commands import Mohe
+from mohe_assets_tests.support.environments import Environment
 
 GANGNAM = frozenset({"11680"})
 REAL = {
@@ -153,9 +153,14 @@ def test_a_reset_gives_the_database_free_with_a_list_to_be_read_again(
     assert real.list_is_missing(), "the list is the simulator's"
     accept_real_keys(simulator)
     # Of 256 regions half are gone, which would not be believed of the same API.
-    execute(real, "INSERT INTO region SELECT * FROM (SELECT region_type, 'x' || region_code, region_name, sido_name, "
-                  "sigungu_name, parent_code, is_leaf, 'x' || partition_key, status, abolished_at, source, as_of, created_at, "
-                  "updated_at FROM region WHERE is_leaf) doubled")  # fmt: skip
+    execute(
+        real,
+        "INSERT INTO region SELECT * FROM (SELECT region_type, 'x' || region_code, region_name, "
+        "sido_name, "
+        "sigungu_name, parent_code, is_leaf, 'x' || partition_key, status, abolished_at, source, "
+        "as_of, created_at, "
+        "updated_at FROM region WHERE is_leaf) doubled",
+    )
     real.refresh_regions()
     assert not real.list_is_missing()
     collect(real)
@@ -241,15 +246,19 @@ def test_status_without_keys_shows_the_simulators_day_and_promises_no_rate(
 def spent(account: str, *, until: int) -> str:
     """Calls of an account, the last at that hour."""
     return f"""
-    INSERT INTO api_budget (api, account, updated_at) VALUES ('naver-classic', '{account}', '2026-11-20 {until}:00+09');
-    INSERT INTO api_usage (api, account, day, reserved) VALUES ('naver-classic', '{account}', '2026-11-20', 10);
+    INSERT INTO api_budget (api, account, updated_at) VALUES ('naver-classic', '{account}',
+    '2026-11-20 {until}:00+09');
+    INSERT INTO api_usage (api, account, day, reserved) VALUES ('naver-classic', '{account}',
+    '2026-11-20', 10);
     """
 
 
 ANSWERED = """
-INSERT INTO search_query (batch_name, region_type, region_code, round, source, query, sort, keyword, stage, status, attempt,
+INSERT INTO search_query (batch_name, region_type, region_code, round, source, query, sort, keyword,
+stage, status, attempt,
                           run_id, calls, answer, answered_at)
-VALUES ('b', 'sigungu', '11680', 1, 'naver-local', 'q', 'random', 'q', 'base', 'DONE', 1, 'r', 1, '{}', '2026-11-20 12:00+09');
+VALUES ('b', 'sigungu', '11680', 1, 'naver-local', 'q', 'random', 'q', 'base', 'DONE', 1, 'r', 1,
+'{}', '2026-11-20 12:00+09');
 """
 PLACE = """
 INSERT INTO places (name, category, address, latitude, longitude, naver_place_id, first_seen_at)
@@ -264,11 +273,15 @@ VALUES ('n', 'c', 'a', 37, 127, 'k', '2026-11-20 12:00+09');
         pytest.param(ANSWERED, "api", id="real answers"),
         pytest.param(PLACE, "api", id="places of the batch system"),
         pytest.param(spent(SIMULATOR_ACCOUNTS[0], until=13) + ANSWERED, "simulator", id="demo"),
-        pytest.param(spent(SIMULATOR_ACCOUNTS[1], until=13) + PLACE, "simulator", id="demo, ledger deleted"),
-        pytest.param(spent(SIMULATOR_ACCOUNTS[0], until=11) + ANSWERED, "api", id="demo, reset, real"),
+        pytest.param(
+            spent(SIMULATOR_ACCOUNTS[1], until=13) + PLACE, "simulator", id="demo, ledger deleted"
+        ),
+        pytest.param(
+            spent(SIMULATOR_ACCOUNTS[0], until=11) + ANSWERED, "api", id="demo, reset, real"
+        ),
         pytest.param(spent("0" * 32, until=13) + ANSWERED, "api", id="another account"),
     ],
-)  # fmt: skip
+)
 def test_data_from_before_the_mark_is_told_by_the_account_that_paid_for_it(
     open_platform: Open, before: str, origin: str
 ) -> None:
@@ -305,13 +318,34 @@ def test_the_simulators_keys_and_accounts_are_those_that_are_recognised() -> Non
         ({}, None),
         ({"GOVT_API_KEY": SIMULATOR_GOVERNMENT_KEY}, True),
         ({"GOVT_API_KEY": "other"}, False),
-        ({"GOVT_API_KEY": "other", "NAVER_CLIENT_ID": "demo-client-id", "NAVER_CLIENT_SECRET": "x"}, True),
-        ({"GOVT_API_KEY": SIMULATOR_GOVERNMENT_KEY, "NAVER_CLIENT_ID": "mine", "NAVER_CLIENT_SECRET": "x"}, False),
-        ({"NAVER_CLIENT_ID": "demo-client-id", "NAVER_CLIENT_SECRET": "x", "NCP_APIGW_API_KEY_ID": "mine",
-          "NCP_APIGW_API_KEY": "x"}, False),
+        (
+            {
+                "GOVT_API_KEY": "other",
+                "NAVER_CLIENT_ID": "demo-client-id",
+                "NAVER_CLIENT_SECRET": "x",
+            },
+            True,
+        ),
+        (
+            {
+                "GOVT_API_KEY": SIMULATOR_GOVERNMENT_KEY,
+                "NAVER_CLIENT_ID": "mine",
+                "NAVER_CLIENT_SECRET": "x",
+            },
+            False,
+        ),
+        (
+            {
+                "NAVER_CLIENT_ID": "demo-client-id",
+                "NAVER_CLIENT_SECRET": "x",
+                "NCP_APIGW_API_KEY_ID": "mine",
+                "NCP_APIGW_API_KEY": "x",
+            },
+            False,
+        ),
         ({"NCP_APIGW_API_KEY_ID": "demo-hub-key-id", "NCP_APIGW_API_KEY": "x"}, True),
     ],
-)  # fmt: skip
+)
 def test_the_search_keys_in_use_say_whether_it_is_the_simulator(
     variables: dict[str, str], simulated: bool | None
 ) -> None:

@@ -99,8 +99,11 @@ def test_a_function_that_refuses_is_told_apart_from_trouble(
     empty: Database, empty_database_url: str, *, cut: bool
 ) -> None:
     raising = "RAISE EXCEPTION USING ERRCODE = 'MH999', DETAIL = 'a,b'"
-    execute(empty, f"""CREATE FUNCTION refuse() RETURNS integer LANGUAGE plpgsql
-                       AS $$ BEGIN INSERT INTO written VALUES (1); {raising}; END $$""")  # fmt: skip
+    execute(
+        empty,
+        f"""CREATE FUNCTION refuse() RETURNS integer LANGUAGE plpgsql
+                       AS $$ BEGIN INSERT INTO written VALUES (1); {raising}; END $$""",
+    )
     other = Database.connect(empty_database_url)
     other.check()
     if cut:
@@ -314,7 +317,8 @@ def test_both_databases_are_reached_by_a_url_with_several_hosts_and_every_common
 ) -> None:
     there = DatabaseUrl.parse(empty_database_url)
     url = (
-        f"postgres://{there.user}:p@s/s%25@/{there.database}?host={tmp_path},{there.hosts[0]}&ssl=true&sslmode=prefer"
+        f"postgres://{there.user}:p@s/s%25@/{there.database}?host={tmp_path},{there.hosts[0]}&"
+        "ssl=true&sslmode=prefer"
         "&target_session_attrs=read-write&connect_timeout=5&options=-c search_path=app,public"
     )
     named = {"MOHE_HOME": str(tmp_path), "MOHE_DATABASE_URL": url}

@@ -1,5 +1,5 @@
-"""What people's servers really do: read-only after a failover, full, locked, in another encoding.
-Each is one sentence.
+"""Faults of real servers: read-only after a failover, full, locked, in another encoding. Each is
+one sentence.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.settings import load
 from mohe_assets.store.database import Database, rows
 from mohe_assets.store.database_url import DatabaseUrl
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.conftest import Mohe
+from mohe_assets_tests.support.commands import Mohe
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.stores import Store
 
 
@@ -70,7 +70,8 @@ def test_a_database_that_cannot_hold_every_character_is_refused_before_anything_
     name = f"test_{uuid.uuid4().hex[:12]}"
     alone(
         admin,
-        f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
+        f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE "
+        "template0",
     )
     try:
         for command in (("db", "migrate"), ("status",), ("retry",)):

@@ -38,8 +38,8 @@ from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.dagster_state import DAEMONS
 from mohe_assets.store.database import Database
-from mohe_assets_tests.integration.conftest import Ended, Mohe
-from mohe_assets_tests.recovery.conftest import dagster_instance
+from mohe_assets_tests.support.commands import Ended, Mohe
+from mohe_assets_tests.support.dagster_instances import dagster_instance
 from mohe_assets_tests.support.stores import Store
 
 NEEDLES = ("GovtNeedle7731", "SecretNeedle9083", "PasswordNeedle1207")
@@ -48,8 +48,8 @@ Examine = Callable[..., dict[str, dict[str, Any]]]
 
 @pytest.fixture(autouse=True)
 def sound(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whatever the date, the classic API does not end; and the environment is put back: the command
-    sets DAGSTER_HOME.
+    """Set a date before the end of the classic API, and restore the environment: the command sets
+    DAGSTER_HOME.
     """
     monkeypatch.setattr(doctor, "classic_ends", lambda _, uses_hub: None)  # noqa: ARG005 - its signature
     before = dict(os.environ)
@@ -109,8 +109,8 @@ def test_for_people_it_is_a_line_each_with_advice_below(mohe: Mohe, store: Store
     del store
     done = mohe("doctor", "--no-calls", MOHE_DAILY_QOUTA="5")
     assert (
-        "warning settings: MOHE_DAILY_QOUTA is set, and is no setting.\n        → Did you mean MOHE_DAILY_QUOTA?"
-        in done.out
+        "warning settings: MOHE_DAILY_QOUTA is set, and is no setting.\n        → Did you mean "
+        "MOHE_DAILY_QUOTA?" in done.out
     )
     assert "0 errors, 2 warnings" in done.out
 
@@ -365,9 +365,12 @@ def _tick(instance: dg.DagsterInstance, *, seconds_ago: float, error: str | None
     status = TickStatus.FAILURE if error else TickStatus.SKIPPED
     instance.create_tick(
         TickData(
-            origin.get_id(), origin.instigator_name, InstigatorType.SENSOR, status,
+            origin.get_id(),
+            origin.instigator_name,
+            InstigatorType.SENSOR,
+            status,
             time.time() - seconds_ago,
             selector_id=origin.get_selector().get_id(),
             error=SerializableErrorInfo(error, [], None) if error else None,
         )
-    )  # fmt: skip
+    )

@@ -1,5 +1,5 @@
-"""What the pages say is true: the contract is the schema, queries run, commands, options, variables
-and links exist.
+"""The pages are true: the contract is the schema, queries run, commands, options, variables and
+links exist.
 """
 
 import re
@@ -39,7 +39,8 @@ COLUMNS = """
 SELECT c.relname AS table, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type,
        NOT a.attnotnull AND c.relkind <> 'v' AS nullable
   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
- WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
+ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'm') AND a.attnum > 0
+ AND NOT a.attisdropped
 """
 FUNCTIONS = (
     "SELECT DISTINCT proname AS name FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
@@ -98,7 +99,8 @@ def test_the_contract_describes_every_column_of_the_database_and_no_other(
     assert not missing, f"docs/data_contract.md lacks {', '.join(sorted(missing))}"
     gone = [".".join(key) for key in described if key not in there]
     assert not gone, (
-        f"docs/data_contract.md describes {', '.join(sorted(gone))}, which the database does not have"
+        f"docs/data_contract.md describes {', '.join(sorted(gone))}, which the database does not "
+        "have"
     )
     assert {key: described[key] for key in there} == there
 
@@ -170,9 +172,7 @@ def mohe_commands(name: str) -> Iterator[list[str]]:
 
 
 def complaint(words: list[str]) -> str:
-    """What the command line does not know; empty when it knows all of it. Positional arguments are
-    anybody's.
-    """
+    """Return the first unknown command or option. Positional arguments are not checked."""
     command: Any = typer.main.get_command(commands)
     rest = list(words)
     while hasattr(command, "get_command") and rest:

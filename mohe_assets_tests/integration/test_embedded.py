@@ -59,7 +59,7 @@ def watched(home: Path) -> tuple[Path, ...]:
 
 @pytest.fixture
 def outer() -> Iterator[Path]:
-    """A folder that others cannot enter. What a server of root's puts elsewhere goes with it."""
+    """A folder that others cannot enter, removed with what a server of root puts elsewhere."""
     folder = Path(tempfile.mkdtemp(prefix="mohe-closed-"))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     yield folder

@@ -26,17 +26,23 @@ def run_row(store: Store, run_id: str = "run") -> dict[str, object]:
 def belong_to(store: Store, process: Process, run_id: str = "run") -> None:
     """The run was started by that process."""
     store.execute(
-        """UPDATE batch_execution_metadata SET host = :host, process_id = :pid, process_started = :started
+        """UPDATE batch_execution_metadata SET host = :host, process_id = :pid,
+             process_started = :started
             WHERE execution_id = :run""",
-        host=process.host, pid=process.process_id, started=process.process_started, run=run_id,
-    )  # fmt: skip
+        host=process.host,
+        pid=process.process_id,
+        started=process.process_started,
+        run=run_id,
+    )
 
 
 def fall_silent(store: Store, seconds: float = 61, run_id: str = "run") -> None:
     store.execute(
-        "UPDATE batch_execution_metadata SET heartbeat_at = now() - make_interval(secs => :s) WHERE execution_id = :run",
-        s=seconds, run=run_id,
-    )  # fmt: skip
+        "UPDATE batch_execution_metadata SET heartbeat_at = now() - make_interval(secs => :s) "
+        "WHERE execution_id = :run",
+        s=seconds,
+        run=run_id,
+    )
 
 
 @contextmanager
@@ -211,7 +217,8 @@ class TestDeadRuns:
 
     def test_the_runs_of_another_batch_are_not_ours_to_bury(self, store: Store) -> None:
         store.execute(
-            "INSERT INTO batch_execution_metadata (batch_name, execution_id) VALUES ('another', 'theirs')"
+            "INSERT INTO batch_execution_metadata (batch_name, execution_id) "
+            "VALUES ('another', 'theirs')"
         )
         assert store.executions.reap_dead_runs(store.checkpoints).dead_runs == ()
 
@@ -244,7 +251,7 @@ class TestDeadRuns:
 
 
 class TestASession:
-    """`RunSession` starts the row, keeps it alive and finishes it; all that runs enters one, once."""
+    """`RunSession` starts the row, keeps it alive and finishes it; each run enters one, once."""
 
     def test_its_row_is_alive_while_it_works_and_says_at_the_end_how_it_ended(
         self, store: Store

@@ -13,8 +13,8 @@ from mohe_assets.app import App
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import rows
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.conftest import Mohe
+from mohe_assets_tests.support.commands import Mohe
+from mohe_assets_tests.support.environments import Environment
 
 CODES = frozenset({"11680", "36110"})
 
@@ -111,8 +111,11 @@ def test_a_person_who_names_a_region_without_a_checkpoint_is_told_so(app: App, m
 def test_a_checkpoint_of_the_batch_systems_for_an_unknown_region_is_named_and_left(
     app: App, mohe: Mohe
 ) -> None:
-    execute(app, "INSERT INTO batch_checkpoint (batch_name, region_type, region_code, region_name, status) "
-                      "VALUES ('place-ingestion-batch', 'sigungu', '99999', '없는 곳', 'PENDING')")  # fmt: skip
+    execute(
+        app,
+        "INSERT INTO batch_checkpoint (batch_name, region_type, region_code, region_name, status) "
+        "VALUES ('place-ingestion-batch', 'sigungu', '99999', '없는 곳', 'PENDING')",
+    )
     assert named(mohe, "batch_checkpoint") == [
         "1 checkpoints are of regions that the list does not have."
     ]
@@ -229,7 +232,9 @@ def test_successions_that_were_deleted_are_named(app: App, mohe: Mohe) -> None:
     ]
 
 
-@pytest.mark.parametrize("sql", ["TRUNCATE api_budget, api_usage", "DELETE FROM api_usage", "TRUNCATE batch_execution_metadata",
+@pytest.mark.parametrize("sql", ["TRUNCATE api_budget, api_usage", "DELETE FROM api_usage", (
+    "TRUNCATE batch_execution_metadata"
+),
                                  "DELETE FROM batch_plan", "DELETE FROM data_origin"])  # fmt: skip
 def test_what_counts_and_records_is_made_again_by_the_next_run(app: App, sql: str) -> None:
     execute(app, sql)

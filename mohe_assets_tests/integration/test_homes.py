@@ -1,4 +1,4 @@
-"""Homes: whose they are, what a crash leaves, and that looking at one changes nothing."""
+"""Homes: their owner, the state after a crash, and commands that only look and change nothing."""
 
 import contextlib
 import json
@@ -31,8 +31,8 @@ from mohe_assets.postgres import embedded
 from mohe_assets.postgres.databases import ensure_ready, resolve_urls
 from mohe_assets.postgres.embedded import SOCKET, EmbeddedServer
 from mohe_assets.store.database import Database, rows
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.conftest import Ended, Mohe
+from mohe_assets_tests.support.commands import Ended, Mohe
+from mohe_assets_tests.support.environments import Environment
 
 OWN_URLS = ("MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL")
 LOOKING = (("status",), ("plan",), ("db", "url"))
@@ -75,7 +75,7 @@ def _stop(home: Path) -> None:
 
 
 def _end_all_in(data: Path) -> None:
-    """Of servers of this test's own, whatever their pid files say."""
+    """Stop the servers of this test, even if their pid files are wrong."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.name() == "postgres" and process.cwd() == str(data):
@@ -97,7 +97,9 @@ def works(server: EmbeddedServer) -> bool:
 
 
 def tree(home: Path) -> dict[str, tuple[int, int, int]]:
-    """Owner, mode and time of everything in a home, but for what a running server writes."""
+    """Return owner, mode and time of every file in a home, without those that a running server
+    writes.
+    """
     found = {}
     for path in (home, *home.rglob("*")):
         if path != home / "postgres" and not path.is_relative_to(home / "postgres"):
@@ -119,7 +121,9 @@ class TestOwners:
         folder: Path
 
         def do(self, work: Callable[[], object]) -> Ended:
-            """Run in a process of that account, with nothing of ours but what is loaded."""
+            """Run a function in a process of that account, with nothing of ours but the loaded
+            modules.
+            """
             with (
                 tempfile.TemporaryFile("w+", encoding="utf-8") as out,
                 tempfile.TemporaryFile("w+", encoding="utf-8") as err,
@@ -335,7 +339,7 @@ class TestOwners:
         assert second != first
         assert stat.S_IMODE(victim.stat().st_mode) == 0o755
         assert list(victim.iterdir()) == []
-        # A runtime folder that is a link, or open to others, or somebody else's, is none.
+        # A runtime folder that is a link, open to others, or another account's is not used.
         linked, open_to_all, roots = (other.folder / name for name in ("link", "open", "roots"))
         link(linked, runtime)
         make(open_to_all, 0o777)

@@ -21,7 +21,7 @@ from mohe_assets.errors import ApiBlocked, QuotaExhausted
 from mohe_assets.simulator.config import SimulatorConfig
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.stores import Store
 
 CODES = ("11110", "11140", "11680", "36110", "41111", "50110")
@@ -139,7 +139,7 @@ def test_a_used_up_month_closes_until_the_first_of_the_next(
     set_clocks(database, simulator, LAST_OF_NOVEMBER)
     received = simulator.stats()["naver"]["received"]
     assert collect(hub, "too early")[1].halted is not None
-    # The server does not say that it means the month: one call a day finds out.
+    # The server does not name the month: one call a day finds out.
     assert simulator.stats()["naver"]["received"] - received == (0 if theirs is None else 1)
 
     set_clocks(database, simulator, first + dt.timedelta(hours=2))
@@ -158,7 +158,7 @@ def test_wrong_keys_of_the_hub_name_its_variables_and_fail_no_region(
     assert "NCP_APIGW_API_KEY_ID and NCP_APIGW_API_KEY" in str(run.halted)
     assert hub.checkpoints.progress().pending == len(CODES)
     assert simulator.stats()["naver"]["received"] == 1
-    # The other API knows nothing of it.
+    # The other API is not affected.
     assert len(collect(open_platform(), "classic")[0]) == len(CODES)
 
 

@@ -53,9 +53,14 @@ def done(
 ) -> Write:
     list_version = changes.pop("list_version", None)
     stored = StoredSearch(
-        search=numbered(number), answer={"n": number}, result_count=len(found), calls=1, places=tuple(found), set_aside=(),
+        search=numbered(number),
+        answer={"n": number},
+        result_count=len(found),
+        calls=1,
+        places=tuple(found),
+        set_aside=(),
         answered_at=ANSWERED,
-    )  # fmt: skip
+    )
     return Write.done(lease, replace(stored, **changes), list_version=list_version)
 
 
@@ -263,8 +268,10 @@ def test_the_counters_are_the_sums_of_the_ledger(store: Store) -> None:
     store.store(lease, 0, [place("a"), place("b")], calls=2)
     store.write(Write.failed(lease, plan_of(lease)[1], calls=4, reason="HTTP 500"))
     store.write(Write.skipped(lease, plan_of(lease)[1], calls=1, reason="SE01"))
-    sums = """SELECT count(*) FILTER (WHERE status <> 'FAILED') AS searches_done, sum(calls)::int AS calls_used,
-                     (SELECT count(DISTINCT p) FROM search_query, unnest(place_ids) p) AS processed_count FROM search_query"""
+    sums = """SELECT count(*) FILTER (WHERE status <> 'FAILED') AS searches_done,
+                sum(calls)::int AS calls_used,
+                     (SELECT count(DISTINCT p) FROM search_query,
+                     unnest(place_ids) p) AS processed_count FROM search_query"""
     expected = store.read(sums)[0]
     assert expected == {"searches_done": 2, "calls_used": 7, "processed_count": 2}
     assert {name: store.row()[name] for name in expected} == expected
@@ -335,7 +342,8 @@ class TestTogether:
             [done(lease, number, here("a", f"{number}")) for number in range(5)]
         )
         (row,) = store.read(
-            "SELECT count(DISTINCT xmin::text) AS transactions, count(*) AS searches FROM search_query"
+            "SELECT count(DISTINCT xmin::text) AS transactions, count(*) AS searches "
+            "FROM search_query"
         )
         assert row == {"transactions": 1, "searches": 5}
 
@@ -352,7 +360,8 @@ class TestTogether:
             ]
         )
         found = store.read(
-            "SELECT region_code, query, novel, new_places FROM search_query ORDER BY region_code, query"
+            "SELECT region_code, query, novel, new_places FROM search_query "
+            "ORDER BY region_code, query"
         )
         assert [tuple(row.values()) for row in found] == [
             ("11110", "query 1", 1, 0), ("11680", "query 1", 1, 1), ("11680", "query 2", 2, 2),
@@ -453,8 +462,8 @@ class TestTogether:
 
 
 def _made_up(chance: random.Random, leases: Sequence[Lease]) -> Sequence[Write]:
-    """Searches of a few regions with a few places between them, told differently and at the same
-    moments now and then.
+    """Searches of a few regions with a few common places, in different forms and sometimes at the
+    same moment.
     """
     picked = chance.sample(
         [(lease, number) for lease in leases for number in range(12)], chance.randint(2, 30)
@@ -504,12 +513,14 @@ def _kept(store: Store) -> dict[str, list[dict[str, Any]]]:
                                   FROM places p ORDER BY naver_place_id"""),
         "searches": store.read("""
             SELECT to_jsonb(q) - '{id, created_at, place_ids}'::text[] AS search,
-                   ARRAY(SELECT p.naver_place_id FROM unnest(q.place_ids) WITH ORDINALITY AS found (id, position)
+                   ARRAY(SELECT p.naver_place_id
+                   FROM unnest(q.place_ids) WITH ORDINALITY AS found (id, position)
                            JOIN places p USING (id) ORDER BY position) AS keys
               FROM search_query q ORDER BY region_code, query, sort"""),
-        "checkpoints": store.read("""SELECT region_code, status, attempt, searches_done, calls_used, refinements, processed_count
+        "checkpoints": store.read("""SELECT region_code, status, attempt, searches_done, calls_used,
+                                       refinements, processed_count
                                        FROM batch_checkpoint ORDER BY region_code"""),
-    }  # fmt: skip
+    }
 
 
 class TestBeginning:

@@ -1,4 +1,4 @@
-"""A database of the batch system is taken over whole or not at all, whatever people have built on
+"""A database of the batch system is adopted whole or not at all, even with views and triggers on
 its tables.
 """
 
@@ -18,26 +18,30 @@ from mohe_assets.packaged_files import packaged_file
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.store.database import Database, rows
-from mohe_assets_tests.support import legacy_database as old_database
+from mohe_assets_tests.support import legacy_database
 
 KST = dt.timezone(dt.timedelta(hours=9))
 VIEW = """
 CREATE VIEW slow_regions WITH (security_barrier=true) AS
-    SELECT region_name, end_time - start_time AS took, start_time FROM batch_checkpoint WHERE status = 'COMPLETED';
+    SELECT region_name, end_time - start_time AS took, start_time FROM batch_checkpoint
+    WHERE status = 'COMPLETED';
 CREATE VIEW slowest_region AS SELECT * FROM slow_regions ORDER BY took DESC, region_name LIMIT 1;
 COMMENT ON VIEW slow_regions IS 'for the dashboard';
 GRANT SELECT ON slow_regions TO PUBLIC;
 """
 PLACE: dict[str, Any] = {
-    "name": "카페 <b>온도</b>", "address": "서울특별시 강남구 역삼동 1", "latitude": "37.49794620", "longitude": "127.02762450",
+    "name": "카페 <b>온도</b>",
+    "address": "서울특별시 강남구 역삼동 1",
+    "latitude": "37.49794620",
+    "longitude": "127.02762450",
     "naver_place_id": "NAVER-1",
-}  # fmt: skip
+}
 
 
 @pytest.fixture
 def old(empty_database_url: str) -> Iterator[Database]:
     database = Database.connect(empty_database_url)
-    old_database.in_database(database)
+    legacy_database.in_database(database)
     yield database
     database.close()
 
@@ -57,8 +61,10 @@ def kept(database: Database) -> list[dict[str, Any]]:
     """Every checkpoint as the batch system's own columns have it; its times are KST."""
     return read(
         database,
-        """SELECT id, batch_name, region_type, region_code, region_name, parent_code, status, start_time::timestamp,
-                  end_time::timestamp, coalesce(processed_count, 0) AS places, error_message, created_at::timestamp,
+        """SELECT id, batch_name, region_type, region_code, region_name, parent_code, status,
+             start_time::timestamp,
+                  end_time::timestamp, coalesce(processed_count, 0) AS places, error_message,
+                  created_at::timestamp,
                   updated_at::timestamp FROM batch_checkpoint ORDER BY id""",
     )
 
@@ -66,7 +72,8 @@ def kept(database: Database) -> list[dict[str, Any]]:
 def column_types(database: Database) -> dict[tuple[str, str], tuple[str, str]]:
     found = read(
         database,
-        """SELECT table_name, column_name, data_type || coalesce(character_maximum_length::text, '') AS type, is_nullable
+        """SELECT table_name, column_name, data_type || coalesce(character_maximum_length::text,
+             '') AS type, is_nullable
              FROM information_schema.columns WHERE table_schema = current_schema()""",
     )
     return {
@@ -81,13 +88,15 @@ def test_no_row_is_lost_and_what_failed_is_due_again(old: Database) -> None:
     assert kept(old) == before
     assert read(
         old,
-        "SELECT count(*) AS due FROM batch_checkpoint WHERE status = 'FAILED' AND retry_at <= now()",
+        "SELECT count(*) AS due FROM batch_checkpoint WHERE status = 'FAILED' "
+        "AND retry_at <= now()",
     ) == [{"due": 5}]
     marks = {"plan": None, "promise": 0, "attempt": 0}
     assert read(old, "SELECT DISTINCT plan, promise, attempt FROM batch_checkpoint") == [marks]
     assert read(
         old,
-        "SELECT execution_id, status, note, completed_regions FROM batch_execution_metadata ORDER BY id",
+        "SELECT execution_id, status, note, completed_regions FROM batch_execution_metadata "
+        "ORDER BY id",
     ) == [
         {"execution_id": "17", "status": "COMPLETED", "note": None, "completed_regions": 40},
         {
@@ -110,9 +119,12 @@ def test_its_columns_become_as_wide_and_as_strict_as_ours(
     loose = {("places", "latitude"), ("places", "longitude")}
     assert {key for key, kind in ours.items() if adopted[key] != kind} == loose
     assert read(old, "SELECT start_time FROM batch_checkpoint WHERE id = 1") == [
-        {"start_time": old_database.STARTED.replace(tzinfo=KST)}
+        {"start_time": legacy_database.STARTED.replace(tzinfo=KST)}
     ]
-    values = "(name, category, address, latitude, longitude, naver_place_id) VALUES ('', '', '', 1, 1, '')"
+    values = (
+        "(name, category, address, latitude, longitude, naver_place_id) "
+        "VALUES ('', '', '', 1, 1, '')"
+    )
     execute(old, f"INSERT INTO places {values}")
 
 
@@ -120,7 +132,7 @@ def test_psql_takes_the_files_over_it_twice_and_a_migration_finishes_what_they_b
     old: Database, empty_database_url: str, postgres: EmbeddedServer
 ) -> None:
     before = kept(old)
-    old.transaction(lambda connection: old_database.add_places(connection, [PLACE]))
+    old.transaction(lambda connection: legacy_database.add_places(connection, [PLACE]))
     for file in 2 * sorted(packaged_file("sql").glob("[0-9]*.sql")):
         command = [
             str(postgres.psql()),
@@ -142,7 +154,8 @@ def test_psql_takes_the_files_over_it_twice_and_a_migration_finishes_what_they_b
 def test_views_of_its_users_are_put_back_with_their_rights(old: Database) -> None:
     execute(old, VIEW)
     slowest = "SELECT region_name, took FROM slowest_region"
-    about = """SELECT relname, relacl::text, reloptions, obj_description(oid, 'pg_class') AS comment FROM pg_class
+    about = """SELECT relname, relacl::text, reloptions, obj_description(oid, 'pg_class') AS comment
+                 FROM pg_class
                 WHERE relname IN ('slow_regions', 'slowest_region') ORDER BY 1"""
     before = read(old, slowest), read(old, about)
     schema.migrate(old)
@@ -185,13 +198,14 @@ def test_tables_that_are_in_use_are_left_alone_and_the_sentence_says_so(
 def test_a_place_keeps_its_row_and_gets_our_key_and_the_key_before_is_kept(old: Database) -> None:
     twice = [PLACE, PLACE | {"name": "카페 온도", "naver_place_id": None}]
     nowhere = PLACE | {"latitude": None, "longitude": None, "naver_place_id": None}
-    old.transaction(lambda connection: old_database.add_places(connection, [*twice, nowhere]))
+    old.transaction(lambda connection: legacy_database.add_places(connection, [*twice, nowhere]))
     execute(old, "INSERT INTO bookmarks (place_id) SELECT id FROM places")
     schema.migrate(old)
 
     found = read(
         old,
-        "SELECT id, naver_place_id AS key, old_place_id, rating, website_url FROM places ORDER BY id",
+        "SELECT id, naver_place_id AS key, old_place_id, rating, website_url FROM places "
+        "ORDER BY id",
     )
     first, second, third = [row["id"] for row in found]
     latitude, longitude = (
@@ -223,7 +237,7 @@ def test_a_place_keeps_its_row_and_gets_our_key_and_the_key_before_is_kept(old: 
 def test_codes_of_ten_digits_become_those_of_the_regions(empty_database_url: str) -> None:
     database = Database.connect(empty_database_url)
     try:
-        old_database.in_database(database, codes_of_ten_digits=True)
+        legacy_database.in_database(database, codes_of_ten_digits=True)
         schema.migrate(database)
         found = read(
             database,
@@ -231,7 +245,7 @@ def test_codes_of_ten_digits_become_those_of_the_regions(empty_database_url: str
         )
     finally:
         database.close()
-    assert [row["region_code"] for row in found] == old_database.codes("COMPLETED")
+    assert [row["region_code"] for row in found] == legacy_database.codes("COMPLETED")
 
 
 def test_tables_in_another_schema_are_taken_over_where_they_are(empty_database_url: str) -> None:
@@ -244,7 +258,7 @@ def test_tables_in_another_schema_are_taken_over_where_they_are(empty_database_u
         # Constraints of the same names beside it must not be taken for its own.
         schema.migrate(public)
         execute(database, "CREATE SCHEMA batch")
-        old_database.in_database(database)
+        legacy_database.in_database(database)
         schema.migrate(database)
         assert read(database, "SELECT count(*) AS rows FROM batch.batch_checkpoint") == [
             {"rows": 256}

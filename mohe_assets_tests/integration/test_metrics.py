@@ -1,4 +1,4 @@
-"""What Prometheus reads: right figures, few labels, and a database that is down is a figure, too."""
+"""Metrics for Prometheus: right figures, few labels; a database that is down is a figure, too."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.ops.metrics import CollectionMetrics
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.stores import Store, place
 
 ROOT = Path(__file__).parents[2]
@@ -65,9 +65,15 @@ def test_the_figures_are_those_of_the_collection(scrape: Scrape, database: Datab
 
     found = scrape()
     assert found["mohe_up"] == 1
-    assert {name: found[f'mohe_regions{{status="{name}"}}'] for name in ("pending", "processing", "completed", "failed")} == {
-        "pending": 3, "processing": 1, "completed": 1, "failed": 1,
-    }  # fmt: skip
+    assert {
+        name: found[f'mohe_regions{{status="{name}"}}']
+        for name in ("pending", "processing", "completed", "failed")
+    } == {
+        "pending": 3,
+        "processing": 1,
+        "completed": 1,
+        "failed": 1,
+    }
     assert found['mohe_regions_failed{kind="transient"}'] == found["mohe_regions_given_up"] == 1
     assert (found["mohe_places"], found["mohe_searches_done"], found["mohe_calls_used"]) == (
         2,
@@ -140,7 +146,8 @@ def test_page_and_alerts_name_metrics_that_exist(scrape: Scrape, database: Datab
     store.complete(store.claim("11110"))
     store.fail(store.claim("11680"))
     store.execute(
-        "INSERT INTO batch_plan (batch_name, region_type, plan, searches) VALUES ('place-ingestion-batch', 'sigungu', '', 1)"
+        "INSERT INTO batch_plan (batch_name, region_type, plan, searches) "
+        "VALUES ('place-ingestion-batch', 'sigungu', '', 1)"
     )
     exist = {
         re.sub(r"{.*", "", name)

@@ -11,7 +11,7 @@ import pytest
 
 from mohe_assets import settings as settings_module
 from mohe_assets.cli.up import _alone
-from mohe_assets_tests.integration.conftest import Mohe
+from mohe_assets_tests.support.commands import Mohe
 
 
 @pytest.fixture

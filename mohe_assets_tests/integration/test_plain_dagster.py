@@ -1,4 +1,4 @@
-"""Commands of Dagster in a checkout, with nothing exported: they find and start the embedded server."""
+"""Dagster's commands in a checkout without exports find and start the embedded server."""
 
 import contextlib
 import json

@@ -1,5 +1,5 @@
-"""The views people and monitoring read: durations by attempt and round, totals, and what is
-planned.
+"""The views for people and monitoring: durations by attempt and round, totals, and planned
+searches.
 """
 
 import datetime as dt
@@ -16,9 +16,10 @@ MINUTES = dt.timedelta(minutes=1)
 
 
 def earlier(store: Store, minutes: int) -> None:
-    """As if what was claimed had been claimed so long ago."""
+    """Move the claims that far into the past."""
     store.execute(
-        """UPDATE batch_checkpoint SET attempt_started_at = attempt_started_at - make_interval(mins => :minutes),
+        """UPDATE batch_checkpoint
+             SET attempt_started_at = attempt_started_at - make_interval(mins => :minutes),
                                        start_time = start_time - make_interval(mins => :minutes)
             WHERE status = 'PROCESSING'""",
         minutes=minutes,
@@ -83,7 +84,8 @@ def test_a_dead_holders_time_ends_with_its_lease(database: Database) -> None:
     store.claim()
     earlier(store, 60)
     store.execute(
-        "UPDATE batch_checkpoint SET lease_expires_at = now() - interval '50 minutes' WHERE status = 'PROCESSING'"
+        "UPDATE batch_checkpoint SET lease_expires_at = now() - interval '50 minutes' "
+        "WHERE status = 'PROCESSING'"
     )
     assert store.read(PROGRESS)[0]["lease"] == "expired"
     assert store.read("SELECT leases_expired FROM batch_totals") == [{"leases_expired": 1}]

@@ -91,7 +91,7 @@ def noon(database: Database) -> None:
 
 @pytest.fixture
 def new_budget(database: Database) -> NewBudget:
-    """Budgets of as many processes as are asked for."""
+    """Rate limiters of this number of processes."""
 
     def build(account: ApiAccount = ACCOUNT, **changes: Any) -> SharedRateLimiter:
         return SharedRateLimiter(
@@ -112,7 +112,7 @@ async def open_budget(new_budget: NewBudget) -> NewBudget:
 
 @contextmanager
 def a_locked_row(database: Database, table: str) -> Iterator[None]:
-    """Whoever would change the table's row has to wait meanwhile."""
+    """Lock the table's row; other writers wait until the end."""
     with database.engine.begin() as connection:
         connection.execute(text(f"SELECT 1 FROM {table} FOR UPDATE"))
         yield
@@ -121,7 +121,7 @@ def a_locked_row(database: Database, table: str) -> Iterator[None]:
 async def in_processes(
     searches: int, search: Callable[[SharedRateLimiter], Awaitable[T]], *budgets: SharedRateLimiter
 ) -> list[T]:
-    """What so many searches at once return in each of these processes."""
+    """Run that many searches at once in each of these processes; return their results."""
 
     async def one_process(rate_limiter: SharedRateLimiter) -> list[T]:
         found = await asyncio.gather(*(search(rate_limiter) for _ in range(searches)))
@@ -143,7 +143,7 @@ async def soon(is_so: Callable[[], bool]) -> None:
 
 
 def verdict(rate_limiter: SharedRateLimiter) -> str:
-    """What a search asking now would be told, without waiting for its slot."""
+    """Return the error that a search would get now, without waiting for its slot."""
     return str(rate_limiter.calls.reserve_row()["verdict"])
 
 
@@ -160,8 +160,8 @@ def next_slot(database: Database) -> float:
 async def far_from_their_turn(
     database: Database, rate_limiter: SharedRateLimiter, *, searches: int
 ) -> tuple[int, list[asyncio.Task[None]]]:
-    """The calls in use before, and so many searches that have reserved theirs and sleep until its
-    slot.
+    """Return the calls in use and start that many searches, which have reserved their calls and
+    wait for a slot.
     """
     await rate_limiter.reserve()
     before = used(database)
@@ -531,7 +531,7 @@ class TestQuota:
 
 
 class TestReservingAhead:
-    """While the limit is far, a process reserves what it is about to send with one statement."""
+    """A process reserves its next calls with one statement while the rate limit is not binding."""
 
     @pytest.fixture(autouse=True)
     def time_stands_still(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -618,7 +618,7 @@ class TestReservingAhead:
             assert asking is not None
             assert not asking.done()
             for _ in range(left):
-                await rate_limiter.reserve()  # nobody waits for the database
+                await rate_limiter.reserve()  # no search waits for the database
             assert used(database) == before
         await asking
         assert used(database) == before + MOST_AHEAD - left
@@ -706,7 +706,7 @@ async def warm(rate_limiter: SharedRateLimiter) -> SharedRateLimiter:
 class TestProbing:
     @pytest.fixture
     async def next_day(self, database: Database, open_budget: NewBudget) -> NewBudget:
-        """The quota was used up yesterday; whether it is back, nobody knows."""
+        """The quota was used up yesterday, and only the API can tell whether there is a new one."""
         await open_budget().refused(quota())
         set_clock(database, MIDNIGHT)
         return open_budget
@@ -789,7 +789,7 @@ class TestProbing:
     ) -> None:
         prober, other = next_day(), next_day()
         await prober.reserve()
-        # What was sent yesterday, before the quota ended, is answered today.
+        # Calls sent yesterday, before the quota ended, are answered today.
         for late in (prober.answered(), prober.failed(TRANSIENT), prober.refused(RATE)):
             await asyncio.create_task(late)
         assert verdict(other) == "WAIT"

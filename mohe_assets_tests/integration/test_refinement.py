@@ -24,8 +24,9 @@ from mohe_assets.collection.scheduler import MOST_REFINED, ClaimFilter
 from mohe_assets.domain.search_plan import Tallies
 from mohe_assets.errors import FailureKind, LeaseLost
 from mohe_assets.simulator.server import Simulator
-from mohe_assets_tests.conftest import Environment, keep_checkpoints
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.processes import repeated
+from mohe_assets_tests.support.regions import keep_checkpoints
 from mohe_assets_tests.support.stores import Store
 
 KEYWORDS = ("카페", "음식점", "공원")
@@ -240,7 +241,8 @@ class TestGoingDeeper:
     ) -> None:
         collect(app)
         store.execute(
-            "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now() + interval '1 hour' WHERE region_code = '36110'"
+            "UPDATE batch_checkpoint SET status = 'FAILED', retry_at = now() + interval '1 hour' "
+            "WHERE region_code = '36110'"
         )
         assert len(app.refinement.claim("deeper")) == 1
 
@@ -277,7 +279,8 @@ class TestInterruptions:
             outcomes.close()
         assert statuses(store) == {"COMPLETED": 3}
         assert store.read(
-            "SELECT count(*) AS n FROM batch_checkpoint WHERE refining OR lease_expires_at IS NOT NULL"
+            "SELECT count(*) AS n FROM batch_checkpoint WHERE refining OR lease_expires_at IS "
+            "NOT NULL"
         ) == [{"n": 0}]
 
     def test_a_refinement_that_died_is_taken_back_and_keeps_its_promise(

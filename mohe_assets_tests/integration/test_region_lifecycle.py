@@ -1,5 +1,5 @@
-"""Reforms of the districts in the middle of a collection: nothing is lost, nothing doubled, only
-what is new is collected.
+"""Reforms of districts during a collection: nothing is lost or doubled, and only new regions are
+collected.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from mohe_assets import app as platform_module
+from mohe_assets import app as app_module
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.collection.place_source import PlaceSource
@@ -25,7 +25,7 @@ from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import rows
 from mohe_assets.store.ledger import Ledger, StoredSearch, Write
 from mohe_assets.store.region_lifecycle import seed_successions
-from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.reforms import BEFORE_FEBRUARY, BEFORE_JULY, NEW_IN_JULY, OLD_OF_JULY
 
 COLLECTED = ["11110", "28110", "28140", "28260", "29110", "46110"]
@@ -37,7 +37,7 @@ def before(
     environment: Environment, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[OpenPlatform]:
     """A platform that knows the list as these edits make it."""
-    monkeypatch.setattr(platform_module, "REGION_CALLS_PER_SECOND", 10_000.0)
+    monkeypatch.setattr(app_module, "REGION_CALLS_PER_SECOND", 10_000.0)
     opened: list[Any] = []
 
     def build(edits: list[dict[str, Any]]) -> App:
@@ -75,7 +75,8 @@ def homes(app: App) -> dict[str, str]:
 def astray(app: App) -> list[dict[str, Any]]:
     """Places under no active leaf."""
     sql = """SELECT p.address, p.region_code FROM places p LEFT JOIN region r
-                 ON (r.region_type, r.region_code, r.status) = (p.region_type, p.region_code, 'ACTIVE') AND r.is_leaf
+                 ON (r.region_type, r.region_code, r.status) = (p.region_type, p.region_code,
+                 'ACTIVE') AND r.is_leaf
               WHERE r.region_code IS NULL"""
     return read(app, sql)
 
@@ -107,7 +108,8 @@ class TestJuly:
         assert (set(sync.changes.abolished), set(sync.changes.added)) == (OLD_OF_JULY, NEW_IN_JULY)
         dated = read(
             app,
-            "SELECT region_code FROM region WHERE status = 'ABOLISHED' AND abolished_at IS NOT NULL",
+            "SELECT region_code FROM region WHERE status = 'ABOLISHED' AND abolished_at IS "
+            "NOT NULL",
         )
         assert {row["region_code"] for row in dated} == OLD_OF_JULY
         became = successors(app)
@@ -142,8 +144,12 @@ class TestJuly:
         assert astray(app) == []
         twice = "SELECT name FROM places GROUP BY name, latitude, longitude HAVING count(*) > 1"
         assert read(app, twice) == []
-        again = read(app, "SELECT count(*) AS n FROM search_query q WHERE run_id = 'new' AND place_ids && ARRAY("
-                     "SELECT id FROM places WHERE naver_place_id = ANY(:keys))", keys=list(known))  # fmt: skip
+        again = read(
+            app,
+            "SELECT count(*) AS n FROM search_query q WHERE run_id = 'new' AND place_ids && ARRAY("
+            "SELECT id FROM places WHERE naver_place_id = ANY(:keys))",
+            keys=list(known),
+        )
         assert again[0]["n"] > 0, (
             "places known under the old codes are met again, and are the same rows"
         )
@@ -156,9 +162,7 @@ class TestJuly:
         app = before(BEFORE_JULY)
 
         class Reform:
-            """The real source; at the first search in 인천 중구 the list changes before the answer is
-            stored.
-            """
+            """The real source; the list changes before its first answer in 인천 중구 is stored."""
 
             def __init__(self, real: PlaceSource) -> None:
                 self.real, self.name, self.done = real, real.name, False
@@ -183,7 +187,7 @@ class TestJuly:
             reformed: Any = Reform(run.work.source)
             alone = dataclasses.replace(
                 run.work.limits, in_flight=1
-            )  # nobody has stored another search of it by then
+            )  # no other search of it is stored by then
             run.work = dataclasses.replace(run.work, source=reformed, limits=alone)
             outcomes = {one.lease.region_code: one.outcome for one in run.outcomes()}
         assert outcomes["28110"] is Outcome.LOST
@@ -203,7 +207,10 @@ class TestJuly:
         simulator.configure(region_edits=[])
         app.refresh_regions()
         # As if the claim had been committed right after the refresh.
-        held = "UPDATE batch_checkpoint SET status = 'PROCESSING', attempt = 9 WHERE region_code = '28110'"
+        held = (
+            "UPDATE batch_checkpoint SET status = 'PROCESSING', attempt = 9 "
+            "WHERE region_code = '28110'"
+        )
         app.database.transaction(lambda connection: connection.execute(text(held)))
         lease = dataclasses.replace(lease, attempt=9)
         with app.collection("run", ClaimFilter(codes=frozenset())) as run:
@@ -222,7 +229,8 @@ class TestJuly:
     ) -> None:
         app = before(BEFORE_JULY)
         simulator.configure(region_edits=[])
-        place = """INSERT INTO places (name, category, address, latitude, longitude, naver_place_id, region_code)
+        place = """INSERT INTO places (name, category, address, latitude, longitude, naver_place_id,
+                     region_code)
                    VALUES ('x', 'x', '인천광역시 중구 운서동 1', 37, 126, 'x', '28110')"""
         waiting = (
             "SELECT 1 FROM pg_locks WHERE relation = 'region_refresh'::regclass AND NOT granted"
@@ -328,8 +336,12 @@ class TestTheGuard:
         self, before: OpenPlatform, simulator: Simulator
     ) -> None:
         app = before([])
-        counties = read(app, """SELECT region_code, region_name FROM region JOIN legal_dong USING (region_type, region_code)
-                                      GROUP BY 1, 2 ORDER BY count(*) DESC LIMIT 60""")  # fmt: skip
+        counties = read(
+            app,
+            """SELECT region_code, region_name FROM region JOIN legal_dong
+                 USING (region_type, region_code)
+                                      GROUP BY 1, 2 ORDER BY count(*) DESC LIMIT 60""",
+        )
         edits: list[dict[str, Any]] = []
         for row in counties:
             code = f"{row['region_code']}00000"

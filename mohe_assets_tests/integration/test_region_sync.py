@@ -1,4 +1,4 @@
-"""Refreshing the regions: all of the list, or none of it, and never an emptier country than before."""
+"""Refreshing the regions: the whole list or nothing, and never an emptier country than before."""
 
 import dataclasses
 import datetime as dt
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
-from mohe_assets import app as platform_module
+from mohe_assets import app as app_module
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.cli.status import _read
@@ -21,7 +21,7 @@ from mohe_assets.errors import ApiBlocked, ApiError, RegionListRefused
 from mohe_assets.ops.doctor import Level, examine
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database, rows
-from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.support.environments import Environment
 
 DOWN = [{"api": "regions", "fault": "status", "status": 503}]
 
@@ -32,8 +32,8 @@ _QUICK = RetryPolicy(first_wait=0.0, max_wait=0.0, jitter=0.0, rate_first_wait=0
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many retries as ever, but not seconds apart; as many calls, but not 25 a second."""
-    monkeypatch.setattr(platform_module, "RegionApiClient", partial(RegionApiClient, retry=_QUICK))
-    monkeypatch.setattr(platform_module, "REGION_CALLS_PER_SECOND", 10_000.0)
+    monkeypatch.setattr(app_module, "RegionApiClient", partial(RegionApiClient, retry=_QUICK))
+    monkeypatch.setattr(app_module, "REGION_CALLS_PER_SECOND", 10_000.0)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,10 @@ class TestFirstRefresh:
         ]
         assert empty.checkpoints.progress().pending == 256
         assert not empty.refresh_is_due()
-        known = "SELECT reltuples::int AS n FROM pg_class WHERE relname IN ('legal_dong', 'batch_checkpoint') ORDER BY 1"
+        known = (
+            "SELECT reltuples::int AS n FROM pg_class WHERE relname IN ('legal_dong', "
+            "'batch_checkpoint') ORDER BY 1"
+        )
         assert read(empty, known) == [{"n": 256}, {"n": 20_276}], (
             "the planner knows of them at once"
         )
@@ -130,7 +133,8 @@ class TestFirstRefresh:
         assert empty.refresh_regions().warning is None
         assert read(
             empty,
-            "SELECT count(dong_code) AS coded, count(*) AS n FROM legal_dong WHERE status = 'ACTIVE'",
+            "SELECT count(dong_code) AS coded, count(*) AS n FROM legal_dong "
+            "WHERE status = 'ACTIVE'",
         ) == [{"coded": 20_276, "n": 20_276}]
         assert not empty.refresh_is_due()
 
@@ -271,7 +275,7 @@ def drop(codes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def pass_a_day(app: App) -> None:
-    """What was not believed was seen a day earlier than now."""
+    """Move the disbelieved list one day into the past."""
     sql = """UPDATE unconfirmed_region_list
                 SET first_seen_on = first_seen_on - 1, last_seen_on = last_seen_on - 1"""
     app.database.transaction(lambda connection: connection.execute(text(sql)))

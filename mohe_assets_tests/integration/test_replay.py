@@ -1,6 +1,4 @@
-"""A replay gives what a collection of today would give, from answers of yesterday, without a call;
-or it changes nothing.
-"""
+"""A replay gives the places of a new collection without a call, or changes nothing."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -14,35 +12,44 @@ from mohe_assets.app import App
 from mohe_assets.cli import commands
 from mohe_assets.domain.attribution import RegionIndex
 from mohe_assets.domain.places import clean_title
+from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.errors import ReplayRefused
 from mohe_assets.settings import process_environment
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.sources.naver_local import items as items_module
 from mohe_assets.sources.naver_local.items import parse_items
 from mohe_assets.store import replay as store_replay
+from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
 from mohe_assets.store.ledger import attributed
 from mohe_assets.store.replay import Reading, Replays, StoredAnswer
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.test_collection_run import (
-    collect,
-    few,
-    no_waiting,
-    open_platform,
-    store,
-)
+from mohe_assets_tests.support.collections import collect
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.stores import Store
 
-__all__ = ["few", "no_waiting", "open_platform", "store"]  # fixtures
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 THREE = frozenset({"11110", "11680", "36110"})
-OF_A_PLACE = """naver_place_id, name, category, address, road_address, latitude, longitude, phone, website_url, source,
+OF_A_PLACE = """naver_place_id, name, category, address, road_address, latitude, longitude,
+                phone, website_url, source,
                 region_type, region_code, first_seen_at, last_seen_at"""
 LEGACY = """INSERT INTO places (name, category, address, latitude, longitude, naver_place_id)
             VALUES ('옛 가게', '카페', '서울특별시 강남구 역삼동 1', 37.5, 127.0, '1234567')"""
-# What a fresh collection cannot have equal: its moments.
-TIMELESS = "SELECT naver_place_id, name, category, address, latitude, longitude, region_code FROM places ORDER BY 1"
-DERIVED = "SELECT id, place_ids, new_places, strays, set_aside, result_count FROM search_query ORDER BY id"
+# Queries without times, which differ in a new collection.
+TIMELESS = (
+    "SELECT naver_place_id, name, category, address, latitude, longitude, region_code FROM places "
+    "ORDER BY 1"
+)
+DERIVED = (
+    "SELECT id, place_ids, new_places, strays, set_aside, result_count FROM search_query "
+    "ORDER BY id"
+)
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    """All regions without their dongs, which a base plan does not need."""
+    return Store.of(database, codes=[region.region_code for region in bundled_snapshot().regions])
 
 
 def snapshot(store: Store) -> list[dict[str, Any]]:
@@ -103,7 +110,8 @@ class TestReplaying:
         assert len(before) > 0
         assert (
             store.read(
-                "SELECT id, new_places, strays, set_aside, result_count FROM search_query ORDER BY id"
+                "SELECT id, new_places, strays, set_aside, result_count FROM search_query "
+                "ORDER BY id"
             )
             == searches
         )
@@ -159,7 +167,8 @@ class TestReplaying:
         monkeypatch.setattr(items_module, "place_key", by_name_and_a_kilometre)
         collected.replay()
         sums = store.read(
-            "SELECT sum(new_places) AS new, (SELECT count(*) FROM places) AS places FROM search_query"
+            "SELECT sum(new_places) AS new, (SELECT count(*) FROM places) AS places "
+            "FROM search_query"
         )
         assert sums[0]["new"] == sums[0]["places"]
         assert store.read(DERIVED) != before
@@ -187,9 +196,11 @@ class TestReplaying:
         self, collected: App, store: Store
     ) -> None:
         index = RegionIndex(collected.regions.active())
-        late = """INSERT INTO search_query (batch_name, region_type, region_code, round, source, query, sort, keyword, stage,
+        late = """INSERT INTO search_query (batch_name, region_type, region_code, round, source,
+                    query, sort, keyword, stage,
                                             status, attempt, run_id, calls, answer, answered_at)
-                  SELECT batch_name, region_type, region_code, round, source, 'late', sort, keyword, stage,
+                  SELECT batch_name, region_type, region_code, round, source, 'late', sort, keyword,
+                  stage,
                          status, attempt, run_id, calls, answer, answered_at - interval '1 hour'
                     FROM search_query ORDER BY id LIMIT 1"""
         seen: list[int] = []
@@ -207,8 +218,12 @@ class TestReplaying:
             read, dry_run=False
         )
         assert (done.searches, done.added, done.removed) == (7, 0, 0)
-        first, last = (store.read(f"SELECT place_ids, new_places FROM search_query ORDER BY id {order} LIMIT 1")[0]
-                       for order in ("ASC", "DESC"))  # fmt: skip
+        first, last = (
+            store.read(
+                f"SELECT place_ids, new_places FROM search_query ORDER BY id {order} LIMIT 1"
+            )[0]
+            for order in ("ASC", "DESC")
+        )
         assert last["place_ids"] == first["place_ids"]
         assert (first["new_places"], last["new_places"]) == (0, len(last["place_ids"]))
 

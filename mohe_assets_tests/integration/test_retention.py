@@ -10,23 +10,25 @@ from typing import Any
 import pytest
 
 from mohe_assets.app import App
+from mohe_assets.domain.regions import bundled_snapshot
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store import retention as retention_module
 from mohe_assets.store.database import Database
 from mohe_assets.store.retention import Retention
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.conftest import Mohe
-from mohe_assets_tests.integration.test_collection_run import (
-    collect,
-    few,
-    no_waiting,
-    open_platform,
-    store,
-)
+from mohe_assets_tests.support.collections import collect
+from mohe_assets_tests.support.commands import Mohe
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.stores import Store
 
-__all__ = ["few", "no_waiting", "open_platform", "store"]  # fixtures
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    """All regions without their dongs, which a base plan does not need."""
+    return Store.of(database, codes=[region.region_code for region in bundled_snapshot().regions])
+
 
 TWO = frozenset({"11110", "11680"})
 ROUNDS = """SELECT region_code, round, count(*) AS searches FROM search_query
@@ -150,7 +152,7 @@ def test_a_dump_is_restored_by_the_command_its_help_names_and_the_collection_goe
     empty_database_url: str,
     postgres: EmbeddedServer,
     process_environment: Callable[..., Environment],
-    open_platform: Callable[..., App],
+    open_app: Callable[..., App],
 ) -> None:
     collect(few, frozenset({"11110"}), "before")
     before = store.everything()
@@ -165,7 +167,7 @@ def test_a_dump_is_restored_by_the_command_its_help_names_and_the_collection_goe
         "plain": [str(bin_folder / "psql"), "--quiet", "--set=ON_ERROR_STOP=1", target],
     }[form]
     _run(command, env=process_environment(), given=dump)
-    restored = open_platform(MOHE_DATABASE_URL=empty_database_url)
+    restored = open_app(MOHE_DATABASE_URL=empty_database_url)
     copy = Store(
         database=restored.database,
         checkpoints=restored.checkpoints,

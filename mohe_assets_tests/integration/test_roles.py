@@ -24,9 +24,9 @@ from mohe_assets.postgres.databases import ensure_ready
 from mohe_assets.store.api_calls import ApiCalls
 from mohe_assets.store.api_state import ApiAccount, read_state
 from mohe_assets.store.database import Database, rows
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.integration.conftest import Mohe
-from mohe_assets_tests.integration.test_schema import execute, read
+from mohe_assets_tests.support.commands import Mohe
+from mohe_assets_tests.support.databases import execute, read
+from mohe_assets_tests.support.environments import Environment
 
 As = Callable[[str], Database]
 
@@ -54,7 +54,7 @@ def connected_as(database: Database, database_url: str) -> Iterator[As]:
 
 
 def may(database: Database, sql: str) -> bool:
-    """Whether the role may; nothing of it stays."""
+    """Return whether the role may execute this; roll it back."""
 
     def attempt() -> None:
         with database.engine.connect() as connection, connection.begin() as transaction:
@@ -103,7 +103,10 @@ def test_the_collecting_role_gathers_statistics_of_what_a_refresh_fills(
     ]
     if version < 170000:
         pytest.skip("PostgreSQL 17 is the first that lets a role analyse tables of another")
-    may_gather = "SELECT has_table_privilege('mohe_collector', name, 'MAINTAIN') AS may FROM unnest('{%s}'::text[]) name"
+    may_gather = (
+        "SELECT has_table_privilege('mohe_collector', name, 'MAINTAIN') AS may "
+        "FROM unnest('{%s}'::text[]) name"
+    )
     assert read(database, may_gather % "region,legal_dong,batch_checkpoint") == [{"may": True}] * 3
     assert read(database, may_gather % "places,search_query") == [{"may": False}] * 2
 
@@ -122,7 +125,10 @@ def test_the_collecting_role_gathers_statistics_of_what_a_refresh_fills(
         "DELETE FROM api_usage",
         "DELETE FROM api_budget",
         f"UPDATE {schema.VERSION_TABLE} SET version_num = '001'",
-        "CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT now()'",
+        (
+            "CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLATILE "
+            "AS 'SELECT now()'"
+        ),
         "CREATE ROLE mine",
         f"ALTER ROLE {roles.READER} SUPERUSER",
     ],
@@ -177,8 +183,8 @@ def test_mohe_status_needs_the_reading_role_only_and_what_it_may_not_is_one_sent
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("mohe: The database postgresql://mohe_reader@")
     assert (
-        "does not let this role do that: permission denied for table batch_checkpoint. Grant the rights"
-        in refused.stderr
+        "does not let this role do that: permission denied for table batch_checkpoint. Grant the "
+        "rights" in refused.stderr
     )
 
 
@@ -337,8 +343,14 @@ def test_the_reading_role_holds_nothing_that_a_collection_or_a_migration_waits_f
 def execute_in(app: App, codes: frozenset[str]) -> None:
     """What takes the locks, with less patience than a person."""
     url = make_url(app.settings.database_url.get_secret_value())  # type: ignore[union-attr]
-    hurried = replace(app, database=Database.connect(
-        url.update_query_dict({"options": "-c lock_timeout=3s"}).render_as_string(hide_password=False)))  # fmt: skip
+    hurried = replace(
+        app,
+        database=Database.connect(
+            url.update_query_dict({"options": "-c lock_timeout=3s"}).render_as_string(
+                hide_password=False
+            )
+        ),
+    )
     hurried.refresh_regions()
     with hurried.collection("run", ClaimFilter(codes=codes)) as run:
         assert {one.outcome.value for one in run.outcomes()} == {"completed"}
@@ -438,7 +450,10 @@ class TestOutdatedRights:
             ("GRANT TEMPORARY ON DATABASE {database} TO PUBLIC", "database {database}"),
             ("GRANT CREATE ON SCHEMA public TO PUBLIC", "schema public"),
             (
-                "ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE SELECT ON TABLES FROM mohe_reader",
+                (
+                    "ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE SELECT ON TABLES "
+                    "FROM mohe_reader"
+                ),
                 "tables made later",
             ),
         ],

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from mohe_assets.errors import DatabaseUnavailable
@@ -19,44 +18,86 @@ from mohe_assets.packaged_files import packaged_file
 from mohe_assets.postgres import schema
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.store.checkpoints import Status
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database
 from mohe_assets.store.executions import Ending
+from mohe_assets_tests.support.databases import PROGRESS_QUERY, execute, read
 
 CHECKPOINT_COLUMNS = {
-    "id", "batch_name", "region_type", "region_code", "region_name", "parent_code", "status", "start_time", "end_time",
-    "processed_count", "error_message", "created_at", "updated_at",
-}  # fmt: skip
+    "id",
+    "batch_name",
+    "region_type",
+    "region_code",
+    "region_name",
+    "parent_code",
+    "status",
+    "start_time",
+    "end_time",
+    "processed_count",
+    "error_message",
+    "created_at",
+    "updated_at",
+}
 EXECUTION_COLUMNS = {
-    "id", "batch_name", "execution_id", "start_time", "end_time", "status", "total_regions", "completed_regions",
-    "failed_regions", "last_checkpoint_id", "created_at", "updated_at",
-}  # fmt: skip
+    "id",
+    "batch_name",
+    "execution_id",
+    "start_time",
+    "end_time",
+    "status",
+    "total_regions",
+    "completed_regions",
+    "failed_regions",
+    "last_checkpoint_id",
+    "created_at",
+    "updated_at",
+}
 PLACE_COLUMNS = {
-    "id", "name", "category", "address", "road_address", "latitude", "longitude", "phone", "website_url", "naver_place_id",
-    "created_at", "updated_at", "region_code", "first_seen_at", "last_seen_at",
-}  # fmt: skip
+    "id",
+    "name",
+    "category",
+    "address",
+    "road_address",
+    "latitude",
+    "longitude",
+    "phone",
+    "website_url",
+    "naver_place_id",
+    "created_at",
+    "updated_at",
+    "region_code",
+    "first_seen_at",
+    "last_seen_at",
+}
 # As the users of the batch system have them in their scripts, letter by letter.
-PROGRESS_QUERY = """
-SELECT COUNT(*) AS total_regions, COUNT(CASE WHEN status = 'COMPLETED' THEN 1 END) AS completed, COUNT(CASE WHEN status = 'FAILED' THEN 1 END) AS failed,
-       COUNT(CASE WHEN status = 'PROCESSING' THEN 1 END) AS processing, COUNT(CASE WHEN status = 'PENDING' THEN 1 END) AS pending
-FROM batch_checkpoint WHERE batch_name = 'place-ingestion-batch';
-"""  # noqa: E501
 REGIONS_QUERY = (
     "SELECT region_name, status, processed_count, error_message, updated_at FROM batch_checkpoint"
     " WHERE batch_name = 'place-ingestion-batch' ORDER BY updated_at DESC;"
 )
-RUNS_QUERY = "SELECT * FROM batch_execution_metadata WHERE batch_name = 'place-ingestion-batch' ORDER BY start_time DESC;"
+RUNS_QUERY = (
+    "SELECT * FROM batch_execution_metadata WHERE batch_name = 'place-ingestion-batch'"
+    " ORDER BY start_time DESC;"
+)
 
 SHAPE = {
-    "columns": """SELECT table_name, column_name, data_type, character_maximum_length, numeric_precision, numeric_scale,
-                         is_nullable, column_default
-                    FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> :version""",
-    "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> :version",
-    "constraints": """SELECT conrelid::regclass::text AS on_table, conname, pg_get_constraintdef(oid) AS definition
-                        FROM pg_constraint
-                       WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> :version""",
-    "functions": """SELECT proname, pg_get_function_arguments(oid) AS arguments, prosrc
-                      FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND :version <> ''""",
-    "triggers": "SELECT tgname, tgrelid::regclass::text AS on_table FROM pg_trigger WHERE NOT tgisinternal AND :version <> ''",
+    "columns": """
+        SELECT table_name, column_name, data_type, character_maximum_length, numeric_precision,
+               numeric_scale, is_nullable, column_default
+          FROM information_schema.columns
+         WHERE table_schema = 'public' AND table_name <> :version""",
+    "indexes": """
+        SELECT tablename, indexname, indexdef FROM pg_indexes
+         WHERE schemaname = 'public' AND tablename <> :version""",
+    "constraints": """
+        SELECT conrelid::regclass::text AS on_table, conname,
+               pg_get_constraintdef(oid) AS definition
+          FROM pg_constraint
+         WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> :version""",
+    "functions": """
+        SELECT proname, pg_get_function_arguments(oid) AS arguments, prosrc FROM pg_proc
+         WHERE pronamespace = 'public'::regnamespace AND :version <> ''""",
+    "triggers": """
+        SELECT tgname, tgrelid::regclass::text AS on_table FROM pg_trigger
+         WHERE NOT tgisinternal AND :version <> ''""",
 }
 
 Connect = Callable[[str], Database]
@@ -81,24 +122,14 @@ def empty_database(empty_database_url: str, connect: Connect) -> Database:
     return connect(empty_database_url)
 
 
-def read(database: Database, sql: str, **values: Any) -> list[dict[str, Any]]:
-    return database.transaction(lambda connection: rows(connection, sql, **values))
-
-
-def execute(database: Database, sql: str, **values: Any) -> None:
-    def work(connection: Connection) -> None:
-        connection.execute(text(sql), values)
-
-    database.transaction(work)
-
-
 def shape(database: Database) -> dict[str, set[tuple[Any, ...]]]:
     found = {what: read(database, sql, version=schema.VERSION_TABLE) for what, sql in SHAPE.items()}
     return {what: {tuple(row.values()) for row in result} for what, result in found.items()}
 
 
 def columns(database: Database, table: str) -> set[str]:
-    sql = "SELECT column_name FROM information_schema.columns WHERE table_schema = 'public' AND table_name = :table"
+    sql = """SELECT column_name FROM information_schema.columns
+              WHERE table_schema = 'public' AND table_name = :table"""
     return {row["column_name"] for row in read(database, sql, table=table)}
 
 
@@ -165,15 +196,20 @@ class TestFiles:
     ) -> None:
         execute(
             empty_database,
-            """CREATE TABLE batch_checkpoint (id BIGSERIAL PRIMARY KEY, batch_name VARCHAR(100) NOT NULL,
-                 region_type VARCHAR(50) NOT NULL, region_code VARCHAR(20) NOT NULL, region_name VARCHAR(200) NOT NULL,
-                 parent_code VARCHAR(20), status VARCHAR(20) NOT NULL DEFAULT 'PENDING', start_time TIMESTAMP, end_time TIMESTAMP,
-                 processed_count INTEGER DEFAULT 0, error_message TEXT, created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
+            """CREATE TABLE batch_checkpoint (
+                 id BIGSERIAL PRIMARY KEY, batch_name VARCHAR(100) NOT NULL,
+                 region_type VARCHAR(50) NOT NULL, region_code VARCHAR(20) NOT NULL,
+                 region_name VARCHAR(200) NOT NULL, parent_code VARCHAR(20),
+                 status VARCHAR(20) NOT NULL DEFAULT 'PENDING', start_time TIMESTAMP,
+                 end_time TIMESTAMP, processed_count INTEGER DEFAULT 0, error_message TEXT,
+                 created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
                  updated_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP);
-               CREATE TABLE batch_execution_metadata (id BIGSERIAL PRIMARY KEY, batch_name VARCHAR(100) NOT NULL,
-                 execution_id VARCHAR(100) NOT NULL, start_time TIMESTAMP NOT NULL, end_time TIMESTAMP,
-                 status VARCHAR(20) NOT NULL, total_regions INTEGER DEFAULT 0, completed_regions INTEGER DEFAULT 0,
-                 failed_regions INTEGER DEFAULT 0, last_checkpoint_id BIGINT, created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
+               CREATE TABLE batch_execution_metadata (
+                 id BIGSERIAL PRIMARY KEY, batch_name VARCHAR(100) NOT NULL,
+                 execution_id VARCHAR(100) NOT NULL, start_time TIMESTAMP NOT NULL,
+                 end_time TIMESTAMP, status VARCHAR(20) NOT NULL, total_regions INTEGER DEFAULT 0,
+                 completed_regions INTEGER DEFAULT 0, failed_regions INTEGER DEFAULT 0,
+                 last_checkpoint_id BIGINT, created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
                  updated_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP)""",
         )
         add_checkpoint(empty_database)
@@ -256,8 +292,12 @@ class TestWhatUsersRelyOn:
     def test_their_queries_run_unchanged(self, database: Database) -> None:
         for number, status in enumerate(Status):
             add_checkpoint(database, code=f"1111{number}")
-            execute(database, "UPDATE batch_checkpoint SET status = :status WHERE region_code = :code",
-                    status=status.value, code=f"1111{number}")  # fmt: skip
+            execute(
+                database,
+                "UPDATE batch_checkpoint SET status = :status WHERE region_code = :code",
+                status=status.value,
+                code=f"1111{number}",
+            )
         execute(database, "INSERT INTO batch_execution_metadata (batch_name, execution_id)"
                           " VALUES ('place-ingestion-batch', 'run')")  # fmt: skip
         assert read(database, PROGRESS_QUERY) == [
@@ -290,8 +330,10 @@ class TestWhatUsersRelyOn:
         )
 
     def test_coordinates_have_their_precision(self, database: Database) -> None:
-        sql = """SELECT column_name, numeric_precision AS p, numeric_scale AS s FROM information_schema.columns
-                  WHERE table_name = 'places' AND column_name IN ('latitude', 'longitude') ORDER BY 1"""
+        sql = """SELECT column_name, numeric_precision AS p, numeric_scale AS s
+                   FROM information_schema.columns
+                  WHERE table_name = 'places' AND column_name IN ('latitude', 'longitude')
+                  ORDER BY 1"""
         assert [tuple(row.values()) for row in read(database, sql)] == [
             ("latitude", 10, 8),
             ("longitude", 11, 8),
@@ -310,7 +352,8 @@ class TestConstraints:
         self, database: Database, constraint: str, known: set[str]
     ) -> None:
         sql = """SELECT match[1] AS status FROM pg_constraint,
-                        regexp_matches(pg_get_constraintdef(oid), '''([A-Z]+)''', 'g') AS match WHERE conname = :name"""
+                        regexp_matches(pg_get_constraintdef(oid), '''([A-Z]+)''', 'g') AS match
+                        WHERE conname = :name"""
         assert {row["status"] for row in read(database, sql, name=constraint)} == known
 
     @pytest.mark.parametrize(
@@ -333,14 +376,16 @@ class TestConstraints:
         with pytest.raises(IntegrityError):
             execute(
                 database,
-                "INSERT INTO batch_execution_metadata (batch_name, execution_id, status) VALUES ('b', 'r', 'DEAD')",
+                "INSERT INTO batch_execution_metadata (batch_name, execution_id, status) "
+                "VALUES ('b', 'r', 'DEAD')",
             )
 
     def test_a_partition_key_with_a_space_or_a_comma_is_refused(self, database: Database) -> None:
         insert = partial(
             execute,
             database,
-            """INSERT INTO region (region_type, region_code, region_name, sido_name, sigungu_name, parent_code, is_leaf,
+            """INSERT INTO region (region_type, region_code, region_name, sido_name, sigungu_name,
+                 parent_code, is_leaf,
                                    partition_key, source, as_of)
                VALUES ('sigungu', '1', 'x', 'x', 'x', '1', true, :key, 'api', '2026-10-08')""",
         )
@@ -354,8 +399,13 @@ class TestConstraints:
     )
     def test_every_update_moves_updated_at(self, database: Database, table: str) -> None:
         inserts = {
-            "batch_checkpoint": "(batch_name, region_type, region_code, region_name, updated_at) VALUES ('b', 's', '1', 'x', {})",
-            "batch_execution_metadata": "(batch_name, execution_id, updated_at) VALUES ('b', 'r', {})",
+            "batch_checkpoint": (
+                "(batch_name, region_type, region_code, region_name, updated_at) "
+                "VALUES ('b', 's', '1', 'x', {})"
+            ),
+            "batch_execution_metadata": (
+                "(batch_name, execution_id, updated_at) VALUES ('b', 'r', {})"
+            ),
             "places": "(name, category, address, latitude, longitude, naver_place_id, updated_at) "
             "VALUES ('', '', '', 1, 1, '', {})",
             "api_budget": "(api, account, updated_at) VALUES ('a', 'b', {})",

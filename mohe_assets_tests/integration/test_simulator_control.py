@@ -1,6 +1,4 @@
-"""What tests lean on: the simulator's faults, counters, clock and process behave as its control
-endpoint promises.
-"""
+"""The simulator's control endpoint: its faults, counters, clock and process behave as promised."""
 
 import concurrent.futures
 import os

@@ -58,8 +58,8 @@ def simulator(process: Simulator) -> Simulator:
 
 @pytest.fixture(scope="module")
 def base_plan(process: Simulator) -> dict[tuple[str, str], list[Item]]:
-    """Every leaf district with each of the fifteen keywords: what a first collection of the country
-    gets to see.
+    """The places that a first collection of the country sees: every leaf district with all fifteen
+    keywords.
     """
     process.configure(**AS_STARTED)
     with requests.Session() as session:

@@ -1,4 +1,4 @@
-"""What a collection asks of the database and of the API, in counts that do not depend on the
+"""The database statements and API calls of a collection, in counts that do not depend on the
 machine.
 """
 
@@ -17,7 +17,7 @@ from mohe_assets.app import App
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.processes import soon
 from mohe_assets_tests.support.stores import CODES, Store
 
@@ -29,7 +29,7 @@ STORE, RESERVE, RELEASE_RESERVED = (
     "reserve_api_calls(",
     "SET reserved = greatest",
 )
-# Regions are claimed, completed and told of together or one by one, as it comes: how often is a
+# Regions are claimed, completed and reported together or one by one, as it comes: how often is a
 # matter of time.
 CLAIM, COMPLETE, TOLD = "WITH due AS (", "WITH done AS MATERIALIZED (", "SET reported_at = now()"
 WITH_COMPLETE = (
@@ -42,7 +42,7 @@ KINDS = (STORE, RESERVE, RELEASE_RESERVED, CLAIM, COMPLETE, TOLD, *WITH_COMPLETE
 
 @contextmanager
 def sent_statements() -> Iterator[list[str]]:
-    """What every connection opened meanwhile sends, whoever opened it and whoever sends."""
+    """Record the statements of every connection of every process."""
     sent: list[str] = []
 
     class Noting(psycopg2.extensions.cursor):
@@ -64,9 +64,7 @@ def sent_statements() -> Iterator[list[str]]:
 def work_of(
     environment: Environment, database: Database, admin: Database, simulator: Simulator
 ) -> Callable[..., Counter[str]]:
-    """What collecting a few regions takes, by kind; one search at a time, unless it is told
-    otherwise.
-    """
+    """Count the statements of collecting a few regions by kind, by default one search at a time."""
     store = Store.of(database)
     name = database.engine.url.database
 

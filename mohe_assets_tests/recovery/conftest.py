@@ -1,16 +1,10 @@
-"""For collections in processes of their own: databases that know the regions already, Dagster's
-beside them, workers.
-"""
+"""Fixtures of collections in separate processes: databases with regions, Dagster's beside them."""
 
-import os
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from sqlalchemy import text
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
@@ -20,58 +14,18 @@ from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.postgres.embedded import EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment, keep_checkpoints
+from mohe_assets_tests.support.dagster_instances import dagster_instance
+from mohe_assets_tests.support.databases import administer, copied
+from mohe_assets_tests.support.environments import QUICK, Environment
 from mohe_assets_tests.support.processes import (
     Collected,
     ForkedWorker,
+    PageAgrees,
+    StartWorker,
     Worker,
     assert_the_page_agrees,
-    read,
 )
-
-KEYWORDS = ("카페", "공원")
-# How much the tests of this folder wait is theirs to say: a lease of a minute would have them wait
-# for one.
-QUICK = {
-    "MOHE_SEARCH_KEYWORDS": ",".join(KEYWORDS),
-    "MOHE_SEARCHES_IN_FLIGHT": "4",
-    "MOHE_HEARTBEAT_SECONDS": "0.5",
-    "MOHE_RETRY_SECONDS": "0.1",
-}
-
-StartWorker = Callable[..., Worker]
-FewRegions = Callable[[int], list[str]]
-PageAgrees = Callable[[], None]
-
-
-def _execute(admin: Database, sql: str) -> None:
-    admin.transaction(lambda connection: connection.execute(text(sql)), autocommit=True)
-
-
-@contextmanager
-def _copy(admin: Database, template: str) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    _execute(admin, f"CREATE DATABASE {name} TEMPLATE {template}")
-    try:
-        yield name
-    finally:
-        _execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@contextmanager
-def dagster_instance(settings: settings_module.Settings) -> Iterator[dg.DagsterInstance]:
-    """Dagster's instance as the workers see it; its configuration reads the environment while it is
-    opened.
-    """
-    variables = dagster_environment(settings, resolve_urls(settings))
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        with dg.DagsterInstance.from_config(variables["DAGSTER_HOME"]) as instance:
-            yield instance
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+from mohe_assets_tests.support.regions import FewRegions, keep_regions
 
 
 @pytest.fixture(scope="session")
@@ -98,9 +52,9 @@ def _variables(simulator: Simulator, database_url: str) -> Environment:
 def dagster_template(
     postgres: EmbeddedServer, admin: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """A database with Dagster's tables and the 256 partition keys not yet in it."""
+    """A database with Dagster's tables, without partition keys."""
     name = "dagster_template"
-    _execute(admin, f"CREATE DATABASE {name}")
+    administer(admin, f"CREATE DATABASE {name}")
     url = postgres.url(name)
     home = tmp_path_factory.mktemp("dagster-template")
     settings = settings_module.load(
@@ -113,14 +67,14 @@ def dagster_template(
 
 @pytest.fixture
 def dagster_url(postgres: EmbeddedServer, admin: Database, dagster_template: str) -> Iterator[str]:
-    """URL of a Dagster storage of this test's own."""
-    with _copy(admin, dagster_template) as name:
+    """URL of this test's own Dagster storage."""
+    with copied(admin, dagster_template) as name:
         yield postgres.url(name)
 
 
 @pytest.fixture
 def environment(environment: Environment, dagster_url: str) -> Environment:
-    """The variables of a collection in a process of its own: `mohe env` would print the same."""
+    """The variables of a collection in a separate process, as `mohe env` prints them."""
     variables = {**environment, "MOHE_DAGSTER_DATABASE_URL": dagster_url, **QUICK}
     settings = settings_module.load(variables)
     return {**variables, **dagster_environment(settings, resolve_urls(settings))}
@@ -128,16 +82,14 @@ def environment(environment: Environment, dagster_url: str) -> Environment:
 
 @pytest.fixture
 def instance(settings: settings_module.Settings) -> Iterator[dg.DagsterInstance]:
-    """Dagster's side of what the workers did."""
+    """Dagster's instance, which the workers write to."""
     with dagster_instance(settings) as instance:
         yield instance
 
 
 @pytest.fixture
-def the_page_agrees(
-    settings: settings_module.Settings, instance: dg.DagsterInstance
-) -> Callable[[], None]:
-    """Asserts that Dagster's partitions show what the checkpoints say."""
+def the_page_agrees(settings: settings_module.Settings, instance: dg.DagsterInstance) -> PageAgrees:
+    """Assert that Dagster's partitions match the checkpoints."""
 
     def agrees() -> None:
         with App.open(settings) as app:
@@ -150,7 +102,7 @@ def the_page_agrees(
 def start_worker(
     process_environment: Callable[..., Environment], tmp_path: Path
 ) -> Iterator[StartWorker]:
-    """Starts a collection with the changes given to its environment; none outlives the test."""
+    """Start a collection with changes to its environment; it ends with the test."""
     yield from _starting(ForkedWorker, process_environment, tmp_path)
 
 
@@ -158,9 +110,7 @@ def start_worker(
 def start_worker_from_a_shell(
     process_environment: Callable[..., Environment], tmp_path: Path
 ) -> Iterator[StartWorker]:
-    """The same by its command line, for what an interpreter that starts from nothing may do
-    otherwise.
-    """
+    """Start a collection by its command line, in a fresh interpreter instead of a fork."""
     yield from _starting(Worker, process_environment, tmp_path)
 
 
@@ -183,24 +133,13 @@ def _starting(
 def reference(
     template: str, postgres: EmbeddedServer, admin: Database, shared_simulator: Simulator
 ) -> Iterator[Collected]:
-    """What an uninterrupted collection of all regions brings."""
-    with _copy(admin, template) as name:
+    """The result of an uninterrupted collection of all regions."""
+    with copied(admin, template) as name:
         settings = settings_module.load(_variables(shared_simulator, postgres.url(name)))
         with App.open(settings) as app:
             with app.collection("reference", ClaimFilter()) as run:
                 assert len(list(run.outcomes())) == 256
             yield Collected.of(app.database)
-
-
-def keep_regions(database: Database, count: int) -> list[str]:
-    """Leaves that many regions to be collected, evenly spread; returns their codes."""
-    codes = [
-        row["region_code"]
-        for row in read(database, "SELECT region_code FROM batch_checkpoint ORDER BY region_code")
-    ]
-    kept = codes[:: len(codes) // count][:count]
-    keep_checkpoints(database, kept)
-    return kept
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
-from mohe_assets_tests.support.processes import Collected, executions, read, statuses
+from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.processes import Collected, StartWorker, executions, statuses
+from mohe_assets_tests.support.regions import FewRegions
 
 SHARE = 0.03
 

@@ -1,6 +1,4 @@
-"""The code server's end: whatever its runs and its calls are at, it is over in time and leaves no
-process behind.
-"""
+"""The code server ends in time and leaves no process behind, at any state of its runs and calls."""
 
 import signal
 import subprocess
@@ -14,7 +12,7 @@ import psutil
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from mohe_assets_tests.conftest import Environment
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.processes import PATIENCE, until
 
 # A server that waits for its runs, as Dagster's does, and one of them that does not hear; another
@@ -25,7 +23,8 @@ from mohe_assets.defs.runtime import code_server
 
 code_server.CODE_SERVER_STOP_SECONDS = 3
 signal.signal(signal.SIGTERM, code_server._stop)
-run = "import signal, time; signal.signal(signal.SIGTERM, signal.{how}); print('up', flush=True); time.sleep(600)"
+run = "import signal, time; signal.signal(signal.SIGTERM, signal.{how}); "
+run += "print('up', flush=True); time.sleep(600)"
 first = subprocess.Popen([sys.executable, "-c", run])
 try:
     first.wait()

@@ -22,20 +22,22 @@ from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.postgres.databases import resolve_urls
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.recovery.conftest import KEYWORDS, FewRegions, PageAgrees
-from mohe_assets_tests.recovery.test_several_workers import taken_from, written_by
+from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.environments import KEYWORDS, Environment
 from mohe_assets_tests.support.hosts import Host, Target, has_namespaces, host
 from mohe_assets_tests.support.processes import (
     Collected,
+    PageAgrees,
     Worker,
     executions,
-    read,
     repeated,
     run_status,
     statuses,
+    taken_from,
     until,
+    written_by,
 )
+from mohe_assets_tests.support.regions import FewRegions
 
 THREADS = 4
 LIMIT = 20
@@ -92,7 +94,7 @@ def nth_run(database: Database, number: int) -> str:
 
 
 def cut_off(where: Host, run: str, database: Database) -> tuple[set[str], list[dict[str, object]]]:
-    """The regions that its run holds from now on, and what it has written."""
+    """Return the regions that its run holds from now on, and its rows in the ledger."""
     where.cut_off()
     time.sleep(0.5)  # what had arrived is written by then
     sql = "SELECT region_code FROM batch_checkpoint WHERE status = 'PROCESSING' AND run_id = :run"

@@ -20,20 +20,22 @@ from mohe_assets.postgres.databases import ensure_ready, resolve_urls
 from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.recovery.conftest import StartWorker, dagster_instance, keep_regions
+from mohe_assets_tests.support.dagster_instances import dagster_instance
+from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.environments import Environment
 from mohe_assets_tests.support.processes import (
     PLACES,
     Collected,
+    StartWorker,
     assert_the_page_agrees,
     backends_waiting,
     executions,
     holding,
-    read,
     repeated,
     statuses,
     until,
 )
+from mohe_assets_tests.support.regions import keep_regions
 
 REGIONS = 60
 THREADS = 4
@@ -65,9 +67,7 @@ def environment(environment: Environment, own_server: EmbeddedServer) -> Environ
 
 
 def start_patiently(server: EmbeddedServer) -> None:
-    """What a killed postmaster leaves (its backends, their memory) has to be gone first, which
-    takes a moment.
-    """
+    """Wait until backends and shared memory of a killed postmaster are gone."""
 
     def started() -> bool:
         try:

@@ -1,4 +1,6 @@
-"""The server's disk fills up under a collection: it waits for room and charges no region."""
+"""The server's disk fills up under a collection and gets room again: the same run continues and
+charges no region.
+"""
 
 import shutil
 import subprocess
@@ -17,9 +19,10 @@ from mohe_assets.postgres.databases import ensure_ready, resolve_urls
 from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.recovery.conftest import StartWorker, keep_regions
-from mohe_assets_tests.support.processes import executions, read, repeated, statuses, until
+from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.environments import Environment
+from mohe_assets_tests.support.processes import StartWorker, executions, repeated, statuses, until
+from mohe_assets_tests.support.regions import keep_regions
 
 REGIONS = 40
 THREADS = 4
@@ -74,7 +77,7 @@ def full_database(environment: Environment) -> Iterator[Database]:
 
 
 def fill(disk: Path) -> None:
-    """All that is left, and what the server frees in the next moments, too."""
+    """Fill the disk, and all that the server frees in the next moments."""
     with (disk / "filling").open("ab", buffering=0) as file:
         for _ in range(30):
             try:

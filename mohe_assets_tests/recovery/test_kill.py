@@ -1,4 +1,4 @@
-"""kill -9 at any moment: nothing lost, nothing paid twice beyond what was in flight, nobody needed."""
+"""kill -9 at any moment: nothing lost, only searches in flight repeated, no person needed."""
 
 import random
 import time
@@ -9,22 +9,24 @@ import psycopg2
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
+from mohe_assets_tests.support.databases import read
 from mohe_assets_tests.support.processes import (
     PLACES,
     Collected,
+    PageAgrees,
+    StartWorker,
     backends_waiting,
     end_waiting_backends,
     executions,
     holding,
     materializations,
     partition_of,
-    read,
     repeated,
     run_status,
     statuses,
     until,
 )
+from mohe_assets_tests.support.regions import FewRegions
 
 THREADS = 4
 SEARCHES = 256 * 2
@@ -191,7 +193,8 @@ def test_a_run_killed_before_its_first_word_is_ended_in_dagster_after_a_while(
     assert executions(database) == []
     with psycopg2.connect(dagster_url) as connection, connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE runs SET update_timestamp = update_timestamp - interval '10 minutes' WHERE status = 'STARTED'"
+            "UPDATE runs SET update_timestamp = update_timestamp - interval '10 minutes' "
+            "WHERE status = 'STARTED'"
         )
         assert cursor.rowcount == 1
     connection.close()

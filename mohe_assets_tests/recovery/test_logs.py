@@ -1,6 +1,4 @@
-"""What a run prints: each line about a region says which, at which attempt, in text as in JSON;
-nothing else gets between.
-"""
+"""The output of a run: each line about a region names it and its attempt, in text and in JSON."""
 
 import json
 from typing import Any
@@ -9,8 +7,9 @@ import pytest
 
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
-from mohe_assets_tests.support.processes import executions, read
+from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.processes import StartWorker, executions
+from mohe_assets_tests.support.regions import FewRegions
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def test_a_run_prints_json_lines_that_say_region_and_attempt(
     worker = start_worker_from_a_shell(MOHE_LOG_FORMAT="json")
     assert worker.wait() != 0
     lines = [json.loads(line) for line in worker.output.splitlines() if line.startswith("{")]
-    # Dagster's command line says a word of its own before and after; no line of the run is text.
+    # Dagster's command line prints its own lines before and after; no line of the run is text.
     others = [line for line in worker.output.splitlines() if not line.startswith("{")]
     assert not [line for line in others if " - dagster - " in line or "HTTP 500" in line]
 

@@ -1,6 +1,4 @@
-"""Whatever happens, no key is in any output, event or table, even when a server sends it back to
-us.
-"""
+"""No key is in any output, event or table, even when a server sends it back to us."""
 
 import json
 import re
@@ -13,15 +11,16 @@ from sqlalchemy import text
 
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
-from mohe_assets_tests.support.processes import Worker, read
+from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.environments import Environment
+from mohe_assets_tests.support.processes import StartWorker, Worker
+from mohe_assets_tests.support.regions import FewRegions
 
-# Each key has a word in it that survives every encoding, and that is what is searched for.
+# Each key contains a word that survives every encoding; the tests search for that word.
 GOVERNMENT, CLIENT_ID, SECRET = "GovtNeedle7731", "IdNeedle4412", "SecretNeedle9083"
 HUB_ID, HUB_KEY = "HubNeedle2208", "HubSecretNeedle5519"
 NEEDLES = (GOVERNMENT, CLIENT_ID, SECRET, HUB_ID, HUB_KEY)
-# As the portal's encoded form has it: a %2B, and a + and = that somebody decoded by hand.
+# The portal's encoded form: a %2B, and a + and = decoded by hand.
 CONFIGURED_KEY = f"a%2Bb+{GOVERNMENT}%2F=="
 REAL_KEY = f"a+b+{GOVERNMENT}/=="
 
@@ -72,8 +71,11 @@ def where_keys_are(
 
 def rows_with_keys(database: Database) -> Iterator[str]:
     """Every table, every column of every row, as PostgreSQL itself writes it."""
-    tables = read(database, """SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) AS name FROM pg_tables
-                                WHERE schemaname NOT IN ('pg_catalog', 'information_schema')""")  # fmt: skip
+    tables = read(
+        database,
+        """SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) AS name FROM pg_tables
+                                WHERE schemaname NOT IN ('pg_catalog', 'information_schema')""",
+    )
     assert len(tables) > 5
     for table in tables:
         sql = f"SELECT one::text AS text FROM {table['name']} AS one WHERE one::text ~* :needles"

@@ -17,16 +17,19 @@ from mohe_assets.postgres.embedded import SERVER_ACCOUNT, EmbeddedServer
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database, Refusal, rows
 from mohe_assets.store.database_url import DatabaseUrl
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
+from mohe_assets_tests.support.environments import Environment
+from mohe_assets_tests.support.ports import free_port
 from mohe_assets_tests.support.processes import (
     PLACES,
     Collected,
+    PageAgrees,
+    StartWorker,
     executions,
     repeated,
     statuses,
     until,
 )
+from mohe_assets_tests.support.regions import FewRegions
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
 REGIONS = 60
@@ -35,12 +38,6 @@ THREADS = 4
 pytestmark = pytest.mark.skipif(
     PGBOUNCER is None, reason="PgBouncer is not installed: apt-get install pgbouncer"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def listens(port: int) -> bool:
@@ -91,7 +88,8 @@ def environment(environment: Environment, bouncer: int) -> Environment:
 
 
 SESSION = """
-SELECT current_setting('lock_timeout') AS lock, current_setting('TimeZone') AS zone, current_schema() AS schema,
+SELECT current_setting('lock_timeout') AS lock, current_setting('TimeZone') AS zone,
+current_schema() AS schema,
        current_setting('idle_in_transaction_session_timeout') AS idle
 """
 

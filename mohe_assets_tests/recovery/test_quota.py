@@ -1,37 +1,31 @@
-"""The day's calls run out, or the key is refused: everybody stops at once, nothing fails, and all
-goes on afterwards.
+"""A used-up quota or a refused key stops all workers at once, fails no region, and all resume
+afterwards.
 """
 
 import datetime as dt
 
 import dagster as dg
 import pytest
-from sqlalchemy import text
 
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
-from mohe_assets_tests.support.processes import Collected, executions, read, run_status, statuses
+from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.processes import (
+    Collected,
+    PageAgrees,
+    StartWorker,
+    executions,
+    run_status,
+    statuses,
+)
+from mohe_assets_tests.support.rate_and_quota import set_noon
+from mohe_assets_tests.support.regions import FewRegions
 
 KST = dt.timezone(dt.timedelta(hours=9))
 REGIONS = 60
 SEARCHES = REGIONS * 2
 WORKERS = 3
 THREADS = 4
-
-
-def set_noon(database: Database, simulator: Simulator | None, *, days_ahead: int = 0) -> None:
-    """Noon of a day in Korea, in the budget and at the simulator: no test runs into a real
-    midnight.
-    """
-    now = dt.datetime.now(KST)
-    noon = now.replace(hour=12, minute=0, second=0, microsecond=0) + dt.timedelta(days=days_ahead)
-    ahead = (noon - now).total_seconds()
-    sql = f"""CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLATILE
-              AS $$ SELECT clock_timestamp() + make_interval(secs => {ahead}) $$"""
-    database.transaction(lambda connection: connection.execute(text(sql)))
-    if simulator is not None:
-        simulator.set_clock(noon.isoformat())
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,21 @@ import dagster as dg
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
+from mohe_assets_tests.support.databases import read
 from mohe_assets_tests.support.processes import (
     Collected,
+    PageAgrees,
+    StartWorker,
     backends_waiting,
     executions,
     holding,
-    read,
     run_status,
     statuses,
+    taken_from,
     until,
+    written_by,
 )
+from mohe_assets_tests.support.regions import FewRegions
 
 WORKERS = 3
 
@@ -33,7 +37,7 @@ def test_three_workers_share_the_regions_and_the_rate_and_repeat_nothing(
 ) -> None:
     codes = few(100)
     simulator.configure(calls_per_second=50, latency_ms=30)
-    # They start at the same moment, whatever their processes took to get there.
+    # They start at the same moment, however long their processes took to start.
     with holding(database_url, "LOCK TABLE batch_execution_metadata IN ACCESS EXCLUSIVE MODE"):
         workers = [start_worker(MOHE_CALLS_PER_SECOND="50") for _ in range(WORKERS)]
         until(lambda: backends_waiting(database_url) == WORKERS, "all workers are at the start")
@@ -48,7 +52,8 @@ def test_three_workers_share_the_regions_and_the_rate_and_repeat_nothing(
     )
     holders = read(
         database,
-        "SELECT region_code FROM search_query GROUP BY region_code HAVING count(DISTINCT run_id) > 1",
+        "SELECT region_code FROM search_query GROUP BY region_code "
+        "HAVING count(DISTINCT run_id) > 1",
     )
     assert holders == []
     shares = [run["completed_regions"] for run in executions(database)]
@@ -107,15 +112,8 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_when_it_wakes(
 
 
 def is_silent(database: Database, run_id: str) -> bool:
-    sql = "SELECT heartbeat_at < now() - interval '2.2 seconds' AS silent FROM batch_execution_metadata WHERE execution_id = :run"
+    sql = (
+        "SELECT heartbeat_at < now() - interval '2.2 seconds' AS silent "
+        "FROM batch_execution_metadata WHERE execution_id = :run"
+    )
     return bool(read(database, sql, run=run_id)[0]["silent"])
-
-
-def taken_from(database: Database, run_id: str) -> set[str]:
-    sql = "SELECT region_code FROM batch_checkpoint WHERE attempt > 1 AND run_id <> :run"
-    return {row["region_code"] for row in read(database, sql, run=run_id)}
-
-
-def written_by(database: Database, run_id: str) -> list[dict[str, object]]:
-    """Everything in the ledger that this run wrote."""
-    return read(database, "SELECT * FROM search_query WHERE run_id = :run ORDER BY id", run=run_id)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: whatever is held is given back at once, and the next run goes on."""
+"""SIGTERM and SIGINT: all held regions are released at once, and the next run continues."""
 
 import signal
 import time
@@ -10,15 +10,17 @@ from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.defs.runtime.console_logger import STOPPED
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.recovery.conftest import FewRegions, PageAgrees, StartWorker
 from mohe_assets_tests.support.processes import (
     Collected,
+    PageAgrees,
+    StartWorker,
     executions,
     repeated,
     run_status,
     statuses,
     until,
 )
+from mohe_assets_tests.support.regions import FewRegions
 
 ENOUGH_REGIONS = 40
 THREADS = 4

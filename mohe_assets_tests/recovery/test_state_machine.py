@@ -34,7 +34,7 @@ from mohe_assets.store.database import Database, Scope
 from mohe_assets.store.executions import Ending, Executions
 from mohe_assets.store.ledger import AttributedPlace, Ledger, StoredSearch, Write
 from mohe_assets.store.refinement import Refinement
-from mohe_assets_tests.support.processes import read
+from mohe_assets_tests.support.databases import read
 
 REGIONS = {
     "11110": "서울특별시 종로구",
@@ -56,13 +56,14 @@ SEARCH = st.integers(min_value=0, max_value=len(KEYWORDS) - 1)
 
 @dataclass(kw_only=True)
 class Row:
-    """What the model knows of a region. `done` and `calls` are of its round."""
+    """The model of a region. `done` and `calls` belong to its round."""
 
     status: str = "PENDING"
     attempt: int = 0
     round: int = 1
     failures: int = 0
-    retry: str = ""  # of a FAILED region, or of a refinement: "later", "due", or "asked", which only a person does
+    # of a FAILED region, or of a refinement: "later", "due", or "asked", which only a person does
+    retry: str = ""
     refining: bool = False
     promises: bool = False
     holder: str | None = None
@@ -100,8 +101,8 @@ class Row:
 
 @dataclass(kw_only=True)
 class Run:
-    """What the model knows of a run: its row's status, and whether its heartbeat stopped or its
-    process is gone.
+    """The model of a run: its row's status, and whether its heartbeat stopped or its process is
+    gone.
     """
 
     status: str = "RUNNING"
@@ -111,7 +112,7 @@ class Run:
 
 @dataclass(kw_only=True)
 class FakeWorker:
-    """A worker that believes to hold what it claimed; whether it still does is the store's to say."""
+    """A worker that believes it holds its claims; the store decides whether it still does."""
 
     run_id: str
     ledger: Ledger
@@ -142,7 +143,7 @@ def _place(key: str) -> PlaceRecord:
 
 
 class Collection(RuleBasedStateMachine):
-    """Workers on one database, and the model of what it has to contain."""
+    """Workers on one database, and the model of its content."""
 
     database: Database
 
@@ -298,9 +299,14 @@ class Collection(RuleBasedStateMachine):
         worker, lease = self.pick_lease(who, which)
         search, places = plan_of(lease)[number], found_by(lease, number)
         stored = StoredSearch(
-            search=search, answer={"items": number}, result_count=3, calls=1, places=places, set_aside=(),
+            search=search,
+            answer={"items": number},
+            result_count=3,
+            calls=1,
+            places=places,
+            set_aside=(),
             answered_at=dt.datetime(2026, 11, 23, tzinfo=dt.UTC),
-        )  # fmt: skip
+        )
         with self.refused_unless_held(worker, lease):
             worker.write(Write.done(lease, stored))
         self.note_search(
@@ -352,8 +358,8 @@ class Collection(RuleBasedStateMachine):
     @precondition(lambda self: self.believers())
     @rule(who=ANY, which=ANY)
     def run(self, who: int, which: int) -> None:
-        """What a worker does when nothing interrupts it; without this few examples would get as
-        far.
+        """Do the work of an uninterrupted worker; without this few examples would complete a
+        region.
         """
         worker, lease = self.pick_lease(who, which)
         for number in range(len(KEYWORDS)):
@@ -367,8 +373,12 @@ class Collection(RuleBasedStateMachine):
         held = self.holds(worker, lease)
         before = self.written()
         done = self.checkpoints.fail(
-            lease, kind=FailureKind.TRANSIENT, message="made up", final=final, also=self.tally(worker)
-        )  # fmt: skip
+            lease,
+            kind=FailureKind.TRANSIENT,
+            message="made up",
+            final=final,
+            also=self.tally(worker),
+        )
         assert done == held
         assert self.written() == before
         worker.held.remove(lease)
@@ -464,9 +474,10 @@ class Collection(RuleBasedStateMachine):
         worker = self.workers[who % len(self.workers)]
         self.replace(worker)
         if on_this_machine:
-            # The number is another process's now: the start time tells.
+            # The pid belongs to another process now: the start time differs.
             self.execute(
-                "UPDATE batch_execution_metadata SET process_started = process_started - 1000 WHERE execution_id = :run",
+                "UPDATE batch_execution_metadata SET process_started = process_started - 1000 "
+                "WHERE execution_id = :run",
                 run=worker.run_id,
             )
             self.runs[worker.run_id].gone = True
@@ -494,7 +505,8 @@ class Collection(RuleBasedStateMachine):
     @rule()
     def the_time_to_retry_comes(self) -> None:
         self.execute(
-            "UPDATE batch_checkpoint SET retry_at = now() - interval '1 second' WHERE retry_at IS NOT NULL"
+            "UPDATE batch_checkpoint SET retry_at = now() - interval '1 second' WHERE retry_at IS "
+            "NOT NULL"
         )
         for row in self.rows.values():
             row.retry = "due" if row.retry == "later" else row.retry
@@ -570,7 +582,7 @@ class Collection(RuleBasedStateMachine):
     def no_region_is_out_of_reach(self) -> None:
         for row in self.checkpoint_rows():
             assert row["status"] in {"PENDING", "PROCESSING", "COMPLETED", "FAILED"}
-            # A lease ends by itself, whatever became of its holder.
+            # A lease ends by itself, whether its holder lives or not.
             assert (row["status"] == "PROCESSING") == (row["lease_expires_at"] is not None), row
             assert row["status"] in {"FAILED", "COMPLETED"} or row["retry_at"] is None, row
 
@@ -579,12 +591,16 @@ class Collection(RuleBasedStateMachine):
         wrong = read(
             self.database,
             """SELECT c.region_code
-                 FROM batch_checkpoint c LEFT JOIN search_query q USING (batch_name, region_type, region_code, round)
-                GROUP BY c.id HAVING c.searches_done <> count(*) FILTER (WHERE q.status IN ('DONE', 'SKIPPED'))
-                                  OR c.calls_used <> coalesce(sum(q.calls), 0)
-                                  OR c.processed_count <> (SELECT count(DISTINCT p) FROM search_query s, unnest(s.place_ids) p
-                                                            WHERE s.region_code = c.region_code AND s.round = c.round)
-                                  OR c.status = 'COMPLETED' AND count(q.id) FILTER (WHERE q.status <> 'FAILED') <> :searches""",
+                 FROM batch_checkpoint c
+                 LEFT JOIN search_query q USING (batch_name, region_type, region_code, round)
+                GROUP BY c.id
+               HAVING c.searches_done <> count(*) FILTER (WHERE q.status IN ('DONE', 'SKIPPED'))
+                   OR c.calls_used <> coalesce(sum(q.calls), 0)
+                   OR c.processed_count <>
+                      (SELECT count(DISTINCT p) FROM search_query s, unnest(s.place_ids) p
+                        WHERE s.region_code = c.region_code AND s.round = c.round)
+                   OR c.status = 'COMPLETED'
+                      AND count(q.id) FILTER (WHERE q.status <> 'FAILED') <> :searches""",
             searches=len(KEYWORDS),
         )
         assert wrong == []
@@ -638,7 +654,7 @@ class Collection(RuleBasedStateMachine):
     def refused_unless_held(
         self, worker: FakeWorker, lease: Lease, *, and_also: bool = True
     ) -> Iterator[None]:
-        """A write by anybody else is LeaseLost, and leaves places and ledger as they were."""
+        """A write by another worker is LeaseLost, and leaves places and ledger unchanged."""
         if self.holds(worker, lease) and and_also:
             yield
             return
@@ -678,7 +694,8 @@ class Collection(RuleBasedStateMachine):
 
     def be_silent(self, worker: FakeWorker) -> None:
         self.execute(
-            "UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour' WHERE execution_id = :run",
+            "UPDATE batch_execution_metadata SET heartbeat_at = now() - interval '1 hour' "
+            "WHERE execution_id = :run",
             run=worker.run_id,
         )
         self.runs[worker.run_id].silent = True
@@ -700,7 +717,8 @@ class Collection(RuleBasedStateMachine):
     def written(self) -> list[dict[str, Any]]:
         """Everything a worker brings."""
         sql = """SELECT (SELECT string_agg(p::text, E'\\n' ORDER BY p.id) FROM places p) AS places,
-                        (SELECT string_agg(q::text, E'\\n' ORDER BY q.id) FROM search_query q) AS ledger"""
+                        (SELECT string_agg(q::text, E'\\n' ORDER BY q.id)
+                        FROM search_query q) AS ledger"""
         return read(self.database, sql)
 
     def execute(self, sql: str, **values: object) -> None:
@@ -708,7 +726,8 @@ class Collection(RuleBasedStateMachine):
 
 
 def test_no_interleaving_of_workers_loses_repeats_or_strands_a_region(database: Database) -> None:
-    sql = """INSERT INTO region (region_type, region_code, region_name, sido_name, sigungu_name, parent_code, is_leaf,
+    sql = """INSERT INTO region (region_type, region_code, region_name, sido_name, sigungu_name,
+               parent_code, is_leaf,
                                  partition_key, source, as_of)
              VALUES (:type, :code, :name, 'x', 'x', '00', true, :code, 'api', '2026-11-23')"""
     regions = [{"type": TYPE, "code": code, "name": name} for code, name in REGIONS.items()]

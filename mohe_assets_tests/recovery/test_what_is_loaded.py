@@ -1,10 +1,11 @@
-"""A run that collects loads what it needs: each library that it does without is memory and start-up
+"""A collecting run loads only the libraries it needs: each other one costs memory and start-up time
 of every worker.
 """
 
 import re
 
-from mohe_assets_tests.recovery.conftest import FewRegions, StartWorker
+from mohe_assets_tests.support.processes import StartWorker
+from mohe_assets_tests.support.regions import FewRegions
 
 IMPORTED = re.compile(r"^import time:.*\| +([\w.]+)$", re.MULTILINE)
 

@@ -1,0 +1,1 @@
+"""Shared code of tests and benchmarks: databases, processes, servers, readers. No tests."""

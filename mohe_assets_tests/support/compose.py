@@ -19,7 +19,7 @@ DEMO = ROOT / "deploy" / "compose" / "demo.env"
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """What a container of it is given."""
+    """The configuration of a container."""
 
     name: str
     command: Sequence[str]

@@ -1,10 +1,10 @@
 """The services of docker-compose.yml as processes: the same commands, environments, health checks,
 users and signals.
 
-No Docker engine is needed. What stands in for it is small: a service's name and port become this
+No Docker engine is needed. Its stand-in is small: a service's name and port become this
 machine's loopback and a free port, the volume becomes a folder, `init` and the restart policy are
 played here, and a container's end is the end of all that runs in it. The image of PostgreSQL is
-played by the wheel's binaries, with a password for whoever comes over TCP.
+played by the wheel's binaries, with a password over TCP.
 """
 
 import contextlib
@@ -13,7 +13,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,10 +27,11 @@ from dockerfile_parse import DockerfileParser
 from mohe_assets.postgres.embedded import EmbeddedServer, _account, _others_can_enter
 from mohe_assets.store.database import Database
 from mohe_assets_tests.support.compose import ROOT, Service
+from mohe_assets_tests.support.ports import free_port
 from mohe_assets_tests.support.ui import kill
 
 IMAGE_HOME = "/var/lib/mohe"
-# What a busy machine may add to a stop, and may take for a start of everything at once.
+# Time that a busy machine may add to a stop, and may need to start everything.
 UNDER_LOAD = 20
 PATIENCE = 300.0
 PORTS = ("5432", "4266", "3000", "8900")
@@ -46,7 +46,7 @@ class Topology:
     services: Mapping[str, Service]
     folder: Path
     ports: Mapping[str, str] = field(
-        default_factory=lambda: {port: str(_free_port()) for port in PORTS}
+        default_factory=lambda: {port: str(free_port()) for port in PORTS}
     )
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _wanted: set[str] = field(default_factory=set)
@@ -76,8 +76,8 @@ class Topology:
         return int(self.ports[inside])
 
     def database_url(self, name: str = "mohe_db") -> str:
-        """For a person on this machine, as `docker exec -i mohe-postgres psql -U mohe_user` is: no
-        password is asked for.
+        """URL for a person on this machine without a password, as for `docker exec -i mohe-postgres
+        psql`.
         """
         return f"postgresql://mohe_user@/{name}?host={self.server.data}&port={self.ports['5432']}"
 
@@ -88,7 +88,7 @@ class Topology:
         return self.log(name).read_text(encoding="utf-8", errors="replace")
 
     def start(self, name: str) -> None:
-        """`docker start`: the same container goes on writing the same log."""
+        """`docker start`: the same container continues its log."""
         assert name not in self._running
         self._wanted.add(name)
         if name == "postgres":
@@ -140,7 +140,7 @@ class Topology:
         main.wait(timeout=PATIENCE)
 
     def keep_up(self) -> None:
-        """What `restart: unless-stopped` does: starts again what ended by itself."""
+        """Start again every container that ended by itself, as `restart: unless-stopped` does."""
         for name in sorted(self._wanted):
             if self._running[name].poll() is not None:
                 assert self.services[name].restarted, f"{name} ended:\n{self.output(name)[-3000:]}"
@@ -171,7 +171,7 @@ class Topology:
         )
 
     def healthy(self, name: str) -> bool:
-        """What the service's own health check says."""
+        """Return whether the service's own health check succeeds."""
         command = [self._here(word) for word in self.services[name].health]
         if name == "postgres":
             command[0] = self._binaries(command[0])
@@ -201,14 +201,16 @@ class Topology:
         return {process.username() for process in self._family(self._running[name])}
 
     def end(self) -> None:
-        """Whatever is left, for cleaning up."""
+        """End everything that still runs."""
         for name in [*self._running]:
             self.kill(name)
         shutil.rmtree(self.server.data, ignore_errors=True)
         shutil.rmtree(self.folder)
 
     def _initialise(self) -> None:
-        """What the image does at its first start: the owner with its password, and the database."""
+        """Create the data directory, the owner with its password, and the database, as the image's
+        first start does.
+        """
         data, given = self.server.data, self.services["postgres"].environment
         if (data / "PG_VERSION").exists():
             return
@@ -276,9 +278,17 @@ class Topology:
             return command
         data = str(self.server.data)
         return [
-            self._binaries(command[0]), "-D", data, "-k", data, "-c", "listen_addresses=127.0.0.1", "-p", self.ports["5432"],
+            self._binaries(command[0]),
+            "-D",
+            data,
+            "-k",
+            data,
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-p",
+            self.ports["5432"],
             *command[1:],
-        ]  # fmt: skip
+        ]
 
     def _binaries(self, program: str) -> str:
         return str(self.server._binaries() / program)
@@ -287,7 +297,7 @@ class Topology:
         path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])
         given = {key: self._here(value) for key, value in self.services[name].environment.items()}
         if name == "postgres":
-            # As in the container, its programs find the server without being told where it is.
+            # As in the container, its programs find the server by these defaults.
             return {
                 "PATH": path,
                 "LC_ALL": "C.UTF-8",
@@ -329,13 +339,13 @@ class Topology:
 
 
 def container_user() -> str | None:
-    """Who stands in for the image's user: somebody else when we are root, ourselves otherwise."""
+    """Return the account that stands in for the image's user: another one if we are root."""
     return "nobody" if os.geteuid() == 0 else None
 
 
 def _become(user: str, *, may_read_all: bool) -> list[str]:
-    """The image's files can be read by everybody; where this checkout or its interpreter cannot,
-    reading is allowed apart.
+    """Return a command prefix that becomes this user; it may read all files where this checkout is
+    private.
     """
     entry = pwd.getpwnam(user)
     command = [
@@ -352,9 +362,3 @@ def _become(user: str, *, may_read_all: bool) -> list[str]:
     if may_read_all and closed:
         command += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     return command
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -165,3 +165,7 @@ def require_engine() -> None:
     command = [program or "docker", "version"]
     if program is None or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("no Docker engine answers; .ci/containers starts one")
+
+
+# Type of the fixture `stack`.
+StartStack = Callable[..., Stack]

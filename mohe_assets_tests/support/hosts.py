@@ -3,7 +3,7 @@ come back.
 
 As root each host is a network namespace with a host name of its own, joined by a cable to one in
 the middle, and cutting it off pulls the cable. Without root a host is a name only, and cutting it
-off makes its relays stand still: the kernel then goes on taking what is sent to them, so what
+off makes its relays stand still: the kernel still accepts what is sent to them, so what
 time-outs of TCP do is seen as root only.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from mohe_assets_tests.support import relay
 
 _CLONE_NEWNET = 0x40000000
-# What a service is reached by: the path of a unix socket, or host and port.
+# Address of a service: the path of a unix socket, or host and port.
 Target = tuple[str] | tuple[str, str]
 
 
@@ -79,7 +79,7 @@ def _bare(services: Sequence[Target]) -> Iterator[Host]:
 
 @contextmanager
 def _namespace(number: int, services: Sequence[Target]) -> Iterator[Host]:
-    """Its addresses exist inside the two namespaces only, so that nothing outside is in their way."""
+    """A host whose addresses exist inside the two namespaces only."""
     middle, edge = (f"mohe-{os.getpid()}-{number}-{name}" for name in ("middle", "edge"))
     try:
         _join(middle, edge)
@@ -119,7 +119,7 @@ def _join(middle: str, edge: str) -> None:
 
 def _plug_in(name: str, *, theirs: int) -> None:
     _ip("-n", name, "link", "set", "cable", "up")
-    # Asked who has the address, nobody would answer, and connections would be refused at once
+    # No host would answer for the address, and connections would be refused at once
     # instead of going nowhere.
     _ip(
         "-n",
@@ -163,7 +163,7 @@ def _ports(listeners: Sequence[socket.socket]) -> list[int]:
 
 @contextmanager
 def _inside(namespace: str) -> Iterator[None]:
-    """Sockets that this thread makes meanwhile belong to the namespace, and stay in it."""
+    """Enter the namespace with this thread; sockets made inside stay in it."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def enter(file: int) -> None:

@@ -1,6 +1,4 @@
-"""Collections in processes of their own, as a shell starts them, and what they left behind in both
-databases.
-"""
+"""Collections in separate processes, started as by a shell, and their results in both databases."""
 
 import contextlib
 import multiprocessing
@@ -23,13 +21,17 @@ from mohe_assets.app import App
 from mohe_assets.defs.runtime.reconciliation import disagreements, reconcile, regions_of, shown
 from mohe_assets.defs.runtime.recovery import recover
 from mohe_assets.store.checkpoints import Status
-from mohe_assets.store.database import Database, rows
+from mohe_assets.store.database import Database
+from mohe_assets_tests.support.databases import read
 
 JOB = ("dagster", "job", "execute", "-m", "mohe_assets.definitions", "-j", "place_ingestion_batch")
 PLACES = dg.AssetKey("places")
 # Generous: two cores may be shared with other suites. Less is enough where no process has to start.
 PATIENCE = 120.0
 PATIENCE_WITHIN_ONE_PROCESS = 30.0
+
+# Type of the fixture `the_page_agrees`.
+PageAgrees = Callable[[], None]
 
 
 def until(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE) -> None:
@@ -93,7 +95,7 @@ class Worker:
         self._process.wait(timeout=PATIENCE)
 
     def wait(self, seconds: float = PATIENCE) -> int:
-        """Its exit status; fails with the end of its output if it goes on for longer."""
+        """Return its exit status; fail with the end of its output if it runs for longer."""
         try:
             return self._process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -107,7 +109,7 @@ class Worker:
         return self
 
     def end(self) -> None:
-        """Whatever is left of it and of what it started, for cleaning up."""
+        """End the worker and all its children."""
         if self.running:
             with contextlib.suppress(ProcessLookupError):
                 self.send(signal.SIGKILL)
@@ -132,6 +134,10 @@ class ForkedWorker(Worker):
     ) -> "_Forked":
         assert not wrapper, "a fork is no command line"
         return _Forked(environment, log)
+
+
+# Type of the fixtures `start_worker` and `start_worker_from_a_shell`.
+StartWorker = Callable[..., Worker]
 
 
 class _Forked:
@@ -171,10 +177,6 @@ def _run_job(environment: dict[str, str], log: str) -> None:
     dagster_command()  # type: ignore[no-untyped-call]
 
 
-def read(database: Database, sql: str, **values: Any) -> list[dict[str, Any]]:
-    return database.transaction(lambda connection: rows(connection, sql, **values))
-
-
 def statuses(database: Database) -> dict[str, int]:
     """How many regions have which status."""
     found = read(
@@ -188,10 +190,20 @@ def executions(database: Database) -> list[dict[str, Any]]:
     return read(database, "SELECT * FROM batch_execution_metadata ORDER BY id")
 
 
+def taken_from(database: Database, run_id: str) -> set[str]:
+    sql = "SELECT region_code FROM batch_checkpoint WHERE attempt > 1 AND run_id <> :run"
+    return {row["region_code"] for row in read(database, sql, run=run_id)}
+
+
+def written_by(database: Database, run_id: str) -> list[dict[str, object]]:
+    """Return the rows of the ledger that this run wrote."""
+    return read(database, "SELECT * FROM search_query WHERE run_id = :run ORDER BY id", run=run_id)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What a collection brought: by (region, query) the ids of the places in the answer's order,
-    and by id the places.
+    """The result of a collection: place ids by (region, query) in the answer's order, and places by
+    id.
     """
 
     searches: Mapping[tuple[str, str], tuple[str, ...]]
@@ -199,7 +211,7 @@ class Collected:
 
     @classmethod
     def of(cls, database: Database) -> "Collected":
-        # The ledger first: workers go on meanwhile, and a place is stored with its search at the
+        # The ledger first: workers continue, and a place is stored with its search at the
         # latest.
         ledger = read(
             database, "SELECT region_code, query, place_ids FROM search_query WHERE status = 'DONE'"
@@ -208,8 +220,13 @@ class Collected:
             row["id"]: row["naver_place_id"]
             for row in read(database, "SELECT id, naver_place_id FROM places")
         }
-        places = read(database, """SELECT naver_place_id, name, category, address, road_address, latitude, longitude, phone,
-                                          website_url, source, region_type, region_code FROM places""")  # fmt: skip
+        places = read(
+            database,
+            """SELECT naver_place_id, name, category, address, road_address, latitude, longitude,
+                 phone,
+                                          website_url, source, region_type, region_code
+                                          FROM places""",
+        )
         return cls(
             searches={
                 (row["region_code"], row["query"]): tuple(ids[one] for one in row["place_ids"])
@@ -238,9 +255,7 @@ def run_status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus
 
 
 def assert_the_page_agrees(instance: dg.DagsterInstance, app: App) -> None:
-    """After one look of the sensor, which does nothing if there is nothing to repair, Dagster shows
-    what the checkpoints say.
-    """
+    """Assert that Dagster shows the checkpoints after one tick of the sensor."""
     recover(instance, app)
     reconcile(instance, app)
     seen = shown(instance)
@@ -270,7 +285,7 @@ def partition_of(event: dg.EventLogEntry) -> str:
 
 @contextlib.contextmanager
 def holding(url: str, sql: str) -> Iterator[None]:
-    """Keeps the locks that `sql` takes, so that whoever needs them stands still at that very place."""
+    """Hold the locks that `sql` takes, so that others wait where they need them."""
     connection = psycopg2.connect(url)
     try:
         with connection.cursor() as cursor:
@@ -280,7 +295,7 @@ def holding(url: str, sql: str) -> Iterator[None]:
         connection.close()
 
 
-# Backends of a database that wait for somebody's lock.
+# Backends of a database that wait for a lock.
 _WAITING = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
@@ -289,9 +304,7 @@ def backends_waiting(url: str) -> int:
 
 
 def end_waiting_backends(url: str) -> int:
-    """A killed client's statement must not go on once the lock is free: a machine that lost its
-    power does not either.
-    """
+    """End waiting backends: a killed client's statement must not run once the lock is free."""
     return int(_ask(url, f"SELECT count(pg_terminate_backend(pid, 5000)) {_WAITING}"))
 
 

@@ -23,17 +23,38 @@ OLD_OF_JULY = {*(code for code, _ in _OLD.values()), "28110", "28140", "28260"}
 BEFORE_JULY: list[dict[str, Any]] = [
     {"op": "add", "code": "2900000000", "name": "광주광역시"},
     {"op": "add", "code": "4600000000", "name": "전라남도"},
-    *({"op": "recode", "code": f"{new}00000", "to": f"{old}00000", "name": name} for new, (old, name) in _OLD.items()),
+    *(
+        {"op": "recode", "code": f"{new}00000", "to": f"{old}00000", "name": name}
+        for new, (old, name) in _OLD.items()
+    ),
     {"op": "drop", "code": "1200000000"},
-    {"op": "merge", "codes": ["2827500000", "2829000000"], "to": "2826000000", "name": "인천광역시 서구"},
-    {"op": "split", "code": "2812500000", "into": [
-        {"code": "2814000000", "name": "인천광역시 동구", "dongs": DONG_GU},
-        {"code": "2811100000", "name": "인천광역시 중구의 뭍", "dongs": []},
-    ]},
-    {"op": "merge", "codes": ["2811100000", "2815500000"], "to": "2811000000", "name": "인천광역시 중구"},
-]  # fmt: skip
+    {
+        "op": "merge",
+        "codes": ["2827500000", "2829000000"],
+        "to": "2826000000",
+        "name": "인천광역시 서구",
+    },
+    {
+        "op": "split",
+        "code": "2812500000",
+        "into": [
+            {"code": "2814000000", "name": "인천광역시 동구", "dongs": DONG_GU},
+            {"code": "2811100000", "name": "인천광역시 중구의 뭍", "dongs": []},
+        ],
+    },
+    {
+        "op": "merge",
+        "codes": ["2811100000", "2815500000"],
+        "to": "2811000000",
+        "name": "인천광역시 중구",
+    },
+]
 BEFORE_FEBRUARY: list[dict[str, Any]] = [
     {"op": "drop", "code": "4159000000"},
-    {"op": "merge", "codes": [f"{code}00000" for code in (41591, 41593, 41595, 41597)], "to": "4159000000",
-     "name": "경기도 화성시"},
-]  # fmt: skip
+    {
+        "op": "merge",
+        "codes": [f"{code}00000" for code in (41591, 41593, 41595, 41597)],
+        "to": "4159000000",
+        "name": "경기도 화성시",
+    },
+]

@@ -12,7 +12,7 @@ import sys
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):  # either end may vanish: that is what it is for
+    with contextlib.suppress(OSError):  # either end may vanish at any time
         while data := await source.read(65_536):
             sink.write(data)
             await sink.drain()

@@ -1,5 +1,5 @@
-"""What tests that are no coroutines need of clients that are: one search in a loop of its own, and
-waits that take no time.
+"""Searches for tests that are no coroutines: one search in its own loop, and waits that take no
+time.
 """
 
 import asyncio

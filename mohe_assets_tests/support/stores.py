@@ -1,4 +1,4 @@
-"""A few real regions with their checkpoints, ledger and runs, for tests of what is kept."""
+"""A few real regions with their checkpoints, ledger and runs."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -29,9 +29,16 @@ LATER = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
 
 def place(key: str, **changes: Any) -> PlaceRecord:
     record = PlaceRecord(
-        place_key=key, name=key, category="카페", address="서울특별시 강남구 역삼동 1", road_address="", phone="", website_url="",
-        latitude=Decimal("37.5"), longitude=Decimal("127.0"),
-    )  # fmt: skip
+        place_key=key,
+        name=key,
+        category="카페",
+        address="서울특별시 강남구 역삼동 1",
+        road_address="",
+        phone="",
+        website_url="",
+        latitude=Decimal("37.5"),
+        longitude=Decimal("127.0"),
+    )
     return replace(record, **changes)
 
 
@@ -103,9 +110,7 @@ class Store:
         places: Sequence[PlaceRecord | AttributedPlace] = (),
         **changes: Any,
     ) -> Search:
-        """Stores the search of that number of the plan; its places are in 11680 unless they say
-        otherwise.
-        """
+        """Store the search of that number of the plan; places without a region are in 11680."""
         search = plan_of(lease)[number]
         attributed = [
             one
@@ -114,9 +119,14 @@ class Store:
             for one in places
         ]
         stored = StoredSearch(
-            search=search, answer={"items": []}, result_count=len(places), calls=1, places=attributed,
-            set_aside=list[RejectedItem](), answered_at=ANSWERED,
-        )  # fmt: skip
+            search=search,
+            answer={"items": []},
+            result_count=len(places),
+            calls=1,
+            places=attributed,
+            set_aside=list[RejectedItem](),
+            answered_at=ANSWERED,
+        )
         self.write(Write.done(lease, replace(stored, **changes)))
         return search
 
@@ -133,7 +143,7 @@ class Store:
         return {(answered.query, answered.sort) for answered in history}, calls
 
     def complete(self, lease: Lease) -> None:
-        """Does what the plan still needs, and completes."""
+        """Do the rest of the plan, and complete."""
         done, _ = self.done(lease)
         for number, search in enumerate(plan_of(lease)):
             if search.identity not in done:
@@ -155,7 +165,8 @@ class Store:
     def expire(self) -> None:
         """Time passes: every lease is over."""
         self.execute(
-            "UPDATE batch_checkpoint SET lease_expires_at = now() - interval '1 second' WHERE status = 'PROCESSING'"
+            "UPDATE batch_checkpoint SET lease_expires_at = now() - interval '1 second' "
+            "WHERE status = 'PROCESSING'"
         )
 
     def reclaim(self, *dead_runs: str) -> list[str]:

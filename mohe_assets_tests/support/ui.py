@@ -16,29 +16,42 @@ import psutil
 import requests
 
 from mohe_assets.store.database import Database
-from mohe_assets_tests.support.processes import PATIENCE, read
+from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.ports import free_port
+from mohe_assets_tests.support.processes import PATIENCE
 
 _REQUEST_TIMEOUT = 60
 
 LOADED = """{ workspaceOrError { ... on Workspace { locationEntries { loadStatus
-    locationOrLoadError { __typename ... on RepositoryLocation { repositories { name } } } } } } }"""
-STATUSES = """{ assetNodeOrError(assetKey: {path: ["places"]}) { ... on AssetNode { assetPartitionStatuses {
+    locationOrLoadError { __typename ... on RepositoryLocation { repositories
+    { name } } } } } } }"""
+STATUSES = """{ assetNodeOrError(assetKey: {path: ["places"]}) { ... on AssetNode
+                { assetPartitionStatuses {
     ... on DefaultPartitionStatuses {
-        materializedPartitions failedPartitions unmaterializedPartitions materializingPartitions } } } } }"""
-LAUNCH = """mutation($parameters: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $parameters) {
+        materializedPartitions failedPartitions unmaterializedPartitions
+        materializingPartitions } } } } }"""
+LAUNCH = """mutation($parameters: LaunchBackfillParams!)
+              { launchPartitionBackfill(backfillParams: $parameters) {
     __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 CANCEL = "mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) { __typename } }"
-BACKFILL = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
-RUNS = "query($status: [RunStatus!]) { runsOrError(filter: {statuses: $status}) { ... on Runs { results { runId status } } } }"
-TICK = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor { sensorState {
+BACKFILL = (
+    "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { "
+    "status } } }"
+)
+RUNS = (
+    "query($status: [RunStatus!]) { runsOrError(filter: {statuses: $status}) { ... on Runs { "
+    "results { runId status } } } }"
+)
+TICK = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) {
+            ... on Sensor { sensorState {
     ticks(limit: 1) { status skipReason error { message } } } } } }"""
 
 
 def until(
     condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE, every: float = 0.25
 ) -> None:
-    """Waits for something outside of this process, asking rarely: whoever answers shares two cores
-    with all the others.
+    """Wait for a condition outside of this process, at long intervals: the processes share two
+    cores.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -48,7 +61,7 @@ def until(
 
 @dataclass(frozen=True, kw_only=True)
 class Partitions:
-    """What the asset's page paints."""
+    """The partitions by status, as on the asset's page."""
 
     materialized: frozenset[str]
     failed: frozenset[str]
@@ -175,7 +188,7 @@ class Up:
 
     def __init__(self, environment: Mapping[str, str], log: Path, *, hurried: bool = False) -> None:
         self.log = log
-        self.port = _free_port()
+        self.port = free_port()
         if hurried:
             on_path = log.with_suffix(".path")
             on_path.mkdir()
@@ -225,7 +238,9 @@ class Up:
 
     @property
     def code_server_serves(self) -> bool:
-        """The page may still show what the one before it had loaded."""
+        """Return whether the code server answers; the page may still show the previous one's
+        definitions.
+        """
         server = self._code_server()
         if server is None:
             return False
@@ -244,7 +259,7 @@ class Up:
             raise AssertionError(f"mohe up did not end:\n{self.output[-3000:]}") from None
 
     def end(self) -> None:
-        """Whatever is left, for cleaning up."""
+        """End everything that still runs."""
         self.ui.close()
         left = self.family() if self._process.poll() is None else []
         with contextlib.suppress(ProcessLookupError):
@@ -262,7 +277,7 @@ def kill(processes: Sequence[psutil.Process]) -> None:
 
 
 def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Those of them that have not ended; one whose end nobody has asked about yet has."""
+    """Return the processes that have not ended; zombies have."""
     return [one for one in processes if _status(one) not in {None, psutil.STATUS_ZOMBIE}]
 
 
@@ -275,12 +290,7 @@ def _status(process: psutil.Process) -> str | None:
 
 def keys_with(database: Database, *status: str) -> frozenset[str]:
     """Partition keys of the regions whose checkpoint has one of these statuses."""
-    sql = """SELECT r.partition_key FROM batch_checkpoint c JOIN region r USING (region_type, region_code)
+    sql = """SELECT r.partition_key FROM batch_checkpoint c JOIN region r
+               USING (region_type, region_code)
               WHERE c.status = ANY(:status)"""
     return frozenset(row["partition_key"] for row in read(database, sql, status=list(status)))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,6 +1,4 @@
-"""An address belongs to the region it names: now, before a reform, shortened, or by its dong where
-the name says too little.
-"""
+"""An address belongs to the region it names: now, before a reform, shortened, or by its dong."""
 
 import datetime as dt
 from collections.abc import Collection
@@ -32,9 +30,14 @@ def dongs_of(codes: Collection[str]) -> dict[str, list[str]]:
 
 def became(old_code: str, old_name: str, new_code: str) -> Succession:
     return Succession(
-        old_code=old_code, old_name=old_name, new_code=new_code, new_name=NAMES.get(new_code, ""), shared_dongs=1,
-        share_of_old=1.0, share_of_new=1.0,
-    )  # fmt: skip
+        old_code=old_code,
+        old_name=old_name,
+        new_code=new_code,
+        new_name=NAMES.get(new_code, ""),
+        shared_dongs=1,
+        share_of_old=1.0,
+        share_of_new=1.0,
+    )
 
 
 REFORM = [
@@ -107,11 +110,15 @@ class TestNamesOfNow:
     @pytest.mark.parametrize(
         "address",
         [
-            "대한민국 서울특별시 강남구 역삼동 1", "06236 서울특별시 강남구 역삼동 1", "(06236) 서울 강남구 역삼동 1",
-            "우)06236 서울시 강남구", "[135-080] 서울 강남구 역삼동 1", "대한민국, 06236, 서울특별시, 강남구, 역삼동 1",
+            "대한민국 서울특별시 강남구 역삼동 1",
+            "06236 서울특별시 강남구 역삼동 1",
+            "(06236) 서울 강남구 역삼동 1",
+            "우)06236 서울시 강남구",
+            "[135-080] 서울 강남구 역삼동 1",
+            "대한민국, 06236, 서울특별시, 강남구, 역삼동 1",
             "서울특별시,강남구,역삼동 1",
         ],
-    )  # fmt: skip
+    )
     def test_the_country_a_postcode_and_commas_do_not_matter(self, address: str) -> None:
         assert INDEX.region_of(address) == "11680"
 

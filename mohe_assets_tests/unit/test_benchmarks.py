@@ -1,6 +1,4 @@
-"""What `make bench` makes of its measurements: medians, exponents, tables, rounds. Nothing here
-measures time.
-"""
+"""The evaluation of `make bench`: medians, exponents, tables, rounds. Nothing is measured."""
 
 import time
 from io import StringIO
@@ -150,8 +148,8 @@ def test_the_report_shows_medians_ratios_and_whatever_failed(tmp_path: Path) -> 
     assert text == (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f"| {CEILING.name} | 3,840 | 2,100 (2,000–2,200) |" in text
     assert (
-        f"Calls per second of {BATCH.name}: 1.09 of {DLT_TUNED.name}, 0.25 of {CEILING.name} (1 is as many)."
-        in text
+        f"Calls per second of {BATCH.name}: 1.09 of {DLT_TUNED.name}, 0.25 of {CEILING.name} (1 "
+        "is as many)." in text
     )
     assert f"| {SCRAPY.name} | 3,840 | – |" in text
     assert f"- no latency, no limit: {SCRAPY.name} failed: MemoryError" in text

@@ -1,4 +1,4 @@
-"""A stop asked for by any thread ends whatever sleeps."""
+"""A stop requested by any thread ends every sleep."""
 
 import asyncio
 import math

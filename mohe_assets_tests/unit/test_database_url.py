@@ -138,10 +138,12 @@ def test_a_url_that_cannot_be_read_is_refused_with_what_to_write(url: str, reaso
 
 def test_the_sibling_for_dagster_has_everything_but_the_search_path() -> None:
     url = DatabaseUrl.parse(
-        "postgresql://u:p@h1:1,h2:2/db?sslmode=require&options=-c search_path=a,b -c statement_timeout=5s --search_path=c"
+        "postgresql://u:p@h1:1,h2:2/db?sslmode=require&options=-c search_path=a,b -c "
+        "statement_timeout=5s --search_path=c"
     )
     assert str(url.sibling("dagster")) == (
-        "postgresql://u:p@/dagster?host=h1,h2&port=1,2&sslmode=require&options=-c%20statement_timeout%3D5s"
+        "postgresql://u:p@/dagster?host=h1,h2&port=1,2&sslmode=require&"
+        "options=-c%20statement_timeout%3D5s"
     )
     assert "options" not in str(
         DatabaseUrl.parse("postgresql://h/db?options=-csearch_path=app").sibling("dagster")

@@ -1,5 +1,5 @@
-"""What Dagster loads: without a warning, without touching anything outside, and with the names
-other people rely on.
+"""The definitions load without a warning or an outside effect, and keep the names that people rely
+on.
 """
 
 import re
@@ -29,7 +29,8 @@ import psycopg2
 psycopg2.connect = psycopg2._connect = refused
 
 import mohe_assets.definitions
-heavy = {"aiohttp", "matplotlib", "numpy", "pandas", "pandera", "pyarrow", "requests"} & set(sys.modules)
+heavy = {"aiohttp", "matplotlib", "numpy", "pandas", "pandera", "pyarrow", "requests"}
+heavy &= set(sys.modules)
 print("imported", len(list(mohe_assets.definitions.defs.assets)), heavy)
 """
 
@@ -180,7 +181,7 @@ def test_the_public_surface_is_as_other_people_know_it() -> None:
     }
 
 
-# What is on the page of an asset before it was ever made: of a table, of files, of a report.
+# The page of an asset before its first run: a table, files, a report.
 SAID = {
     "sigungu_regions": {"dagster/table_name", "dagster/column_schema"},
     "places": {"dagster/table_name", "dagster/column_schema"},

@@ -68,9 +68,7 @@ def test_a_used_up_month_goes_on_with_the_next() -> None:
     assert (found.days, found.done_at) == (2, dt.datetime(2026, 12, 1, 0, 0, 1, tzinfo=KST))
 
 
-def test_a_closed_month_takes_no_day_and_a_month_that_is_whole_takes_as_many_as_it_has_calls_for() -> (
-    None
-):
+def test_a_closed_month_takes_no_day_and_a_whole_month_as_many_as_it_has_calls_for() -> None:
     hub = QuotaState(
         left_today=0, daily_quota=25_000, calls_per_second=50, left_month=0, monthly_quota=50_000
     )

@@ -15,7 +15,7 @@ from mohe_assets.domain.regions import MAX_NAME, build_region_list
 from mohe_assets.errors import AnswerChanged, TransientApiError
 from mohe_assets.sources.naver_local.responses import find_fault
 from mohe_assets.text.cleaning import ascii_digits, markdown, one_line
-from mohe_assets_tests.unit.markdown_page import HOSTILE, Page
+from mohe_assets_tests.support.markdown_page import HOSTILE, Page
 
 TODAY = dt.date(2026, 11, 25)
 ANSI = "\x1b[31mred\x1b[0m"

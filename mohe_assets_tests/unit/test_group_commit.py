@@ -1,4 +1,4 @@
-"""What many ask for at once is done by few calls, and everybody gets their own result."""
+"""Simultaneous requests share few calls, and each caller gets its own result."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from mohe_assets.collection.group_commit import GroupCommit
 
 
 class Doubling:
-    """Doubles numbers, in calls that the test lets go on one by one."""
+    """Doubles numbers, in calls that the test releases one by one."""
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
@@ -77,9 +77,7 @@ def test_more_is_waited_for_where_there_were_many_before(
     assert doubling.calls == calls
 
 
-def test_an_error_of_one_is_raised_for_that_one_and_an_error_of_the_call_for_all_who_took_part() -> (
-    None
-):
+def test_an_error_of_one_is_raised_for_that_one_and_an_error_of_the_call_for_all_callers() -> None:
     async def scenario() -> list[int | BaseException]:
         together = GroupCommit(work=doubling)
         doubling.go_on.release(3)

@@ -11,7 +11,8 @@ LOADED = """
 import sys
 from mohe_assets.ops import health_check
 health_check.main({arguments})
-print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"dagster", "sqlalchemy", "pandas", "typer"}}))
+heavy = {{"dagster", "sqlalchemy", "pandas", "typer"}}
+print(sorted({{name.partition(".")[0] for name in sys.modules}} & heavy))
 """
 NOWHERE = "postgresql://nobody@127.0.0.1:1/dagster"
 

@@ -1,5 +1,5 @@
-"""Identity over time: one true place is one key, whatever its addresses do, and no two true places
-share one.
+"""Identity over time: one true place is one key for all forms of its address, and no two places
+share a key.
 """
 
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Whatever a name or a reason holds, it is text: on the pages of Dagster, and in the report."""
+"""Names and reasons of any content are literal text on Dagster's pages and in the report."""
 
 import ast
 import datetime as dt
@@ -29,7 +29,7 @@ from mohe_assets.publishing.report import CollectionSnapshot, markdown
 from mohe_assets.store.api_state import ApiState
 from mohe_assets.store.checkpoints import Completion
 from mohe_assets.store.reads.report import RegionRow
-from mohe_assets_tests.unit.markdown_page import HOSTILE, Page
+from mohe_assets_tests.support.markdown_page import HOSTILE, Page
 
 NOW = dt.datetime(2026, 11, 25, 6, 0, tzinfo=dt.UTC)
 OWN_BOLD = re.compile(
@@ -163,9 +163,16 @@ def test_the_report_has_its_tables_cells_and_one_picture_of_its_own(text: str) -
         {"blocked_why": None, "closed_why": text},
     ):
         api = ApiState(
-            used_today=0, daily_quota=1, used_this_month=0, monthly_quota=None, refused_rate=0, refused_quota=0,
-            resets_at=NOW, closed_until=NOW, **reasons,  # type: ignore[arg-type]
-        )  # fmt: skip
+            used_today=0,
+            daily_quota=1,
+            used_this_month=0,
+            monthly_quota=None,
+            refused_rate=0,
+            refused_quota=0,
+            resets_at=NOW,
+            closed_until=NOW,
+            **reasons,  # type: ignore[arg-type]
+        )
         standing = CollectionSnapshot(
             at=NOW,
             regions=[region],

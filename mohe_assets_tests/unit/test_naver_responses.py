@@ -112,9 +112,17 @@ def test_escaped_slashes_and_a_byte_order_mark_are_read() -> None:
 
 @pytest.mark.parametrize(
     ("told", "kept"),
-    [(rb'"x\u0000y"', "xy"), (rb'"\uD800z"', "z"), (rb'"\udfffz"', "z"), (b"NaN", None), (b"-Infinity", None), (b"1e999", None),
-     (b"1" * 400 + b".0", None), (rb'"\ud83d\ude00 NaN 1e9"', "\U0001f600 NaN 1e9")],
-)  # fmt: skip
+    [
+        (rb'"x\u0000y"', "xy"),
+        (rb'"\uD800z"', "z"),
+        (rb'"\udfffz"', "z"),
+        (b"NaN", None),
+        (b"-Infinity", None),
+        (b"1e999", None),
+        (b"1" * 400 + b".0", None),
+        (rb'"\ud83d\ude00 NaN 1e9"', "\U0001f600 NaN 1e9"),
+    ],
+)
 def test_each_thing_that_jsonb_refuses_is_taken_out_by_itself(told: bytes, kept: object) -> None:
     assert sniff(b'{"a":' + told + b"}").value == {"a": kept}
 

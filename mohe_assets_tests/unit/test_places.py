@@ -18,10 +18,16 @@ from mohe_assets.sources.naver_local import items as items_module
 from mohe_assets.sources.naver_local.items import MAX_LENGTHS, clean_address, parse_items
 
 ITEM = {
-    "title": "중화요리<b>본가</b>", "link": "http://example.com", "category": "중식>중식당", "description": "", "telephone": "",
-    "address": "전북특별자치도 남원시 주천면 장안리 145-1", "roadAddress": "전북특별자치도 남원시 정령치로 9",
-    "mapx": "1273800123", "mapy": "354100456",
-}  # fmt: skip
+    "title": "중화요리<b>본가</b>",
+    "link": "http://example.com",
+    "category": "중식>중식당",
+    "description": "",
+    "telephone": "",
+    "address": "전북특별자치도 남원시 주천면 장안리 145-1",
+    "roadAddress": "전북특별자치도 남원시 정령치로 9",
+    "mapx": "1273800123",
+    "mapy": "354100456",
+}
 (WEBSITE_PATTERN,) = [column.pattern or "" for column in PLACES if column.name == "website_url"]
 INDEX = RegionIndex(bundled_snapshot().regions)
 

@@ -26,13 +26,18 @@ def answer(
     places: Sequence[int] | None = None,
     categories: Sequence[str] = (),
 ) -> Answered:
-    """An answer with places of its own, unless told which."""
+    """An answer with its own places by default."""
     own = zlib.crc32(f"{search.query}{search.sort}".encode()) * 10
     return Answered(
-        query=search.query, sort=search.sort, keyword=search.keyword, stage=search.stage, dong_name=search.dong_name,
-        result_count=count, place_ids=tuple(range(own, own + count) if places is None else places),
+        query=search.query,
+        sort=search.sort,
+        keyword=search.keyword,
+        stage=search.stage,
+        dong_name=search.dong_name,
+        result_count=count,
+        place_ids=tuple(range(own, own + count) if places is None else places),
         categories=tuple(categories),
-    )  # fmt: skip
+    )
 
 
 def base(*counts: int, categories: Sequence[str] = ()) -> list[Answered]:
@@ -274,9 +279,7 @@ def test_what_a_region_promises_is_what_its_best_search_does(
     tallies: dict[tuple[str, str], tuple[int, int]],
     seed: int,
 ) -> None:
-    """Never asked for anything else, as when a base plan is completed, and all the way through a
-    refinement.
-    """
+    """A plan that is read at the end of a base plan, and throughout a refinement."""
     history = base(*counts, categories=categories)
     while True:
         asked, unasked = (

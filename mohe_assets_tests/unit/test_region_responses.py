@@ -26,7 +26,10 @@ ROW = {
     "locat_rm": " ",
 }
 NO_DATA = {"RESULT": {"resultCode": "INFO-3", "resultMsg": "데이터없음 에러"}}
-BILLION_LAUGHS = b"""<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><RESULT>&b;</RESULT>"""
+BILLION_LAUGHS = (
+    b'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>'
+    b"<RESULT>&b;</RESULT>"
+)
 
 
 def page(code: str = "INFO-0", total: object = 20560, rows: object = (ROW,)) -> dict[str, Any]:
@@ -68,7 +71,10 @@ def test_a_page_is_its_total_and_its_rows() -> None:
 
 
 def test_a_page_that_comes_as_xml_although_json_was_asked_is_read() -> None:
-    row = "<row><region_cd>1168000000</region_cd><locatadd_nm>서울특별시 강남구</locatadd_nm><adpt_de/></row>"
+    row = (
+        "<row><region_cd>1168000000</region_cd><locatadd_nm>서울특별시 "
+        "강남구</locatadd_nm><adpt_de/></row>"
+    )
     head = "<head><totalCount>1</totalCount><RESULT><resultCode>INFO-0</resultCode></RESULT></head>"
     body = f'<?xml version="1.0" encoding="UTF-8"?><StanReginCd>{head}{row}</StanReginCd>'.encode()
     expected = {"region_cd": "1168000000", "locatadd_nm": "서울특별시 강남구", "adpt_de": None}

@@ -84,9 +84,13 @@ class TestLevels:
             region for region in listed(GYEONGGI).regions if region.region_code == "36110"
         )
         assert sejong == Region(
-            region_code="36110", region_name="세종특별자치시", sido_name="세종특별자치시", sigungu_name="세종특별자치시",
-            parent_code="36", is_leaf=True,
-        )  # fmt: skip
+            region_code="36110",
+            region_name="세종특별자치시",
+            sido_name="세종특별자치시",
+            sigungu_name="세종특별자치시",
+            parent_code="36",
+            is_leaf=True,
+        )
 
     def test_white_space_in_names_is_folded(self) -> None:
         gu = next(region for region in listed(GYEONGGI).regions if region.region_code == "41111")

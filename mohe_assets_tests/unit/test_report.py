@@ -1,6 +1,4 @@
-"""The report from rows alone: what its tables say, and that its picture needs no font of the
-machine.
-"""
+"""The report from rows alone: its tables, and a picture that needs no font of the machine."""
 
 import datetime as dt
 import subprocess
@@ -24,9 +22,16 @@ def region(
     code: str = "11680", status: str = "COMPLETED", places: int = 1, reason: str = ""
 ) -> RegionRow:
     return RegionRow(
-        region_code=code, region_name="서울특별시 강남구", sido_name="서울특별시", status=status, places=places,
-        failure_kind="transient", failures=1, retry_at=None, error_message=reason,
-    )  # fmt: skip
+        region_code=code,
+        region_name="서울특별시 강남구",
+        sido_name="서울특별시",
+        status=status,
+        places=places,
+        failure_kind="transient",
+        failures=1,
+        retry_at=None,
+        error_message=reason,
+    )
 
 
 def report(*regions: RegionRow) -> str:

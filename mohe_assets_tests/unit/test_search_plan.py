@@ -1,4 +1,4 @@
-"""The base plan, and what is left of it."""
+"""The base plan, and its remaining searches."""
 
 from mohe_assets.domain.search_plan import remaining
 from mohe_assets.sources.naver_local.plan import Sort, Stage, base_plan

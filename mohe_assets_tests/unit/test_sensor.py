@@ -1,5 +1,5 @@
-"""What the sensor asks for: contiguous ranges of due regions that nobody is busy with, bounded in
-size and number.
+"""Requests of the sensor: contiguous ranges of due regions without another holder, bounded in size
+and number.
 """
 
 from collections.abc import Iterator
@@ -153,7 +153,7 @@ class TestRunRequests:
         assert flat == [key for key in KEYS if key in due][: len(flat)]
         assert all(1 <= len(keys) <= size for keys in found)
         assert len(found) <= room
-        # What is missing is missing for want of room only.
+        # Only the limit on runs keeps the rest from being requested.
         assert set(flat) == due or len(found) == room
 
 

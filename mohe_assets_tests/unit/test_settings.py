@@ -14,10 +14,20 @@ from mohe_assets.settings import DEFAULT_KEYWORDS, Settings, variable
 
 SECRET = "do-not-show-me"
 POSITIVE = (
-    "MOHE_CALLS_PER_SECOND", "MOHE_DAILY_QUOTA", "MOHE_MONTHLY_QUOTA", "MOHE_MAX_CALLS_PER_REGION", "MOHE_MAX_ATTEMPTS",
-    "MOHE_LEASE_SECONDS", "MOHE_HEARTBEAT_SECONDS", "MOHE_REGIONS_PER_RUN", "MOHE_RUNS_IN_FLIGHT", "MOHE_SEARCHES_IN_FLIGHT",
-    "MOHE_RETRY_SECONDS", "MOHE_REGION_REFRESH_DAYS", "MOHE_HTTP_TIMEOUT_SECONDS",
-)  # fmt: skip
+    "MOHE_CALLS_PER_SECOND",
+    "MOHE_DAILY_QUOTA",
+    "MOHE_MONTHLY_QUOTA",
+    "MOHE_MAX_CALLS_PER_REGION",
+    "MOHE_MAX_ATTEMPTS",
+    "MOHE_LEASE_SECONDS",
+    "MOHE_HEARTBEAT_SECONDS",
+    "MOHE_REGIONS_PER_RUN",
+    "MOHE_RUNS_IN_FLIGHT",
+    "MOHE_SEARCHES_IN_FLIGHT",
+    "MOHE_RETRY_SECONDS",
+    "MOHE_REGION_REFRESH_DAYS",
+    "MOHE_HTTP_TIMEOUT_SECONDS",
+)
 FLAGS = ("CHECKPOINT_ENABLED", "CHECKPOINT_AUTO_RESUME", "BATCH_AUTO_INITIALIZATION")
 BASE_URLS = ("MOHE_GOVERNMENT_API_URL", "MOHE_NAVER_API_URL", "MOHE_NAVER_HUB_URL")
 DATABASE_URLS = ("MOHE_DATABASE_URL", "MOHE_DAGSTER_DATABASE_URL")
@@ -323,9 +333,14 @@ def test_who_uses_the_classic_api_is_told_of_its_end_in_its_last_half_year(
 
 @pytest.mark.parametrize(
     ("told", "searches"),
-    [({}, 8), ({"MOHE_CALLS_PER_SECOND": "50"}, 8), ({"MOHE_CALLS_PER_SECOND": "200"}, 20),
-     ({"MOHE_CALLS_PER_SECOND": "5000"}, 224), ({"MOHE_CALLS_PER_SECOND": "5000", "MOHE_SEARCHES_IN_FLIGHT": "3"}, 3)],
-)  # fmt: skip
+    [
+        ({}, 8),
+        ({"MOHE_CALLS_PER_SECOND": "50"}, 8),
+        ({"MOHE_CALLS_PER_SECOND": "200"}, 20),
+        ({"MOHE_CALLS_PER_SECOND": "5000"}, 224),
+        ({"MOHE_CALLS_PER_SECOND": "5000", "MOHE_SEARCHES_IN_FLIGHT": "3"}, 3),
+    ],
+)
 def test_searches_in_flight_follow_from_the_rate_unless_they_are_told(
     told: dict[str, str], searches: int
 ) -> None:

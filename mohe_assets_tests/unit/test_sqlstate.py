@@ -1,4 +1,4 @@
-"""What a failure of PostgreSQL means, and what is advised: the same for runs, commands and `mohe
+"""The meaning of PostgreSQL's failures and the advice for them, alike in runs, commands and `mohe
 doctor`.
 """
 
@@ -13,7 +13,7 @@ from mohe_assets.store.sqlstate import TROUBLES, Trouble, first_line, sqlstate, 
 
 
 class Coded(psycopg2.DatabaseError):
-    """The driver sets the code of an error itself; only a class of our own can have one in a test."""
+    """An error with a code: the driver sets it itself, so that tests need a class of their own."""
 
     pgcode = ""
 
@@ -82,7 +82,10 @@ def test_a_statements_own_fault_is_none_of_the_servers(code: str) -> None:
         ('FATAL:  database "mohe" does not exist', "3D000"),
         ("FATAL:  sorry, too many clients already", "53300"),
         (
-            "FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute",
+            (
+                "FATAL:  remaining connection slots are reserved for roles with the "
+                "SUPERUSER attribute"
+            ),
             "53300",
         ),
         ('FATAL:  too many connections for role "me"', "53300"),

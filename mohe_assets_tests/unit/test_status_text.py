@@ -1,4 +1,4 @@
-"""What status, plan and report say alike."""
+"""Sentences that status, plan and report share."""
 
 import datetime as dt
 

@@ -1,4 +1,4 @@
-"""Which old region became which new one, told by the names of the dongs."""
+"""Which old region became which new one, inferred from the names of dongs."""
 
 from dataclasses import replace
 
@@ -103,7 +103,7 @@ def test_a_region_that_only_changed_its_name_is_its_own_successor() -> None:
 
 
 def without(count: int, leaves: dict[str, DongSet] = NOW) -> list[DongSet]:
-    """The leaves but the last so many, counties of few thousand names."""
+    """The leaves without the last ones, counties with few dongs."""
     return list(leaves.values())[: len(leaves) - count]
 
 

@@ -1,14 +1,18 @@
 """The image, built once, and projects of docker-compose that leave nothing behind."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mohe_assets_tests.support.compose import DEMO, ROOT
-from mohe_assets_tests.support.engine import Stack, build_image, docker, require_engine
-
-StartStack = Callable[..., Stack]
+from mohe_assets_tests.support.engine import (
+    Stack,
+    StartStack,
+    build_image,
+    docker,
+    require_engine,
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

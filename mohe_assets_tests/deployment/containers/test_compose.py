@@ -5,9 +5,8 @@ from pathlib import Path
 
 from mohe_assets.collection.scheduler import INTERRUPTED_FOUND
 from mohe_assets.defs.runtime.console_logger import STOPPED
-from mohe_assets_tests.deployment.containers.conftest import StartStack
-from mohe_assets_tests.integration.test_schema import PROGRESS_QUERY
-from mohe_assets_tests.support.engine import OWNER, Stack, docker, inspected
+from mohe_assets_tests.support.databases import PROGRESS_QUERY
+from mohe_assets_tests.support.engine import OWNER, Stack, StartStack, docker, inspected
 
 REGIONS = 256
 # Three runs with eight searches each, which MOHE_RUNS_IN_FLIGHT and the demo's rate make.

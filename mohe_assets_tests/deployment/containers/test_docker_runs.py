@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mohe_assets_tests.deployment.containers.conftest import StartStack
 from mohe_assets_tests.deployment.containers.test_compose import interrupted
 from mohe_assets_tests.support.compose import DEMO, ROOT
-from mohe_assets_tests.support.engine import build_image, docker, engine_socket
+from mohe_assets_tests.support.engine import StartStack, build_image, docker, engine_socket
 
 SHIPPED = ROOT / "deploy" / "compose" / "docker-runs" / "dagster.yaml"
 SETTINGS = {

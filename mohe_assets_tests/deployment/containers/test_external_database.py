@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mohe_assets_tests.deployment.containers.conftest import StartStack
-from mohe_assets_tests.support.engine import OWNER, Stack, docker
+from mohe_assets_tests.support.engine import OWNER, Stack, StartStack, docker
 
 OVERRIDE = "deploy/compose/external-database.yml"
 PASSWORD = "of-the-owner"

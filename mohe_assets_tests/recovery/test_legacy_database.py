@@ -1,5 +1,5 @@
-"""A database of the batch system, adopted and collected on by one batch: what it had finished is
-not paid for again.
+"""A database of the batch system, adopted and completed by one batch: finished regions are not
+collected again.
 """
 
 import subprocess
@@ -15,20 +15,21 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
-from mohe_assets_tests.conftest import Environment
-from mohe_assets_tests.recovery.conftest import KEYWORDS, StartWorker
-from mohe_assets_tests.support import legacy_database as old_database
+from mohe_assets_tests.support import legacy_database
+from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.environments import KEYWORDS, Environment
 from mohe_assets_tests.support.processes import (
     PLACES,
     Collected,
+    StartWorker,
     assert_the_page_agrees,
     executions,
-    read,
     statuses,
 )
 
 STANDING = """
-SELECT region_code, start_time, end_time, processed_count, attempt, round, calls_used, searches_done, plan, refinements
+SELECT region_code, start_time, end_time, processed_count, attempt, round, calls_used,
+searches_done, plan, refinements
   FROM batch_checkpoint WHERE region_code = ANY(:codes) ORDER BY region_code
 """
 
@@ -36,7 +37,7 @@ SELECT region_code, start_time, end_time, processed_count, attempt, round, calls
 @pytest.fixture
 def old(empty_database_url: str) -> Iterator[Database]:
     database = Database.connect(empty_database_url)
-    old_database.in_database(database)
+    legacy_database.in_database(database)
     yield database
     database.close()
 
@@ -54,7 +55,7 @@ def old_places(reference: Collected) -> list[dict[str, Any]]:
         "latitude",
         "longitude",
     )
-    task = {f"{region}" for region in old_database.codes("PENDING")}
+    task = {f"{region}" for region in legacy_database.codes("PENDING")}
     known = [
         dict(zip(names, place, strict=False))
         for place in reference.places.values()
@@ -75,7 +76,9 @@ def test_what_the_batch_system_completed_is_kept_and_the_rest_is_collected(
     process_environment: Callable[..., Environment],
     reference: Collected,
 ) -> None:
-    old.transaction(lambda connection: old_database.add_places(connection, old_places(reference)))
+    old.transaction(
+        lambda connection: legacy_database.add_places(connection, old_places(reference))
+    )
     before = read(
         old, "SELECT id, name, latitude, longitude, naver_place_id FROM places ORDER BY id"
     )
@@ -84,7 +87,7 @@ def test_what_the_batch_system_completed_is_kept_and_the_rest_is_collected(
     subprocess.run(
         [mohe, "db", "migrate"], env=process_environment(**here), check=True, capture_output=True
     )
-    done = old_database.codes("COMPLETED")
+    done = legacy_database.codes("COMPLETED")
     kept = read(old, STANDING, codes=done)
 
     start_worker(**here).succeed()
@@ -98,14 +101,17 @@ def test_what_the_batch_system_completed_is_kept_and_the_rest_is_collected(
     assert searched == {
         code
         for status in ("PROCESSING", "FAILED", "PENDING")
-        for code in old_database.codes(status)
+        for code in legacy_database.codes(status)
     }
     answers = simulator.stats()["naver"]["answers_per_search"]
     assert (len(answers), set(answers.values())) == (156 * len(KEYWORDS), {1})
     assert Collected.of(old).searches == reference.only(searched).searches
 
-    rows_now = read(old, """SELECT id, name, latitude, longitude, naver_place_id, old_place_id, region_code
-                              FROM places ORDER BY id""")  # fmt: skip
+    rows_now = read(
+        old,
+        """SELECT id, name, latitude, longitude, naver_place_id, old_place_id, region_code
+                              FROM places ORDER BY id""",
+    )
     after = rows_now[: len(before)]
     # The one that was there twice is there twice, and no third time.
     points = [(row["name"], row["latitude"], row["longitude"]) for row in rows_now]

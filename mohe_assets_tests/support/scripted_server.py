@@ -1,6 +1,4 @@
-"""A server over real sockets that answers what a script says, for the tests of the clients, and its
-own tests.
-"""
+"""A server over real sockets whose answers follow a script, for the tests of the clients."""
 
 import socket
 import struct
@@ -9,8 +7,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Self
-
-import pytest
 
 from mohe_assets.errors import ApiError
 
@@ -153,26 +149,3 @@ class RecordingGate:
     async def failed(self, error: ApiError) -> None:
         self.events.append("failed")
         self.errors.append(error)
-
-
-def exchange(connection: socket.socket) -> bytes:
-    connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    return connection.recv(1000)
-
-
-def test_the_script_is_followed_and_its_last_step_repeated() -> None:
-    with (
-        ScriptedServer(reply(b"a"), reply(b"b")) as server,
-        socket.create_connection(server.address) as connection,
-    ):
-        assert [exchange(connection)[-1:] for _ in range(3)] == [b"a", b"b", b"b"]
-        assert (len(server.requests), server.connections) == (3, 1)
-
-
-def test_a_reset_is_one() -> None:
-    with (
-        ScriptedServer(reset) as server,
-        socket.create_connection(server.address) as connection,
-        pytest.raises(ConnectionResetError),
-    ):
-        exchange(connection)

@@ -68,7 +68,7 @@ class Page:
         return [child for token in self.tokens for child in token.children or ()]
 
     def has_nothing_active(self, *, images: int = 0) -> None:
-        """No link, HTML or emphasis, and only so many images."""
+        """Assert that there is no link, HTML or emphasis, and exactly this number of images."""
         active = [one for one in (*self.tokens, *self.inline) if one.type in ACTIVE]
         ours = [one for one in active if one.type == "image" and one.attrGet("src") == "report.png"]
         assert len(ours) == images

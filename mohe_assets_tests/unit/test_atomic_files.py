@@ -1,6 +1,4 @@
-"""Files for other people, in a folder into which other people may write: what they plant there does
-no harm.
-"""
+"""Published files in a folder that other people may write to: files planted there do no harm."""
 
 import os
 import threading
@@ -9,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mohe_assets.errors import SettingsError
-from mohe_assets.publishing import atomic_files as published
+from mohe_assets.publishing import atomic_files
 from mohe_assets.publishing.atomic_files import LOCK, locked, read_plain, replacing, size_of
 
 NAMES = ("places.csv", "catalog.json")
@@ -101,14 +99,14 @@ def test_a_planted_folder_is_refused_with_its_name(folder: Path, name: str) -> N
 def test_a_draft_planted_between_two_looks_is_refused(
     folder: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remove = published._remove
+    remove = atomic_files._remove
 
     def remove_and_plant(name: str, there: int) -> None:
         remove(name, there)
         os.symlink(victim, name, dir_fd=there)
 
     with locked(folder):
-        monkeypatch.setattr(published, "_remove", remove_and_plant)
+        monkeypatch.setattr(atomic_files, "_remove", remove_and_plant)
         with pytest.raises(SettingsError, match="cannot be written"), replacing(folder, NAMES):
             pytest.fail("it wrote into a file it did not make")
     assert victim.read_text() == "precious"
@@ -154,12 +152,12 @@ def test_only_a_small_file_is_read(folder: Path, victim: Path, plant: str) -> No
             path.mkdir()
         case _:
             with path.open("wb") as file:
-                file.truncate(published.MAX_PLAIN_BYTES + 1)
+                file.truncate(atomic_files.MAX_PLAIN_BYTES + 1)
     with pytest.raises(OSError, match=r".") as refused:
         read_plain(folder, "catalog.json")
     assert not isinstance(refused.value, FileNotFoundError)
     assert size_of(folder, "catalog.json") == (
-        published.MAX_PLAIN_BYTES + 1 if plant == "large" else -1
+        atomic_files.MAX_PLAIN_BYTES + 1 if plant == "large" else -1
     )
 
 
