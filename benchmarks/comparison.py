@@ -149,8 +149,8 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            scenario: {name: summary(runs) for name, runs in contestants.items()}
-            for scenario, contestants in self.runs.items()
+            scenario: {name: summary(runs) for name, runs in competitors.items()}
+            for scenario, competitors in self.runs.items()
         }
 
 

@@ -17,6 +17,7 @@ from benchmarks.environment import OURS, Environment
 from benchmarks.figures import rounded
 from benchmarks.programs import ProgramFailed
 from mohe_assets.store.database import Database
+from mohe_assets_tests.support.databases import administer, execute
 
 COUNTED = Scenario(
     name="counted",
@@ -109,14 +110,8 @@ class DatabaseWork:
                 )
             )
             for sql, count in ((_PLACES, places), (_LEDGER, searches), (_NEXT_ROUND, 0)):
-                database.transaction(
-                    lambda connection, sql=sql, count=count: connection.execute(
-                        text(sql), {"count": count}
-                    )
-                )  # type: ignore[misc]
-            database.transaction(
-                lambda connection: connection.execute(text("VACUUM ANALYZE")), autocommit=True
-            )
+                execute(database, sql, count=count)
+            administer(database, "VACUUM ANALYZE")
         finally:
             database.close()
         self.templates[size] = name

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
-
 from benchmarks.peers.job import Job
 from benchmarks.programs import cpu_of_tree
 from benchmarks.simulated_stack import UNLIMITED, SimulatedStack, simulated_stack
@@ -25,6 +23,7 @@ from mohe_assets.postgres.embedded import DAGSTER_DATABASE, DATA_DATABASE, Embed
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database, rows
 from mohe_assets_tests.support.dagster_instances import dagster_instance
+from mohe_assets_tests.support.databases import administer
 from mohe_assets_tests.support.regions import keep_checkpoints
 
 REPOSITORY = Path(__file__).parent.parent
@@ -89,9 +88,7 @@ class Environment:
 
     def execute(self, *statements: str) -> None:
         for statement in statements:
-            self.admin.transaction(
-                lambda connection, sql=statement: connection.execute(text(sql)), autocommit=True
-            )  # type: ignore[misc]
+            administer(self.admin, statement)
 
     @contextmanager
     def sandbox(

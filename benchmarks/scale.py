@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import dagster as dg
 from sqlalchemy import text
@@ -55,12 +56,9 @@ def ticks(stack: SimulatedStack, instance: dg.DagsterInstance) -> dict[str, floa
 
     def tick(cursor: str | None = None) -> str:
         context = dg.build_sensor_context(instance=instance, cursor=cursor)
-        return str(
-            pending_region_sensor(
-                context, mohe=MoheResource(environment=dict(stack.variables))
-            ).cursor
-            or ""
-        )
+        mohe = MoheResource(environment=dict(stack.variables))
+        result = cast("dg.SensorResult", pending_region_sensor(context, mohe=mohe))
+        return result.cursor or ""
 
     def paint() -> list[float]:
         """Let the sensor repair the statuses that UNDER_WAY set without Dagster, some hundred

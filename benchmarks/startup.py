@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.figures import Spread
@@ -49,9 +50,7 @@ def main() -> None:
         found: dict[str, list[float]] = {}
         for _ in range(runs + 1):
             for label, command in commands.items():
-                found.setdefault(label, []).append(
-                    seconds_of(lambda command=command: run(command, variables))
-                )  # type: ignore[misc]
+                found.setdefault(label, []).append(seconds_of(partial(run, command, variables)))
             stack.app.checkpoints.new_round()
             label = f"a run of one region, {len(DEFAULT_KEYWORDS)} searches (s)"
             found.setdefault(label, []).append(seconds_of(lambda: run(batch, variables)))
