@@ -47,7 +47,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(HASHED) --requirement requirements/bench.txt
 	touch $@
 
-# Half an hour at most, on two cores; writes benchmarks/results/, where README.md has its numbers from. See docs/benchmarks.md.
+# Half an hour at most, on two cores; writes benchmarks/results/, the source of the figures in docs/benchmarks.md.
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks
 
