@@ -12,15 +12,25 @@ import pytest
 import typer
 
 from mohe_assets.cli import commands
-from mohe_assets.store.database import Database, rows
+from mohe_assets.defs.quality_checks import QUALITY_CHECKS
+from mohe_assets.store.database import Database
+from mohe_assets.store.reads import quality
+from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.pages import (
+    BLOCK,
+    ROOT,
+    blocks,
+    differences,
+    headings,
+    numbers_in,
+    table_rows,
+    text_of,
+)
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")])
 CONTRACT = ROOT / "docs" / "data_contract.md"
 _NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
-# A page's fenced blocks: their language and their text.
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _VARIABLE = re.compile(r"\b(?:MOHE|CHECKPOINT|BATCH|GOVT|NAVER|NCP)_[A-Z_]*[A-Z]\b")
@@ -46,18 +56,6 @@ FUNCTIONS = (
     "SELECT DISTINCT proname AS name FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
 )
 _SHORT = {"character varying": "varchar", "timestamp with time zone": "timestamptz"}
-
-
-def read(database: Database, sql: str) -> list[dict[str, Any]]:
-    return database.transaction(lambda connection: rows(connection, sql))
-
-
-def text_of(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-def blocks(name: str, *languages: str) -> list[str]:
-    return [body for language, body in _BLOCK.findall(text_of(name)) if language in languages]
 
 
 def documented() -> dict[tuple[str, str], tuple[str, bool]]:
@@ -165,7 +163,7 @@ def test_every_query_of_a_page_runs(page: str, cursor: "psycopg2.extensions.curs
 def mohe_commands(name: str) -> Iterator[list[str]]:
     """The words after every `mohe` of the page, in a block or in the text."""
     shell = "\n".join(blocks(name, "sh", "bash")).replace("\\\n", " ")
-    inline = _INLINE.findall(_BLOCK.sub("", text_of(name)))
+    inline = _INLINE.findall(BLOCK.sub("", text_of(name)))
     for line in [*shell.splitlines(), *inline]:
         for found in re.finditer(r"(?:^|[\s;(&|]|bin/)mohe ([a-z](?:[^|;&)#>\\]|\\\|)*)", line):
             yield re.sub(r"[\[\]…\"']", " ", found[1]).split()
@@ -224,7 +222,7 @@ def test_every_variable_of_a_page_is_known_to_the_code_or_the_deployment(
 @pytest.mark.parametrize("page", _NAMES)
 def test_every_link_of_a_page_leads_to_a_file_or_a_heading(page: str) -> None:
     broken = []
-    for link in _LINK.findall(_BLOCK.sub("", text_of(page))):
+    for link in _LINK.findall(BLOCK.sub("", text_of(page))):
         if link.startswith(("http://", "https://")):
             continue
         target, _, anchor = link.partition("#")
@@ -237,9 +235,46 @@ def test_every_link_of_a_page_leads_to_a_file_or_a_heading(page: str) -> None:
 def _anchors(file: Path) -> set[str]:
     """As GitHub makes them: lower case, punctuation dropped, spaces to hyphens."""
     headings = re.findall(
-        r"^#+ (.+)$", _BLOCK.sub("", file.read_text(encoding="utf-8")), re.MULTILINE
+        r"^#+ (.+)$", BLOCK.sub("", file.read_text(encoding="utf-8")), re.MULTILINE
     )
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["docs/collection.md", "docs/collection.ko.md"])
+def test_the_page_on_collecting_lists_every_check_of_the_data_and_no_other(page: str) -> None:
+    described = [
+        name[1]
+        for row in table_rows(text_of(page))
+        if (name := re.fullmatch(r"`([a-z_]+)`", row[0])) and len(row) == 2
+    ]
+    assert sorted(described) == sorted(
+        spec.name for check in QUALITY_CHECKS for spec in check.check_specs
+    )
+    assert ("Thirteen checks" in text_of(page)) == (page == "docs/collection.md")
+    assert ("검사가 열세 가지" in text_of(page)) == (page == "docs/collection.ko.md")
+    assert len(described) == 13
+
+
+def test_the_bounds_of_the_checks_are_those_of_the_code() -> None:
+    bounds = {
+        "places_near_their_region": [quality.NEAR_KM, quality.FAR_KM],
+        "attribution_rate": [100 * quality.ATTRIBUTED_AT_LEAST],
+        "no_duplicate_places": [quality.SAME_PLACE_METRES],
+        "no_national_drop": [100 * quality.NATIONAL_DROP_TO],
+        "few_items_rejected": [100 * quality.REJECTED_AT_MOST],
+    }
+    for page in ("docs/collection.md", "docs/collection.ko.md"):
+        rows = {row[0].strip("`"): row[1] for row in table_rows(text_of(page)) if len(row) == 2}
+        for check, values in bounds.items():
+            assert differences(numbers_in(rows[check]), values) == [], (page, check)
+    assert (quality.DROP_TO, quality.NEAR_P90S) == (0.5, 4), "half and four times, in words"
+
+
+def test_the_two_pages_on_collecting_have_the_same_parts_and_commands() -> None:
+    english, korean = "docs/collection.md", "docs/collection.ko.md"
+    assert [level for level, _ in headings(english)] == [level for level, _ in headings(korean)]
+    commands = [re.sub(r"\s+#.*", "", "".join(blocks(page, "sh"))) for page in (english, korean)]
+    assert commands[0] == commands[1]
 
 
 def test_the_index_of_the_pages_names_every_one_of_them() -> None:

@@ -1,5 +1,6 @@
 """Metrics for Prometheus: right figures, few labels; a database that is down is a figure, too."""
 
+import datetime as dt
 import re
 import shutil
 import signal
@@ -22,6 +23,7 @@ from mohe_assets.app import App
 from mohe_assets.ops.metrics import CollectionMetrics
 from mohe_assets.store.database import Database
 from mohe_assets_tests.support.environments import Environment
+from mohe_assets_tests.support.pages import section, table_rows
 from mohe_assets_tests.support.stores import Store, place
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +90,45 @@ def test_the_figures_are_those_of_the_collection(scrape: Scrape, database: Datab
         0 < found['mohe_api_resets_timestamp_seconds{api="naver-classic"}'] - time.time() <= 86_400
     )
     assert not [name for name in found if "11680" in name], "no region is a label"
+
+
+def test_each_metric_of_the_totals_is_the_column_that_the_page_names(
+    scrape: Scrape, database: Database
+) -> None:
+    store = Store.of(database)
+    store.executions.start("run", total=3)
+    lease = store.claim("11680")
+    store.store(lease, 0, [place("a"), place("b")], calls=2)
+    store.fail(lease)
+    store.complete(store.claim("11110"))
+    store.claim("11140")
+    store.expire()
+
+    described = table_rows(section("docs/metrics.md", "Prometheus"))
+    columns = {
+        re.findall(r"mohe_(\w+)", names)[0]: source_column[1]
+        for names, _, _, source in (row for row in described if len(row) == 4)
+        if (source_column := re.search(r"`batch_totals\.(\w+)`", source))
+    }
+    assert len(columns) == 6
+    (totals,) = store.read("SELECT * FROM batch_totals")
+    found = scrape()
+    for metric, column in columns.items():
+        value = totals[column]
+        if isinstance(value, dt.datetime):
+            value = value.timestamp()
+        elif isinstance(value, dt.timedelta):
+            value = value.total_seconds()
+        assert found[f"mohe_{metric}"] == pytest.approx(float(value), abs=5), metric
+    for status in ("pending", "processing", "completed", "failed"):
+        count = "SELECT count(*) AS n FROM batch_checkpoint WHERE status = upper(:status)"
+        (row,) = store.read(count, status=status)
+        assert found[f'mohe_regions{{status="{status}"}}'] == row["n"] > 0, status
+    done = "SELECT count(*) AS n, sum(calls) AS calls FROM search_query WHERE status = 'DONE'"
+    (searches,) = store.read(done)
+    assert found["mohe_searches_done"] == searches["n"]
+    assert found["mohe_calls_used"] == searches["calls"]
+    assert found["mohe_places"] == store.read("SELECT count(*) AS n FROM places")[0]["n"]
 
 
 def test_the_hub_has_a_month_and_without_keys_there_is_no_api(scrape: Scrape) -> None:
