@@ -1,7 +1,6 @@
-"""Puts the parts together from the settings, for the command line and for Dagster alike.
+"""Build the objects of a collection from the settings, for the command line and Dagster.
 
-Nothing is opened when imported. `Platform.open()` is where a missing server, an old schema or a
-missing key is noticed.
+An import opens nothing. `App.open()` raises for a missing server, an old schema or a missing key.
 """
 
 import asyncio
@@ -66,7 +65,7 @@ ONE_TRY = RetryPolicy(attempts=1, rate_attempts=1)
 
 @dataclass(frozen=True, kw_only=True)
 class App:
-    """Settings and an open database, and what is made of them."""
+    """Settings, an open database, and the objects built from them."""
 
     settings: Settings
     database: Database
@@ -81,12 +80,11 @@ class App:
         wait: bool = False,
         looking: bool = False,
     ) -> "Iterator[App]":
-        """Checks that the database answers and has the current schema.
+        """Check that the database answers and has the current schema.
 
         The embedded database is made ready first; not when `looking`, which writes nothing.
-        `database` replaces the one that the settings mean. With `wait` a server of one's own that
-        is restarting is waited for as in the middle of a run.
-        Raises SettingsError, DatabaseUnavailable.
+        `database` replaces the database of the settings. With `wait`, a server outside that
+        restarts is waited for as in the middle of a run. Raises SettingsError, DatabaseUnavailable.
         """
         urls = only_look(settings) if looking else running(settings)
         with cls.attached(settings, database) as app:
@@ -101,12 +99,13 @@ class App:
     @classmethod
     @contextmanager
     def attached(cls, settings: Settings, database: Database | None = None) -> "Iterator[App]":
-        """Without a look at the database: for what has to be there while it is not. Raises
+        """Open the database without using it, for callers that start while it is down. Raises
         SettingsError.
         """
         if settings.checkpoint_region_type not in REGION_TYPES:
             raise SettingsError(
-                f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; allowed are {' and '.join(REGION_TYPES)}."
+                f"CHECKPOINT_REGION_TYPE is {settings.checkpoint_region_type!r}; "
+                f"allowed are {' and '.join(REGION_TYPES)}."
             )
         urls = resolve_urls(settings)
         ignore_redirecting_variables(urls)
@@ -192,7 +191,7 @@ class App:
                 self.retention.note_size("dagster", dagster)
 
     def database_sizes(self) -> tuple[DatabaseSize, ...]:
-        """Both databases, or one that has the tables of both."""
+        """Return the size of both databases, or of one that has the tables of both."""
         data = self.retention.size("data", measured_bytes(self.database))
         with self._dagster_database() as dagster:
             if dagster is None:
@@ -205,7 +204,7 @@ class App:
 
     @property
     def account(self) -> ApiAccount:
-        """Whose calls are counted: HUB's if its keys are set, else classic."""
+        """The account whose calls are counted: HUB's if its keys are set, else classic."""
         settings = self.settings
         client_id, client_secret = self._naver_keys()
         return ApiAccount.of(
@@ -236,7 +235,7 @@ class App:
                 settings.naver_client_id.get_secret_value(),
                 settings.naver_client_secret.get_secret_value(),
             )
-        raise AssertionError("require_place_keys lets nobody through without a pair of keys")
+        raise AssertionError("require_place_keys requires a pair of keys")
 
     @property
     def data_origin(self) -> DataOrigin:
@@ -244,46 +243,46 @@ class App:
 
     @property
     def keys_origin(self) -> Origin:
-        """Whose keys are set: the simulator's or a real API's; NONE while none are."""
+        """The origin of the keys: the simulator or a real API; NONE without keys."""
         simulated = self.settings.simulated
         return Origin.NONE if simulated is None else Origin.SIMULATOR if simulated else Origin.API
 
     @property
     def place(self) -> str:
-        """The database, for a person."""
+        """The database's name for messages."""
         embedded = resolve_urls(self.settings).embedded
         return (
             f"the embedded PostgreSQL of {self.settings.home}" if embedded else self.database.where
         )
 
     def origin_mismatch(self) -> Mismatch | None:
-        """Why these keys must not be used with this database's data, None if they may."""
+        """Return the reason these keys must not be used with this database's data, or None."""
         data, keys = self.data_origin.places(), self.keys_origin
         return (
             mismatch(data, self.place) if Origin.NONE not in (data, keys) and data != keys else None
         )
 
     def require_same_origin(self) -> None:
-        """Raises OriginMismatch where the data is the simulator's and the keys are not, or the
-        reverse.
+        """Raise OriginMismatch where data and keys do not both belong to the simulator or a real
+        API.
         """
         if reason := self.origin_mismatch():
             raise OriginMismatch(str(reason))
 
     def begin_simulated_day(self) -> None:
-        """For a simulator that was just started: its day has no calls. Raises OriginMismatch."""
+        """Reset the calls of a simulator that was just started. Raises OriginMismatch."""
         self.require_same_origin()
         self.data_origin.clear_simulator_counters()
 
     def refresh_regions(self, *, accept_any_change: bool = False) -> RegionSync:
-        """Downloads and takes over the region list, see `sync_regions`. Raises OriginMismatch."""
+        """Download the region list and take it over, see `sync_regions`. Raises OriginMismatch."""
         self.settings.require_government_key()
         self.require_same_origin()
         sync = sync_regions(
             download=self._download_regions,
             regions=self.regions,
             checkpoints=self.checkpoints,
-            # Nothing was collected by the other's list, so nothing is lost with it.
+            # Nothing was collected by the list of the other origin, so nothing is lost with it.
             accept_any_change=accept_any_change or self._list_is_the_others(),
         )
         self.data_origin.note_regions(self.keys_origin)
@@ -293,14 +292,18 @@ class App:
         return {self.data_origin.regions(), self.keys_origin} == {Origin.SIMULATOR, Origin.API}
 
     def list_is_missing(self) -> bool:
-        """No list to collect by: none yet, a deleted one, or the simulator's beside real keys."""
+        """Return whether there is no usable list: none yet, deleted, or the simulator's with real
+        keys.
+        """
         if self.regions.last_refresh() is None or not self.regions.leaf_names():
             return True
         return self._list_is_the_others()
 
     def refresh_is_due(self) -> bool:
-        """No list yet, a list from the snapshot, one older than MOHE_REGION_REFRESH_DAYS, one that
-        was edited by hand, or one that was not believed on an earlier day.
+        """Return whether the region list needs a refresh.
+
+        It is missing, bundled, older than MOHE_REGION_REFRESH_DAYS, edited by hand, or was not
+        accepted on an earlier day.
         """
         last = self.regions.last_refresh(
             due_after_seconds=self.settings.region_refresh_days * 86_400
@@ -313,11 +316,11 @@ class App:
         return unconfirmed is not None and unconfirmed.last_seen_on < dt.datetime.now(KST).date()
 
     def hand_edits(self) -> HandEdits:
-        """What is missing from the tables, or belongs to nothing in them."""
+        """Return the rows that were deleted or orphaned by hand."""
         return read_hand_edits(self.database, self.scope)
 
     def seed_missing(self) -> None:
-        """Gives every region its checkpoint: a person may have deleted them to start again."""
+        """Create missing checkpoints: a person may have deleted them to start again."""
         if seeded := self.checkpoints.seed_missing():
             log.warning(
                 "%d regions had no checkpoint: they are PENDING now and are collected again.",
@@ -325,8 +328,8 @@ class App:
             )
 
     def reset(self) -> int:
-        """As `Checkpoints.reset`; the simulator's data goes as a whole, with the counters of its
-        calls.
+        """As `Checkpoints.reset`; the simulator's data is deleted as a whole, with its call
+        counters.
         """
         return self.checkpoints.reset(before=forget_simulated)
 
@@ -339,49 +342,47 @@ class App:
         return Download(listed=listed, calls=download.calls)
 
     def prepare_batch(self) -> None:
-        """What the settings ask for before a batch: everything emptied, or everything collected
-        anew. Says so loudly.
-        """
+        """Apply the settings that reset a batch or begin a new round. Logs a warning."""
         settings = self.settings
         self.require_same_origin()
         self.seed_missing()
         if settings.batch_auto_initialization:
             emptied = self.checkpoints.reset()
             log.warning(
-                "BATCH_AUTO_INITIALIZATION is true: all places, searches and checkpoints of batch %s are deleted; "
+                "BATCH_AUTO_INITIALIZATION is true: all places, searches and checkpoints "
+                "of batch %s are deleted; "
                 "%d regions start from nothing.",
                 settings.checkpoint_batch_name,
                 emptied,
             )
         elif not settings.checkpoint_enabled:
-            anew = self.checkpoints.new_round(also_unfinished=True)
+            restarted = self.checkpoints.new_round(also_unfinished=True)
             log.warning(
-                "CHECKPOINT_ENABLED is false: no checkpoint is read, %d regions are collected anew.",
-                len(anew),
+                "CHECKPOINT_ENABLED is false: no checkpoint is read, "
+                "%d regions are collected again from the start.",
+                len(restarted),
             )
         else:
             self.reopen_regions_with_old_plan()
 
     def reopen_regions_with_old_plan(self) -> list[str]:
-        """Makes regions completed with another list of keywords due again, for what is new in it;
-        returns their codes.
-        """
+        """Make regions completed with another list of keywords due again; return their codes."""
         due = self.checkpoints.reopen_outdated(plan_digest(self._any_plan))
         if due:
             log.warning(
-                "MOHE_SEARCH_KEYWORDS has changed: %d regions are due for the searches that are new.",
+                "MOHE_SEARCH_KEYWORDS has changed: %d regions are due for the new searches.",
                 len(due),
             )
         return due
 
     @property
     def _any_plan(self) -> tuple[Search, ...]:
-        """The base plan of some region: of the same kind as that of every other."""
+        """The base plan of any region; all plans have the same keywords."""
         return base_plan("", self.settings.search_keywords)
 
     def remaining_work(self) -> RemainingWork:
-        """The calls the collection still takes if nothing fails, regions without a checkpoint
-        included.
+        """Return the calls that the collection still needs without failures, regions without a
+        checkpoint included.
         """
         settings = self.settings
         left = remaining_work(
@@ -399,7 +400,7 @@ class App:
         )
 
     def overview(self) -> Overview:
-        """The whole collection in a few figures, with its latest failures and runs."""
+        """Return the figures of the whole collection, with its latest failures and runs."""
         settings = self.settings
         return read_overview(
             self.database,
@@ -408,9 +409,7 @@ class App:
         )
 
     def api_state(self) -> ApiState | None:
-        """What the API allows now, None while no keys are set; the simulator, if the data is its
-        own.
-        """
+        """Return the API's state; None without keys, unless the data is the simulator's."""
         if self.settings.naver_client_id is not None or self.settings.uses_hub:
             return read_state(self.database, self.account)
         simulated = self.data_origin.places() is Origin.SIMULATOR
@@ -418,7 +417,7 @@ class App:
 
     @property
     def _simulator_account(self) -> ApiAccount:
-        """That of `mohe demo`, for those who look at it afterwards without any keys."""
+        """The account of `mohe demo`, for commands without keys."""
         return ApiAccount.of(
             CLASSIC.api,
             SIMULATOR_CLIENT_IDS[0],
@@ -429,7 +428,7 @@ class App:
         )
 
     def quota_state(self, state: ApiState | None) -> QuotaState:
-        """What the API in this state allows from now on; whole quotas while no keys are set."""
+        """Return what the API in this state allows from now on; whole quotas without keys."""
         settings = self.settings
         left = settings.daily_quota if state is None else state.daily_quota - state.used_today
         month = state.monthly_quota if state else None
@@ -444,8 +443,8 @@ class App:
         )
 
     def replay(self, *, dry_run: bool = False) -> Replayed:
-        """Rebuilds places from the ledger's answers, or counts what that would change. Raises
-        ReplayRefused, OriginMismatch.
+        """Rebuild places from the ledger's answers, or count the differences. Raises ReplayRefused,
+        OriginMismatch.
         """
         self.require_same_origin()
         replays = Replays(checkpoints=self.checkpoints, source=NaverLocalSource.name)
@@ -453,8 +452,8 @@ class App:
 
     @staticmethod
     def load_what_collects(*, refining: bool = False) -> None:
-        """What most commands do without: in the middle of a collection all searches would wait for
-        it to be loaded.
+        """Import modules that most commands do not need: an import during a collection delays all
+        searches.
         """
         import_module("mohe_assets.clients.connections")
         if refining:
@@ -462,7 +461,7 @@ class App:
 
     @contextmanager
     def session(self, run_id: str) -> Iterator[RunSession]:
-        """A run's row and heartbeat, from the first thing it does to its last."""
+        """Open a run's row and heartbeat for everything the run does."""
         heartbeat_seconds = self.settings.heartbeat_seconds
         with (
             about(batch=self.settings.checkpoint_batch_name, run_id=run_id),
@@ -477,19 +476,19 @@ class App:
     def collection(
         self, run_id: str, claim_filter: ClaimFilter, *, total: int = 0
     ) -> Iterator[CollectionRun]:
-        """A collection ready to be started, in a session of its own."""
+        """Open a session and return its collection, ready to start."""
         with self.session(run_id) as session:
             yield self.collection_in(session, claim_filter, total=total)
 
     @property
     def _answered(self) -> "App":
-        """The same, for transactions that are answered soon or have lost their connection."""
+        """This app with a time limit for answers of the database."""
         return replace(self, database=replace(self.database, answer_seconds=ANSWER_SECONDS))
 
     def collection_in(
         self, session: RunSession, claim_filter: ClaimFilter, *, total: int = 0
     ) -> CollectionRun:
-        """A collection ready to be started, of a run that is known already."""
+        """Return a collection of this session, ready to start."""
         settings = self.settings
         settings.require_collection_keys()
         self.data_origin.claim(self.keys_origin, session.run_id)
@@ -543,8 +542,8 @@ class App:
         )
 
     def try_place_keys(self) -> None:
-        """One call, reserved like every other. Raises the ApiError that answered it, which the
-        shared budget then knows, too.
+        """Make a call, reserved like any other. Raises its ApiError, which the rate limiter has
+        recorded.
         """
         asyncio.run(self._try_place_keys())
 
@@ -582,7 +581,9 @@ class App:
 
 
 def region_client(settings: Settings, *, retry: RetryPolicy | None = None) -> RegionApiClient:
-    """The client of the region list; needs no database. Raises SettingsError without a key."""
+    """Return the client of the region list; it needs no database. Raises SettingsError without a
+    key.
+    """
     return RegionApiClient(
         base_url=settings.government_api_url,
         service_key=settings.require_government_key(),

@@ -1,4 +1,4 @@
-"""How a run ends early: a cancellation token, and a clock that says until when the run lives."""
+"""Early end of a run: a cancellation token, and a clock of the run's lease."""
 
 import asyncio
 import logging
@@ -68,7 +68,7 @@ class CancellationToken:
 
 @dataclass(kw_only=True)
 class LeaseClock:
-    """`confirmed_until`, on the monotonic clock: no process can declare the run dead before that."""
+    """No process can declare the run dead before `confirmed_until` (monotonic clock)."""
 
     confirmed_until: float = math.inf
 

@@ -1,6 +1,4 @@
-"""What many tasks ask for at the same time, done by one call: a group commit, as databases know it
-for their own log.
-"""
+"""Group commit: requests that arrive while a call is under way share the next call."""
 
 import asyncio
 import contextvars
@@ -14,12 +12,12 @@ Done = TypeVar("Done")
 
 @dataclass(kw_only=True)
 class GroupCommit(Generic[Asked, Done]):
-    """Calls `work`, in a thread, with all that was asked for while its last call was under way;
-    each asker gets its own result.
+    """Batch the requests that arrive while the previous batch runs and pass them to `work` in one
+    call, in a thread. Each caller gets its own result or exception.
 
-    `work` returns a result for each, in order; an exception among them is raised for whoever asked,
-    one it raises for all. `gather_seconds` are waited for more to come before each call, if the one
-    before was for at least `gather_from`. Belongs to one event loop.
+    `work` returns the results in order; an exception among them is raised for its caller, an
+    exception that `work` raises for all. Before a call, `gather_seconds` are waited for more
+    requests if the call before had at least `gather_from`. Belongs to one event loop.
     """
 
     work: Callable[[Sequence[Asked]], Sequence[Done | Exception]]
@@ -29,7 +27,7 @@ class GroupCommit(Generic[Asked, Done]):
     _last: int = 0
     _waiting: list[tuple[Asked, asyncio.Future[Done]]] = field(default_factory=list)
     _working: asyncio.Task[None] | None = None
-    # Of the run, not of whoever happened to ask first: what is logged meanwhile concerns all.
+    # Context of the run, not of the first caller: log lines of a batch concern all callers.
     _context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
     async def __call__(self, asked: Asked) -> Done:
@@ -55,10 +53,10 @@ class GroupCommit(Generic[Asked, Done]):
         found: Sequence[Done | Exception]
         try:
             found = await asyncio.to_thread(self.work, [asked for asked, _ in batch])
-        except Exception as error:  # noqa: BLE001 - handed to everybody who asked, who raise it
+        except Exception as error:  # noqa: BLE001 - handed to every caller, who raises it
             found = [error] * len(batch)
         for (_, result), one in zip(batch, found, strict=True):
-            if result.done():  # whoever asked was cancelled meanwhile
+            if result.done():  # its caller was cancelled
                 continue
             if isinstance(one, Exception):
                 result.set_exception(one)

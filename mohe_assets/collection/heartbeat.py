@@ -18,12 +18,15 @@ from mohe_assets.store.executions import Ending, Executions
 
 log = logging.getLogger(__name__)
 
-DECLARED_DEAD = "This run was silent for longer than its lease and was declared dead; other runs collect its regions."
+DECLARED_DEAD = (
+    "The heartbeat of this run was missing for longer than its lease; it was declared dead. "
+    "Other runs collect its regions."
+)
 
 
 @dataclass(kw_only=True)
 class Heartbeat:
-    """Calls `beat` every `seconds`, in a thread of its own, until it is stopped or `beat` fails."""
+    """Call `beat` every `seconds` in a thread, until it is stopped or `beat` fails."""
 
     seconds: float
     beat: Callable[[], object]
@@ -52,12 +55,12 @@ class Heartbeat:
 
 @dataclass(kw_only=True)
 class RunSession:
-    """One run, entered once by `open`: start the row, heartbeat, work, finish the row.
+    """A run, entered once by `open`: start the row, heartbeat, work, finish the row.
 
-    The work calls `conclude` when it is done; without that, or if it raises, the row says
-    INTERRUPTED or FAILED. `with_each_beat` is called as often as the heart beats, in a thread of its
-    own: what waits for a table that is locked must not keep the run from showing that it lives.
-    `error` is why the run has to end early, `declared_dead` says that it lost its row.
+    The work calls `conclude` when it is done; without that, or if it raises, the row gets
+    INTERRUPTED or FAILED. `with_each_beat` is called with each heartbeat, in a thread of its own: a
+    statement that waits for a locked table must not stop the heartbeat. `error` is the reason the
+    run has to end early, `declared_dead` means that it lost its row.
     """
 
     executions: Executions
@@ -99,7 +102,7 @@ class RunSession:
                 finished = executions.finish(run_id, session._ending, session._note)
             session.declared_dead |= not finished
         except DatabaseUnavailable:
-            # The row cannot be finished, and to try takes minutes; the next look finds the run
+            # The row cannot be finished, and retries take minutes; the next reaper finds the run
             # dead.
             raise
         except BaseException as error:
@@ -135,5 +138,5 @@ class RunSession:
             work()
 
     def _confirm(self, at: float) -> None:
-        """The row was written after `at`: no process declares the run dead for one lease from then."""
+        """Note that the row was written after `at`: the run is alive for one lease from then."""
         self.lease_clock.confirmed_until = at + self.executions.lease_seconds

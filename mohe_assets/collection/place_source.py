@@ -37,7 +37,7 @@ class PlaceSource(Protocol):
 
     @property
     def licence(self) -> Licence:
-        """The terms of its data."""
+        """The terms of the source's data."""
         ...
 
     def plan(self, region_name: str) -> Sequence[Search]:

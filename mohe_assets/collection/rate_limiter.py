@@ -1,15 +1,13 @@
-"""The calls all processes and machines share: the rate, the KST day's quota, and whether the API
-may be called at all.
+"""The rate limiter that all processes and machines share: rate, the KST day's quota, health of the
+API.
 
-This is the gate every search goes through before a call. A call is a slot in time plus a place in
-the day, reserved by one statement (store/api_calls.py), and the search, a Task of its own, sleeps
-until its slot. Statements run in threads, and to their end, even if the Task that wanted them is
-cancelled.
+Every search waits here before a call. A call is a slot in time plus a place in the day, reserved by
+one statement (store/api_calls.py); the search, a task of its own, sleeps until its slot. Statements
+run in threads to their end, even if the task is cancelled.
 
-pyrate-limiter's PostgreSQL bucket was looked at for the per-second part: it writes and counts one
-row per call, asks again until there is room instead of handing out a slot (so waiting workers poll,
-and the luckiest wins), goes by each client's own clock, and knows neither a day's quota nor the
-server's refusals, which have to be the same transaction here.
+pyrate-limiter's PostgreSQL bucket was tried for the per-second part: it writes and counts one row
+per call, polls for room instead of handing out a slot, uses each client's own clock, and has
+neither a daily quota nor the server's refusals, which must be in the same transaction here.
 """
 
 import asyncio
@@ -51,53 +49,52 @@ from mohe_assets.store.database import Database
 
 log = logging.getLogger(__name__)
 
-# A process that was held up would send what it had reserved meanwhile all at once. It keeps the
-# spacing of its slots instead, and catches up by this share of it.
+# After a pause a process would send all that it had reserved at once. It keeps the spacing of its
+# slots instead, and catches up by this share of the spacing.
 CATCH_UP = 0.005
-# A call that is later than this would not follow the one before it, but come between those that
-# other processes send on time: it takes another slot. Not more than so many in a row and such a
-# share of them, or a process that is always late would send none.
+# A call later than this would fall between calls that other processes send on time, so it takes
+# another slot. At most MOST_LATE in a row and LATE_SHARE of all, or a process that is always late
+# would send none.
 LATE_SECONDS = 0.01
 MOST_LATE, LATE_SHARE = 20, 0.1
 PROBE_AGAIN_SECONDS = 0.1
-# Somebody else may have been refused while we waited for a slot further away than this, unless
-# another search of ours was let through meanwhile. To look takes time, so it is done so long before
-# the slot.
+# While a call waits longer than this for its slot, another process may have been refused, so the
+# state is checked, unless another search of this run passed in that time. The check takes time and
+# is made this long before the slot.
 RECHECK_SECONDS = 0.25
 RECHECK_BEFORE_SECONDS = 0.05
-# A long wait is slept in pieces of this length: a clock error may have made it, and be put right.
+# A long wait is slept in pieces of this length: a clock error may have caused it, and be corrected.
 LOOK_AGAIN_SECONDS = 5.0
-# A statement and the thread that runs it take this long at most between two readings of the clocks.
+# Most time of a statement and its thread between two readings of the clocks.
 QUEUE_TOLERANCE_SECONDS = 2.0
 
-# While the limit is far, a process reserves what it will send in so many seconds at once; what it
-# then did not send in time it gives back.
+# While unthrottled, a process reserves ahead what it will send in this time, and releases what it
+# did not send.
 AHEAD_SECONDS = 0.1
-# No more than this: what a process that is killed has reserved ahead is lost to its day, so at most
-# what the rate allows in AHEAD_SECONDS, and never more than this.
+# Most calls reserved ahead: a killed process loses them from its day.
 MOST_AHEAD = 64
-# Who needs fewer than this ahead waits for the next: to ask again for each one or two would be more
-# work than it saves.
+# Below this number a process reserves call by call: a refill for one or two costs more than it
+# saves.
 FEW_AHEAD = 8
-# It asks again when this share of what it needs is left: a few milliseconds' worth at the highest
-# rates, as long as it takes.
+# Refill when this share of the need is left: a few milliseconds' worth at the highest rates, as
+# long as a refill takes.
 AGAIN_AT = 0.25
 
-WHY_STOPPED = "Stopped while waiting for a call's turn."
+STOPPED = "Stopped while waiting for a call's turn."
 
-# The region a Task makes its calls for: an API is unavailable when those of two regions fail.
+# Region of a task's calls: an API is unavailable when calls for two regions fail.
 calls_for: ContextVar[str] = ContextVar("calls_for", default="")
-# The Task judges by itself whether an answer is usable.
+# Whether the task judges by itself that an answer is usable.
 _judges_itself: ContextVar[bool] = ContextVar("judges_itself", default=False)
 
 
 @dataclass(kw_only=True, eq=False)
 class SharedRateLimiter:
-    """The gate of one run, whose searches are Tasks of one loop. Implements
-    `mohe_assets.clients.http.CallGate`.
+    """The rate limiter of one run, whose searches are tasks of one loop. Implements
+    `mohe_assets.clients.http.RateLimiter`.
 
-    What a Task reserves, the same Task says the end of: `reserve` must not be wrapped in another,
-    as asyncio.wait_for does.
+    The task that reserves also reports the end of its call: `reserve` must not be wrapped in
+    another task, as asyncio.wait_for does.
     """
 
     database: Database
@@ -109,8 +106,7 @@ class SharedRateLimiter:
     _shut: ApiError | None = None
     _failing: bool = False
     _has_answers: bool = False
-    # Whose call shows whether the API answers. A later probe takes its place: the earlier was given
-    # up.
+    # The task whose call is the probe. A later probe replaces it: the earlier was given up.
     _prober: "asyncio.Task[Any] | None" = None
     _verdict: asyncio.Event = field(default_factory=asyncio.Event)
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -144,7 +140,7 @@ class SharedRateLimiter:
             await self._release_reserved([slot])
 
     async def close(self) -> None:
-        """Gives back what was reserved ahead, if the database is there. To be called when all Tasks
+        """Release the calls reserved ahead, if the database can be reached. Call it when all tasks
         have ended.
         """
         self._hurry.set()
@@ -157,7 +153,7 @@ class SharedRateLimiter:
         )
 
     async def _next_slot(self) -> Slot:
-        """One reserved ahead, or else a new one. Tasks that come meanwhile find theirs."""
+        """Return a slot that was reserved ahead, or reserve slots; tasks that wait find theirs."""
         now = time.monotonic()
         if self._ahead and self._ahead[0].at >= now - AHEAD_SECONDS and not self._asking.locked():
             self._raise_if_closed()
@@ -169,14 +165,14 @@ class SharedRateLimiter:
             while not self._ahead:
                 await self._ask_for(self._needed_soon(now))
                 if not self._ahead:
-                    # Somebody's probe is out. Whoever comes meanwhile waits for the lock: one Task
-                    # asks for all.
+                    # A probe is under way. Tasks that arrive wait for the lock: one task reserves
+                    # for all.
                     await self._verdict_or_a_while()
                 self._raise_if_closed()
             return self._take(now)
 
     async def _verdict_or_a_while(self) -> None:
-        """The probe may be one of our own calls, or another process's, which does not tell."""
+        """Wait for the probe's verdict; a probe of another process gives none here."""
         self._verdict.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(PROBE_AGAIN_SECONDS):
@@ -190,20 +186,19 @@ class SharedRateLimiter:
         return slot
 
     def _not_sent_in_time(self, now: float) -> list[Slot]:
-        """Taken out of what is reserved ahead, which is in the order of time."""
+        """Remove the late slots from those reserved ahead, which are ordered by time."""
         late = []
         while self._ahead and self._ahead[0].at < now - AHEAD_SECONDS:
             late.append(self._ahead.popleft())
         return late
 
     def _needed_soon(self, now: float) -> int:
-        """As many as were taken lately, if none had to wait; where calls do wait for their turn it
-        may be another process's.
+        """Return the number of slots taken lately, or 1 if calls wait: then the next slot may
+        belong to another process.
         """
         while self._taken and self._taken[0] < now - AHEAD_SECONDS:
             self._taken.popleft()
-        # No more than the rate allows in that time: a slot further away would keep others waiting
-        # for it.
+        # No more than the rate allows in that time: a slot further away would delay others.
         in_time = max(1, int(AHEAD_SECONDS * self.account.calls_per_second))
         return 1 if self._waited else max(1, min(len(self._taken), in_time, MOST_AHEAD))
 
@@ -214,13 +209,11 @@ class SharedRateLimiter:
                 self._refilling(needed - len(self._ahead))
 
     async def _ask_for(self, calls: int) -> None:
-        """If the Task is cancelled meanwhile, the next one finds what was reserved, or `close`."""
+        """Reserve calls. After a cancellation the next task finds them, or `close` does."""
         await asyncio.shield(self._refilling(calls))
 
     def _refilling(self, calls: int) -> "asyncio.Task[None]":
-        """The one that is under way, or a new one. What it fails with is for those who wait for it;
-        without any, for nobody.
-        """
+        """Return the running refill, or start it. Its error is raised for the tasks that wait."""
         if self._refill is None or self._refill.done():
             self._refill = self._start(self._reserve_ahead(calls))
         return self._refill
@@ -237,24 +230,24 @@ class SharedRateLimiter:
         self._seen_open = asked if reserved.slots else self._seen_open
 
     async def answered(self) -> None:
-        """A proper answer: a probing call opens the API for all; earlier failures do not count."""
+        """Note a proper answer: a probe opens the API for all; earlier failures do not count."""
         if not _judges_itself.get():
             await self.usable()
 
     async def usable(self) -> None:
-        """As `answered`, by a Task that judges its answers itself."""
+        """As `answered`, for a task that judges its answers itself."""
         self._has_answers = True
         if self._prober is not None and self._takes_its_verdict():
             self._failing = False
             await self._surely(self._note(PROVE))
             self._verdict.set()
         elif self._failing:
-            self._failing = False  # before the statement: the answers that come meanwhile need none
+            self._failing = False  # first: answers during the statement need no other
             await self._surely(self._note(RECOVER))
 
     @contextmanager
     def judged_by_caller(self) -> Iterator[None]:
-        """Answers to this Task's calls are no verdict: it calls `usable` or `declare_unavailable`."""
+        """Answers to this task are no verdict: it calls `usable` or `declare_unavailable`."""
         token = _judges_itself.set(True)
         try:
             yield
@@ -262,13 +255,15 @@ class SharedRateLimiter:
             _judges_itself.reset(token)
 
     async def failed(self, error: ApiError) -> None:
-        """A call without a usable answer. If the API is unavailable now, the next call raises it."""
+        """Note a call without a usable answer. Later calls raise if the API is unavailable."""
         await self._note_failure(str(error), at_fault=False)
 
     async def declare_unavailable(
         self, reason: str, *, answers_changed: bool = False
     ) -> ApiUnavailable:
-        """The API is at fault, however few calls have shown it; returns the error to raise."""
+        """Record that the API is at fault, however few calls have shown it; return the error to
+        raise.
+        """
         found = await self._note_failure(reason, at_fault=True)
         if found is None:
             raise AssertionError("an API that is declared unavailable is unavailable")
@@ -276,13 +271,13 @@ class SharedRateLimiter:
         return found
 
     async def is_unavailable(self) -> bool:
-        """Whether it is, as all processes know it."""
+        """Return whether the API is unavailable, as all processes know it."""
         state = await asyncio.to_thread(read_state, self.calls.database, self.account)
         return state.unavailable_since is not None
 
     @property
     def unavailable(self) -> ApiUnavailable | None:
-        """Why no call is made any more, if this run knows that the API is unavailable."""
+        """The error to raise if this run knows that the API is unavailable."""
         return self._shut if isinstance(self._shut, ApiUnavailable) else None
 
     async def _note_failure(self, reason: str, *, at_fault: bool) -> ApiUnavailable | None:
@@ -310,7 +305,7 @@ class SharedRateLimiter:
         return found
 
     async def refused(self, error: ApiError) -> None:
-        """The server's word overrides our own count, for every process at once."""
+        """Record a refusal: the server's answer overrides our count, for all processes at once."""
         match error:
             case RateLimited():
                 await self._drop_probe()
@@ -321,12 +316,12 @@ class SharedRateLimiter:
                 never = (
                     f"{error}; {error.if_never_answered}" if error.if_never_answered else str(error)
                 )
-                until, why = error.reset_at, str(error)
+                until, reason = error.reset_at, str(error)
                 await self._surely(
-                    self._note(EXHAUST, until=until, why=why, why_if_never_answered=never)
+                    self._note(EXHAUST, until=until, why=reason, why_if_never_answered=never)
                 )
             case RequestRefused():
-                # After an answer it may be this one request; the search that made it finds out.
+                # After an answer it may be this request only; its search finds out.
                 await self._note_failure(str(error), at_fault=not self._has_answers)
             case ApiBlocked():
                 self._shut = error
@@ -344,26 +339,26 @@ class SharedRateLimiter:
             log.warning("%s: %s", self.account.api, found)
 
     async def _wait_for(self, slot: Slot) -> bool:
-        """False: it is too late for this slot."""
+        """Wait until the slot. Return False if it is too late for it."""
         try:
             while slot.at - time.monotonic() > LOOK_AGAIN_SECONDS:
-                await self.cancellation.pause(LOOK_AGAIN_SECONDS, WHY_STOPPED)
+                await self.cancellation.pause(LOOK_AGAIN_SECONDS, STOPPED)
                 self._raise_if_shut()
                 if await self._was_put_right(slot):
                     return False
             if slot.at - time.monotonic() > RECHECK_SECONDS:
                 await self.cancellation.pause(
-                    slot.at - RECHECK_BEFORE_SECONDS - time.monotonic(), WHY_STOPPED
+                    slot.at - RECHECK_BEFORE_SECONDS - time.monotonic(), STOPPED
                 )
                 self._raise_if_shut()
                 if self._seen_open < time.monotonic() - RECHECK_SECONDS:
                     await self._recheck()
-            await self.cancellation.pause(slot.at - time.monotonic(), WHY_STOPPED)
-            await self.lease_clock.wait_until_confirmed(self.cancellation, WHY_STOPPED)
+            await self.cancellation.pause(slot.at - time.monotonic(), STOPPED)
+            await self.lease_clock.wait_until_confirmed(self.cancellation, STOPPED)
             send = self._send_at(slot)
             if in_time := not self._is_too_late(slot, send):
                 self._last_slot, self._last_send = max(slot.at, self._last_slot), send
-                await self.cancellation.pause(send - time.monotonic(), WHY_STOPPED)
+                await self.cancellation.pause(send - time.monotonic(), STOPPED)
             self._raise_if_shut()
         except (StopRequested, QuotaExhausted, ApiBlocked, ApiUnavailable, asyncio.CancelledError):
             self._prober = None if slot.probe else self._prober
@@ -372,7 +367,7 @@ class SharedRateLimiter:
         return in_time
 
     async def _was_put_right(self, slot: Slot) -> bool:
-        """Whether a clock error made this slot, and the queue of calls is shorter now than it."""
+        """Return whether a clock error made this slot, and the queue is shorter now."""
         left = slot.at - time.monotonic()
         queue = await asyncio.to_thread(self.calls.seconds_to_next_slot)
         return queue < left - QUEUE_TOLERANCE_SECONDS
@@ -380,9 +375,7 @@ class SharedRateLimiter:
     async def _release_reserved(
         self, slots: Collection[Slot], calls: ApiCalls | None = None
     ) -> None:
-        """Calls that were not sent. Whoever gives back has a reason to end, or something to do: no
-        failure stands in its way.
-        """
+        """Release calls that were not sent. The caller ends or continues: no failure is raised."""
         if slots:
             await self._surely(self._giving_back(slots, calls))
 
@@ -394,16 +387,16 @@ class SharedRateLimiter:
                 await self._note(RELEASE_RESERVED, calls, day=day, unsent=unsent)
         except (DatabaseUnavailable, StopRequested) as error:
             log.warning(
-                "%d calls of the day are lost to it: they were reserved and are not given back. %s",
+                "%d reserved calls of the day were not sent and could not be released. %s",
                 len(slots),
                 error,
             )
 
     def _send_at(self, slot: Slot) -> float:
-        """Now, or later because the call before this one went out later than its own slot.
+        """Return now, or later if the call before this one went out later than its own slot.
 
-        While the limit is far, whatever lies between two slots was nobody's: the rate alone says
-        how soon the next may follow.
+        While unthrottled, no process uses the time between two slots: the rate alone limits the
+        next.
         """
         gap = slot.gap if slot.unthrottled else max(0.0, slot.at - self._last_slot)
         return (
@@ -429,7 +422,7 @@ class SharedRateLimiter:
         state = await asyncio.to_thread(read_state, self.calls.database, self.account)
         if state.blocked_why is not None:
             raise self.calls.blocked(state.blocked_why)
-        # Our own count is no reason here: this call has its place in it already.
+        # Our own count is no reason: it includes this call.
         if state.closed_until is not None and not state.used_up:
             raise self.calls.exhausted(state.closed_until, state.closed_why or "")
         if state.unavailable_since is not None and self._prober is not asyncio.current_task():
@@ -443,7 +436,7 @@ class SharedRateLimiter:
             self._verdict.set()
 
     def _takes_its_verdict(self) -> bool:
-        """Whether it is this Task that probes; it does not any more, then."""
+        """Return whether this task probes; its probe ends with that."""
         if self._prober is not asyncio.current_task():
             return False
         self._prober = None
@@ -451,7 +444,7 @@ class SharedRateLimiter:
 
     def _raise_if_closed(self) -> None:
         if self.cancellation.is_cancelled():
-            raise StopRequested(WHY_STOPPED)
+            raise StopRequested(STOPPED)
         self._raise_if_shut()
 
     def _raise_if_shut(self) -> None:
@@ -466,11 +459,11 @@ class SharedRateLimiter:
         await asyncio.to_thread((calls or self.calls).note, sql, **values)
 
     async def _surely(self, work: Coroutine[Any, Any, None]) -> None:
-        """To its end, even if the Task that waits for it is cancelled meanwhile."""
+        """Run `work` to its end, even if the task that waits for it is cancelled."""
         await asyncio.shield(self._start(work))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """A Task of its own, which `close` waits for."""
+        """Start a task, which `close` waits for."""
         task = asyncio.create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._ended)
@@ -479,12 +472,10 @@ class SharedRateLimiter:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._under_way.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at, or asyncio would complain where nobody waits for it any more
+            task.exception()  # retrieved, or asyncio complains if no task waits for it
 
     def _sleep_in_thread(self, seconds: float) -> None:
-        """Between two tries to reach the database. A stop, or `close`, ends them: neither waits for
-        a database that is gone.
-        """
+        """Sleep between two tries to reach the database. A stop, or `close`, ends the sleep."""
         with self.cancellation.waking(self._hurry.set):
             if self._hurry.wait(seconds):
-                raise StopRequested(WHY_STOPPED)
+                raise StopRequested(STOPPED)

@@ -1,9 +1,7 @@
-"""What is done for one region that is held: the searches its plan has left, or a few more of a
-finished one.
+"""Work on one held region: the searches that its plan lacks, or refinement of a completed region.
 
-Knows neither HTTP nor SQL nor Dagster. A region's next search may be asked while others of it are
-under way; each is stored, by a commit it waits for, before it counts as made. Whatever interrupts
-leaves nothing half-done.
+Knows neither HTTP nor SQL nor Dagster. Several searches of a region may be in flight; each counts
+as made once its commit has returned, so an interruption leaves nothing half-done.
 """
 
 import asyncio
@@ -55,23 +53,21 @@ log = logging.getLogger(__name__)
 
 Cached_co = TypeVar("Cached_co", covariant=True)
 
-# A region is refined for so many searches at a time, then the most promising region of the country
-# is looked for again.
+# Searches of one slice of refinement; then the region with the highest expected gain is chosen
+# again.
 SLICE_SEARCHES = 20
-# A slice ends early when its next search promises less than this share of what the best other
-# region does.
+# A slice ends early when its next search is expected to gain less than this share of the best other
+# region.
 SLICE_ENDS_BELOW = 0.5
-# Nobody waits for a region that is complete: others that are at the same time are completed by the
-# same four statements.
+# Delay before regions are completed, so that one statement completes several.
 GATHER_REGIONS_SECONDS = 0.05
-# Of searches that are as many as this at a time, nobody misses one for so long: what is stored
-# together costs less.
+# Delay before searches are stored if the last group had MANY or more: a group costs less.
 GATHER_SECONDS, MANY = 0.01, 9
-# Searches of a region that may fail in one attempt while none is answered; the next begins with
+# Failed searches of a region in one attempt while none is answered; the next attempt begins with
 # others.
 MOST_FAILED = 3
-# What pays nationwide changes slowly: read again after so long, or when a run has made so many
-# searches itself.
+# Nationwide tallies change slowly: they are read again after this time, or after this many searches
+# of the run.
 TALLIES_SECONDS, TALLIES_SEARCHES = 30.0, 300
 
 
@@ -87,7 +83,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegionOutcome:
-    """One region's end in this run; `completion` is set when COMPLETED or REFINED, `reason`
+    """The end of a region in this run; `completion` is set when COMPLETED or REFINED, `reason`
     otherwise.
     """
 
@@ -99,22 +95,22 @@ class RegionOutcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunLimits:
-    """`in_flight`: searches at a time, which is also the most that a kill can make repeat."""
+    """`in_flight`: concurrent searches, also the most that a kill makes repeat."""
 
     in_flight: int
     calls_per_region: int
 
 
 class ApiHealth(Protocol):
-    """What all processes know of an API that gives no usable answer."""
+    """Health of the API, shared by all processes."""
 
     @property
     def unavailable(self) -> ApiUnavailable | None:
-        """Set when no call is made any more in this run."""
+        """Set when this run must make no more calls."""
         ...
 
     async def is_unavailable(self) -> bool:
-        """Whether it is, as all processes know it."""
+        """Return whether the API is unavailable, as all processes know it."""
         ...
 
     def judged_by_caller(self) -> AbstractContextManager[None]:
@@ -122,20 +118,20 @@ class ApiHealth(Protocol):
         ...
 
     async def usable(self) -> None:
-        """An answer could be used: no failure before it counts any more."""
+        """Note a usable answer: earlier failures count no more."""
         ...
 
     async def declare_unavailable(
         self, reason: str, *, answers_changed: bool = False
     ) -> ApiUnavailable:
-        """The API is at fault; returns the error to raise."""
+        """Record that the API is at fault, and return the error to raise."""
         ...
 
 
 @dataclass(kw_only=True, slots=True)
 class RegionTask:
-    """The searches one region still needs. `calls` were spent on it, `most_calls` may be; `failed`
-    are those that failed in this attempt, `error` is what ends it.
+    """The searches a region still needs. `calls` were spent on it, `most_calls` may be; `failed`
+    are the searches that failed in this attempt, `error` ends it.
     """
 
     lease: Lease
@@ -153,10 +149,10 @@ class RegionTask:
 
     @property
     def has_more(self) -> bool:
-        """Another search may be made now.
+        """Return whether another search may be made now.
 
-        Only one before the first is answered, or a region whose every search fails would cost the
-        calls of as many as fit.
+        Until the first answer only one search is in flight: a region whose every search fails would
+        cost many calls.
         """
         return (
             self.error is None
@@ -167,14 +163,14 @@ class RegionTask:
 
     @property
     def over(self) -> bool:
-        """Nothing is under way, and nothing more may be made."""
+        """Return whether nothing is in flight and nothing more may be made."""
         return not self.under_way and not self.has_more
 
 
 @dataclass(kw_only=True)
 class RegionWorker:
-    """The work of one run, in one event loop; what blocks is done in threads. `dongs` gives the
-    names of regions' dongs by code; `close` ends what the run has opened.
+    """The work of one run, in one event loop; blocking calls run in threads. `dongs` returns the
+    names of the dongs by region code; `close` ends the resources that the run opened.
     """
 
     run_id: str
@@ -190,7 +186,7 @@ class RegionWorker:
     tallies: "CachedTallies"
     cancellation: CancellationToken
     close: Callable[[], Awaitable[object]]
-    # A search was made, whatever came of it: the first of a run is made alone.
+    # Whether a search was made, failed or not: the first of a run is made alone.
     has_searched: bool = False
     first_search_made: Callable[[], object] | None = None
     _answered_at: float = -math.inf
@@ -210,7 +206,7 @@ class RegionWorker:
         )
 
     async def begin(self, leases: Sequence[Lease]) -> list[RegionTask]:
-        """What these regions have left of their base plans."""
+        """Return what these regions lack of their base plans."""
         return await asyncio.to_thread(self._begin, leases)
 
     def _begin(self, leases: Sequence[Lease]) -> list[RegionTask]:
@@ -233,17 +229,17 @@ class RegionWorker:
             try:
                 task.plan = self.source.plan(lease.region_name)
                 left = remaining(task.plan, {(one.query, one.sort) for one in history})
-                # Those that failed before come last, so that the others are stored first.
+                # Searches that failed before come last, so that the others are stored first.
                 task.searches.extend(sorted(left, key=lambda search: search.identity in failed))
-            except Exception as error:  # noqa: BLE001 - raised when the region is finished, as what its searches meet
+            except Exception as error:  # noqa: BLE001 - raised when the region is finished
                 task.error = error
             found.append(task)
         return found
 
     async def search(self, task: RegionTask, search: Search) -> None:
-        """One search of a region, which was counted as under way.
+        """Make a search that was counted as under way.
 
-        What ends the attempt is raised when the region is finished.
+        An error that ends the attempt is raised when the region is finished.
         """
         try:
             found = await self._search(task.lease, search)
@@ -255,7 +251,7 @@ class RegionWorker:
                 task.calls += calls
                 task.history.append(answered)
                 task.answered = True
-        except Exception as error:  # noqa: BLE001 - as said
+        except Exception as error:  # noqa: BLE001 - raised when the region is finished
             task.error = task.error or error
         finally:
             task.under_way -= 1
@@ -272,7 +268,10 @@ class RegionWorker:
         if task.failed:
             skipped, missing = await self._count_failures(lease, task.failed)
         if task.calls >= task.most_calls and (task.searches or missing):
-            reason = f"{task.calls} calls were spent on it without completing it; MOHE_MAX_CALLS_PER_REGION allows no more."
+            reason = (
+                f"{task.calls} calls were spent on it without completing it; "
+                "MOHE_MAX_CALLS_PER_REGION allows no more."
+            )
             return await self.fail(lease, FailureKind.CALL_BUDGET, reason, final=True)
         if task.searches or missing:
             return await self._fail_for_searches(task, missing)
@@ -297,7 +296,8 @@ class RegionWorker:
     ) -> tuple[int, list[FailedSearch]]:
         """Charge these searches with an attempt, once it is known that the API is not at fault.
 
-        Returns how many searches of the plan are skipped, and which of these have to be made again.
+        Return the number of skipped searches of the plan, and those of these searches to be made
+        again.
         """
         if self._answered_at < failed[-1].failed_at:
             await self._check_api(lease.region_code)
@@ -321,16 +321,20 @@ class RegionWorker:
         reason = first.reason
         if task.history:
             count = len(task.searches) + len(missing)
-            reason = f"{count} of {len(task.plan)} searches failed, the others are stored; {first.search.query!r}: {reason}"
+            reason = (
+                f"{count} of {len(task.plan)} searches failed, the others are stored; "
+                f"{first.search.query!r}: {reason}"
+            )
         kind = FailureKind.ANSWER_CHANGED if first.answer_changed else FailureKind.TRANSIENT
         return await self.fail(task.lease, kind, reason, bounded_elsewhere=bool(task.history))
 
     async def _fail_without_places(self, task: RegionTask, skipped: int) -> RegionOutcome:
-        """No region has nothing at all: its searches are made again."""
+        """Fail a region without any place, and have its searches made again: no region is empty."""
         rejected = sum(one.result_count for one in task.history)
         empty = sum(not one.result_count for one in task.history) - skipped
         reason = (
-            f"None of its {len(task.plan)} searches brought a place: {max(0, empty)} came back empty, "
+            f"None of its {len(task.plan)} searches brought a place: "
+            f"{max(0, empty)} came back empty, "
             f"{skipped} were skipped, {rejected} items were rejected."
         )
         if task.failed:
@@ -339,7 +343,7 @@ class RegionWorker:
         return await self.fail(task.lease, FailureKind.NO_PLACES, reason)
 
     async def refine(self, lease: Lease) -> RegionOutcome:
-        """A few searches beyond the base plan, as long as they promise more than other regions do.
+        """Make a few searches beyond the base plan, while they promise more than other regions do.
         Raises as `finish`.
         """
         (task,) = await self.begin([lease])
@@ -360,7 +364,7 @@ class RegionWorker:
             if isinstance(found, FailedSearch):
                 calls += found.calls
                 task.failed.append(found)
-                refinement_plan.learn(_answered(best[0]))  # another one, in this slice
+                refinement_plan.learn(_answered(best[0]))  # the slice takes another search
                 if not task.answered and len(task.failed) >= MOST_FAILED:
                     break
                 continue
@@ -391,9 +395,10 @@ class RegionWorker:
         self.executions.tally(transaction, self.run_id)
 
     async def _search(self, lease: Lease, search: Search) -> tuple[int, Answered] | FailedSearch:
-        """One search, made and stored: the calls it took and what it brought, or why it failed.
+        """Make and store a search; return its calls and answer, or its failure.
 
-        Raises what concerns more than this search: an API that is closed or unavailable, LeaseLost.
+        Raises an error that concerns more than this search: an API that is closed or unavailable,
+        LeaseLost.
         """
         began = time.monotonic()
         token = calls_for.set(lease.region_code)
@@ -409,8 +414,7 @@ class RegionWorker:
             log.warning("%s: the search %r failed: %s", lease.region_name, search.query, error)
             failed_at = time.monotonic()
             self._failed_in_a_row += 1
-            # One that fails after others were answered is at fault itself, until the next fails,
-            # too.
+            # A failure after answers is the search's own, until the next search fails, too.
             is_doubtful = self._failed_in_a_row > 1 or not self.has_answers
             if isinstance(error, RequestRefused) or (self._answered_at < began and is_doubtful):
                 await self._check_api(lease.region_code)
@@ -467,7 +471,8 @@ class RegionWorker:
                     f"{count} items with {reason}" for reason, count in reasons.items()
                 )
                 raise await self.health.declare_unavailable(
-                    f"answers changed: a search that had places has none now ({found or 'no items'})",
+                    "answers changed: a search that had places has none now "
+                    f"({found or 'no items'})",
                     answers_changed=True,
                 )
             await self.health.usable()
@@ -481,7 +486,7 @@ class RegionWorker:
 
     @property
     def has_answers(self) -> bool:
-        """The run has got an answer."""
+        """Return whether the run has received an answer."""
         return self._answered_at > -math.inf
 
     def _note_answer(self, *, usable: bool) -> None:
@@ -504,7 +509,7 @@ class RegionWorker:
             )
             try:
                 return await self._write(Write.done(lease, stored, list_version=version))
-            except ListChanged:  # it has names this run does not know
+            except ListChanged:  # the new list has names this run does not know
                 self.index.outdated(version)
 
     async def fail(
@@ -516,9 +521,7 @@ class RegionWorker:
         final: bool = False,
         bounded_elsewhere: bool = False,
     ) -> RegionOutcome:
-        """The region's own error: FAILED with the reason, or COMPLETED as before if it was being
-        refined.
-        """
+        """Mark the region FAILED with the reason (COMPLETED as before, if it was refined)."""
         log.error("%s: %s", lease.region_name, reason)
         fail = partial(
             self.checkpoints.fail, lease, kind=kind, message=reason, final=final, also=self._tally
@@ -529,7 +532,7 @@ class RegionWorker:
 
 @dataclass(kw_only=True)
 class CachedTallies:
-    """The nationwide counts, read once for all regions and again when they are old; `searches` were
+    """Nationwide counts, read once for all regions and again when they are old; `searches` were
     made since.
     """
 
@@ -541,7 +544,7 @@ class CachedTallies:
 
     @property
     def known(self) -> Tallies | None:
-        """As `current`, without a look at the database: None when that takes one."""
+        """Return `current` if that needs no statement, otherwise None."""
         is_old = (
             time.monotonic() - self._read_at > TALLIES_SECONDS or self.searches >= TALLIES_SEARCHES
         )
@@ -563,8 +566,8 @@ class _Cache(Protocol[Cached_co]):
 
 
 async def _current(cache: _Cache[Cached_co]) -> Cached_co:
-    """What is cached, in a thread where that takes a statement: a thread for each search would cost
-    more than the rest of it.
+    """Return the cached value; use a thread only where a statement is needed, because a thread per
+    search would cost more than the rest of the search.
     """
     known = cache.known
     return known if known is not None else await asyncio.to_thread(cache.current)
@@ -572,7 +575,8 @@ async def _current(cache: _Cache[Cached_co]) -> Cached_co:
 
 def _every_query_is_refused(error: BadQuery) -> str:
     return (
-        f"every query is refused, also one that was answered before: {error}. Our request is at fault; "
+        f"every query is refused, also one that was answered before: {error}. "
+        "Our request is at fault; "
         "look at MOHE_SEARCH_KEYWORDS and the base URL, or update mohe-assets"
     )
 
@@ -580,7 +584,7 @@ def _every_query_is_refused(error: BadQuery) -> str:
 def _answered(
     search: Search, answer: SearchResult | None = None, place_ids: Sequence[int] = ()
 ) -> Answered:
-    """A search as its region's refinement learns from it; one the API refuses has no answer."""
+    """Return a search as refinement learns from it; a search that the API refuses has no answer."""
     return Answered(
         query=search.query,
         sort=search.sort,

@@ -1,8 +1,8 @@
-"""The second use case: collect regions. Knows neither HTTP nor SQL nor Dagster.
+"""The collection of a run. Knows neither HTTP nor SQL nor Dagster.
 
-A collection is an event loop, in a thread of its own, with a few searches in flight (flight.py).
-The caller receives each region's outcome as it is reached and may stop at any moment: whatever a
-restart needs is in the database before.
+A collection is an event loop, in a thread of its own, with a few searches in flight (scheduler.py).
+The caller receives each region's outcome and may stop at any moment: everything that a restart
+needs is in the database before.
 """
 
 import asyncio
@@ -31,14 +31,13 @@ from mohe_assets.store.executions import Ending
 
 log = logging.getLogger(__name__)
 
-# What a caller is given at once, and not more often than that: to report takes two connections and
-# four statements, however much.
+# Most outcomes in a batch, and least time between two batches: a report takes two connections and
+# four statements, regardless of its size.
 BATCH_OUTCOMES = 50
 REPORT_SECONDS = 0.25
-# Regions that are completed by one statement are reached one after the other, within this time:
-# they are given together.
+# Regions completed by one statement arrive within this time and are reported together.
 REACHED_TOGETHER_SECONDS = 0.02
-# Statements at a time, each on a connection of its own. More would wait for each other's commits.
+# Concurrent statements, each on its own connection; more would wait for each other's commits.
 DATABASE_THREADS = 6
 
 
@@ -46,7 +45,7 @@ DATABASE_THREADS = 6
 class CollectionRun:
     """The collection of one run, inside its session.
 
-    After the last outcome, `halted` says why it ended before its regions did, or is None.
+    After the last outcome, `halted` is the reason it ended before its regions did, or None.
     """
 
     claim_filter: ClaimFilter
@@ -66,21 +65,22 @@ class CollectionRun:
         )
 
     def outcomes(self) -> Generator[RegionOutcome]:
-        """The same as `batches`, one by one."""
+        """Yield the outcomes of `batches` one by one."""
         with closing(self.batches()) as batches:
             for batch in batches:
                 yield from batch
 
     def batches(self) -> Generator[list[RegionOutcome]]:
-        """Runs the collection; close the iterator to stop it. Each batch is what was reached since
-        the last one was given, which is REPORT_SECONDS ago or more. Asking for the next batch says
-        that the last is reported.
+        """Run the collection; close the iterator to stop it.
+
+        Each batch has the outcomes since the batch before, REPORT_SECONDS ago or more. A request
+        for the next batch means that the last is reported.
         """
-        # Looked at now, and thereby made: later there are several threads that would each make one.
+        # Create it now: later several threads would each create one.
         if self._scheduler.taken:
             raise RuntimeError("A collection runs once.")
         self.work.executions.expect(self.work.run_id, self.total)
-        # Its log lines are about the run that starts it.
+        # Keep the run's log context.
         work = contextvars.copy_context().run
         loop = threading.Thread(target=work, args=(self._run_loop,), name="collect", daemon=True)
         self.session.with_each_beat.append(self._beat)
@@ -96,7 +96,7 @@ class CollectionRun:
                 self._shut_down(loop)
 
     def not_taken(self) -> list[RegionStatus]:
-        """The regions asked for by code that this run did not hold, and how they stand."""
+        """Return the status of the requested regions that this run did not hold."""
         return self.work.checkpoints.statuses(
             (self.claim_filter.codes or frozenset()) - self._scheduler.taken
         )
@@ -126,8 +126,8 @@ class CollectionRun:
                 raise error
 
     def _reached(self, *, not_before: float) -> list[RegionOutcome | BaseException | None]:
-        """What the loop has to say by then; waits for the first of it, and no longer when it is the
-        last.
+        """Return the outcomes until `not_before`; wait for the first, and stop at an error or the
+        end.
         """
         found = [self._outcomes.get()]
         not_before = max(not_before, time.monotonic() + REACHED_TOGETHER_SECONDS)
@@ -148,15 +148,14 @@ class CollectionRun:
         note = str(self.halted) if self.halted else None
         takes_all = self.claim_filter.codes is None and not self.claim_filter.refine
         if takes_all and (left := self.work.checkpoints.due()):
-            why = note or "Their rows were locked by other sessions, or became due at the end."
-            note = (
-                f"{why} {left} region{'s are' if left > 1 else ' is'} left; the next run continues."
-            )
+            reason = note or "Their rows were locked, or became due at the end."
+            regions = f"{left} region{'s are' if left > 1 else ' is'}"
+            note = f"{reason} {regions} left; the next run continues."
         return Ending.COMPLETED, note
 
     def _shut_down(self, loop: threading.Thread) -> None:
-        """Waits for searches in flight, then gives back what is still held: a late answer finds its
-        lease lost.
+        """Wait for searches in flight, then release the leases still held; a late answer is fenced
+        off.
         """
         self.session.with_each_beat.remove(self._beat)
         self.session.cancellation.cancel()
@@ -168,8 +167,8 @@ class CollectionRun:
     def _beat(self) -> None:
         self.work.checkpoints.renew(list(self._scheduler.held.values()))
         if self.claim_filter.codes is None:
-            # Whoever takes any region also takes those of runs that die meanwhile, without waiting
-            # for its own end.
+            # A run without a list of regions also reaps dead runs while it works, not only at its
+            # end.
             log_reclaimed(
                 self.work.executions.reap_dead_runs(self.work.checkpoints, own_run=self.work.run_id)
             )

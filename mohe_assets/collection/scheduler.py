@@ -1,9 +1,8 @@
-"""The searches of one run that are in flight, and the regions it holds for them. Runs in one event
-loop.
+"""Schedule the searches of one run, and claim the regions they need. One event loop.
 
-One region after the other: the searches of the region claimed first, as many as it has, then those
-of the next. Another is claimed when there is soon nothing else to ask, so that few regions are
-half-done at any moment and all end one by one.
+Regions are searched in the order of their claims: first all searches of the oldest. New regions are
+claimed when the open ones soon have no search left, so that few regions are unfinished at any
+moment.
 """
 
 import asyncio
@@ -34,12 +33,13 @@ from mohe_assets.text.cleaning import one_line
 
 log = logging.getLogger(__name__)
 
-# Searches of a region by and large: what is claimed ahead has as many as may be in flight.
+# Typical number of searches of a region: regions claimed ahead have about as many searches as may
+# be in flight.
 AHEAD = 15
-# Regions refined at a time: one that is held is none to choose from, and with hundreds held there
-# is no best one left.
+# Regions refined at a time: a held region cannot be chosen, so with hundreds held none of the best
+# would be left.
 MOST_REFINED = 48
-# When no region was found to claim, that is believed for so long.
+# Delay before claiming again after a claim found nothing.
 NONE_LEFT_SECONDS = 1.0
 # Claims of due regions whose rows are locked, and the seconds before each.
 LOCKED_CLAIMS, LOCKED_SECONDS = 20, 0.25
@@ -49,12 +49,12 @@ INTERRUPTED_FOUND = "중단된 배치 발견 - 자동 재시작합니다"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimFilter:
-    """Which regions a run may take: `codes`, or any without them.
+    """Which regions a run may claim: those in `codes`, or any without it.
 
-    `probe_now`: this run probes an API that is unavailable without waiting for the next probe.
-    `force_retry` takes FAILED ones before their time, `recollect_completed_before` also those
-    COMPLETED before that moment, with a new round of searches. `refine` takes COMPLETED regions and
-    nothing else, for searches beyond their base plan.
+    `probe_now`: probe an unavailable API without waiting for the next probe. `force_retry` also
+    claims FAILED regions before their time, `recollect_completed_before` those COMPLETED before
+    that moment, with a new round. `refine` claims COMPLETED regions only, for searches beyond their
+    base plan.
     """
 
     codes: frozenset[str] | None = None
@@ -65,7 +65,7 @@ class ClaimFilter:
 
 
 def region_facts(region: Lease | Completion) -> dict[str, object]:
-    """What a log line about this region says besides its message."""
+    """Return the fields of a log line about this region."""
     return {
         "region_code": region.region_code,
         "region_name": region.region_name,
@@ -75,7 +75,7 @@ def region_facts(region: Lease | Completion) -> dict[str, object]:
 
 
 def log_reclaimed(reaped: ReapResult) -> None:
-    """The log line for regions taken back from runs that died."""
+    """Log the regions reclaimed from dead runs."""
     if reaped.dead_runs:
         log_resumed(reaped.dead_runs, len(reaped.regions))
     elif reaped.regions:
@@ -89,8 +89,8 @@ def log_resumed(run_ids: Sequence[str], regions: int) -> None:
 
 @dataclass(kw_only=True)
 class SearchScheduler:
-    """`reached` is told each region's end. `held` are the leases by region code, `taken` all that
-    were held at any time; `halted` is why the API gives nothing more, or None.
+    """`reached` receives each region's outcome. `held` has the leases by region code, `taken` all
+    regions held at any time; `halted` is the reason the API cannot be used, or None.
     """
 
     claim_filter: ClaimFilter
@@ -104,14 +104,15 @@ class SearchScheduler:
     _in_flight: int = 0
     _claiming: bool = False
     _not_again: set[str] = field(default_factory=set)
-    _ask_again_at: float = 0.0
+    _claim_again_at: float = 0.0
     _error: Exception | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, *, give_up_seconds: float) -> None:
-        """Until no region is left to take, nothing more may be asked, or a stop is requested: then
-        what is in flight has so many seconds. Raises what is no region's own: DatabaseUnavailable,
-        a bug of ours.
+        """Return when no region is left to claim, the API cannot be used, or a stop is requested;
+        then searches in flight get `give_up_seconds`.
+
+        Raises an error that concerns more than a region: DatabaseUnavailable, or a bug of ours.
         """
         loop = asyncio.get_running_loop()
         self.work.first_search_made = self._changed.set
@@ -131,7 +132,7 @@ class SearchScheduler:
 
     async def _drain(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        # Once more for what began meanwhile: the last search of a region is followed by its end.
+        # Loop, because the last search of a region starts its completion.
         while self._running and (left := deadline - time.monotonic()) > 0:
             await asyncio.wait(self._running, timeout=left)
         for task in self._running:
@@ -140,7 +141,7 @@ class SearchScheduler:
             await asyncio.wait(self._running)
 
     def _start_ready(self) -> bool:
-        """Starts whatever may be started now; false when nothing is under way any more."""
+        """Start everything that may be started now; return False when nothing is in flight."""
         while (
             self._free
             and (task := next((one for one in self._open if one.has_more), None)) is not None
@@ -151,7 +152,7 @@ class SearchScheduler:
             not self._claiming
             and self.halted is None
             and (wanted := self._wanted)
-            and time.monotonic() >= self._ask_again_at
+            and time.monotonic() >= self._claim_again_at
         ):
             self._claiming = True
             self._start(self._claim_some(wanted))
@@ -159,8 +160,8 @@ class SearchScheduler:
 
     @property
     def _wanted(self) -> int:
-        """Regions to claim: as many as searches could be made that are not there, or a few before
-        it comes to that.
+        """Return the number of regions to claim: one per free slot, or a few before the slots are
+        free.
         """
         if self._free or self.claim_filter.refine:
             return self._free
@@ -170,13 +171,13 @@ class SearchScheduler:
 
     @property
     def _free(self) -> int:
-        # The first search alone: what is wrong with the API as such is found out with one call.
+        # The first search runs alone: a fault of the whole API is found with one call.
         most = self.work.limits.in_flight if self.work.has_searched else 1
         return (min(most, MOST_REFINED) if self.claim_filter.refine else most) - self._in_flight
 
-    def _halt(self, why: ApiError) -> None:
-        """The API gives nothing more: regions that still need it are given back."""
-        self.halted = self.halted or why
+    def _halt(self, reason: ApiError) -> None:
+        """Stop using the API: regions that still need it are released."""
+        self.halted = self.halted or reason
         for task in list(self._open):
             if task.searches:
                 task.error = task.error or self.halted
@@ -210,14 +211,14 @@ class SearchScheduler:
             self._halt(task.error)
 
     async def _end(self, lease: Lease, end: Awaitable[RegionOutcome]) -> None:
-        """Takes note of how a region ended, unless that is left to whoever stops the run."""
+        """Record how a region ended, unless the run is stopping."""
         try:
             with about(**region_facts(lease)):
                 outcome = await self._explained(lease, end)
         except StopRequested:
-            return  # it is released with all that is still held
-        # What this run completed is younger than its request, but only if the clocks of both agree.
-        # A region that was lost, to a person or to an expired lease, is due again like every other.
+            return  # released with the other leases
+        # A region that this run completed is newer than the request, but only if both clocks agree.
+        # A region that was lost (to a person or an expired lease) is due again like any other.
         if outcome.outcome not in (Outcome.REFINED, Outcome.LOST) and (
             outcome.outcome is not Outcome.COMPLETED
             or self.claim_filter.recollect_completed_before is not None
@@ -225,7 +226,7 @@ class SearchScheduler:
             self._not_again.add(lease.region_code)
         self.held.pop(lease.region_code, None)
         if outcome.outcome is Outcome.REFINED:
-            self._ask_again_at = 0.0  # it may be the most promising again
+            self._claim_again_at = 0.0  # it may have the highest gain again
         self.reached(outcome)
 
     async def _explained(self, lease: Lease, end: Awaitable[RegionOutcome]) -> RegionOutcome:
@@ -249,8 +250,8 @@ class SearchScheduler:
         except (DatabaseUnavailable, StopRequested):
             raise
         except Exception as error:
-            # Our own bug, met in this region: set it apart, so that the next run gets past it, and
-            # end loudly.
+            # A bug of ours in this region: fail the region, so that the next run continues, and
+            # raise.
             await self.work.fail(
                 lease, FailureKind.INTERNAL, one_line(f"{type(error).__name__}: {error}")
             )
@@ -260,7 +261,7 @@ class SearchScheduler:
         try:
             found = await asyncio.to_thread(self._claim, most)
             if not found and self.claim_filter.codes is None:
-                # Before giving up: what a run that died meanwhile has left behind.
+                # Before giving up, reclaim the regions of runs that died.
                 reaped = await asyncio.to_thread(
                     self.work.executions.reap_dead_runs,
                     self.work.checkpoints,
@@ -271,7 +272,7 @@ class SearchScheduler:
                 if not found and not self.claim_filter.refine and not self._in_flight:
                     found = await self._claim_what_was_locked(most)
             if not found:
-                self._ask_again_at = time.monotonic() + NONE_LEFT_SECONDS
+                self._claim_again_at = time.monotonic() + NONE_LEFT_SECONDS
             elif self.claim_filter.refine:
                 for lease in found:
                     self._start(self._end(lease, self.work.refine(lease)), in_flight=1)
@@ -281,7 +282,7 @@ class SearchScheduler:
             self._claiming = False
 
     async def _claim_what_was_locked(self, most: int) -> list[Lease]:
-        """Claim due regions whose rows were locked, which a claim skips: the run is not over yet."""
+        """Claim due regions whose rows were locked, which a claim skips."""
         for _ in range(LOCKED_CLAIMS):
             if self.work.cancellation.is_cancelled() or not await asyncio.to_thread(self._due):
                 break
@@ -297,16 +298,13 @@ class SearchScheduler:
         self._open += tasks
         for task in tasks:
             self._end_if_over(task)
-        if self.halted is not None:  # meanwhile
+        if self.halted is not None:  # halted during the claim
             self._halt(self.halted)
 
     def _claim(self, most: int) -> list[Lease]:
-        """A region is tried once in a run: its next attempt belongs to a later one, after its
-        back-off.
-        """
+        """Claim regions. A region is tried once in a run; its next attempt is a later run's."""
         claim_filter = self.claim_filter
-        # What has just ended is given back in the database before it is here: not to be taken in
-        # between.
+        # A lease is released in the database before it leaves `held`: do not claim it in between.
         without = self._not_again.union(self.held)
         if claim_filter.refine:
             found = self.work.refinement.claim(self.work.run_id, most, without=without)
@@ -319,7 +317,7 @@ class SearchScheduler:
                 force_retry=claim_filter.force_retry,
                 recollect_completed_before=claim_filter.recollect_completed_before,
             )
-        # At once, whatever happens next: what is here is released at the end.
+        # Record them first: everything in `held` is released at the end.
         self.held.update({lease.region_code: lease for lease in found})
         self.taken.update(self.held)
         return found
