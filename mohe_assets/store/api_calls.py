@@ -1,8 +1,8 @@
-"""The statements of the shared budget: a call is reserved or given back, and what the server said
-of one is noted. They block.
+"""Statements of the shared rate limiter: reserve or release a call, and record the server's answer.
+They block.
 
-The rules are slow_down in sql/004_api_budget.sql and the functions of sql/010_api_health.sql; when
-a call is sent that was reserved: store/api_budget.py.
+The rules are slow_down in sql/004_api_budget.sql and the functions of sql/010_api_health.sql;
+collection/rate_limiter.py decides when a reserved call is sent.
 """
 
 import datetime as dt
@@ -22,7 +22,7 @@ from mohe_assets.store.database import Database, rows, statement
 HEADROOM = 0.985
 # A probe whose process died is given up after this long; longer than an HTTP call may take.
 PROBE_SECONDS = 30.0
-# A turn that comes later than this is a limit that is not far.
+# A longer wait means that the rate limit is binding.
 BINDING_WAIT_SECONDS = 0.01
 
 # Calls in a row without a usable answer, of two regions at least, that make an API unavailable.
@@ -34,7 +34,7 @@ FIRST_PROBE_SECONDS, LAST_PROBE_SECONDS = 60.0, 3600.0
 REFUSED_SECONDS, REFUSED_PROBE_SECONDS = 180.0, 3600.0
 
 # Refused credentials, unless they are known to be others. reserve_api_calls gets them in the place
-# of ours and answers BLOCKED; whether they are ours takes a slow digest, computed only then.
+# of ours and answers BLOCKED; only then a slow digest decides whether they are ours.
 BLOCKED = """
 SELECT b.blocked FROM api_budget b
  WHERE b.api = %(api)s AND b.account = %(account)s AND b.blocked <> ALL(CAST(%(others)s AS text[]))
@@ -67,7 +67,8 @@ NOTE_RATE_REFUSAL = """
 SELECT until FROM note_rate_refusal(:api, :account, :is_unknown, :refused_seconds, :closed_seconds,
                                     :why)
 """
-_AVAILABLE = """failed_calls = 0, failed_regions = '{}', refused_since = NULL, unavailable_since = NULL,
+_AVAILABLE = """failed_calls = 0, failed_regions = '{}', refused_since = NULL,
+                unavailable_since = NULL,
        unavailable_reason = NULL, unavailable_for = NULL, next_probe_at = NULL, probes = 0"""
 RECOVER = f"""
 UPDATE api_budget SET {_AVAILABLE}
@@ -111,10 +112,10 @@ UPDATE api_budget SET blocked = :refused, blocked_at = budget_clock(), blocked_w
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slot:
-    """A reserved call: when it may be sent, on the monotonic clock, and whose day it counts for.
+    """A reserved call: when it may be sent, on the monotonic clock, and the day it counts for.
 
-    `gap` is how many seconds the rate has between two calls; `is_far` says that calls did not have
-    to wait for their turn.
+    `gap` is the rate's time between two calls in seconds; `unthrottled`: calls did not have to
+    wait.
     """
 
     at: float
@@ -142,10 +143,10 @@ class ApiCalls:
     others: set[str] = field(default_factory=set)
 
     def reserve(self, calls: int, *, probe_now: bool = False) -> "Reserved":
-        """At most `calls` slots; none while a probe is out.
+        """Reserve at most `calls` slots; none while a probe is under way.
 
-        `probe_now` does not wait for the next probe of an API that is unavailable.
-        Raises QuotaExhausted, ApiBlocked and ApiUnavailable.
+        `probe_now` does not wait for the next probe of an unavailable API. Raises QuotaExhausted,
+        ApiBlocked and ApiUnavailable.
         """
         row = self.reserve_row(calls, probe_now=probe_now)
         return Reserved(slots=self._slots(row), failing=row["failing"])
@@ -202,25 +203,27 @@ class ApiCalls:
         return dict(zip(RESERVED, row, strict=True))
 
     def seconds_to_next_slot(self) -> float:
-        """How long a call that is reserved now would wait."""
+        """Return the wait of a call that is reserved now."""
         return float(self._row(NEXT_SLOT)["seconds"])
 
     def note(self, sql: str, **values: object) -> None:
-        """One of the statements above."""
+        """Run a statement of this module."""
 
         def work(connection: Connection) -> None:
             connection.execute(statement(sql), {**self.account.key, **values})
 
         self.database.transaction(work, autocommit=True)
 
-    def block(self, why: str) -> None:
-        """The server refused these credentials."""
-        self.note(BLOCK, refused=self.account.refused_digest(), why=why)
+    def block(self, reason: str) -> None:
+        """Record that the server refused these credentials."""
+        self.note(BLOCK, refused=self.account.refused_digest(), why=reason)
 
     def note_failure(
         self, reason: str, *, region: str, at_fault: bool, was_probe: bool
     ) -> ApiUnavailable | None:
-        """A call without a usable answer; returns the error to raise if the API is unavailable."""
+        """Record a call without a usable answer; return the error to raise if the API is
+        unavailable.
+        """
         row = self._row(
             NOTE_FAILED_CALL,
             region=region,
@@ -233,16 +236,19 @@ class ApiCalls:
         return self.unavailable(**row) if row["since"] is not None else None
 
     def note_rate_refusal(self, reason: str, *, is_unknown: bool) -> QuotaExhausted | None:
-        """A refusal for the rate; returns the error to raise if it has to be taken for a quota."""
-        why = f"{reason}; nothing but such refusals for {REFUSED_SECONDS / 60:g} minutes, so it is taken for a quota"
+        """Record a refusal for the rate; return the error to raise if it counts as a quota."""
+        sentence = (
+            f"{reason}; only such refusals for {REFUSED_SECONDS / 60:g} minutes, "
+            "so it is taken for a quota"
+        )
         row = self._row(
             NOTE_RATE_REFUSAL,
             is_unknown=is_unknown,
             refused_seconds=REFUSED_SECONDS,
             closed_seconds=REFUSED_PROBE_SECONDS,
-            why=why,
+            why=sentence,
         )
-        return self.exhausted(row["until"], why) if row["until"] is not None else None
+        return self.exhausted(row["until"], sentence) if row["until"] is not None else None
 
     def _row(self, sql: str, **values: object) -> dict[str, Any]:
         def work(connection: Connection) -> dict[str, Any]:
@@ -261,10 +267,10 @@ class ApiCalls:
             next_probe_at=until,
         )
 
-    def exhausted(self, until: dt.datetime | None, why: str) -> QuotaExhausted:
+    def exhausted(self, until: dt.datetime | None, reason: str) -> QuotaExhausted:
         """Nothing is sent until then; no call was."""
-        return QuotaExhausted(why, api=self.account.api, reset_at=until, calls=0)
+        return QuotaExhausted(reason, api=self.account.api, reset_at=until, calls=0)
 
-    def blocked(self, why: str) -> ApiBlocked:
+    def blocked(self, reason: str) -> ApiBlocked:
         """Nothing is sent with these credentials; no call was."""
-        return ApiBlocked(why, api=self.account.api, variables=(), calls=0)
+        return ApiBlocked(reason, api=self.account.api, variables=(), calls=0)

@@ -1,5 +1,5 @@
-"""What an API allows at this moment, as the shared budget has it: for those who look. What a call
-asks: store/api_budget.py.
+"""State of an API as the shared rate limiter has it, for commands and reports. Calls:
+api_calls.py.
 """
 
 import base64
@@ -33,28 +33,28 @@ SELECT b.blocked AS blocked_salt, b.blocked_why,
        (SELECT coalesce(sum(m.reserved - m.refused_rate - m.refused_quota), 0)::int
           FROM account_usage(me.api, me.account) m
          WHERE m.day >= date_trunc('month', budget_day(budget_clock()))::date) AS used_this_month,
-       budget_midnight((date_trunc('month',
-                                   budget_day(budget_clock())) + interval '1 month')::date) AS month_resets_at
+       budget_midnight((date_trunc('month', budget_day(budget_clock()))
+                        + interval '1 month')::date) AS month_resets_at
   FROM (SELECT CAST(:api AS text) AS api, CAST(:account AS text) AS account) me
   LEFT JOIN LATERAL account_budget(me.api, me.account) b ON true
   LEFT JOIN LATERAL account_usage(me.api, me.account) u ON u.day = budget_day(budget_clock())
 """
 ARE_REFUSED = "SELECT are_refused(:api, :account, :digest) AS refused"
 
-# Secrets can be tried against a digest by all who read it: each try of a refused one takes 16 MB and
-# tens of milliseconds. It is computed after a refusal, and while one stands.
+# Readers of the table can try secrets against a digest: each try of a refused one takes 16 MB and
+# tens of milliseconds. It is computed after a refusal, and while a refusal stands.
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1, "dklen": 24}
 _SCRYPT_MARK = "scrypt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiAccount:
-    """Whose calls are counted. Neither client id nor secret is ever stored.
+    """The account whose calls are counted. Neither client id nor secret is ever stored.
 
-    `account` is a digest of the client id. `credentials` has four hexadecimal digits, which tell
-    changed credentials from those that were proven, and too little of a secret to search for it.
-    `service` tells an API that is unavailable from one at another address or with other
-    credentials; it is made from these four digits, so that it adds nothing about the secret.
+    `account` is a digest of the client id. `credentials` has four hexadecimal digits, enough to
+    notice changed credentials and too few to search for the secret. `service` identifies the
+    address and these credentials, so that an unavailable API is not taken for another; it is made
+    from the four digits, and adds nothing about the secret.
     """
 
     api: str
@@ -106,7 +106,7 @@ class ApiAccount:
         return _slow_digest(self.api, self.secret, salt or _base64(os.urandom(12)))
 
     def are_refused(self, stored: str) -> bool:
-        """Whether it is these credentials that were refused."""
+        """Return whether these credentials are the refused ones."""
         mark, _, rest = stored.partition("$")
         return mark == _SCRYPT_MARK and stored == self.refused_digest(rest.partition("$")[0])
 
@@ -114,7 +114,7 @@ class ApiAccount:
 def unavailable_sentence(
     api: str, since: dt.datetime, reason: str, next_probe_at: dt.datetime | None
 ) -> str:
-    """State, cause and what happens next, for notes, logs and status."""
+    """Return state, cause and next step, for notes, logs and status."""
     probe = f" The next probe is due {_kst(next_probe_at)}." if next_probe_at else ""
     return f"{api} is unavailable since {_kst(since)}: {reason.rstrip('.')}.{probe}"
 
@@ -175,7 +175,7 @@ class ApiState:
 
 
 def read_state(database: Database, account: ApiAccount) -> ApiState:
-    """State for the sensor, the status command and the report; reserves nothing."""
+    """Return the state for sensor, status and report; reserve nothing."""
     row = database.transaction(lambda connection: rows(connection, STATE, **account.key))[0]
     blocked_why = (
         row["blocked_why"] if _are_refused(database, account, row["blocked_salt"]) else None
@@ -224,8 +224,8 @@ def _are_refused(database: Database, account: ApiAccount, blocked_salt: str | No
 
 
 def unblock(database: Database, api: str) -> int:
-    """A person says that the refused credentials work again; returns how many accounts were
-    blocked.
+    """Retry refused credentials because a person reports that they work; return how many accounts
+    were blocked.
     """
     return database.transaction(
         lambda connection: connection.execute(statement(UNBLOCK), {"api": api}).rowcount

@@ -6,7 +6,7 @@ SQL: transitions.py.
              ┌───────────────▼──┐   claim    ┌────────────┐  complete   ┌───────────┐
              │     PENDING      ├───────────▶│ PROCESSING ├────────────▶│ COMPLETED │
              └───▲────────▲─────┘            └┬─▲──┬──┬─▲─┘             └─────┬─────┘
-                 │        └───── release ─────┘ │  │  │ └── claim afresh ─────┘
+                 │        └───── release ─────┘ │  │  │ └── claim again ──────┘
                  │               reclaim        └──┘  │     (a person asks: round + 1)
                  │                            advance │ fail
                  │ retry (a person)   ┌────────┐      │
@@ -15,20 +15,20 @@ SQL: transitions.py.
                                           └── claim, once retry_at has come ──▶ PROCESSING
 
 COMPLETED also becomes PROCESSING with `refining` set, for more searches than the base plan has, and
-always goes back to COMPLETED: store/refinement.py. COMPLETED becomes PENDING again by new_round,
-and by replan when the base plan changed.
+always returns to COMPLETED: store/refinement.py. COMPLETED becomes PENDING again by new_round,
+and by reopen_outdated when the base plan changed.
 
 `attempt` is the fencing token. A claim raises it, and advance, complete, fail and release are
 guarded by `attempt = :mine AND status = 'PROCESSING'`: a worker that slept through its lease can
-write nothing, neither places nor status. The lease (`lease_expires_at`) says until when a holder
-that is not heard of is believed to live.
+write nothing, neither places nor status. Until the lease ends (`lease_expires_at`), a silent holder
+counts as alive.
 
 COMPLETED means that every search of the plan is in the ledger, and is checked against it by the
 same statement. Counters are derived from the ledger, never incremented. Times are the database's,
 so clocks of hosts do not matter.
 
-Lock order everywhere: the list lock (store/lifecycle.py), places, search_query, batch_checkpoint,
-batch_execution_metadata.
+Lock order everywhere: the list lock (store/region_lifecycle.py), places, search_query,
+batch_checkpoint, batch_execution_metadata.
 """
 
 import datetime as dt
@@ -83,7 +83,7 @@ class Status(StrEnum):
 class Lease:
     """A region held by this run.
 
-    `attempt` is the fencing token, `round` which collection of the region this is; `failures` in a
+    `attempt` is the fencing token, `round` the number of the region's collection; `failures` in a
     row came before this attempt.
     """
 
@@ -97,9 +97,7 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanDone:
-    """A held region whose plan is done. `promise` is the number of new places expected of its first
-    refinement.
-    """
+    """A held region whose plan is done; `expected_gain` is that of its first refinement."""
 
     lease: Lease
     plan: Sequence[Search]
@@ -108,7 +106,7 @@ class PlanDone:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
-    """A completed region as its checkpoint and ledger tell it. `seconds` is from first claim of the
+    """A completed region, from its checkpoint and ledger. `seconds` is from the first claim of the
     round to completion.
     """
 
@@ -142,10 +140,9 @@ class RegionStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """Regions that are to be collected, by status. `given_up` are the FAILED ones that only a
-    person tries again.
+    """Regions to be collected, by status. `given_up` are FAILED and only retried by a person.
 
-    `refining` are the PROCESSING ones that have been completed before and are only searched deeper.
+    `refining` are PROCESSING, were completed before and get more searches.
     """
 
     total: int
@@ -158,7 +155,7 @@ class Progress:
     next_retry_at: dt.datetime | None
 
 
-# What else belongs into the same transaction: the run's totals.
+# Extra work in the same transaction: the run's totals.
 Also = Callable[[Connection], None]
 
 
@@ -167,8 +164,8 @@ def _nothing_else(_: Connection) -> None: ...
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
-    """The checkpoints of one batch and region type. Every method is one transaction, or takes part
-    in the caller's.
+    """The checkpoints of one batch and region type. Every method is one transaction, or part of the
+    caller's.
     """
 
     database: Database
@@ -189,12 +186,14 @@ class Checkpoints:
         )
 
     def seed(self, connection: Connection) -> int:
-        """A PENDING row for every active leaf region that has none; returns how many were new."""
+        """Add a PENDING row for every active leaf region without a row; return how many were
+        new.
+        """
         return sum(bool(row["seeded"]) for row in rows(connection, SEED, **self.scope.values))
 
     def seed_missing(self) -> int:
-        """As `seed`, for regions without a row alone: cheap when there are none, so that it can be
-        done at any time.
+        """As `seed`, only for regions without a row: cheap when there are none, so it may run at
+        any time.
         """
         return self._run(SEED_MISSING)
 
@@ -208,11 +207,11 @@ class Checkpoints:
         force_retry: bool = False,
         recollect_completed_before: dt.datetime | None = None,
     ) -> list[Lease]:
-        """Takes up to `limit` due regions for the run, or nothing.
+        """Claim up to `limit` due regions for the run.
 
-        `force_retry` also takes FAILED regions before their time, `recollect_completed_before` also
-        those COMPLETED before that moment, with a new round: what was completed since it was asked
-        for is fresh already.
+        `force_retry` also claims FAILED regions before their time, `recollect_completed_before`
+        those COMPLETED before that moment, with a new round: regions completed since the request
+        are new already.
         """
         values = {
             "run_id": run_id,
@@ -230,7 +229,7 @@ class Checkpoints:
         return sorted((Lease(**row) for row in found), key=lambda lease: lease.region_code)  # type: ignore[arg-type]
 
     def renew(self, leases: Collection[Lease]) -> int:
-        """Renews the leases still held; returns how many were."""
+        """Renew the leases still held; return how many were."""
         if not leases:
             return 0
         return self._run(RENEW, **_codes_and_attempts(leases), lease_seconds=self.lease_seconds)
@@ -239,9 +238,9 @@ class Checkpoints:
         self, done: Sequence[PlanDone], *, also: Also = _nothing_else
     ) -> list[Completion | Exception]:
         """PROCESSING → COMPLETED where the ledger has every search of the plan, all in one
-        transaction; in the same order, what each region's collection came to, or LeaseLost.
+        transaction; return the completion or LeaseLost of each, in order.
 
-        A repeat after a connection lost while committing finds its own work done, and is content.
+        A repeat after a connection lost while committing finds its own work done.
         """
         leases = [one.lease for one in done]
 
@@ -274,8 +273,8 @@ class Checkpoints:
     ) -> bool:
         """PROCESSING → FAILED with the reason (a refinement: COMPLETED). False: the lease was lost.
 
-        `final` allows no further attempt by itself; `bounded_elsewhere` always does, because the
-        attempts are counted for each search.
+        `final` allows no automatic attempt; `bounded_elsewhere` always does, because attempts are
+        counted for each search.
         """
 
         def work(connection: Connection) -> bool:
@@ -297,11 +296,11 @@ class Checkpoints:
         return self.database.transaction(work)
 
     def release(self, lease: Lease) -> bool:
-        """PROCESSING → PENDING, nothing went wrong. False: the lease was lost."""
+        """PROCESSING → PENDING without a failure. False: the lease was lost."""
         return bool(self._run(RELEASE, **_guard(lease)))
 
     def reclaim(self, connection: Connection, dead_runs: Collection[str]) -> list[str]:
-        """PROCESSING → PENDING for expired leases and for regions of dead runs; returns the region
+        """PROCESSING → PENDING for expired leases and regions of dead runs; return the region
         codes.
         """
         return [
@@ -316,17 +315,17 @@ class Checkpoints:
         ]
 
     def force_release(self, codes: Collection[str]) -> list[str]:
-        """PROCESSING → PENDING (a refinement: COMPLETED) because a person asks, whoever holds the
-        regions.
+        """PROCESSING → PENDING (a refinement: COMPLETED) on a person's request, whichever run holds
+        it.
         """
         return self._changed(FORCE_RELEASE, codes=sorted(codes))
 
     def retry(self, codes: Collection[str] | None = None) -> list[str]:
-        """FAILED → PENDING because a person asks; all of them without `codes`."""
+        """FAILED → PENDING on a person's request; all without `codes`."""
         return self._changed(RETRY, any_code=codes is None, codes=sorted(codes or ()))
 
     def restore_refinement(self, codes: Collection[str] | None = None) -> list[str]:
-        """Continue refinement that errors ended or delay, because a person asks; all without
+        """Continue refinement that errors ended or delay, on a person's request; all without
         `codes`.
         """
         return self._changed(RESTORE_REFINEMENT, any_code=codes is None, codes=sorted(codes or ()))
@@ -334,8 +333,8 @@ class Checkpoints:
     def new_round(
         self, codes: Collection[str] | None = None, *, also_unfinished: bool = False
     ) -> list[str]:
-        """COMPLETED → PENDING with a new round of searches; `also_unfinished` starts PENDING and
-        FAILED anew too.
+        """COMPLETED → PENDING with a new round of searches; `also_unfinished` includes PENDING and
+        FAILED.
         """
         return self._changed(
             NEW_ROUND,
@@ -348,17 +347,13 @@ class Checkpoints:
         return sorted(str(row["region_code"]) for row in self._select(sql, **values))
 
     def reopen_outdated(self, digest: str) -> list[str]:
-        """COMPLETED → PENDING where the base plan was another than that of this digest; the round
-        stays.
-        """
+        """COMPLETED → PENDING where the base plan has another digest; the round stays."""
         return self._changed(REOPEN_OUTDATED, plan=digest)
 
     def completions(
         self, codes: Collection[str] | None = None, *, reported_too: bool = False
     ) -> list[Completion]:
-        """Completed regions, by default those that Dagster was not told of and whose run is over,
-        so that nobody will.
-        """
+        """Return completed regions, by default those that no run will report to Dagster."""
         return self.database.transaction(
             lambda c: self._completions(c, codes, reported_too=reported_too)
         )
@@ -377,11 +372,11 @@ class Checkpoints:
         ]
 
     def reset(self, *, before: Callable[[Connection], object] = _nothing_else) -> int:
-        """Deletes the batch's checkpoints, searches and places, and seeds PENDING ones again;
-        returns how many.
+        """Delete the batch's checkpoints, searches and places, and seed again; return the number
+        seeded.
 
-        Places belong to a region type, not to a batch: those of other batches over the same regions
-        go, too. `before` is done first, in the same transaction.
+        Places belong to a region type, not to a batch: other batches over the same regions lose
+        theirs, too. `before` is called first, in the same transaction.
         """
 
         def work(connection: Connection) -> int:
@@ -393,36 +388,39 @@ class Checkpoints:
         return self.database.transaction(work)
 
     def due_keys(self) -> set[str]:
-        """Partition keys of the regions a run would take now without a person's wish."""
+        """Return partition keys of the regions that a run would claim now without a person's
+        request.
+        """
         return {str(row["partition_key"]) for row in self._select(DUE_KEYS)}
 
     def due(self, *, without: Collection[str] = ()) -> int:
-        """How many regions a run would take now without a person's wish, `without` these."""
+        """Return how many regions a run would claim now without a person's request."""
         return int(str(self._select(DUE, without=sorted(without))[0]["due"]))
 
     def progress(self) -> Progress:
-        """How far the collection is."""
+        """Return the number of regions by status."""
         return Progress(**self._select(PROGRESS)[0])  # type: ignore[arg-type]
 
     def statuses(self, codes: Collection[str]) -> list[RegionStatus]:
-        """How these regions stand, by code; a code without a checkpoint is missing from it."""
+        """Return the status of these regions, by code; codes without a checkpoint are left out."""
         return [RegionStatus(**row) for row in self._select(STATUSES, codes=sorted(codes))]  # type: ignore[arg-type]
 
     def mark_reported(self, completions: Collection[Completion]) -> None:
-        """Dagster has the events of these completions."""
+        """Record that Dagster has the events of these completions."""
         if completions:
             self._run(MARK_REPORTED, **_codes_and_attempts(completions))
 
 
 def lease_lost(lease: Lease) -> LeaseLost:
-    """What a worker is told whose fencing token is not the checkpoint's any more."""
+    """Return the error of a worker whose fencing token is outdated."""
     return LeaseLost(
-        f"{lease.region_name} is held by another run, or was abolished, since attempt {lease.attempt} lost its lease."
+        f"{lease.region_name} is held by another run, or was abolished, "
+        f"since attempt {lease.attempt} lost its lease."
     )
 
 
 def _as_done(done: PlanDone) -> dict[str, object]:
-    """As COMPLETE reads it."""
+    """Return the row that COMPLETE reads."""
     return {
         "code": done.lease.region_code,
         "attempt": done.lease.attempt,

@@ -1,5 +1,5 @@
-"""Moments that lie further in the future than the rules can explain: the database's clock was ahead
-when they were written, or it is behind now. They must not hold anything, and are pulled back.
+"""Correct moments that are too far in the future: the database's clock was ahead when they were
+written, or it is behind now.
 """
 
 import logging
@@ -15,8 +15,7 @@ log = logging.getLogger(__name__)
 
 # Between two readings of one clock; and of a moment that a statement wrote at its end.
 TOLERANCE_SECONDS = 5.0
-# Calls that may wait for their turn at a time, and the slowest pace at which they may: no slot lies
-# further ahead than these.
+# Most calls that may wait at a time, and their slowest pace: no slot is further ahead than these.
 MOST_WAITING = 1_000
 
 _NOW = "clock_timestamp()"
@@ -79,7 +78,7 @@ RULES = (
         wrong=f"status = 'PROCESSING' AND lease_expires_at > {_NOW} + {_LEASE} + {_TOLERANCE}",
         right=f"lease_expires_at = {_NOW} + {_LEASE}",
     ),
-    # `end_time` was written with it, and tells how far the clock was ahead.
+    # `end_time` was written with it, and shows how far the clock was ahead.
     _Rule(
         what="the next try of a failed region",
         table="batch_checkpoint",
@@ -99,7 +98,7 @@ LOOK = "SELECT " + ", ".join(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClockErrors:
-    """How many moments of each kind are impossible, by what they are."""
+    """Number of impossible moments of each kind."""
 
     found: dict[str, int]
 
@@ -118,7 +117,7 @@ class ClockErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """The moments that decide when something goes on, in one database."""
+    """The moments that decide when waiting work continues, in one database."""
 
     database: Database
     lease_seconds: float
@@ -126,17 +125,17 @@ class Clock:
     has_month: bool
 
     def look(self) -> ClockErrors:
-        """What is impossible now; changes nothing."""
+        """Return the impossible moments; change nothing."""
         found = self.database.transaction(lambda c: rows(c, LOOK, **self._values))[0]
         return _errors([found[f"rule_{number}"] for number in range(len(RULES))])
 
     def pull_back(self) -> ClockErrors:
-        """Put right whatever is impossible, and log it."""
+        """Correct the impossible moments, and log it."""
         errors = self.look()
         if not errors:
             return errors
 
-        # A transaction each: none waits for one row while it keeps another from being written.
+        # A transaction each: none waits for a row while it holds another.
         pulled = _errors([self._apply(rule) for rule in RULES])
         if pulled:
             log.warning("%s They are pulled back.", pulled.sentence)

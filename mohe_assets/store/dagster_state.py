@@ -1,6 +1,6 @@
-"""Whether Dagster launches runs by itself: heartbeats and last ticks, read from its own tables.
+"""Whether Dagster launches runs: heartbeats and last ticks, read from its own tables.
 
-With SQL, because importing Dagster takes longer than the rest of `mohe status`. A test reads what
+By SQL, because importing Dagster takes longer than the rest of `mohe status`. A test reads what
 Dagster itself has written.
 """
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mohe_assets.store.database import PATIENCE, Database, rows
 
-# What has to run for regions to be collected without a person.
+# Daemons that must run for regions to be collected without a person.
 DAEMONS = ("SENSOR", "QUEUED_RUN_COORDINATOR")
 PENDING_REGION_SENSOR = "pending_region_sensor"
 # A daemon writes a heartbeat every half minute. Dagster itself accepts one of half an hour ago.
@@ -49,7 +49,7 @@ class SensorState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DagsterState:
-    """`daemon_alive`: every daemon that is needed has a heartbeat of the last SILENT_SECONDS."""
+    """`daemon_alive`: every required daemon has a heartbeat within SILENT_SECONDS."""
 
     daemon_alive: bool
     sensors: tuple[SensorState, ...]
@@ -64,7 +64,7 @@ class DagsterState:
         )
 
     def sensor(self, name: str) -> SensorState:
-        """A sensor of that name; one that never ticked if Dagster does not know it yet."""
+        """Return the sensor of that name; without a tick if Dagster does not know it yet."""
         known = (one for one in self.sensors if one.name == name)
         return next(
             known, SensorState(name=name, stopped=False, tick_seconds_ago=None, failure=None)
@@ -72,7 +72,7 @@ class DagsterState:
 
 
 def read_dagster_state(url: str) -> DagsterState:
-    """Of the Dagster with that storage; none of it is alive without tables. Raises
+    """Return the state of the Dagster with that storage; without tables nothing is alive. Raises
     DatabaseUnavailable.
     """
     database = Database.connect(url, reconnect_seconds=0, session=PATIENCE)

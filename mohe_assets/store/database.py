@@ -50,13 +50,11 @@ from mohe_assets.store.sqlstate import (
 
 log = logging.getLogger(__name__)
 
-# How long a run waits for a database that restarts before it gives up. A PostgreSQL restart takes
-# seconds.
+# Time that a run waits for a database that restarts; a PostgreSQL restart takes seconds.
 RECONNECT_SECONDS = 120.0
 CONNECT_TIMEOUT_SECONDS = 5
-# A peer that vanished without a word is noticed in about half a minute. Keep-alives do that for a
-# connection at rest; one with a statement on its way, or an answer, has to be told separately, or
-# its kernel sends again for a quarter of an hour.
+# A vanished peer is noticed in about half a minute: by keep-alives on an idle connection, by
+# tcp_user_timeout on a busy one, whose kernel would otherwise resend for a quarter of an hour.
 LOSS_NOTICED = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
     "keepalives_idle": 10,
@@ -64,17 +62,16 @@ LOSS_NOTICED = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-# What a run sends is answered in milliseconds, or after `lock_timeout` at most. A proxy that drops
-# bytes and keeps the connection is noticed by this alone.
+# A statement is answered in milliseconds, or after `lock_timeout` at most. Only this notices a
+# proxy that drops bytes and keeps the connection.
 ANSWER_SECONDS = 60.0
-# A look does not wait for locks or for a server that restarts: it says that they are there.
+# Read-only commands do not wait for locks or for a server that restarts: they report them.
 PATIENCE = {"lock_timeout": "3s", "statement_timeout": "10s"}
-# The same from the server's side: what a vanished client held is given back, its connection
-# included.
+# The same on the server's side: it frees the locks and connection of a vanished client.
 _SESSION = {
     "timezone": "Asia/Seoul",
     "lock_timeout": "30s",
-    # No transaction of ours pauses: one that does belongs to a frozen or vanished process, and must
+    # No transaction of ours pauses: one that does belongs to a frozen or vanished process and must
     # not keep its locks.
     "idle_in_transaction_session_timeout": "5s",
     "tcp_keepalives_idle": "10s",
@@ -83,16 +80,18 @@ _SESSION = {
     "tcp_user_timeout": "20s",
 }
 
-# What a transaction that takes as long as its data is large is freed from; older servers lack the
-# second.
+# Time-outs lifted for a transaction whose time grows with the data; older servers lack the second.
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _NO_LIMITS = """
 SELECT set_config(name, '0', true) FROM pg_settings
  WHERE name IN ('statement_timeout', 'transaction_timeout')
 """
-_SETTINGS = "SELECT set_config(name, value, true) FROM unnest(%(names)s, %(settings)s) AS wanted (name, value)"
+_SETTINGS = (
+    "SELECT set_config(name, value, true) "
+    "FROM unnest(%(names)s, %(settings)s) AS wanted (name, value)"
+)
 _DEADLINES_SECONDS = 0.5
-# How PgBouncer and its like refuse a connection that brings settings of its own.
+# Error text of PgBouncer and similar poolers for a connection with its own settings.
 _NO_OPTIONS = "startup parameter"
 
 _T = TypeVar("_T")
@@ -115,8 +114,8 @@ class Scope:
 
 
 class Refusal(Exception):
-    """A function of ours, under `sql/`, refused: `code` is the SQLSTATE it raised, `detail` what it
-    said is concerned.
+    """A function of ours, under `sql/`, refused: `code` is its SQLSTATE, `detail` names what is
+    concerned.
 
     Nothing was written.
     """
@@ -141,8 +140,8 @@ def reconnecting(
     *,
     on_failure: Callable[[BaseException], object] = lambda _: None,
 ) -> Retrying:
-    """Call again what fails because of the database, Dagster's included, for that long; then raise
-    its last error.
+    """Retry errors of the database, Dagster's included, for that long; then raise the last
+    error.
     """
 
     def note(state: RetryCallState) -> None:
@@ -163,11 +162,11 @@ def reconnecting(
 
 @dataclass(frozen=True)
 class Database:
-    """An engine, and the one way to run a transaction on it.
+    """An engine, and the single way to run a transaction on it.
 
-    `session` are the settings of every session. Behind a pooler that keeps none, each transaction
-    sets them for itself. A transaction that takes longer than `answer_seconds` has lost its
-    connection, whatever TCP believes, and is repeated on another.
+    `session` has the settings of every session. Behind a pooler that keeps none, each transaction
+    sets them. A transaction longer than `answer_seconds` has lost its connection, and is repeated
+    on another.
     """
 
     engine: Engine
@@ -186,13 +185,10 @@ class Database:
         reconnect_seconds: float = RECONNECT_SECONDS,
         session: Mapping[str, str] | None = None,
     ) -> Self:
-        """Open nothing yet; the first transaction does. `session` overrides the settings of its
-        sessions.
-        """
+        """Open nothing yet; the first transaction does. `session` overrides session settings."""
         address = make_url(url).set(drivername="postgresql+psycopg2")
         wanted = {**_SESSION, **(session or {})}
-        # The URL's own options come last and win; a search_path is among them where the tables are
-        # not in public.
+        # The URL's own options come last and win, such as a search_path for tables outside public.
         options = [
             *(f"-c {name}={value}" for name, value in wanted.items()),
             str(address.query.get("options", "")),
@@ -207,7 +203,7 @@ class Database:
             json_serializer=lambda value: json.dumps(value, ensure_ascii=False),
             connect_args={
                 "application_name": application_name,
-                "client_encoding": "utf8",  # whatever the environment or the role says
+                "client_encoding": "utf8",  # overrides environment and role
                 **LOSS_NOTICED,
                 "options": " ".join(options),
             },
@@ -224,14 +220,14 @@ class Database:
         unlimited: bool = False,
         snapshot: bool = False,
     ) -> _T:
-        """Runs `work` in one transaction, again from its start when the connection is lost.
+        """Run `work` in one transaction, from its start again when the connection is lost.
 
-        `autocommit` saves two round trips where `work` is a single statement; `unlimited` is for
-        work that takes as long as the data is large, whatever time-outs the role has. With
-        `snapshot` all that `work` reads is of one moment, and it may not write.
+        `autocommit` saves two round trips where `work` is a single statement; `unlimited` lifts the
+        role's time-outs for work whose time grows with the data. With `snapshot`, `work` reads one
+        moment and may not write.
 
-        `work` must be safe to repeat: a connection lost while committing leaves unknown whether it
-        was. Raises DatabaseUnavailable after `reconnect_seconds`, NotPermitted at once.
+        `work` must be safe to repeat: after a connection lost while committing the result is
+        unknown. Raises DatabaseUnavailable after `reconnect_seconds`, NotPermitted at once.
         """
         return self._with_retry(
             lambda: self._once(work, autocommit=autocommit, unlimited=unlimited, snapshot=snapshot)
@@ -256,8 +252,8 @@ class Database:
         )
 
     def _leave_replica(self, error: BaseException) -> None:
-        """Connect again after a failover: the server of the pooled connections is no longer the
-        primary.
+        """Connect again after a failover: the server of the pooled connections is no primary any
+        more.
         """
         if sqlstate(error) == READ_ONLY:
             self.engine.dispose()
@@ -291,9 +287,9 @@ class Database:
         return _DEADLINES.within(connection.fileno(), self.answer_seconds)
 
     def _lacking(self, connection: object) -> dict[str, list[str]] | None:
-        """The settings that the session does not have: a pooler kept them. None where it has them.
+        """Return the settings that the session lacks because a pooler kept them, or None.
 
-        The server reports one of them with every connection, so that to look costs nothing.
+        The server reports one of them with every connection, so the check costs nothing.
         """
         if (
             cast("psycopg2.extensions.connection", connection).get_parameter_status("TimeZone")
@@ -307,12 +303,10 @@ class Database:
         return {"names": list(wanted), "settings": list(wanted.values())}
 
     def call(self, sql: str, **values: object) -> list[tuple[Any, ...]]:
-        """Runs one statement with `%(name)s` parameters in a transaction of its own; returns its
-        rows.
+        """Run one statement with `%(name)s` parameters in its own transaction; return its rows.
 
-        For what is done thousands of times: past SQLAlchemy, which takes three times as long as the
-        driver. It has to be safe to repeat, as the work of `transact`. Raises Refusal where the
-        statement is a function of ours that refuses.
+        For frequent statements: SQLAlchemy takes three times as long as the driver. The statement
+        must be safe to repeat. Raises Refusal where it is a function of ours that refuses.
         """
         try:
             return self._straight(sql, values)
@@ -322,7 +316,7 @@ class Database:
         def again() -> list[tuple[Any, ...]]:
             if met:
                 raise met.pop()
-            # By SQLAlchemy, whose pool finds out here that its other connections are gone as well.
+            # By SQLAlchemy, whose pool notices here that its other connections are gone, too.
             return self._once(
                 lambda connection: _by_driver(connection, sql, values), autocommit=True
             )
@@ -359,8 +353,8 @@ class Database:
         self._with_retry(attempt)
 
     def check(self) -> None:
-        """Raises DatabaseUnavailable at once if the server cannot be reached, or its database
-        cannot hold any text.
+        """Raise DatabaseUnavailable at once if the server cannot be reached or its encoding is not
+        UTF8.
         """
         Database(engine=self.engine, reconnect_seconds=0).transaction(self._require_utf8)
 
@@ -374,14 +368,16 @@ class Database:
         ).scalar_one()
         if encoding != "UTF8":
             raise DatabaseUnavailable(
-                f"The database {self.where} has the encoding {encoding}, and UTF8 is needed: names of places hold any character.",
-                "Create a database with ENCODING 'UTF8' TEMPLATE template0 LOCALE 'C.UTF-8', restore a dump of this one into it, "
+                f"The database {self.where} has the encoding {encoding}, and UTF8 is needed: "
+                "names of places hold any character.",
+                "Create a database with ENCODING 'UTF8' TEMPLATE template0 LOCALE 'C.UTF-8', "
+                "restore a dump of this one into it, "
                 "and name it in MOHE_DATABASE_URL.",
             )
 
     @property
     def where(self) -> str:
-        """The URL for a person, without the password, which may be among its options, too."""
+        """The URL for messages, without the password."""
         url = self.engine.url
         place = {name: value for name, value in url.query.items() if name in ("host", "port")}
         return url.set(drivername="postgresql", query=place).render_as_string(hide_password=True)
@@ -391,10 +387,10 @@ class Database:
 
 
 class _Deadlines:
-    """Shuts down the sockets of connections that are used for longer than they may be.
+    """Shut down the sockets of connections that are used longer than allowed.
 
-    libpq waits for an answer for as long as TCP believes in the peer, and a proxy between keeps TCP
-    content while it drops what it is sent. One thread for the process, started with the first use.
+    libpq waits as long as TCP trusts the peer, and a proxy keeps TCP content while it drops bytes.
+    One thread per process, started with the first use.
     """
 
     def __init__(self) -> None:
@@ -435,7 +431,7 @@ _DEADLINES = _Deadlines()
 
 
 class _Connecting:
-    """Connects with the settings of the session, or without where a pooler refuses them."""
+    """Connect with the settings of the session, or without where a pooler refuses them."""
 
     def __init__(self) -> None:
         self._refused = False
@@ -458,8 +454,8 @@ class _Connecting:
 
 @contextmanager
 def _autocommit(borrowed: PoolProxiedConnection) -> Iterator[psycopg2.extensions.connection]:
-    """The driver's own switch: SQLAlchemy's isolation level AUTOCOMMIT sends two statements more
-    with each use.
+    """Use the driver's own switch: SQLAlchemy's isolation level AUTOCOMMIT sends two more
+    statements.
     """
     connection = cast("psycopg2.extensions.connection", borrowed.dbapi_connection)
     connection.autocommit = True
@@ -489,12 +485,10 @@ def _raise_refusal(error: BaseException | None) -> None:
 
 @cache
 def statement(sql: str) -> TextClause:
-    """The SQL with `:name` parameters, parsed once: to do that costs more than many a statement
-    takes to run.
-    """
+    """Return SQL with `:name` parameters, parsed once: parsing costs more than many statements."""
     return text(sql)
 
 
-def rows(connection: Connection, sql: str, **values: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - whatever SQL takes
-    """All rows of one statement as dictionaries."""
+def rows(connection: Connection, sql: str, **values: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any SQL parameter
+    """Return all rows of a statement as dictionaries."""
     return [dict(row) for row in connection.execute(statement(sql), values).mappings()]

@@ -4,9 +4,9 @@ ended.
     start ──▶ RUNNING ── finish ──▶ COMPLETED | FAILED | INTERRUPTED
                  │ ▲
                  │ └── heartbeat, every few seconds
-                 └──── bury (its heartbeat stopped, its process is gone, or Dagster says it is over) ──▶ INTERRUPTED
+                 └── reap_dead_runs (no heartbeat, process gone, or over in Dagster) ──▶ INTERRUPTED
 
-A run that is buried has lost all its regions in the same transaction; if it was only frozen, it
+A run that is reaped has lost all its regions in the same transaction; if it was only frozen, it
 finds its leases gone and its row no longer RUNNING, and ends.
 """
 
@@ -35,8 +35,8 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Process:
-    """A process, so exactly that a reused process id, a reboot or another container's process is
-    not taken for it.
+    """Identity of a process; a reused process id, a reboot or another container's process
+    differs.
     """
 
     host: str
@@ -53,8 +53,8 @@ class Process:
 
     @property
     def gone(self) -> bool:
-        """True only if it surely lives no more: it ran on this host, and this host knows it no
-        longer.
+        """True only if the process is known to be gone: it ran on this host and its pid no longer
+        exists.
         """
         if self.host != host_identity():
             return False
@@ -127,7 +127,10 @@ SELECT execution_id, host, process_id, process_started,
        coalesce(heartbeat_at < now() - make_interval(secs => :lease_seconds), true) AS silent
   FROM batch_execution_metadata WHERE batch_name = :batch AND status = 'RUNNING'
 """
-RUNNING = "SELECT execution_id FROM batch_execution_metadata WHERE batch_name = :batch AND status = 'RUNNING' ORDER BY execution_id"
+RUNNING = """
+SELECT execution_id FROM batch_execution_metadata
+ WHERE batch_name = :batch AND status = 'RUNNING' ORDER BY execution_id
+"""
 REAP = """
 UPDATE batch_execution_metadata e
    SET status = 'INTERRUPTED', end_time = coalesce(heartbeat_at, now()), note = :note,
@@ -140,7 +143,10 @@ NOT_ENDED_IN_DAGSTER = """
 SELECT execution_id FROM batch_execution_metadata
  WHERE batch_name = :batch AND status = 'INTERRUPTED' AND dagster_ended_at IS NULL ORDER BY id
 """
-KNOWN = "SELECT execution_id FROM batch_execution_metadata WHERE execution_id = ANY(CAST(:run_ids AS text[]))"
+KNOWN = """
+SELECT execution_id FROM batch_execution_metadata
+ WHERE execution_id = ANY(CAST(:run_ids AS text[]))
+"""
 ENDED_IN_DAGSTER = """
 UPDATE batch_execution_metadata SET dagster_ended_at = now()
  WHERE execution_id = ANY(CAST(:ended AS text[])) AND dagster_ended_at IS NULL
@@ -153,7 +159,7 @@ RELEASED = "declared dead by `mohe release`"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReapResult:
-    """What a look for dead runs found: the runs declared dead now, and the regions taken back."""
+    """Runs declared dead now, and the regions reclaimed from them."""
 
     dead_runs: tuple[str, ...]
     regions: tuple[str, ...]
@@ -168,8 +174,8 @@ class Executions:
     lease_seconds: float
 
     def start(self, run_id: str, *, total: int = 0) -> None:
-        """A RUNNING row for this process; a Dagster run that is started again takes its row up
-        again.
+        """Add a RUNNING row for this process; a Dagster run that starts again takes over its
+        row.
         """
         process = Process.current()
 
@@ -187,11 +193,11 @@ class Executions:
         self.database.transaction(work)
 
     def expect(self, run_id: str, total: int) -> None:
-        """The run is going to collect this number of regions, as far as is known now."""
+        """Record the number of regions that the run is going to collect, as known now."""
         self.database.transaction(lambda connection: self.tally(connection, run_id, total=total))
 
     def heartbeat(self, run_id: str) -> bool:
-        """False when the run was declared dead and has to end."""
+        """Renew the heartbeat; False when the run was declared dead and has to end."""
         return bool(
             self.database.transaction(
                 lambda c: c.execute(statement(HEARTBEAT), {"run_id": run_id}).rowcount
@@ -199,11 +205,11 @@ class Executions:
         )
 
     def tally(self, connection: Connection, run_id: str, *, total: int = 0) -> None:
-        """Derives the run's totals, in the transaction of whatever changed them."""
+        """Derive the run's totals, in the transaction that changes them."""
         connection.execute(statement(TALLY), {"run_id": run_id, "total": total})
 
     def finish(self, run_id: str, ending: Ending, note: str | None = None) -> bool:
-        """Ends the row with its final totals; False when the run had been declared dead before."""
+        """End the row with its final totals; False when the run had been declared dead."""
 
         def work(connection: Connection) -> bool:
             self.tally(connection, run_id)
@@ -221,12 +227,11 @@ class Executions:
         over: Callable[[Collection[str]], Collection[str]] | None = None,
         own_run: str | None = None,
     ) -> ReapResult:
-        """Declares dead runs INTERRUPTED and takes back their regions, and any region whose lease
+        """Declare dead runs INTERRUPTED and reclaim their regions, and any region whose lease
         expired.
 
-        Dead is a run whose heartbeat is older than the lease, whose process this host knows to be
-        gone, or of which `over`, given the run ids in doubt, returns that they are over. A run
-        that looks for dead ones is none of them: `own_run`.
+        A run is dead if its heartbeat is older than the lease, this host knows that its process is
+        gone, or `over` returns it from the run ids in doubt. `own_run` is never dead.
         """
 
         def work(connection: Connection) -> ReapResult:
@@ -243,23 +248,21 @@ class Executions:
         return self.database.transaction(work)
 
     def declare_dead(self, run_id: str, checkpoints: Checkpoints) -> ReapResult:
-        """INTERRUPTED because a person says so: if the run lives, it finds itself declared dead and
-        ends.
-        """
+        """Declare the run INTERRUPTED on a person's request: if it lives, it notices and ends."""
         return self.database.transaction(lambda c: _reap(c, checkpoints, {run_id}, note=RELEASED))
 
     def running(self) -> list[str]:
-        """The runs that are not over, dead or alive."""
+        """Return the unfinished runs, dead or alive."""
         found = self.database.transaction(lambda c: rows(c, RUNNING, batch=self.scope.batch_name))
         return [str(row["execution_id"]) for row in found]
 
     def known(self, run_ids: Collection[str]) -> set[str]:
-        """Those of the runs that have a row, whatever its status."""
+        """Return those of the runs that have a row, with any status."""
         found = self.database.transaction(lambda c: rows(c, KNOWN, run_ids=sorted(run_ids)))
         return {str(row["execution_id"]) for row in found}
 
     def not_ended_in_dagster(self) -> list[str]:
-        """Interrupted runs that Dagster may still believe to be running."""
+        """Return interrupted runs that Dagster may still show as running."""
         return self.database.transaction(
             lambda c: [
                 row["execution_id"]

@@ -72,14 +72,16 @@ class HandEdits:
 
 
 def read_hand_edits(database: Database, scope: Scope) -> HandEdits:
-    """One statement; reads no answers."""
+    """Return the edits by one statement, without reading answers."""
     return HandEdits(
         **database.transaction(lambda connection: rows(connection, HAND_EDITS, **scope.values))[0]
     )
 
 
 def missing_places(database: Database, region_type: str) -> int | None:
-    """Places that searches found and the table lacks; None if counting them takes too long."""
+    """Return the number of places that searches found and the table lacks; None if counting takes
+    too long.
+    """
 
     def work(connection: Connection) -> int:
         connection.execute(statement(f"SET LOCAL statement_timeout = '{MISSING_PLACES_SECONDS}s'"))

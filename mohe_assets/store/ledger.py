@@ -2,9 +2,9 @@
 one transaction.
 
 Storing a search upserts its places, writes its ledger row and advances the checkpoint. Searches
-that are stored together share one commit; none of them is told before it, and one that cannot be
-stored does not keep the others from it. A search that is DONE is never overwritten, so a repeat
-after an unclear commit changes nothing.
+that are stored together share a commit; no caller gets its result before it, and a search that
+cannot be stored does not prevent the others. A DONE search is never overwritten, so a repeat after
+an unclear commit changes nothing.
 """
 
 import datetime as dt
@@ -26,7 +26,7 @@ from mohe_assets.store.database import Refusal, rows, statement
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttributedPlace:
-    """A place and its region (None: neither its addresses nor its point tell which)."""
+    """A place and its region; None if neither its addresses nor its point determine it."""
 
     place: PlaceRecord
     region_code: str | None
@@ -34,7 +34,7 @@ class AttributedPlace:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredSearch:
-    """What one answered search brings to the database. `answer` is the body as it came."""
+    """The data of an answered search. `answer` is the body as received."""
 
     search: Search
     answer: dict[str, Any]
@@ -46,13 +46,13 @@ class StoredSearch:
 
 
 class ListChanged(Exception):
-    """Another list of regions was taken over since the places were given theirs: the search was not
+    """Another list of regions was taken over since the places were attributed: nothing was
     stored.
     """
 
 
 def attributed(places: Sequence[PlaceRecord], regions: RegionIndex) -> list[AttributedPlace]:
-    """Each place with its region."""
+    """Return each place with its region."""
     return [
         AttributedPlace(
             place=place,
@@ -77,7 +77,7 @@ def upsert_new_places(
     region_type: str,
     seen: dt.datetime,
 ) -> None:
-    """Into a replay's temporary table `new_places`, by the rules of `places`."""
+    """Upsert into a replay's temporary table `new_places`, by the rules of `places`."""
     if places:
         searches = _json([{"answered_at": seen.isoformat(), "places": _as_columns(places)}])
         connection.execute(
@@ -87,9 +87,7 @@ def upsert_new_places(
 
 
 def _as_columns(places: Sequence[AttributedPlace]) -> list[dict[str, object]]:
-    """The places with the names of the table's columns, as sql/009_searches_together.sql reads
-    them.
-    """
+    """Return places with the table's column names, for sql/009_searches_together.sql."""
     return [_columns(one.place, one.region_code) for one in places]
 
 
@@ -113,7 +111,7 @@ def _json(value: object) -> str:
 
 
 def as_noted(set_aside: Sequence[RejectedItem]) -> list[dict[str, object]]:
-    """As the ledger's column `set_aside` keeps it."""
+    """Return the value of the ledger's column `set_aside`."""
     return [{"position": one.position, "reason": one.reason.value} for one in set_aside]
 
 
@@ -163,13 +161,13 @@ SKIPPED = f"""
 SELECT count(*) AS skipped FROM search_query q
  WHERE {_ITS_SEARCHES} AND q.stage = 'base' AND q.status = 'SKIPPED'
 """
-# Answers in which nothing could be used are asked for again; each is kept until then.
+# Searches without a place are made again; the answer is kept until then.
 ASK_AGAIN = f"""
 UPDATE search_query q SET status = 'FAILED', error_message = :reason
  WHERE {_ITS_SEARCHES} AND q.source = :source AND q.status <> 'FAILED' AND q.place_ids = '{{}}'
    AND {_HELD}
 """
-# Asked again, it shows whether the API is at fault: it had as many places as an answer has.
+# Repeated, it shows whether the API is at fault: it had as many places as an answer has.
 KNOWN_SEARCH = """
 SELECT query, sort, keyword, stage, dong_name FROM search_query
  WHERE source = :source AND status = 'DONE' AND cardinality(place_ids) > 2 AND region_code <> :code
@@ -202,10 +200,10 @@ class FailedSearch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Write:
-    """What is to be stored of one search. `stored` is set when it is DONE, `reason` otherwise.
+    """A search to be stored. `stored` is set when it is DONE, `reason` otherwise.
 
-    `list_version` is the list of regions by which its places were given theirs; None: whichever is
-    current.
+    `list_version` is the list of regions by which its places were attributed; None: the current
+    list.
     """
 
     lease: Lease
@@ -235,24 +233,24 @@ class Write:
 
     @classmethod
     def failed(cls, lease: Lease, search: Search, *, calls: int, reason: str) -> Self:
-        """The search is still to be done, but what it cost is kept."""
+        """The search is still to be made, but its cost is kept."""
         return cls(lease=lease, search=search, status="FAILED", calls=calls, reason=reason)
 
 
-# The ids of a stored search's places in its answer's order, or why it was not stored.
+# The ids of a stored search's places in its answer's order, or the reason it was not stored.
 Written = tuple[int, ...] | Exception
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """The searches of one run. `source` names the place source they were made with."""
+    """The searches of one run. `source` is the name of their source."""
 
     checkpoints: Checkpoints
     source: str
     run_id: str
 
     def begun(self, leases: Collection[Lease]) -> dict[str, Begun]:
-        """By region code: what this round has so far."""
+        """Return the round so far, by region code."""
         found = {lease.region_code: Begun([], 0, set()) for lease in leases}
         held = {
             "codes": [lease.region_code for lease in leases],
@@ -268,16 +266,16 @@ class Ledger:
         return found
 
     def tallies(self) -> Tallies:
-        """What refinements brought nationwide so far, by stage and keyword: calls and places new to
-        their region and round.
+        """Return the calls and new places of refinement nationwide, by stage and keyword.
+
+        New means new to the region and round.
         """
         found = self._read(TALLIES, source=self.source)
         return {(row["stage"], row["keyword"]): (row["calls"], row["new"]) for row in found}
 
     def count_failures(self, lease: Lease, failed: Sequence[FailedSearch]) -> int:
-        """Count an attempt for each of these searches.
-
-        Returns how many of the base plan are skipped for good.
+        """Count an attempt for each of these searches; return how many of the base plan are skipped
+        for good.
         """
         values = {
             "code": lease.region_code,
@@ -300,7 +298,7 @@ class Ledger:
         return self.checkpoints.database.transaction(work)
 
     def ask_again(self, lease: Lease, reason: str) -> None:
-        """The searches of this round that brought no place are to be made again."""
+        """Have the searches of this round without a place made again."""
         values = {
             "code": lease.region_code,
             "round": lease.round,
@@ -316,17 +314,16 @@ class Ledger:
         self.checkpoints.database.transaction(work)
 
     def known_search(self, *, without: str) -> Search | None:
-        """The latest search of another region that was answered with places, if there is any."""
+        """Return the latest search of another region that was answered with places, or None."""
         found = self._read(KNOWN_SEARCH, source=self.source, code=without)
         return _search(found[0]) if found else None
 
     def write_all(self, writes: Sequence[Write]) -> list[Written]:
-        """Stores these searches, all in one transaction if nothing is wrong with any; returns what
-        became of each.
+        """Store these searches, in one transaction if all can be stored; return the result of each.
 
-        That is the ids of its places, or why it was not stored: LeaseLost, ListChanged, or the
-        error that it raised when it was stored alone. The others are stored then all the same.
-        Raises DatabaseUnavailable and NotPermitted.
+        A result is the ids of the places, or the reason it was not stored: LeaseLost, ListChanged,
+        or its own error when stored alone. The others are stored in any case. Raises
+        DatabaseUnavailable and NotPermitted.
         """
         results: dict[int, Written] = {}
         while left := [number for number in range(len(writes)) if number not in results]:
@@ -334,7 +331,9 @@ class Ledger:
                 results |= zip(left, self._store([writes[number] for number in left]), strict=True)
             except Refusal as refusal:
                 refused = {
-                    number: why for number in left if (why := _refused(writes[number], refusal))
+                    number: reason
+                    for number in left
+                    if (reason := _refused(writes[number], refusal))
                 }
                 if not refused:
                     raise
@@ -396,13 +395,13 @@ def _search(row: dict[str, Any]) -> Search:
 
 
 def _as_failed(failed: FailedSearch) -> dict[str, object]:
-    """As COUNT_FAILURES reads it."""
+    """Return the row that COUNT_FAILURES reads."""
     query, sort = failed.search.identity
     return {"query": query, "sort": sort, "refused": failed.refused}
 
 
 def _refused(write: Write, refusal: Refusal) -> Exception | None:
-    """Why this one was not stored, if it is what the refusal is about."""
+    """Return the reason this search was not stored, if the refusal concerns it."""
     if refusal.code == LIST_HAS_CHANGED and write.list_version is not None:
         return ListChanged()
     if refusal.code == LEASE_IS_LOST and _held(write.lease) in refusal.detail.split(","):
@@ -411,12 +410,12 @@ def _refused(write: Write, refusal: Refusal) -> Exception | None:
 
 
 def _held(lease: Lease) -> str:
-    """As the error's DETAIL has it."""
+    """Return the lease as the error's DETAIL has it."""
     return f"{lease.region_code}:{lease.attempt}"
 
 
 def _as_search(write: Write) -> dict[str, object]:
-    """One of `p_searches`, as sql/009_searches_together.sql reads them."""
+    """Return an element of `p_searches`, for sql/009_searches_together.sql."""
     lease, search, stored = write.lease, write.search, write.stored
     return {
         "code": lease.region_code,

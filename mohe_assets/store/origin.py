@@ -1,4 +1,4 @@
-"""Where a database's data comes from: the simulator or the real APIs (sql/013_data_origin.sql)."""
+"""The origin of a database's data: the simulator or the real APIs (sql/013_data_origin.sql)."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -73,14 +73,14 @@ class DataOrigin:
         return self._read(REGIONS_ORIGIN)
 
     def note_regions(self, origin: Origin) -> None:
-        """The list was taken over from there."""
+        """Record the origin of the list."""
         self.database.transaction(
             lambda connection: connection.execute(statement(NOTE_REGIONS), {"origin": origin.value})
         )
 
     def claim(self, origin: Origin, run_id: str) -> None:
-        """Mark what this run is about to store. Raises OriginMismatch if the database has other
-        data, or a run that is about to store some.
+        """Mark the data that this run is about to store. Raises OriginMismatch if the database has
+        other data, or another run is about to store some.
         """
 
         def work(connection: Connection) -> Origin:
@@ -91,7 +91,7 @@ class DataOrigin:
             raise OriginMismatch(str(mismatch(found, self.database.where)))
 
     def clear_simulator_counters(self) -> None:
-        """For a simulator that was just started: it does not know the calls of an earlier one."""
+        """Clear the counters for a simulator that was just started and knows no earlier calls."""
         self.database.transaction(clear_simulator_counters)
 
     def _read(self, sql: str) -> Origin:
@@ -113,14 +113,14 @@ def forget_simulated(connection: Connection) -> bool:
 
 
 def clear_simulator_counters(connection: Connection) -> None:
-    """As if the simulator's accounts had made no call. Their keys stay proven or refused."""
+    """Clear the calls of the simulator's accounts. Their keys stay verified or refused."""
     for sql in CLEAR_COUNTERS:
         connection.execute(statement(sql), {"accounts": list(SIMULATOR_ACCOUNTS)})
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """Why data of one origin and keys of the other do not go together, and what to do."""
+    """The reason data of one origin and keys of the other must not be mixed, and the action."""
 
     found: str
     advice: str

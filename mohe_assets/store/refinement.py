@@ -1,9 +1,8 @@
-"""Depth: COMPLETED regions are taken for a few more searches each, the most promising of the
-country first.
+"""Refinement: COMPLETED regions get a few more searches each, the highest expected gain first.
 
-    COMPLETED ── claim ──▶ PROCESSING, refining ── settle ──▶ COMPLETED, with what its next search promises
-                                 │   release, reclaim, fail ──▶ COMPLETED, as it promised before
-                                 └── claim afresh, new_round, replan: the refinement finds its lease lost
+    COMPLETED ── claim ──▶ PROCESSING, refining ── settle ──▶ COMPLETED, with a new expected gain
+                                 │   release, reclaim, fail ──▶ COMPLETED, with the old one
+                                 └── recollect, new_round, reopen: the refinement lost its lease
 
 Nothing is claimed while a region waits for its base plan. Between claim and settle the checkpoint's
 own guards hold.
@@ -75,8 +74,8 @@ SELECT count(*) FILTER (WHERE {_REFINABLE}) AS regions,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefinementBacklog:
-    """Whether there is anything to refine: `regions` that promise something, `refining` those held,
-    `searches` made so far.
+    """The work left to refine: `regions` with an expected gain, `refining` those held, `searches`
+    made.
     """
 
     regions: int
@@ -87,21 +86,21 @@ class RefinementBacklog:
 
     @property
     def has_work(self) -> bool:
-        """A run that refines would find a region."""
+        """Return whether a run that refines would find a region."""
         return self.regions > 0 and not self.base_is_due
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refinement:
-    """Claims for depth on the checkpoints of one batch. `calls_per_region` bounds what a round
-    spends on one region.
+    """Claims for refinement on one batch's checkpoints. `calls_per_region` bounds the calls of a
+    round for a region.
     """
 
     checkpoints: Checkpoints
     calls_per_region: int
 
     def claim(self, run_id: str, limit: int = 1, *, without: Collection[str] = ()) -> list[Lease]:
-        """The most promising regions; none: nothing is left, or a base plan has precedence."""
+        """Claim the regions with the highest expected gain; none while a base plan is due."""
         values = {
             "run_id": run_id,
             "limit": limit,
@@ -111,12 +110,13 @@ class Refinement:
         return [Lease(**row) for row in self._select(CLAIM, **values)]  # type: ignore[arg-type]
 
     def next_expected_gain(self) -> float:
-        """What the most promising region that nobody holds promises."""
+        """Return the expected gain of the best region that is not held."""
         return float(str(self._select(NEXT_EXPECTED_GAIN)[0]["promise"]))
 
     def settle(self, lease: Lease, *, expected_gain: float, also: Also) -> None:
-        """PROCESSING → COMPLETED with what the next search promises; 0 ends the refinement. Raises
-        LeaseLost.
+        """PROCESSING → COMPLETED with the expected gain of the next search; 0 ends the refinement.
+
+        Raises LeaseLost.
         """
 
         def work(connection: Connection) -> int:
@@ -135,7 +135,7 @@ class Refinement:
             )
 
     def backlog(self) -> RefinementBacklog:
-        """For the sensor: one statement, however many regions."""
+        """Return the backlog for the sensor by one statement."""
         return RefinementBacklog(**self._select(BACKLOG)[0])  # type: ignore[arg-type]
 
     @property

@@ -1,5 +1,5 @@
-"""What becomes of places, checkpoints and names when regions are abolished, and the index that
-reads addresses.
+"""Change places, checkpoints and names when regions are abolished, and build the index of
+addresses.
 
 Everything here but `index` belongs into the transaction that takes the list over. Lock order of
 that transaction: the list lock (exclusive; a search that is being stored holds it shared), region
@@ -91,8 +91,7 @@ UPDATE places p SET region_code = moved.code
   FROM unnest(CAST(:ids AS bigint[]), CAST(:codes AS text[])) AS moved (id, code)
  WHERE p.id = moved.id AND p.region_code IS DISTINCT FROM moved.code
 """
-# Fenced as a new claim would: whoever collects it finds its lease lost at the next write, and
-# nobody's run is stopped.
+# Fenced like a new claim: the holder finds its lease lost at the next write, and no run is stopped.
 REVOKE = """
 WITH gone AS (
     SELECT c.id FROM batch_checkpoint c
@@ -114,7 +113,9 @@ PAGE = 2_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reassigned:
-    """Places of dead or unknown regions: `moved` have a living one now, `homeless` have none."""
+    """Places of abolished or unknown regions: `moved` have an active region now, `homeless` have
+    none.
+    """
 
     moved: int
     unassigned: int
@@ -122,7 +123,7 @@ class Reassigned:
 
 @dataclass(frozen=True, kw_only=True)
 class Lifecycle:
-    """The lives of the regions of one type."""
+    """The generations of the regions of one type."""
 
     database: Database
     region_type: str
@@ -132,7 +133,7 @@ class Lifecycle:
         return self.database.transaction(self._index)
 
     def version(self) -> int:
-        """Grows with every list taken over."""
+        """Return the version of the list, which grows with every list."""
         found = self.database.transaction(
             lambda connection: rows(connection, VERSION, type=self.region_type)
         )
@@ -151,9 +152,7 @@ class Lifecycle:
         )
 
     def lock(self, connection: Connection) -> None:
-        """Waits for searches that are being stored and keeps others from it; first in the
-        transaction.
-        """
+        """Wait for searches that are being stored and block others; first in the transaction."""
         connection.execute(statement(CHANGE_LIST))
 
     def leaves(self, connection: Connection) -> list[DongSet]:
@@ -164,7 +163,7 @@ class Lifecycle:
     def record(
         self, connection: Connection, successions: Sequence[Succession], *, as_of: object
     ) -> None:
-        """Writes down what became what."""
+        """Record the successions."""
         for one in successions:
             values = {name: getattr(one, name) for name in one.__dataclass_fields__}
             connection.execute(
@@ -172,9 +171,7 @@ class Lifecycle:
             )
 
     def reassign_regions(self, connection: Connection) -> Reassigned:
-        """Gives the places of dead and unknown regions the region of their address; NULL where it
-        names none.
-        """
+        """Give the places of abolished and unknown regions the region of their address, or NULL."""
         index, after, moved, unassigned = self._index(connection), "", 0, 0
         while page := rows(connection, UNASSIGNED, type=self.region_type, after=after, page=PAGE):
             codes = [_region_of(index, row) for row in page]
@@ -187,17 +184,15 @@ class Lifecycle:
         return Reassigned(moved=moved, unassigned=unassigned)
 
     def revoke(self, connection: Connection) -> int:
-        """PROCESSING → PENDING for regions that are collected no more; returns how many leases that
-        ended.
+        """PROCESSING → PENDING for regions that are no longer collected; return the number of ended
+        leases.
         """
         return connection.execute(statement(REVOKE), {"type": self.region_type}).rowcount
 
 
 @dataclass
 class CachedIndex:
-    """The index of one list, for a whole run. Whoever stores by it is told when another list was
-    taken over.
-    """
+    """The index of one list, for a whole run. A write by an outdated index raises ListChanged."""
 
     lifecycle: Lifecycle
     _known: tuple[int, RegionIndex] | None = None
@@ -205,20 +200,19 @@ class CachedIndex:
 
     @property
     def known(self) -> tuple[int, RegionIndex] | None:
-        """As `current`, without a look at the database: None when that takes one."""
+        """Return `current` if that needs no statement, otherwise None."""
         return self._known
 
     def current(self) -> tuple[int, RegionIndex]:
-        """The list's version, and its index."""
+        """Return the list's version and its index."""
         with self._reading:
             if self._known is None:
-                # In this order: a list that is taken over in between is noticed when something is
-                # stored by it.
+                # In this order: a list taken over in between is noticed by the next write.
                 self._known = self.lifecycle.version(), self.lifecycle.index()
             return self._known
 
     def outdated(self, version: int) -> None:
-        """Another list than that of this version was taken over: the next reader reads it."""
+        """Read the list again: another than this version was taken over."""
         with self._reading:
             if self._known is not None and self._known[0] == version:
                 self._known = None

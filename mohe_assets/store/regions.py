@@ -12,8 +12,8 @@ from mohe_assets.domain.regions import Region, RegionChanges, RegionList, finger
 from mohe_assets.domain.succession import Disbelief
 from mohe_assets.store.database import Database, rows
 
-# partition_key is kept for a life: Dagster knows the region by it. A leaf that was none begins a
-# new one, see sql/005.
+# partition_key is kept for a generation: Dagster identifies the region by it. A region that becomes
+# a leaf begins a new one, see sql/005.
 _REACTIVATED = "(excluded.is_leaf AND NOT (known.is_leaf AND known.status = 'ACTIVE'))"
 UPSERT_REGIONS = f"""
 INSERT INTO region AS known (region_type, region_code, region_name, sido_name, sigungu_name,
@@ -72,9 +72,9 @@ SELECT region_code, array_agg(dong_name ORDER BY dong_name COLLATE "C") AS names
  WHERE region_type = :type AND region_code = ANY(CAST(:codes AS text[])) AND status = 'ACTIVE'
   GROUP BY region_code
 """
-# What a large list fills is planned as if it were empty until autovacuum comes, up to a minute
-# later. A role without the right to do it (sql/roles.sql gives it, from PostgreSQL 17 on) is warned
-# by the server, and waits for autovacuum.
+# Until autovacuum comes, up to a minute later, a large list is planned as if the tables were empty.
+# A role without the right (sql/roles.sql grants it, from PostgreSQL 17 on) gets a warning of the
+# server, and waits for autovacuum.
 GATHER_STATISTICS = "ANALYZE region, legal_dong, batch_checkpoint"
 LAST_REFRESH = """
 SELECT source, as_of, refreshed_at, refreshed_at < now() - make_interval(secs => :seconds) AS old
@@ -82,7 +82,7 @@ SELECT source, as_of, refreshed_at, refreshed_at < now() - make_interval(secs =>
 """
 
 
-# The same list keeps the day on which it came first; another one begins anew.
+# The same list keeps its first day; another list starts with today.
 NOTE_UNCONFIRMED = """
 INSERT INTO unconfirmed_region_list AS known (region_type, fingerprint, leaves, missing, reason,
                                               needs_decision, first_seen_on, last_seen_on)
@@ -121,12 +121,12 @@ class UnconfirmedList:
 
     @property
     def believed(self) -> bool:
-        """It came again on another day, and does not need a person's decision."""
+        """Return whether it came again on another day, and needs no decision of a person."""
         return not self.needs_decision and self.first_seen_on < self.last_seen_on
 
     @property
     def advice(self) -> str:
-        """The state of the list in use, and the two ways to have this one taken over."""
+        """The state of the list in use, and the two ways to accept this one."""
         stays = "The old list stays"
         if not self.needs_decision:
             stays += " until the same list comes on another day (Korean time)"
@@ -135,7 +135,7 @@ class UnconfirmedList:
 
     @property
     def sentence(self) -> str:
-        """For status, doctor and ticks."""
+        """The sentence for status, doctor and ticks."""
         return f"Not believed since {self.first_seen_on}: {self.reason} {self.advice}"
 
 
@@ -190,7 +190,7 @@ class Regions:
         )
 
     def gather_statistics(self) -> None:
-        """For the server's planner, after many rows came at once."""
+        """Update the planner's statistics after many new rows."""
         self.database.transaction(lambda connection: connection.execute(text(GATHER_STATISTICS)))
 
     def last_refresh(self, *, due_after_seconds: float = 0) -> Refresh | None:
@@ -203,7 +203,7 @@ class Regions:
         return Refresh(**found[0]) if found else None
 
     def unconfirmed(self) -> UnconfirmedList | None:
-        """The list that was not believed, None if the last one was."""
+        """Return the list that was not accepted; None if the last one was."""
 
         def read(connection: Connection) -> UnconfirmedList | None:
             found = rows(connection, UNCONFIRMED, type=self.region_type)
@@ -217,7 +217,7 @@ class Regions:
         listed: RegionList,
         disbelief: Disbelief,
     ) -> UnconfirmedList:
-        """Remember a list that is not believed at first sight."""
+        """Record a list that is not accepted at first sight."""
         values = {
             "type": self.region_type,
             "fingerprint": fingerprint(listed),
@@ -230,7 +230,7 @@ class Regions:
         return UnconfirmedList(**rows(connection, NOTE_UNCONFIRMED, **values)[0])
 
     def settle_unconfirmed(self, connection: Connection) -> None:
-        """A list was taken over: what was not believed before does not matter any more."""
+        """Forget the unconfirmed list: a list was taken over."""
         connection.execute(text(SETTLE_UNCONFIRMED), {"type": self.region_type})
 
     def replace(
@@ -242,7 +242,7 @@ class Regions:
         calls: int,
         note: str | None,
     ) -> None:
-        """Takes the list over: upserts what it has, dates what it lacks ABOLISHED, deletes nothing."""
+        """Take over the list: upsert its regions, mark missing ones ABOLISHED, delete nothing."""
         regions, dongs = listed.regions, listed.dongs
         common = {"type": self.region_type, "source": listed.source, "as_of": listed.as_of}
         region_codes = [region.region_code for region in regions]

@@ -1,4 +1,4 @@
-"""What is kept of the ledger and for how long, and how large the databases are."""
+"""Retention of the ledger, and the size of the databases."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from mohe_assets.store.database import Database, rows, statement
 
 # Searches deleted in one transaction: some milliseconds, in which no collection waits for a row.
 DELETED_AT_ONCE = 1_000
-# A growth per day needs measurements that lie this far apart, and forgets older ones than these.
+# Growth per day uses measurements at least this far apart, and at most this old.
 SHORTEST_SPAN = dt.timedelta(hours=12)
 LONGEST_SPAN_DAYS = 30
 
@@ -27,7 +27,7 @@ COUNT_EXPIRED = f"SELECT count(*) AS searches {_EXPIRED}"
 DELETE_EXPIRED = f"""
 DELETE FROM search_query WHERE id IN (SELECT q.id {_EXPIRED} LIMIT {DELETED_AT_ONCE})
 """
-# Nothing is deleted on the day on which retention came: a person can still set what is kept.
+# Nothing is deleted on the day of the upgrade: a person can still change the setting.
 BEGINS_AT = "SELECT min(measured_at) + interval '1 day' AS at FROM database_size"
 SIZE = "SELECT pg_database_size(current_database()) AS bytes"
 NOTE_SIZE = "INSERT INTO database_size (database, bytes) VALUES (:name, :bytes)"
@@ -41,8 +41,8 @@ SELECT bytes, clock_timestamp() - measured_at AS span FROM database_size
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatabaseSize:
-    """One database's size now, null if it cannot be read, and its mean growth per day over the
-    last month at most, null until there is a measurement of half a day ago.
+    """A database's size now, null if it cannot be read, and its mean growth per day over the last
+    month; null until there is a measurement of half a day ago.
     """
 
     name: DatabaseName
@@ -52,23 +52,23 @@ class DatabaseSize:
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """Of the ledger in `database`, whose table of sizes also has those of Dagster's."""
+    """Retention of the ledger in `database`, which also has the sizes of Dagster's database."""
 
     database: Database
 
     def begins_at(self) -> dt.datetime:
-        """Nothing may be deleted before that."""
+        """Return the time before which nothing may be deleted."""
         found = self.database.transaction(lambda c: rows(c, BEGINS_AT))[0]["at"]
         return found if found is not None else dt.datetime.max.replace(tzinfo=dt.UTC)
 
     def expired_searches(self, days: int) -> int:
-        """Searches of rounds before the previous one that are older than that."""
+        """Return the searches of rounds before the previous one that are older."""
         return int(
             self.database.transaction(lambda c: rows(c, COUNT_EXPIRED, days=days))[0]["searches"]
         )
 
     def delete_searches(self, days: int) -> int:
-        """Delete them, a few in each transaction; places stay. Returns how many there were."""
+        """Delete them, a few in each transaction; places stay. Return their number."""
 
         def work(connection: Connection) -> int:
             return connection.execute(statement(DELETE_EXPIRED), {"days": days}).rowcount
@@ -84,7 +84,7 @@ class Retention:
         self.database.transaction(lambda c: c.execute(statement(NOTE_SIZE), values))
 
     def size(self, name: DatabaseName, now: int | None) -> DatabaseSize:
-        """With the growth since the earliest measurement of the last month."""
+        """Return the size with its growth since the earliest measurement of the last month."""
         found = self.database.transaction(lambda c: rows(c, EARLIER_SIZE, name=name))
         if now is None or not found or found[0]["span"] < SHORTEST_SPAN:
             return DatabaseSize(name=name, bytes=now, growth_per_day=None)

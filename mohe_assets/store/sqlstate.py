@@ -1,5 +1,4 @@
-"""What a failure of PostgreSQL means: whether the same transaction may succeed later, and what a
-person can do about it.
+"""The meaning of a failure of PostgreSQL: whether a retry may succeed, and what a person can do.
 
 One table for runs, commands and `mohe doctor`. A failure that is not in it is the statement's own
 fault.
@@ -43,7 +42,8 @@ TROUBLES = {
         advice="The server ended a transaction that paused: the network or this machine is slow."
     ),
     "25P04": Trouble(
-        advice="transaction_timeout is too short for this: set it to 0 for this role with ALTER ROLE."
+        advice="transaction_timeout is too short for this: "
+        "set it to 0 for this role with ALTER ROLE."
     ),
     "28": Trouble(
         advice="The server refuses this user: check the user in MOHE_DATABASE_URL and the server's "
@@ -58,18 +58,21 @@ TROUBLES = {
         advice="Transactions keep colliding: end other programs that write to the same tables."
     ),
     INSUFFICIENT_PRIVILEGE: Trouble(
-        advice="Grant the rights: `mohe db migrate --roles` as the owner of the tables, see sql/roles.sql.",
+        advice="Grant the rights: `mohe db migrate --roles` as the owner of the tables, "
+        "see sql/roles.sql.",
         passes=False,
     ),
     "53": Trouble(advice="The server lacks memory or another resource: its log names it."),
     "53100": Trouble(advice=_FULL),
     TOO_MANY_CONNECTIONS: Trouble(
-        advice="All connections of the server are in use: end some, or raise max_connections. `mohe up` "
+        advice="All connections of the server are in use: end some, or raise max_connections. "
+        "`mohe up` "
         f"uses about 10 and at most {UP_CONNECTIONS}."
     ),
     "55006": Trouble(advice="Another program uses the object: pg_stat_activity shows it."),
     "55P03": Trouble(
-        advice="Another program holds a lock on our tables: pg_stat_activity shows it; end it there."
+        advice="Another program holds a lock on our tables: "
+        "pg_stat_activity shows it; end it there."
     ),
     "57": Trouble(advice="The server ended the connection: its log names the reason."),
     "57014": Trouble(
@@ -127,7 +130,9 @@ def sqlstate(error: BaseException | None) -> str:
 
 
 def trouble(error: BaseException) -> Trouble | None:
-    """What the failure means; None where the statement is at fault, or no database is concerned."""
+    """Return the meaning of the failure; None where the statement is at fault or no database is
+    concerned.
+    """
     for one in _causes(error):
         if isinstance(one, NoConnectionFree):
             return _NO_POOLED_CONNECTION
@@ -138,14 +143,16 @@ def trouble(error: BaseException) -> Trouble | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The server's own words, without a closing full stop."""
-    told = next((one for one in _causes(error) if sqlstate(one)), error)
-    lines = str(getattr(told, "orig", None) or told).strip().splitlines()
+    """Return the server's message without a closing full stop."""
+    coded = next((one for one in _causes(error) if sqlstate(one)), error)
+    lines = str(getattr(coded, "orig", None) or coded).strip().splitlines()
     return lines[0].rstrip(".") if lines else "no answer"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and its causes: Dagster's storage wraps the driver's error after its own few tries."""
+    """Yield the error and its causes: Dagster's storage wraps the driver's error after a few
+    tries.
+    """
     found: BaseException | None = error
     while found is not None:
         yield found

@@ -1,12 +1,12 @@
-"""The SQL of the checkpoint state machine: every transition once, named, guarded. What it means:
+"""The SQL of the checkpoint state machine: every transition once, named, guarded. Its meaning:
 store/checkpoints.py.
 
 Statements only; they are run, and their answers read, by the modules that import them. `advance` is
 the end of store_search_results in sql/012_locks_and_digests.sql, with the places and the ledger
 rows it belongs to.
 
-What locks several checkpoints takes them in the order of their codes, as store_search_results does,
-or skips those that are locked: no two of these statements wait for each other.
+Statements that lock several checkpoints do so in the order of their codes, as store_search_results,
+or skip locked ones: no two of these statements wait for each other.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,13 @@ LEDGER_COUNTERS = """(searches_done, calls_used, refinements, processed_count)
 MINE = """c.batch_name = :batch AND c.region_type = :type AND c.region_code = :code
            AND c.attempt = :attempt AND c.status = 'PROCESSING'"""
 OURS = "c.batch_name = :batch AND c.region_type = :type"
-# After the row's lock was waited for; `now()` is the moment at which the transaction began.
+# The time after the wait for the row's lock; `now()` is the start of the transaction.
 LEASE_END = "clock_timestamp() + make_interval(secs => :lease_seconds)"
-COLLECTABLE = """EXISTS (SELECT FROM region r WHERE r.region_type = c.region_type AND r.region_code = c.region_code
+COLLECTABLE = """EXISTS (SELECT FROM region r
+                        WHERE r.region_type = c.region_type AND r.region_code = c.region_code
                           AND r.status = 'ACTIVE' AND r.is_leaf)"""
 
-# What a new round of a region forgets: the one list for every statement that begins one.
+# Columns that a new round of a region resets, for every statement that begins one.
 _NEW_ROUND = {
     "round": "{row}.round + 1",
     **dict.fromkeys(
@@ -44,7 +45,7 @@ _DUE_AGAIN = {
 
 
 def _assignments(row: str, values: Mapping[str, str], *, when: str = "") -> str:
-    """SQL that assigns these values to the columns of `row` where `when` holds."""
+    """Return SQL that assigns these values to the columns of `row` where `when` holds."""
     new = {column: value.format(row=row) for column, value in values.items()}
     if not when:
         return ", ".join(f"{column} = {value}" for column, value in new.items())
@@ -54,7 +55,7 @@ def _assignments(row: str, values: Mapping[str, str], *, when: str = "") -> str:
     )
 
 
-# A region in a new life begins a new round; whoever held it in the one before is fenced off.
+# A region of a new generation begins a new round; an earlier holder is fenced off.
 _REACTIVATED = _assignments(
     "known",
     {**_NEW_ROUND, **_DUE_AGAIN, "attempt": "{row}.attempt + 1"},
@@ -89,12 +90,11 @@ SEED_MISSING = f"""{_NEW_CHECKPOINT}
 ON CONFLICT DO NOTHING
 """
 
-# SKIP LOCKED: two runs that claim at once take different regions instead of waiting for each other.
-# A run that was declared dead while it slept takes nothing when it wakes, not even before it hears
-# of it. One statement per status, tried in this order: each has an index that gives its first row
-# at once, however many regions. The last takes a region from its refinement, which is fenced off
-# and loses its searches in flight; it waits for the row, which the refinement locks for
-# milliseconds, because a person's wish must not be lost to that, and so goes by code alone.
+# SKIP LOCKED: two runs that claim at once take different regions instead of waiting. A run that was
+# declared dead while it slept claims nothing when it wakes. One statement per status, in this
+# order: an index gives the first row of each at once. The last takes a region from its refinement,
+# which is fenced off and loses its searches in flight; it waits for the row, which the refinement
+# locks for milliseconds, because a person's request must not be lost, and so goes by code alone.
 _FIRST_TRIED = "c.failures, c.region_code"
 _CLAIMABLE = (
     ("c.status = 'PENDING'", _FIRST_TRIED, "SKIP LOCKED"),
@@ -105,14 +105,15 @@ _CLAIMABLE = (
         "SKIP LOCKED",
     ),
     (
-        "c.status = 'PROCESSING' AND c.refining AND c.end_time < CAST(:recollect_completed_before AS timestamptz)",
+        """c.status = 'PROCESSING' AND c.refining
+       AND c.end_time < CAST(:recollect_completed_before AS timestamptz)""",
         "c.region_code",
         "",
     ),
 )
 _CLAIM = f"""
 WITH due AS (
-    SELECT c.id, c.status = 'COMPLETED' OR c.refining AS afresh FROM batch_checkpoint c
+    SELECT c.id, c.status = 'COMPLETED' OR c.refining AS new_round FROM batch_checkpoint c
      WHERE {OURS} AND {COLLECTABLE}
        AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[])))
        AND NOT c.region_code = ANY(CAST(:without AS text[]))
@@ -125,9 +126,9 @@ WITH due AS (
 UPDATE batch_checkpoint c
    SET status = 'PROCESSING', refining = false, attempt = c.attempt + 1, run_id = :run_id,
        lease_expires_at = {LEASE_END},
-       start_time = CASE WHEN due.afresh THEN now() ELSE coalesce(c.start_time, now()) END,
+       start_time = CASE WHEN due.new_round THEN now() ELSE coalesce(c.start_time, now()) END,
        end_time = NULL, retry_at = NULL,
-       {_assignments("c", _NEW_ROUND, when="due.afresh")}
+       {_assignments("c", _NEW_ROUND, when="due.new_round")}
   FROM due, region r
  WHERE c.id = due.id AND r.region_type = c.region_type AND r.region_code = c.region_code
 RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round, c.failures
@@ -135,7 +136,7 @@ RETURNING c.region_code, c.region_name, r.partition_key, c.attempt, c.round, c.f
 CLAIM = tuple(_CLAIM % how for how in _CLAIMABLE)
 CLAIM_DUE = CLAIM[:2]
 
-# A region abolished meanwhile is nobody's: what its holder writes next finds the lease lost.
+# An abolished region has no holder: the next write of its holder finds the lease lost.
 MINE_ALIVE = f"{MINE} AND {COLLECTABLE}"
 
 _IN_ORDER = "ORDER BY c.region_code FOR UPDATE OF c"
@@ -150,7 +151,7 @@ WITH mine AS (
 UPDATE batch_checkpoint c SET lease_expires_at = {LEASE_END} FROM mine WHERE c.id = mine.id
 """
 
-# Locked in order of code, as whatever takes several.
+# Locked in order of code, as everywhere.
 COMPLETE = f"""
 WITH done AS MATERIALIZED (
     SELECT c.id, d.promise, d.plan, d.queries, d.sorts
@@ -183,8 +184,8 @@ SELECT c.region_code FROM batch_checkpoint c
  WHERE {OURS} AND c.status = 'COMPLETED'
 """
 
-# Back-off doubles with every failure in a row; at the last attempt retry_at stays NULL and only a
-# person asks again. A refinement that fails leaves its region COMPLETED, with the reason; it is
+# Back-off doubles with every failure in a row; after the last attempt retry_at stays NULL and only
+# a person retries. A refinement that fails leaves its region COMPLETED, with the reason; it is
 # never given up.
 FAIL = f"""
 UPDATE batch_checkpoint c
@@ -201,16 +202,15 @@ UPDATE batch_checkpoint c
  WHERE {MINE_ALIVE}
 """
 
-# A refinement is fenced off besides: back to COMPLETED by somebody else looks like completed by
-# itself.
-_BACK = """status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'PENDING' END, refining = false, lease_expires_at = NULL,
+# A refinement is fenced off, too: COMPLETED by another statement looks like its own COMPLETED.
+_BACK = """status = CASE WHEN c.refining THEN 'COMPLETED' ELSE 'PENDING' END, refining = false,
+       lease_expires_at = NULL,
        attempt = c.attempt + c.refining::int"""
 RELEASE = f"UPDATE batch_checkpoint c SET {_BACK} WHERE {MINE}"
 
-# A region whose lease ran out, or whose holder is known to be dead before that. A holder that lives
-# renews its leases with each heartbeat, unless the table was locked: what it could not renew stays
-# its own for LIVE_HOLDER_LEASES more. Rows that are locked are left for the next look: by a worker
-# that is storing, or by one frozen in the middle of it.
+# Regions whose lease expired or whose holder is known to be dead. A live holder renews its leases
+# with each heartbeat, unless the table was locked: then they stay its own for LIVE_HOLDER_LEASES
+# more. Locked rows (a worker that is storing, or is frozen in that) are left for the next call.
 LIVE_HOLDER_LEASES = 10
 RECLAIM = f"""
 WITH lost AS (
@@ -229,32 +229,32 @@ UPDATE batch_checkpoint c SET {_BACK} FROM lost WHERE c.id = lost.id
 RETURNING c.region_code
 """
 
-# A person takes regions back, from a holder that lives or not; a holder finds its lease lost at its
-# next write.
+# A person releases regions of a live or dead holder, which finds its lease lost at its next write.
 FORCE_RELEASE = f"""
-WITH asked AS (
+WITH chosen AS (
     SELECT c.id FROM batch_checkpoint c
      WHERE {OURS} AND c.status = 'PROCESSING'
        AND c.region_code = ANY(CAST(:codes AS text[])) {_IN_ORDER}
 )
-UPDATE batch_checkpoint c SET {_BACK} FROM asked WHERE c.id = asked.id
+UPDATE batch_checkpoint c SET {_BACK} FROM chosen WHERE c.id = chosen.id
 RETURNING c.region_code
 """
 
 RETRY = f"""
-WITH asked AS (
+WITH chosen AS (
     SELECT c.id FROM batch_checkpoint c
-     WHERE {OURS} AND c.status = 'FAILED' AND (:any_code
-                                               OR c.region_code = ANY(CAST(:codes AS text[]))) {_IN_ORDER}
+     WHERE {OURS} AND c.status = 'FAILED'
+       AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) {_IN_ORDER}
 )
 UPDATE batch_checkpoint c SET status = 'PENDING', failures = 0, retry_at = NULL, end_time = NULL
-  FROM asked WHERE c.id = asked.id
+  FROM chosen WHERE c.id = chosen.id
 RETURNING c.region_code
 """
 
-# Older versions gave a refinement up after errors; its region promised nothing, with the reason.
+# Older versions gave up a refinement after errors; its region has the expected gain 0 and the
+# reason.
 RESTORE_REFINEMENT = f"""
-WITH asked AS (
+WITH chosen AS (
     SELECT c.id FROM batch_checkpoint c
      WHERE {OURS} AND c.status = 'COMPLETED' AND c.failures > 0
        AND (c.promise = 0 OR c.retry_at IS NOT NULL)
@@ -263,25 +263,25 @@ WITH asked AS (
 UPDATE batch_checkpoint c
    SET promise = CASE WHEN c.promise = 0 THEN 5 ELSE c.promise END, failures = 0, retry_at = NULL,
        error_message = NULL, failure_kind = NULL
-  FROM asked WHERE c.id = asked.id
+  FROM chosen WHERE c.id = chosen.id
 RETURNING c.region_code
 """
 
 # A region that is being refined begins the round, too: its refinement finds its lease lost.
 NEW_ROUND = f"""
-WITH asked AS (
+WITH chosen AS (
     SELECT c.id FROM batch_checkpoint c
      WHERE {OURS} AND {COLLECTABLE}
        AND (c.status = 'COMPLETED' OR c.refining OR :also_unfinished AND c.status <> 'PROCESSING')
        AND (:any_code OR c.region_code = ANY(CAST(:codes AS text[]))) {_IN_ORDER}
 )
 UPDATE batch_checkpoint c SET {_assignments("c", {**_NEW_ROUND, **_DUE_AGAIN})}
-  FROM asked WHERE c.id = asked.id
+  FROM chosen WHERE c.id = chosen.id
 RETURNING c.region_code
 """
 
-# Regions completed with another base plan are due again, in the same round: what their ledger has
-# is not asked again. Those of the batch system have no plan, and are left as they are.
+# Regions completed with another base plan are due again, in the same round: searches of their
+# ledger are not repeated. Regions of the batch system have no plan and stay.
 REOPEN_OUTDATED = f"""
 WITH other AS (
     SELECT c.id FROM batch_checkpoint c
@@ -354,8 +354,8 @@ SELECT c.region_code, c.region_name, c.status, coalesce(c.run_id, '') AS run_id,
 MARK_REPORTED = f"""
 WITH completed AS (
     SELECT c.id FROM batch_checkpoint c
-      JOIN unnest(CAST(:codes AS text[]), CAST(:attempts AS integer[])) AS told (code, attempt)
-        ON c.region_code = told.code AND c.attempt = told.attempt
+      JOIN unnest(CAST(:codes AS text[]), CAST(:attempts AS integer[])) AS held (code, attempt)
+        ON c.region_code = held.code AND c.attempt = held.attempt
      WHERE {OURS} AND c.status = 'COMPLETED' {_IN_ORDER}
 )
 UPDATE batch_checkpoint c SET reported_at = now() FROM completed WHERE c.id = completed.id

@@ -1,6 +1,4 @@
-"""What monitoring asks for at each scrape: a few statements, each of a bounded number of rows,
-however large the country.
-"""
+"""Figures for monitoring: a few statements per scrape, each with a bounded number of rows."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -24,7 +22,8 @@ SELECT count(*) AS places, count(*) FILTER (WHERE region_code IS NULL) AS homele
 """
 RUNS = """
 SELECT status, count(*) AS runs,
-       count(*) FILTER (WHERE heartbeat_at < now() - make_interval(secs => :lease_seconds)) AS silent,
+       count(*) FILTER (WHERE heartbeat_at < now() - make_interval(secs => :lease_seconds))
+           AS silent,
        max(extract(epoch FROM now() - coalesce(heartbeat_at,
                                                start_time)))::float AS oldest_heartbeat_seconds
   FROM batch_execution_metadata WHERE batch_name = :batch GROUP BY 1
@@ -63,9 +62,7 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runs:
-    """Runs by status; of the RUNNING ones how many are `silent`, and how long ago the most silent
-    one was heard.
-    """
+    """Runs by status; how many RUNNING ones are `silent`, and the age of their oldest heartbeat."""
 
     by_status: Mapping[str, int]
     silent: int
@@ -74,7 +71,7 @@ class Runs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusals:
-    """Calls an API refused since it is counted, and the share of the configured rate that is in
+    """Calls that an API refused since counting began, and the share of the configured rate in
     use.
     """
 
@@ -96,7 +93,7 @@ class Monitored:
 
 
 def read_monitored(database: Database, scope: Scope, *, lease_seconds: float) -> Monitored:
-    """One transaction. Raises DatabaseUnavailable."""
+    """Read everything in one transaction. Raises DatabaseUnavailable."""
 
     def work(connection: Connection) -> Monitored:
         totals = rows(connection, TOTALS, **scope.values)
@@ -134,7 +131,7 @@ def read_monitored(database: Database, scope: Scope, *, lease_seconds: float) ->
 
 
 def read_refusals(database: Database, api: str, account: str) -> Refusals:
-    """Of one account; nothing refused while it has made no call."""
+    """Return the refusals of an account; none before its first call."""
     found = database.transaction(
         lambda connection: rows(connection, REFUSALS, api=api, account=account)
     )

@@ -1,4 +1,4 @@
-"""Questions about the whole collection, for people: reads only, a bounded number of rows."""
+"""Figures of the whole collection for people: reads only, a bounded number of rows."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 from mohe_assets.domain.search_plan import Search, plan_digest
 from mohe_assets.store.database import Database, Scope, rows
 
-# Searches and calls from the checkpoints, which derive them from the ledger with every search: the
-# ledger has answers in it, and reading a million rows of it takes longer than anybody watches.
+# Searches and calls come from the checkpoints, which derive them from the ledger with every search:
+# reading a million ledger rows with their answers takes too long.
 COUNTS = """
 SELECT (SELECT count(*) FROM places WHERE region_type = :type) AS places,
        coalesce(sum(searches_done), 0)::bigint AS searches,
@@ -24,7 +24,7 @@ SELECT region_code, region_name, coalesce(failure_kind, '') AS failure_kind, fai
   FROM batch_checkpoint WHERE batch_name = :batch AND region_type = :type AND status = 'FAILED'
  ORDER BY updated_at DESC LIMIT 20
 """
-# The latest, and every one that is not over, however old.
+# The latest runs, and every unfinished run.
 RUNS = """
 SELECT execution_id, status, start_time, end_time, heartbeat_at, total_regions, completed_regions,
        failed_regions, note,
@@ -37,7 +37,7 @@ SELECT execution_id, status, start_time, end_time, heartbeat_at, total_regions, 
          LIMIT 5))
  ORDER BY start_time DESC LIMIT 50
 """
-# Over a minute, or since the first of the runs under way began, if that is less.
+# Over a minute, or since the first unfinished run began, if that is less.
 RATE = """
 WITH span AS (
     SELECT greatest(now() - interval '1 minute', coalesce(min(start_time), '-infinity')) AS since
@@ -66,9 +66,8 @@ SELECT r.sido_name, count(*) AS regions,
 """
 
 
-# What completed regions have in their ledger does not matter, unless it was for another plan; those
-# of the batch system have no plan and no ledger. The ledger is read for the others alone, and for
-# those that have anything in it.
+# The ledger is read only for unfinished regions that have searches in it. Regions completed with
+# this plan need none; those of the batch system have no plan and no ledger.
 REMAINING_WORK = """
 WITH regions AS (
     SELECT c.region_code, c.round, c.calls_used, c.status = 'COMPLETED'
@@ -106,9 +105,9 @@ SELECT count(*) AS regions,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RemainingWork:
-    """What will be tried by itself, over `regions` regions: searches that base plans still need,
-    and the most that refinement may add. What errors ended is counted apart; only `mohe retry`
-    brings it back.
+    """Work that will be tried automatically, over `regions` regions: searches that base plans need,
+    and the most that refinement may add. Work that errors ended is counted apart; only `mohe retry`
+    restores it.
     """
 
     regions: int
@@ -121,7 +120,7 @@ class RemainingWork:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailedRegion:
-    """A FAILED region; `retry_at` None means that only a person tries it again."""
+    """A FAILED region; `retry_at` None means that only a person retries it."""
 
     region_code: str
     region_name: str
@@ -133,9 +132,7 @@ class FailedRegion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRow:
-    """A run as batch_execution_metadata has it; `life` says whether a RUNNING one was heard of
-    within its lease.
-    """
+    """A run of batch_execution_metadata; `life` is 'alive' if its heartbeat is within the lease."""
 
     execution_id: str
     status: str
@@ -151,7 +148,7 @@ class RunRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
-    """Calls answered in the last `seconds`, a minute at most, and when the last answer of all came."""
+    """Calls answered in the last `seconds` (a minute at most), and the time of the last answer."""
 
     calls: int
     seconds: float
@@ -161,9 +158,8 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overview:
-    """Places in all; searches and calls of the regions' present rounds; how fast it goes; the
-    latest failed regions (20 at most), and runs: the latest five, and all that are not over (50 at
-    most).
+    """Places; searches and calls of the regions' present rounds; the rate; the latest failed
+    regions (20 at most), and the latest five runs with all unfinished ones (50 at most).
     """
 
     places: int
@@ -185,7 +181,7 @@ class SidoRow:
 
 
 def read_overview(database: Database, scope: Scope, *, lease_seconds: float) -> Overview:
-    """One consistent look."""
+    """Read everything in one transaction."""
 
     def work(connection: Connection) -> Overview:
         return Overview(
@@ -211,7 +207,7 @@ def remaining_work(
     plan: Sequence[Search],
     calls_per_region: int,
 ) -> RemainingWork:
-    """What the plan of any one region, taken for all of them, leaves to do."""
+    """Return the remaining work, given the plan of any region."""
     values = {
         **scope.values,
         "keywords": len(plan),

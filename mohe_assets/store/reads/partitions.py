@@ -1,5 +1,5 @@
-"""What Dagster has to show of each region. Reads only: the comparison of both stores is made in
-defs/agreement.py.
+"""The state of each region that Dagster has to show. Reads only; defs/runtime/reconciliation.py
+compares.
 """
 
 from collections.abc import Collection
@@ -9,8 +9,7 @@ from sqlalchemy import Connection
 
 from mohe_assets.store.database import Database, Scope, rows
 
-# One statement however many regions there are. `unsettled`: the run that holds the row's last word
-# may still report it.
+# One statement for all regions. `unsettled`: the run that holds the row may still report it.
 REGIONS = """
 SELECT r.partition_key, c.region_code, c.region_name, c.status, c.round, c.attempt,
        c.round > 1 OR coalesce(c.plan = '', false) AS collected_before,
@@ -29,9 +28,7 @@ SELECT r.partition_key, c.region_code, c.region_name, c.status, c.round, c.attem
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartitionState:
-    """One active region's checkpoint, as far as a page can show it; `error` is set when it is
-    FAILED.
-    """
+    """An active region's checkpoint, as far as a page can show it; `error` is set when FAILED."""
 
     partition_key: str
     region_code: str

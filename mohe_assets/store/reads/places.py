@@ -22,7 +22,7 @@ SELECT count(*) AS places, max(updated_at) AS last_change,
                               ORDER BY region_type, region_code) FROM region))) AS digest
   FROM places
 """
-# "C": the order of the bytes, whatever language the server speaks.
+# "C": byte order, independent of the server's language.
 PLACES = """
 SELECT p.naver_place_id, p.name, p.category, p.address, p.road_address,
        p.latitude::float8 AS latitude,
@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlacesDigest:
-    """Two equal digests: nothing that is published has changed between them."""
+    """Equal digests mean that no published value changed."""
 
     places: int
     last_change: dt.datetime | None
@@ -55,10 +55,8 @@ def read_digest(database: Database) -> PlacesDigest:
 
 
 def read_places(database: Database, consume: Callable[[PlacesDigest, Batches], _T]) -> _T:
-    """What `consume` makes of all places by `naver_place_id`, and of their digest in the same
-    snapshot.
-
-    `consume` begins anew when the connection is lost.
+    """Return the result of `consume` on all places by `naver_place_id`, and their digest in the
+    same snapshot. `consume` starts again when the connection is lost.
     """
 
     def work(connection: Connection) -> _T:

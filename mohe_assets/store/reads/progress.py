@@ -1,4 +1,4 @@
-"""What the views of sql/007 cannot know by themselves: how many searches make a region complete."""
+"""The number of searches that make a region complete, for the views of sql/007."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ ON CONFLICT (batch_name, region_type) DO UPDATE SET plan = excluded.plan,
 
 
 def record_plan(database: Database, scope: Scope, plan: Sequence[Search]) -> None:
-    """`plan` is that of any region: all have as many searches."""
+    """Record the plan; all regions have as many searches as `plan`."""
     values = {
         **scope.values,
         "plan": plan_digest(plan),

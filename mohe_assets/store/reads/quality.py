@@ -1,7 +1,7 @@
-"""Questions whose answers are what is wrong with the collected data: for each the exact number of
-offending rows, and a few.
+"""Violations in the collected data: for each rule the exact number of rows, and a few of them.
+Reads only.
 
-Reads only. What is expected of the data is stated here, as constants with their reasons.
+The rules are constants here, with their reasons.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,13 +22,14 @@ PLACES_AT_ONCE = 20_000
 # room for the small ones.
 NEAR_KM = 30.0
 NEAR_P90S = 4.0
-FAR_KM = 200.0  # 백령도 is farther from its region's point than any other place, by 150; in a region of few places an outlier is p90
+# 백령도 is 150 km from its region's point, more than any other place; in a region of few places an
+# outlier is p90.
+FAR_KM = 200.0
 # A street-map address without a leaf region is rare: a new name that the list does not have yet, or
 # an answer without one.
 ATTRIBUTED_AT_LEAST = 0.95
 SAME_PLACE_METRES = 20.0
-# Asked the same again, a region gives about the same; losing half of it, and more than a handful,
-# is no coincidence.
+# The same searches give about the same places; losing half, and more than a handful, is an error.
 DROP_TO = 0.5
 DROP_BY = 5
 # The whole country does not lose a tenth of its places between two rounds; the answers have
@@ -41,7 +42,8 @@ REJECTED_AT_MOST = 0.15
 _KM_PER_DEGREE = 111.195
 # Flat within a region: at these distances the error is below a per cent.
 _KM = f"""{_KM_PER_DEGREE} * sqrt(power(%(a)s.latitude::float8 - %(b)s.latitude::float8, 2)
-          + power((%(a)s.longitude::float8 - %(b)s.longitude::float8) * cos(radians(%(a)s.latitude::float8)), 2))"""
+          + power((%(a)s.longitude::float8 - %(b)s.longitude::float8)
+                  * cos(radians(%(a)s.latitude::float8)), 2))"""
 _ACTIVE = "r.region_type = :type AND r.is_leaf AND r.status = 'ACTIVE'"
 _OURS = "c.batch_name = :batch AND c.region_type = :type"
 
@@ -89,8 +91,8 @@ WITH titled AS MATERIALIZED (
           AND two.id > one.id
     UNION
     SELECT one.id, two.id
-      FROM titled one CROSS JOIN generate_series(-1, 1) AS north CROSS
-       JOIN generate_series(-1, 1) AS east
+      FROM titled one CROSS JOIN generate_series(-1, 1) AS north
+      CROSS JOIN generate_series(-1, 1) AS east
       JOIN titled two ON two.title = one.title AND two.row = one.row + north
           AND two.cell = one.cell + east AND two.id > one.id
      WHERE 1000 * {_KM % {"a": "one", "b": "two"}} <= :same_place_metres
@@ -99,8 +101,8 @@ SELECT one.id, two.id AS other_id, one.name, one.address, two.address AS other_a
        round((1000 * {_KM % {"a": "one", "b": "two"}})::numeric, 1)::float8 AS metres
   FROM pairs JOIN places one ON one.id = one_id JOIN places two ON two.id = two_id
 """
-# Only what both rounds asked, and of the base plan: a round is refined for days, and the next must
-# not be blamed for that.
+# Only base-plan searches of both rounds: a round is refined for days, and the next must not be
+# blamed for that.
 DROPS = f"""
 SELECT c.region_code, c.region_name, c.round, before.places AS places_before,
        after.places AS places_now
@@ -186,12 +188,14 @@ SELECT (SELECT count(*) FROM region r WHERE {_ACTIVE}) AS active_regions,
        searches.* FROM (
            SELECT count(*) AS searches,
                   count(*) FILTER (WHERE q.result_count >= :full_answer) AS full_searches,
-                  count(DISTINCT q.region_code) FILTER (WHERE q.result_count >= :full_answer) AS regions_with_full_searches
+                  count(DISTINCT q.region_code) FILTER (WHERE q.result_count >= :full_answer)
+                      AS regions_with_full_searches
              FROM search_query q JOIN batch_checkpoint c USING (batch_name, region_type,
                                                                 region_code, round)
             WHERE {_OURS} AND q.status = 'DONE') searches
 """
-_LAST = "(SELECT * FROM region_refresh WHERE region_type = :type ORDER BY refreshed_at DESC, id DESC LIMIT 1)"
+_LAST = """(SELECT * FROM region_refresh WHERE region_type = :type
+           ORDER BY refreshed_at DESC, id DESC LIMIT 1)"""
 NOT_AS_LISTED = f"""
 SELECT coalesce(r.region_code, c.region_code) AS region_code,
        coalesce(r.region_name, c.region_name) AS region_name,
@@ -226,7 +230,7 @@ SELECT (SELECT count(*) FROM offending) AS count,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Violations:
-    """How many rows are not as they should be, and SHOWN_AT_MOST of them."""
+    """The number of rows that violate a rule, and SHOWN_AT_MOST of them."""
 
     count: int
     shown: list[dict[str, Any]]
@@ -264,7 +268,7 @@ class Quality:
         return self._violations(WITHOUT_A_REGION)
 
     def places(self) -> int:
-        """How many there are."""
+        """Return the number of places."""
         return int(self._one(PLACES)["places"])
 
     def place_rows(self) -> Iterator[list[dict[str, Any]]]:
@@ -309,7 +313,7 @@ class Quality:
         return {row["reason"]: row["share"] for row in found}
 
     def national_drop(self) -> Mapping[str, int]:
-        """Over the regions that were completed once more: places of their base plans, then and now."""
+        """Return places of base plans, then and now, over regions completed more than once."""
         return {name: int(value) for name, value in self._one(NATIONAL_DROP).items()}
 
     def failed(self) -> Violations:
@@ -317,7 +321,7 @@ class Quality:
         return self._violations(FAILED)
 
     def given_up(self) -> int:
-        """Those of them that only a person tries again."""
+        """Return how many of them only a person retries."""
         return self._violations(GIVEN_UP).count
 
     def incomplete(self) -> Violations:

@@ -1,13 +1,11 @@
-"""Reads what the collection report shows: every region as it stands, and how calls and places grew.
-Reads only.
-"""
+"""Data of the collection report: the state of every region, and the growth of calls and places."""
 
 import datetime as dt
 from dataclasses import dataclass
 
 from mohe_assets.store.database import Database, Scope, rows
 
-# The points of a curve; more than a picture of this size can tell apart is wasted.
+# Points of a curve; the picture cannot show more.
 TIMELINE_POINTS = 240
 
 REGIONS = """
