@@ -9,9 +9,9 @@ CREATE TABLE IF NOT EXISTS region (
     sigungu_name  varchar(100) NOT NULL,                 -- without the sido: '수원시 장안구'
     parent_code   varchar(20)  NOT NULL,                 -- the parent city if there is one, else the sido (two digits)
     is_leaf       boolean      NOT NULL,                 -- only leaves are collected; 수원시 is none, its gu are
-    partition_key varchar(250) NOT NULL,                 -- assigned once, kept for the region's life
+    partition_key varchar(250) NOT NULL,                 -- assigned once, kept for the region's generation
     status        varchar(20)  NOT NULL DEFAULT 'ACTIVE',
-    abolished_at  timestamptz,                           -- when a complete download first lacked it
+    abolished_at  timestamptz,                           -- first complete download without it
     source        varchar(20)  NOT NULL,                 -- 'api' or 'snapshot'
     as_of         date         NOT NULL,                 -- day of the list that last showed it
     created_at    timestamptz  NOT NULL DEFAULT now(),
@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS region_refresh (
     calls         integer      NOT NULL CHECK (calls >= 0),
     added         integer      NOT NULL,
     abolished     integer      NOT NULL,
-    note          text,                                  -- why the snapshot was used
+    note          text,                                  -- reason the snapshot was used
     refreshed_at  timestamptz  NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS ix_region_refresh_refreshed_at ON region_refresh (region_type, refreshed_at DESC);

@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS batch_checkpoint (
 );
 
 ALTER TABLE batch_checkpoint
-    ADD COLUMN IF NOT EXISTS round            integer NOT NULL DEFAULT 1,     -- which collection of the region this is
+    ADD COLUMN IF NOT EXISTS round            integer NOT NULL DEFAULT 1,     -- number of the region's collection
     ADD COLUMN IF NOT EXISTS attempt          integer NOT NULL DEFAULT 0,     -- fencing token: +1 with every claim
     ADD COLUMN IF NOT EXISTS failures         integer NOT NULL DEFAULT 0,     -- failures in a row; bounds the back-off
     ADD COLUMN IF NOT EXISTS run_id           varchar(255),                   -- execution_id of the last holder
@@ -28,7 +28,7 @@ ALTER TABLE batch_checkpoint
     ADD COLUMN IF NOT EXISTS retry_at         timestamptz,                    -- NULL while FAILED: only a person retries it
     ADD COLUMN IF NOT EXISTS searches_done    integer NOT NULL DEFAULT 0,     -- of this round, as the ledger has them
     ADD COLUMN IF NOT EXISTS calls_used       integer NOT NULL DEFAULT 0,     -- of this round, as the ledger has them
-    ADD COLUMN IF NOT EXISTS reported_at      timestamptz;                    -- when Dagster was told of the completion
+    ADD COLUMN IF NOT EXISTS reported_at      timestamptz;                    -- when the completion was reported to Dagster
 
 CREATE UNIQUE INDEX IF NOT EXISTS uq_batch_checkpoint_region
     ON batch_checkpoint (batch_name, region_type, region_code);
@@ -37,7 +37,7 @@ CREATE INDEX IF NOT EXISTS idx_batch_checkpoint_region ON batch_checkpoint (regi
 CREATE INDEX IF NOT EXISTS idx_batch_checkpoint_parent ON batch_checkpoint (parent_code);
 CREATE INDEX IF NOT EXISTS idx_batch_checkpoint_run ON batch_checkpoint (run_id);
 
--- What a claim reads: the next region to collect is the first entry, however many regions there are.
+-- Index of a claim: its first entry is the next region to collect.
 CREATE INDEX IF NOT EXISTS idx_batch_checkpoint_claim
     ON batch_checkpoint (batch_name, region_type, status, failures, region_code);
 
@@ -60,9 +60,9 @@ ALTER TABLE batch_execution_metadata
     ADD COLUMN IF NOT EXISTS heartbeat_at timestamptz,
     ADD COLUMN IF NOT EXISTS host         varchar(255),  -- identity of the machine and its process namespace
     ADD COLUMN IF NOT EXISTS process_id   integer,
-    ADD COLUMN IF NOT EXISTS process_started double precision,  -- tells a reused process id from the same process
+    ADD COLUMN IF NOT EXISTS process_started double precision,  -- differs for a reused process id
     ADD COLUMN IF NOT EXISTS calls_used   integer NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS note         text,          -- why it ended as it did: quota, stop, error
+    ADD COLUMN IF NOT EXISTS note         text,          -- reason of its end: quota, stop, error
     ADD COLUMN IF NOT EXISTS dagster_ended_at timestamptz;  -- when the dead run was ended in Dagster too
 
 -- The batch system may have kept several rows of one execution: the latest keeps the name.
@@ -87,7 +87,7 @@ BEGIN
     END IF;
     IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = 'batch_execution_status_known'
                       AND conrelid = 'batch_execution_metadata'::regclass) THEN
-        -- The batch system's own words for how a run ended; those that ours has no word for are kept in the note.
+        -- The batch system's statuses of ended runs; those without an equal one here are kept in the note.
         UPDATE batch_execution_metadata
            SET status = CASE WHEN status IN ('STARTING', 'STARTED') THEN 'RUNNING' ELSE 'INTERRUPTED' END,
                note = 'the batch system called it ' || status

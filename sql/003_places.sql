@@ -17,14 +17,14 @@ CREATE TABLE IF NOT EXISTS places (
 ALTER TABLE places
     ADD COLUMN IF NOT EXISTS source        varchar(30) NOT NULL DEFAULT 'naver-local',
     ADD COLUMN IF NOT EXISTS region_type   varchar(50) NOT NULL DEFAULT 'sigungu',
-    ADD COLUMN IF NOT EXISTS region_code   varchar(20),   -- of its address, whatever query found it; NULL: no known region
+    ADD COLUMN IF NOT EXISTS region_code   varchar(20),   -- of its address, not of the query; NULL: no known region
     ADD COLUMN IF NOT EXISTS first_seen_at timestamptz NOT NULL DEFAULT now(),
     ADD COLUMN IF NOT EXISTS last_seen_at  timestamptz NOT NULL DEFAULT now();
 CREATE UNIQUE INDEX IF NOT EXISTS uq_places_naver_place_id ON places (naver_place_id);
 CREATE INDEX IF NOT EXISTS ix_places_region ON places (region_type, region_code);
 
--- One row per search of a region's round: what it answered, what it cost. A search without a row, or whose row is
--- FAILED, has still to be done; that is the whole of resuming.
+-- One row per search of a region's round: its answer and its cost. A search without a row, or whose row is
+-- FAILED, is still to be made; resuming needs nothing else.
 CREATE TABLE IF NOT EXISTS search_query (
     id             bigserial     PRIMARY KEY,
     batch_name     varchar(100)  NOT NULL,
@@ -36,17 +36,17 @@ CREATE TABLE IF NOT EXISTS search_query (
     sort           varchar(20)   NOT NULL,
     keyword        text          NOT NULL,
     dong_name      varchar(100),
-    stage          varchar(20)   NOT NULL,               -- 'base'; refinement adds stages of its own
+    stage          varchar(20)   NOT NULL,               -- 'base'; refinement adds other stages
     status         varchar(20)   NOT NULL,
     attempt        integer       NOT NULL,               -- the claim that wrote it
     run_id         varchar(255)  NOT NULL,
     calls          integer       NOT NULL,               -- sent for it so far, refused and failed ones included
     result_count   integer,                              -- items answered; 5 means that the cap was hit
     place_ids      bigint[]      NOT NULL DEFAULT '{}',  -- places.id of the items kept, in the answer's order
-    new_places     integer       NOT NULL DEFAULT 0,     -- rows this search was the first to bring
+    new_places     integer       NOT NULL DEFAULT 0,     -- rows that this search added
     strays         integer       NOT NULL DEFAULT 0,     -- places of another region
     set_aside      jsonb         NOT NULL DEFAULT '[]',  -- items not kept: position and reason
-    answer         jsonb,                                -- as it came, so that normalisation can be replayed for nothing
+    answer         jsonb,                                -- body as received, so that parsing can be replayed without calls
     error_message  text,
     created_at     timestamptz   NOT NULL DEFAULT now(),
     answered_at    timestamptz,

@@ -1,4 +1,4 @@
--- What all processes and machines share about an API: its rate, its day's calls, and whether it may be called at all.
+-- State of an API shared by all processes and machines: its rate, its day's calls, and whether it may be called.
 
 -- The clock of the budget. One function, so that a test can move midnight without waiting for it.
 CREATE OR REPLACE FUNCTION budget_clock() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$ SELECT clock_timestamp() $$;
@@ -13,8 +13,8 @@ CREATE TABLE IF NOT EXISTS api_budget (
     paced_calls      integer      NOT NULL DEFAULT 0,    -- the day's calls, and of them the refused, at the last cut
     paced_refused    integer      NOT NULL DEFAULT 0,
     proven           varchar(64),                        -- digest of the credentials that last got an answer
-    probing_since    timestamptz,                        -- one call is out that shows whether the API answers (again)
-    exhausted_until  timestamptz,                        -- the server said that the quota is used up
+    probing_since    timestamptz,                        -- a call is under way that shows whether the API answers (again)
+    exhausted_until  timestamptz,                        -- the server answered that the quota is used up
     exhausted_why    text,
     blocked          varchar(64),                        -- digest of the credentials the server refused
     blocked_at       timestamptz,
@@ -52,9 +52,9 @@ LANGUAGE sql IMMUTABLE AS $$
       FROM (SELECT extract(epoch FROM moment - budget.paced_at)::double precision AS since) AS elapsed
 $$;
 
--- The server refused a call for its rate: everybody slows down. A few refusals among many calls are late packets and cost
--- half a per cent; more than one call in five refused since the last look says that the configured rate is too high, and
--- costs fifteen. Refusals at the same moment count once: the calls that caused them were sent before anybody could know.
+-- The server refused a call for its rate: all processes slow down. A few refusals among many calls are late packets and cost
+-- half a per cent; more than one call in five refused since the last look means that the configured rate is too high, and
+-- costs fifteen. Refusals at the same moment count once: the calls that caused them were sent before the first refusal was known.
 CREATE OR REPLACE FUNCTION slow_down(p_api text, p_account text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     budget  api_budget;
@@ -71,7 +71,7 @@ BEGIN
     IF budget.paced_at > moment - interval '0.5 seconds' THEN
         RETURN;
     END IF;
-    -- Judged over five calls at least, and over one day: the counts begin anew at midnight.
+    -- Judged over five calls at least, and over one day: the counts restart at midnight.
     enough := calls - budget.paced_calls NOT BETWEEN 0 AND 4;
     UPDATE api_budget
        SET paced_at = moment,

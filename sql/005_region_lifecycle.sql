@@ -1,9 +1,9 @@
--- What became of the regions: lives of a code, and which old region became which new one.
+-- Lifecycle of regions: generations of a code, and the successions from old to new regions.
 
--- A code that comes back after it was abolished (or that is a leaf again after it had gu) begins a new life, with a
+-- A code that comes back after it was abolished (or that is a leaf again after it had gu) begins a new generation, with a
 -- partition key of its own: Dagster shows a key that was deleted and added again as materialized. 0: never a leaf yet.
 ALTER TABLE region           ADD COLUMN IF NOT EXISTS life integer NOT NULL DEFAULT 1 CHECK (life >= 0);
--- The life its rounds belong to; when the region's is another, the checkpoint begins a new round.
+-- The generation of its rounds; when the region has another, the checkpoint begins a new round.
 ALTER TABLE batch_checkpoint ADD COLUMN IF NOT EXISTS life integer NOT NULL DEFAULT 1 CHECK (life >= 0);
 
 -- Inferred from the names of the dongs, never kept by hand. A region that only changed its name is its own successor.

@@ -1,15 +1,15 @@
--- Takes over what the batch system's tables hold otherwise than ours, and the views that people and monitoring read.
+-- Converts the batch system's tables to ours, and defines the views that people and monitoring read.
 
 ALTER TABLE places
     ADD COLUMN IF NOT EXISTS old_place_id text;          -- naver_place_id as the batch system had it; NULL: found by ours
 
--- When the region was last claimed, and how long it was worked on in this round, waits for quota and retries left out.
+-- When the region was last claimed, and the working time of this round without waits for quota and retries.
 ALTER TABLE batch_checkpoint
     ADD COLUMN IF NOT EXISTS attempt_started_at timestamptz,
     ADD COLUMN IF NOT EXISTS attempt_ended_at   timestamptz,                  -- NULL while it is worked on
     ADD COLUMN IF NOT EXISTS working_seconds    double precision NOT NULL DEFAULT 0;
 
--- How many searches make a region complete; written when a run starts.
+-- Number of searches that make a region complete; written when a run starts.
 CREATE TABLE IF NOT EXISTS batch_plan (
     batch_name     varchar(100) NOT NULL,
     region_type    varchar(50)  NOT NULL,
@@ -107,7 +107,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- Rows of the batch system, told by attempt 0: ours raises it with every claim. updated_at stays as it is.
+-- Rows of the batch system have attempt 0: ours raises it with every claim. updated_at stays as it is.
 DO $$
 DECLARE
     silenced record;
@@ -188,7 +188,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- Keeps the times of attempts, whoever moves the row. A dead holder's time ends with its lease.
+-- Keeps the times of attempts for every change of the row. A dead holder's time ends with its lease.
 CREATE OR REPLACE FUNCTION note_attempt() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF OLD.status = 'PROCESSING' THEN
@@ -210,7 +210,7 @@ CREATE OR REPLACE TRIGGER batch_checkpoint_attempt
     WHEN (OLD.status IS DISTINCT FROM NEW.status OR OLD.attempt <> NEW.attempt OR OLD.round <> NEW.round)
     EXECUTE FUNCTION note_attempt();
 
--- One row per region: how far it is, how long it took, and what is wrong with it. docs/metrics.md describes the columns.
+-- One row per region: progress, duration, and error. docs/metrics.md describes the columns.
 CREATE OR REPLACE VIEW batch_progress AS
 SELECT c.batch_name, c.region_type, c.region_code, c.region_name, r.sido_name,
        coalesce(r.status = 'ACTIVE' AND r.is_leaf, false) AS is_collected,

@@ -1,10 +1,10 @@
--- What is done for every search before it is sent: its place in rate and quota is reserved, by a single call whose plans the
+-- Before every search: its place in rate and quota is reserved, by a single call whose plans the
 -- connection keeps; sent one by one, statements take longer to plan than to run.
 
--- Reserves calls, at most as many as asked for, or says why not. One row lock, no waiting in the database:
+-- Reserves calls, at most the requested number, or returns the reason it does not. One row lock, no waiting in the database:
 --   GO         send `calls` of them, the first `wait_seconds` from now, each next `gap` seconds later; they count for `day`;
---              `probe`: it is one, which shows whether the API answers
---   WAIT       somebody's probe is out: ask again in `wait_seconds`
+--              `probe`: this call shows whether the API answers
+--   WAIT       a probe is under way: try again in `wait_seconds`
 --   EXHAUSTED  nothing more until `until`
 --   BLOCKED    these credentials were refused
 CREATE OR REPLACE FUNCTION reserve_calls(
@@ -24,7 +24,7 @@ BEGIN
         INSERT INTO api_budget (api, account) VALUES (p_api, p_account) ON CONFLICT DO NOTHING;
         SELECT * INTO budget FROM api_budget WHERE api = p_api AND account = p_account FOR UPDATE;
     END IF;
-    moment := budget_clock();  -- after the lock: whoever waited for it must not get a slot in the past
+    moment := budget_clock();  -- after the lock: a caller that waited for it must not get a slot in the past
     day := budget_day(moment);
     calls := p_calls;
     IF budget.blocked = p_credentials THEN
@@ -45,7 +45,7 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    -- Whoever reserves has locked the budget; what others change meanwhile only gives calls back.
+    -- The budget is locked here; concurrent changes of others only release calls.
     SELECT u.reserved - u.refused_rate - u.refused_quota INTO used FROM api_usage u
      WHERE u.api = p_api AND u.account = p_account AND u.day = reserve_calls.day;
     calls := least(calls, p_daily_quota - coalesce(used, 0));

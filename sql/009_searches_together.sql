@@ -1,10 +1,10 @@
--- What is done for every search after it was answered: it is stored, together with those that came meanwhile, by a single call
+-- After every search: it is stored, together with others that were answered at the same time, by a single call
 -- whose plans the connection keeps.
 
--- In what follows no table is ever read whole, whatever a plan that was made while it was nearly empty would say.
--- `LATERAL (… OFFSET 0)` says the same of a join: for each row by its index, never the whole of the other side.
+-- No statement below reads a whole table, even with a plan that was made while the table was nearly empty.
+-- `LATERAL (… OFFSET 0)` ensures the same for a join: for each row by its index, never the whole of the other side.
 
--- A region's ledger summed up; it is the truth for all four. Rows, not one row, so that the caller's plan takes it in.
+-- Sums of a region's ledger, the source of all four counters. Rows, not one row, so that the caller's plan takes it in.
 DROP FUNCTION IF EXISTS ledger_counters;
 CREATE FUNCTION ledger_counters(p_batch text, p_type text, p_code text, p_round integer)
 RETURNS TABLE (searches_done bigint, calls_used bigint, refinements bigint, processed_count bigint) LANGUAGE sql STABLE AS $$
@@ -18,17 +18,17 @@ RETURNS TABLE (searches_done bigint, calls_used bigint, refinements bigint, proc
       FROM ledger l
 $$;
 
--- upsert_places, and upsert_new_places for a replay, which builds the places anew in a temporary table of that name. Given an
+-- upsert_places, and upsert_new_places for a replay, which rebuilds the places in a temporary table of that name. Given an
 -- array of objects, one per search, with `answered_at` and `places`: its places as objects with the names of the columns.
 -- Returns for each place of each search, in that order, the number of the search and the place's id; `brought` has the
 -- number of the search that brought it for each place that is new.
 --
--- A run may know an older list than the database: a code that is no leaf any more is not written, whatever it knows.
--- Whatever order answers are stored in, the newest wins, and of two at the same moment the one whose text sorts last. What
--- it leaves out is kept of the other; that alone remembers no moment, so three answers of which the newest leaves something
--- out have to come in order to agree on it.
+-- A run may know an older list than the database: a code that is no leaf any more is not written.
+-- The newest answer wins in any order of storing, and of two at the same moment the one whose text sorts last. A value that
+-- it lacks is kept from the other; such a value has no moment, so three answers of which the newest lacks a value
+-- have to come in order to agree on it.
 -- All is as if the searches came one by one, in the order of their answers. A place that several of them have is written once
--- for as long as they say the same of it, and once more in a further pass when the next says something else: one
+-- while they agree about it, and once more in a further pass when the next differs: one
 -- statement cannot write a row twice. The first pass has every place there is.
 -- By key, so that any two of these calls with common places lock them in the same order.
 DROP FUNCTION IF EXISTS upsert_places(jsonb, text, text, timestamptz);
@@ -111,15 +111,15 @@ END $$
 END $make$;
 
 -- Stores several searches in one transaction: their places, their ledger rows and their regions' checkpoints, all or nothing.
--- `p_searches` is an array of objects, one per search: what its row says, the region's `code` and `round`, the `attempt` that
+-- `p_searches` is an array of objects, one per search: the values of its row, the region's `code` and `round`, the `attempt` that
 -- holds it, and `places` as upsert_places takes them. Returns for each search, in their order, the ids of its places in its
 -- answer's order. All is as if they were stored one by one in the order of their answers.
 -- Nothing is written, and an error of its own code raised, if
 --   MH001  the list of regions is not the one the places were given their regions by: `list` is its last region_refresh.id
---   MH002  an attempt holds its region no more: the fencing token of the checkpoint is another, or the region was abolished;
+--   MH002  an attempt no longer holds its region: the checkpoint has another fencing token, or the region was abolished;
 --          the error's DETAIL names them, as code:attempt with commas between
 -- A search that is DONE is never overwritten, so a repeat after an unclear commit changes nothing.
--- Lock order: the list lock (shared; whoever takes over a list holds it alone), places by key, search_query by its unique key,
+-- Lock order: the list lock (shared; taking over a list holds it alone), places by key, search_query by its unique key,
 -- batch_checkpoint by code.
 DROP FUNCTION IF EXISTS store_search;
 CREATE OR REPLACE FUNCTION store_searches(
