@@ -351,16 +351,17 @@ class TestWhatItWaitsFor:
         keys = few(6)
         collect_elsewhere(keys[:3])
         execute(database, f"{GIVE_UP} WHERE status = 'PENDING'")
+        retry_at = dt.datetime.now(dt.UTC) + dt.timedelta(hours=5)
         execute(
             database,
-            "UPDATE batch_checkpoint SET retry_at = '2099-01-01T00:00:00+09:00' "
-            "WHERE region_code = :code",
+            "UPDATE batch_checkpoint SET retry_at = :retry_at WHERE region_code = :code",
+            retry_at=retry_at,
             code=keys[5].partition("_")[0],
         )
         reason = sensor.reason()
         assert reason.startswith(
-            "Nothing is due. 3 of 6 regions are completed, 3 failed (next try 2099-01-01 00:00:00 "
-            "KST)"
+            "Nothing is due. 3 of 6 regions are completed, 3 failed "
+            f"(next try {retry_at.astimezone(KST):%Y-%m-%d %H:%M:%S} KST)"
         )
         assert "2 of them are tried again only when asked for" in reason
 
@@ -704,4 +705,5 @@ def test_a_tick_takes_as_many_statements_for_250_due_regions_as_for_ten(
     tick(1)
     few, many = tick(10), tick(250)
     assert few == many
-    assert len(few) < 60
+    # SQLAlchemy reflects Dagster's tables once in each new instance.
+    assert sum("pg_catalog" not in statement for statement in few) < 40
