@@ -51,10 +51,11 @@ def build_image(folder: Path, extra: str = "") -> str:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
     name = "-".join(filter(None, (str(services["batch"]["image"]), extra)))
     program = os.environ.get("DOCKER") or "docker"
+    extras = ["--build-arg", f"EXTRAS=charts {extra}"] if extra else []
     log = folder / "build.log"
     with log.open("wb") as output:
         done = subprocess.run(
-            [program, "build", "--build-arg", f"EXTRAS={extra}", "--tag", name, str(ROOT)],
+            [program, "build", *extras, "--tag", name, str(ROOT)],
             stdout=output,
             stderr=subprocess.STDOUT,
             check=False,
