@@ -278,8 +278,17 @@ class App:
         """Download the region list and take it over, see `sync_regions`. Raises OriginMismatch."""
         self.settings.require_government_key()
         self.require_same_origin()
+
+        def download() -> Download:
+            downloaded = region_client(self.settings).download()
+            rows = ((row.region_cd, row.locatadd_nm) for row in downloaded.rows)
+            today = dt.datetime.now(KST).date()
+            region_type = self.settings.checkpoint_region_type
+            listed = build_region_list(rows, as_of=today, source="api", region_type=region_type)
+            return Download(listed=listed, calls=downloaded.calls)
+
         sync = sync_regions(
-            download=self._download_regions,
+            download=download,
             regions=self.regions,
             checkpoints=self.checkpoints,
             # Nothing was collected by the list of the other origin, so nothing is lost with it.
@@ -332,14 +341,6 @@ class App:
         counters.
         """
         return self.checkpoints.reset(before=forget_simulated)
-
-    def _download_regions(self) -> Download:
-        download = region_client(self.settings).download()
-        rows = ((row.region_cd, row.locatadd_nm) for row in download.rows)
-        today = dt.datetime.now(KST).date()
-        region_type = self.settings.checkpoint_region_type
-        listed = build_region_list(rows, as_of=today, source="api", region_type=region_type)
-        return Download(listed=listed, calls=download.calls)
 
     def prepare_batch(self) -> None:
         """Apply the settings that reset a batch or begin a new round. Logs a warning."""
@@ -412,13 +413,9 @@ class App:
         """Return the API's state; None without keys, unless the data is the simulator's."""
         if self.settings.naver_client_id is not None or self.settings.uses_hub:
             return read_state(self.database, self.account)
-        simulated = self.data_origin.places() is Origin.SIMULATOR
-        return read_state(self.database, self._simulator_account) if simulated else None
-
-    @property
-    def _simulator_account(self) -> ApiAccount:
-        """The account of `mohe demo`, for commands without keys."""
-        return ApiAccount.of(
+        if self.data_origin.places() is not Origin.SIMULATOR:
+            return None
+        account = ApiAccount.of(
             CLASSIC.api,
             SIMULATOR_CLIENT_IDS[0],
             "",
@@ -426,6 +423,7 @@ class App:
             daily=self.settings.daily_quota,
             monthly=None,
         )
+        return read_state(self.database, account)
 
     def quota_state(self, state: ApiState | None) -> QuotaState:
         """Return what the API in this state allows from now on; whole quotas without keys."""
@@ -545,21 +543,22 @@ class App:
         """Make a call, reserved like any other. Raises its ApiError, which the rate limiter has
         recorded.
         """
-        asyncio.run(self._try_place_keys())
 
-    async def _try_place_keys(self) -> None:
-        rate_limiter = SharedRateLimiter(
-            database=self.database,
-            account=self.account,
-            cancellation=CancellationToken(),
-            probe_now=True,
-        )
-        try:
-            source = self._place_source(rate_limiter, ONE_TRY)
-            async with source.client:
-                await source.perform(source.probe_search(without=""))
-        finally:
-            await rate_limiter.close()
+        async def attempt() -> None:
+            rate_limiter = SharedRateLimiter(
+                database=self.database,
+                account=self.account,
+                cancellation=CancellationToken(),
+                probe_now=True,
+            )
+            try:
+                source = self._place_source(rate_limiter, ONE_TRY)
+                async with source.client:
+                    await source.perform(source.probe_search(without=""))
+            finally:
+                await rate_limiter.close()
+
+        asyncio.run(attempt())
 
     def _place_source(self, rate_limiter: RateLimiter, retry: RetryPolicy) -> NaverLocalSource:
         settings = self.settings

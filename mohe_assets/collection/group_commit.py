@@ -45,20 +45,17 @@ class GroupCommit(Generic[Asked, Done]):
                 batch = self._waiting[: self.most]
                 self._last = len(batch)
                 del self._waiting[: self.most]
-                await self._do(batch)
+                found: Sequence[Done | Exception]
+                try:
+                    found = await asyncio.to_thread(self.work, [asked for asked, _ in batch])
+                except Exception as error:  # noqa: BLE001 - handed to every caller, who raises it
+                    found = [error] * len(batch)
+                for (_, result), one in zip(batch, found, strict=True):
+                    if result.done():  # its caller was cancelled
+                        continue
+                    if isinstance(one, Exception):
+                        result.set_exception(one)
+                    else:
+                        result.set_result(one)
         finally:
             self._working = None
-
-    async def _do(self, batch: list[tuple[Asked, asyncio.Future[Done]]]) -> None:
-        found: Sequence[Done | Exception]
-        try:
-            found = await asyncio.to_thread(self.work, [asked for asked, _ in batch])
-        except Exception as error:  # noqa: BLE001 - handed to every caller, who raises it
-            found = [error] * len(batch)
-        for (_, result), one in zip(batch, found, strict=True):
-            if result.done():  # its caller was cancelled
-                continue
-            if isinstance(one, Exception):
-                result.set_exception(one)
-            else:
-                result.set_result(one)

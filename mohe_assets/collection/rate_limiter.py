@@ -161,36 +161,33 @@ class SharedRateLimiter:
         async with self._asking:
             self._raise_if_closed()
             now = time.monotonic()
-            await self._release_reserved(self._not_sent_in_time(now))
+            late = []  # `_ahead` is ordered by time
+            while self._ahead and self._ahead[0].at < now - AHEAD_SECONDS:
+                late.append(self._ahead.popleft())
+            await self._release_reserved(late)
             while not self._ahead:
-                await self._ask_for(self._needed_soon(now))
+                # After a cancellation the next task finds the reserved calls, or `close` does.
+                await asyncio.shield(self._refilling(self._needed_soon(now)))
                 if not self._ahead:
                     # A probe is under way. Tasks that arrive wait for the lock: one task reserves
                     # for all.
-                    await self._verdict_or_a_while()
+                    # A probe of another process gives no verdict here.
+                    self._verdict.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(PROBE_AGAIN_SECONDS):
+                            await self._verdict.wait()
                 self._raise_if_closed()
             return self._take(now)
-
-    async def _verdict_or_a_while(self) -> None:
-        """Wait for the probe's verdict; a probe of another process gives none here."""
-        self._verdict.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PROBE_AGAIN_SECONDS):
-                await self._verdict.wait()
 
     def _take(self, now: float) -> Slot:
         slot = self._ahead.popleft()
         self._taken.append(now)
         self._waited = slot.at > time.monotonic() + BINDING_WAIT_SECONDS
-        self._ask_before_it_is_needed(now)
+        if len(self._ahead) <= AGAIN_AT * MOST_AHEAD:
+            needed = self._needed_soon(now)
+            if needed >= FEW_AHEAD and len(self._ahead) <= AGAIN_AT * needed:
+                self._refilling(needed - len(self._ahead))
         return slot
-
-    def _not_sent_in_time(self, now: float) -> list[Slot]:
-        """Remove the late slots from those reserved ahead, which are ordered by time."""
-        late = []
-        while self._ahead and self._ahead[0].at < now - AHEAD_SECONDS:
-            late.append(self._ahead.popleft())
-        return late
 
     def _needed_soon(self, now: float) -> int:
         """Return the number of slots taken lately, or 1 if calls wait: then the next slot may
@@ -201,16 +198,6 @@ class SharedRateLimiter:
         # No more than the rate allows in that time: a slot further away would delay others.
         in_time = max(1, int(AHEAD_SECONDS * self.account.calls_per_second))
         return 1 if self._waited else max(1, min(len(self._taken), in_time, MOST_AHEAD))
-
-    def _ask_before_it_is_needed(self, now: float) -> None:
-        if len(self._ahead) <= AGAIN_AT * MOST_AHEAD:
-            needed = self._needed_soon(now)
-            if needed >= FEW_AHEAD and len(self._ahead) <= AGAIN_AT * needed:
-                self._refilling(needed - len(self._ahead))
-
-    async def _ask_for(self, calls: int) -> None:
-        """Reserve calls. After a cancellation the next task finds them, or `close` does."""
-        await asyncio.shield(self._refilling(calls))
 
     def _refilling(self, calls: int) -> "asyncio.Task[None]":
         """Return the running refill, or start it. Its error is raised for the tasks that wait."""
@@ -464,15 +451,16 @@ class SharedRateLimiter:
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Start a task, which `close` waits for."""
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            self._under_way.discard(task)
+            if not task.cancelled():
+                task.exception()  # retrieved, or asyncio complains if no task waits for it
+
         task = asyncio.create_task(work)
         self._under_way.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(ended)
         return task
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            task.exception()  # retrieved, or asyncio complains if no task waits for it
 
     def _sleep_in_thread(self, seconds: float) -> None:
         """Sleep between two tries to reach the database. A stop, or `close`, ends the sleep."""

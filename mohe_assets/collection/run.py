@@ -178,18 +178,18 @@ class CollectionRun:
             self._outcomes.put(self.session.error)
 
     def _run_loop(self) -> None:
+        async def collect() -> None:
+            try:
+                await self._scheduler.run(give_up_seconds=RUN_STOP_SECONDS - 0.5)
+            finally:
+                await self.work.close()
+
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.get_loop().set_default_executor(
                     ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="database")
                 )
-                runner.run(self._collect())
+                runner.run(collect())
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             self.session.abandon(error)
         self._outcomes.put(None)
-
-    async def _collect(self) -> None:
-        try:
-            await self._scheduler.run(give_up_seconds=RUN_STOP_SECONDS - 0.5)
-        finally:
-            await self.work.close()

@@ -277,29 +277,27 @@ class SearchScheduler:
                 for lease in found:
                     self._start(self._end(lease, self.work.refine(lease)), in_flight=1)
             else:
-                self._begin(await self.work.begin(found))
+                tasks = await self.work.begin(found)
+                self._open += tasks
+                for task in tasks:
+                    self._end_if_over(task)
+                if self.halted is not None:  # halted during the claim
+                    self._halt(self.halted)
         finally:
             self._claiming = False
 
     async def _claim_what_was_locked(self, most: int) -> list[Lease]:
         """Claim due regions whose rows were locked, which a claim skips."""
         for _ in range(LOCKED_CLAIMS):
-            if self.work.cancellation.is_cancelled() or not await asyncio.to_thread(self._due):
+            due = await asyncio.to_thread(
+                self.work.checkpoints.due, without=self._not_again.union(self.held)
+            )
+            if self.work.cancellation.is_cancelled() or not due:
                 break
             await asyncio.sleep(LOCKED_SECONDS)
             if found := await asyncio.to_thread(self._claim, most):
                 return found
         return []
-
-    def _due(self) -> int:
-        return self.work.checkpoints.due(without=self._not_again.union(self.held))
-
-    def _begin(self, tasks: Sequence[RegionTask]) -> None:
-        self._open += tasks
-        for task in tasks:
-            self._end_if_over(task)
-        if self.halted is not None:  # halted during the claim
-            self._halt(self.halted)
 
     def _claim(self, most: int) -> list[Lease]:
         """Claim regions. A region is tried once in a run; its next attempt is a later run's."""

@@ -118,7 +118,7 @@ class Completion:
     run_id: str
     places: int
     places_new: int
-    strays: int
+    out_of_region: int
     searches: int
     refinements: int
     saturated: int
@@ -259,7 +259,14 @@ class Checkpoints:
             }
 
         completed = self.database.transaction(work)
-        return [completed.get(lease.region_code) or _not_to_be_completed(lease) for lease in leases]
+        return [
+            completed.get(lease.region_code)
+            or LeaseLost(
+                f"{lease.region_name} cannot be completed by attempt {lease.attempt}: "
+                "it does not hold it."
+            )
+            for lease in leases
+        ]
 
     def fail(
         self,
@@ -429,12 +436,6 @@ def _as_done(done: PlanDone) -> dict[str, object]:
         "queries": [search.query for search in done.plan],
         "sorts": [search.sort for search in done.plan],
     }
-
-
-def _not_to_be_completed(lease: Lease) -> LeaseLost:
-    return LeaseLost(
-        f"{lease.region_name} cannot be completed by attempt {lease.attempt}: it does not hold it."
-    )
 
 
 def _guard(lease: Lease) -> dict[str, object]:

@@ -5,8 +5,6 @@ written, or it is behind now.
 import logging
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
-
 from mohe_assets.store.api_calls import LAST_PROBE_SECONDS
 from mohe_assets.store.checkpoints import RETRY_CAP_SECONDS
 from mohe_assets.store.database import Database, rows, statement
@@ -135,19 +133,17 @@ class Clock:
         if not errors:
             return errors
 
+        def apply(rule: _Rule) -> int:
+            sql = statement(f"UPDATE {rule.table} SET {rule.right} WHERE {rule.wrong}")
+            return self.database.transaction(
+                lambda connection: connection.execute(sql, self._values).rowcount
+            )
+
         # A transaction each: none waits for a row while it holds another.
-        pulled = _errors([self._apply(rule) for rule in RULES])
+        pulled = _errors([apply(rule) for rule in RULES])
         if pulled:
             log.warning("%s They are pulled back.", pulled.sentence)
         return pulled
-
-    def _apply(self, rule: _Rule) -> int:
-        sql = f"UPDATE {rule.table} SET {rule.right} WHERE {rule.wrong}"
-
-        def work(connection: Connection) -> int:
-            return connection.execute(statement(sql), self._values).rowcount
-
-        return self.database.transaction(work)
 
     @property
     def _values(self) -> dict[str, object]:

@@ -85,17 +85,13 @@ def read_dagster_state(url: str) -> DagsterState:
         sensors = database.transaction(lambda connection: rows(connection, SENSORS))
     finally:
         database.close()
+    for row in sensors:
+        if row["failure"] is not None:
+            row["failure"] = "".join(str(row["failure"]).strip().splitlines()[:1])
     alive = {row["name"] for row in heartbeats if row["seconds_ago"] <= SILENT_SECONDS}
     return DagsterState(
-        daemon_alive=alive.issuperset(DAEMONS), sensors=tuple(_sensor(row) for row in sensors)
+        daemon_alive=alive.issuperset(DAEMONS), sensors=tuple(SensorState(**row) for row in sensors)
     )
-
-
-def _sensor(row: dict[str, object]) -> SensorState:
-    failure = row["failure"]
-    first_line = str(failure).strip().splitlines()[:1] if failure is not None else None
-    failed = None if first_line is None else "".join(first_line)
-    return SensorState(**{**row, "failure": failed})  # type: ignore[arg-type]
 
 
 def failing_sentence(sensor: SensorState) -> str:

@@ -129,11 +129,6 @@ class Refusal(Exception):
 _REFUSALS = "MH"  # how the SQLSTATEs of our own functions begin
 
 
-def _is_passing(error: BaseException) -> bool:
-    found = trouble(error)
-    return found is not None and found.passes
-
-
 def reconnecting(
     seconds: float = RECONNECT_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
@@ -144,6 +139,10 @@ def reconnecting(
     error.
     """
 
+    def is_passing(error: BaseException) -> bool:
+        found = trouble(error)
+        return found is not None and found.passes
+
     def note(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if error is not None:
@@ -151,7 +150,7 @@ def reconnecting(
             on_failure(error)
 
     return Retrying(
-        retry=retry_if_exception(_is_passing),
+        retry=retry_if_exception(is_passing),
         stop=stop_after_delay(seconds),
         wait=wait_exponential(multiplier=0.2, max=5) + wait_random(0, 0.5),
         sleep=sleep,
@@ -313,13 +312,18 @@ class Database:
         except (psycopg2.Error, NoConnectionFree) as error:
             met = [error]
 
+        def by_driver(connection: Connection) -> list[tuple[Any, ...]]:
+            try:
+                return [tuple(row) for row in connection.exec_driver_sql(sql, values)]
+            except DBAPIError as error:
+                _raise_refusal(error.orig)
+                raise
+
         def again() -> list[tuple[Any, ...]]:
             if met:
                 raise met.pop()
             # By SQLAlchemy, whose pool notices here that its other connections are gone, too.
-            return self._once(
-                lambda connection: _by_driver(connection, sql, values), autocommit=True
-            )
+            return self._once(by_driver, autocommit=True)
 
         return self._with_retry(again)
 
@@ -418,13 +422,10 @@ class _Deadlines:
             with self._lock:  # held, so that no descriptor is closed and used again in between
                 late = [key for key, (at, _) in self._used.items() if at < time.monotonic()]
                 for key in late:
-                    _shut_down(self._used.pop(key)[1])
-
-
-def _shut_down(descriptor: int) -> None:
-    log.warning("database: a connection gives no answer and is given up")
-    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as shared:
-        shared.shutdown(socket.SHUT_RDWR)
+                    log.warning("database: a connection gives no answer and is given up")
+                    descriptor = self._used.pop(key)[1]
+                    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as shared:
+                        shared.shutdown(socket.SHUT_RDWR)
 
 
 _DEADLINES = _Deadlines()
@@ -464,16 +465,6 @@ def _autocommit(borrowed: PoolProxiedConnection) -> Iterator[psycopg2.extensions
     finally:
         if not connection.closed:
             connection.autocommit = False
-
-
-def _by_driver(
-    connection: Connection, sql: str, values: dict[str, object]
-) -> list[tuple[Any, ...]]:
-    try:
-        return [tuple(row) for row in connection.exec_driver_sql(sql, values)]
-    except DBAPIError as error:
-        _raise_refusal(error.orig)
-        raise
 
 
 def _raise_refusal(error: BaseException | None) -> None:

@@ -88,22 +88,21 @@ def upsert_new_places(
 
 def _as_columns(places: Sequence[AttributedPlace]) -> list[dict[str, object]]:
     """Return places with the table's column names, for sql/009_searches_together.sql."""
-    return [_columns(one.place, one.region_code) for one in places]
-
-
-def _columns(place: PlaceRecord, region_code: str | None) -> dict[str, object]:
-    return {
-        "naver_place_id": place.place_key,
-        "name": place.name,
-        "category": place.category,
-        "address": place.address,
-        "road_address": place.road_address,
-        "latitude": str(place.latitude),
-        "longitude": str(place.longitude),
-        "phone": place.phone,
-        "website_url": place.website_url,
-        "region_code": region_code,
-    }
+    return [
+        {
+            "naver_place_id": one.place.place_key,
+            "name": one.place.name,
+            "category": one.place.category,
+            "address": one.place.address,
+            "road_address": one.place.road_address,
+            "latitude": str(one.place.latitude),
+            "longitude": str(one.place.longitude),
+            "phone": one.place.phone,
+            "website_url": one.place.website_url,
+            "region_code": one.region_code,
+        }
+        for one in places
+    ]
 
 
 def _json(value: object) -> str:
@@ -261,7 +260,18 @@ class Ledger:
             if row["source"] == self.source and row["status"] == "FAILED":
                 begun.failed.add((row["query"], row["sort"]))
             elif row["source"] == self.source:
-                begun.history.append(_answered(row))
+                begun.history.append(
+                    Answered(
+                        query=row["query"],
+                        sort=row["sort"],
+                        keyword=row["keyword"],
+                        stage=row["stage"],
+                        dong_name=row["dong_name"],
+                        result_count=row["result_count"],
+                        place_ids=tuple(row["place_ids"]),
+                        categories=tuple(row["categories"]),
+                    )
+                )
             found[row["region_code"]] = begun._replace(calls=begun.calls + row["calls"])
         return found
 
@@ -283,7 +293,16 @@ class Ledger:
             "attempt": lease.attempt,
             "source": self.source,
             "max_attempts": self.checkpoints.max_attempts,
-            "failed": _json([_as_failed(one) for one in failed]),
+            "failed": _json(
+                [
+                    {
+                        "query": one.search.query,
+                        "sort": one.search.sort,
+                        "refused": one.refused,
+                    }
+                    for one in failed
+                ]
+            ),
         }
 
         def work(connection: Connection) -> int:
@@ -316,7 +335,7 @@ class Ledger:
     def known_search(self, *, without: str) -> Search | None:
         """Return the latest search of another region that was answered with places, or None."""
         found = self._read(KNOWN_SEARCH, source=self.source, code=without)
-        return _search(found[0]) if found else None
+        return Search(**found[0]) if found else None
 
     def write_all(self, writes: Sequence[Write]) -> list[Written]:
         """Store these searches, in one transaction if all can be stored; return the result of each.
@@ -346,13 +365,9 @@ class Ledger:
                 results |= (
                     {left[0]: error}
                     if len(left) == 1
-                    else {number: self._alone(writes[number]) for number in left}
+                    else {number: self.write_all([writes[number]])[0] for number in left}
                 )
         return [results[number] for number in range(len(writes))]
-
-    def _alone(self, write: Write) -> Written:
-        (result,) = self.write_all([write])
-        return result
 
     def _store(self, writes: Sequence[Write]) -> list[tuple[int, ...]]:
         found = self.checkpoints.database.call(
@@ -371,52 +386,29 @@ class Ledger:
         )
 
 
-def _answered(row: dict[str, Any]) -> Answered:
-    return Answered(
-        query=row["query"],
-        sort=row["sort"],
-        keyword=row["keyword"],
-        stage=row["stage"],
-        dong_name=row["dong_name"],
-        result_count=row["result_count"],
-        place_ids=tuple(row["place_ids"]),
-        categories=tuple(row["categories"]),
-    )
-
-
-def _search(row: dict[str, Any]) -> Search:
-    return Search(
-        query=row["query"],
-        sort=row["sort"],
-        keyword=row["keyword"],
-        stage=row["stage"],
-        dong_name=row["dong_name"],
-    )
-
-
-def _as_failed(failed: FailedSearch) -> dict[str, object]:
-    """Return the row that COUNT_FAILURES reads."""
-    query, sort = failed.search.identity
-    return {"query": query, "sort": sort, "refused": failed.refused}
-
-
 def _refused(write: Write, refusal: Refusal) -> Exception | None:
     """Return the reason this search was not stored, if the refusal concerns it."""
     if refusal.code == LIST_HAS_CHANGED and write.list_version is not None:
         return ListChanged()
-    if refusal.code == LEASE_IS_LOST and _held(write.lease) in refusal.detail.split(","):
+    held = f"{write.lease.region_code}:{write.lease.attempt}"  # as in the error's DETAIL
+    if refusal.code == LEASE_IS_LOST and held in refusal.detail.split(","):
         return lease_lost(write.lease)
     return None
-
-
-def _held(lease: Lease) -> str:
-    """Return the lease as the error's DETAIL has it."""
-    return f"{lease.region_code}:{lease.attempt}"
 
 
 def _as_search(write: Write) -> dict[str, object]:
     """Return an element of `p_searches`, for sql/009_searches_together.sql."""
     lease, search, stored = write.lease, write.search, write.stored
+    answered: dict[str, object] = {"strays": 0, "set_aside": []}
+    if stored is not None:
+        answered = {
+            "places": _as_columns(stored.places),
+            "result_count": stored.result_count,
+            "strays": sum(one.region_code != lease.region_code for one in stored.places),
+            "set_aside": as_noted(stored.set_aside),
+            "answer": stored.answer,
+            "answered_at": stored.answered_at.isoformat(),
+        }
     return {
         "code": lease.region_code,
         "round": lease.round,
@@ -430,16 +422,5 @@ def _as_search(write: Write) -> dict[str, object]:
         "calls": write.calls,
         "error": write.reason,
         "list": write.list_version,
-        **(_as_answered(stored, lease) if stored else {"strays": 0, "set_aside": []}),
-    }
-
-
-def _as_answered(stored: StoredSearch, lease: Lease) -> dict[str, object]:
-    return {
-        "places": _as_columns(stored.places),
-        "result_count": stored.result_count,
-        "strays": sum(one.region_code != lease.region_code for one in stored.places),
-        "set_aside": as_noted(stored.set_aside),
-        "answer": stored.answer,
-        "answered_at": stored.answered_at.isoformat(),
+        **answered,
     }

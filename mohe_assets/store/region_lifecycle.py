@@ -8,9 +8,8 @@ and legal_dong, places by key, batch_checkpoint.
 
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import Connection
 
@@ -174,7 +173,15 @@ class Lifecycle:
         """Give the places of abolished and unknown regions the region of their address, or NULL."""
         index, after, moved, unassigned = self._index(connection), "", 0, 0
         while page := rows(connection, UNASSIGNED, type=self.region_type, after=after, page=PAGE):
-            codes = [_region_of(index, row) for row in page]
+            codes = [
+                index.region_of(
+                    row["address"],
+                    road_address=row["road_address"],
+                    point=(row["latitude"], row["longitude"]),
+                    formerly=row["region_code"],
+                )
+                for row in page
+            ]
             connection.execute(
                 statement(REASSIGN), {"ids": [row["id"] for row in page], "codes": codes}
             )
@@ -224,15 +231,6 @@ def seed_successions(connection: Connection, region_type: str) -> None:
         packaged_file = json.dumps(bundled_successions(), ensure_ascii=False)
         values = {"type": region_type, "successions": packaged_file}
         connection.execute(statement(SEED_SUCCESSIONS), values)
-
-
-def _region_of(index: RegionIndex, row: Mapping[str, Any]) -> str | None:
-    return index.region_of(
-        row["address"],
-        road_address=row["road_address"],
-        point=(row["latitude"], row["longitude"]),
-        formerly=row["region_code"],
-    )
 
 
 def _count(flags: Iterable[bool]) -> int:

@@ -300,7 +300,7 @@ SELECT c.region_code, c.region_name, r.partition_key, c.attempt, c.round,
        c.processed_count AS places, c.searches_done AS searches, c.refinements,
        c.calls_used AS calls,
        coalesce(extract(epoch FROM c.end_time - c.start_time), 0)::float AS seconds,
-       coalesce(l.places_new, 0) AS places_new, coalesce(l.strays, 0) AS strays,
+       coalesce(l.places_new, 0) AS places_new, coalesce(l.strays, 0) AS out_of_region,
        coalesce(l.saturated, 0) AS saturated, coalesce(l.set_aside, 0) AS set_aside
   FROM batch_checkpoint c
   JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code

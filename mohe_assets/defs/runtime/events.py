@@ -48,7 +48,7 @@ def materialization(completion: Completion) -> dg.AssetMaterialization:
             "places": completion.places,
             "places_new": completion.places_new,
             "places_known_before": completion.places - completion.places_new,
-            "strays": completion.strays,
+            "strays": completion.out_of_region,
             "items_set_aside": completion.set_aside,
             "searches": completion.searches,
             "searches_beyond_the_base_plan": completion.refinements,

@@ -6,10 +6,7 @@ The rules are constants here, with their reasons.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
-
-from sqlalchemy import Connection
 
 from mohe_assets.domain.places import KOREAN_LATITUDES, KOREAN_LONGITUDES, MAX_RESULTS
 from mohe_assets.domain.regions import region_points
@@ -273,14 +270,21 @@ class Quality:
 
     def place_rows(self) -> Iterator[list[dict[str, Any]]]:
         """All columns of all places by id, PLACES_AT_ONCE of them at a time."""
+
+        def page(last: int) -> list[dict[str, Any]]:
+            return self.checkpoints.database.transaction(
+                lambda connection: rows(
+                    connection,
+                    NEXT_PLACES,
+                    type=self.checkpoints.scope.region_type,
+                    limit=PLACES_AT_ONCE,
+                    last=last,
+                )
+            )
+
         last = 0
         while True:
-            values = {
-                "type": self.checkpoints.scope.region_type,
-                "limit": PLACES_AT_ONCE,
-                "last": last,
-            }
-            found = self.checkpoints.database.transaction(partial(_places_after, values))
+            found = page(last)
             if not found:
                 return
             yield found
@@ -350,7 +354,3 @@ class Quality:
         return checkpoints.database.transaction(
             lambda connection: rows(connection, sql, **checkpoints.scope.values, **values)[0]
         )
-
-
-def _places_after(values: Mapping[str, object], connection: Connection) -> list[dict[str, Any]]:
-    return rows(connection, NEXT_PLACES, **values)
