@@ -397,7 +397,7 @@ class App:
             left,
             regions=left.regions + missing,
             base=left.base + missing * keywords,
-            depth=left.depth + missing * max(0, settings.max_calls_per_region - keywords),
+            refinement=left.refinement + missing * max(0, settings.max_calls_per_region - keywords),
         )
 
     def overview(self) -> Overview:

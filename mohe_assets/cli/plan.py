@@ -30,7 +30,7 @@ def plan(
     embedded, note = resolve_urls(settings).embedded, None
     state, mismatch = None, None
     if embedded is not None and not embedded.made:
-        left = RemainingWork(regions=0, base=0, depth=0)
+        left = RemainingWork(regions=0, base=0, refinement=0)
         note = f"{embedded.not_made_yet} This is the plan for all regions of the bundled list."
         with App.attached(settings) as app:
             quota_state = app.quota_state(None)
@@ -42,11 +42,11 @@ def plan(
     if not left.regions:
         regions = len(bundled_snapshot().leaves)
         depth = max(0, app.settings.max_calls_per_region - keywords) * regions
-        left = RemainingWork(regions=regions, base=regions * keywords, depth=depth)
+        left = RemainingWork(regions=regions, base=regions * keywords, refinement=depth)
     now = dt.datetime.now(KST)
     # Without keys a plan is a forecast of what they will do.
     waiting = waits_for(state, mismatch=mismatch) if state is not None else None
-    found = forecast_collection(left.base, left.depth, quota_state, now=now)
+    found = forecast_collection(left.base, left.refinement, quota_state, now=now)
     warning = classic_ends(now, app.settings.uses_hub)
     if as_json:
         shown = {

@@ -148,7 +148,7 @@ def _read(app: App) -> Status:
         region_type=settings.checkpoint_region_type,
         progress=app.checkpoints.progress(),
         overview=app.overview(),
-        left=forecast_collection(left.base, left.depth, app.quota_state(state), now=now),
+        left=forecast_collection(left.base, left.refinement, app.quota_state(state), now=now),
         given_up=GivenUp(
             regions=left.given_up_regions,
             calls=left.given_up_calls,

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-Asked = TypeVar("Asked")
-Done = TypeVar("Done")
+Request = TypeVar("Request")
+Result = TypeVar("Result")
 
 
 @dataclass(kw_only=True)
-class GroupCommit(Generic[Asked, Done]):
+class GroupCommit(Generic[Request, Result]):
     """Batch the requests that arrive while the previous batch runs and pass them to `work` in one
     call, in a thread. Each caller gets its own result or exception.
 
@@ -20,19 +20,19 @@ class GroupCommit(Generic[Asked, Done]):
     requests if the call before had at least `gather_from`. Belongs to one event loop.
     """
 
-    work: Callable[[Sequence[Asked]], Sequence[Done | Exception]]
+    work: Callable[[Sequence[Request]], Sequence[Result | Exception]]
     most: int = 128
     gather_seconds: float = 0.0
     gather_from: int = 0
     _last: int = 0
-    _waiting: list[tuple[Asked, asyncio.Future[Done]]] = field(default_factory=list)
+    _waiting: list[tuple[Request, asyncio.Future[Result]]] = field(default_factory=list)
     _working: asyncio.Task[None] | None = None
     # Context of the run, not of the first caller: log lines of a batch concern all callers.
     _context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
-    async def __call__(self, asked: Asked) -> Done:
-        result: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-        self._waiting.append((asked, result))
+    async def __call__(self, request: Request) -> Result:
+        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, result))
         if self._working is None:
             self._working = asyncio.create_task(self._work(), context=self._context)
         return await result
@@ -45,9 +45,9 @@ class GroupCommit(Generic[Asked, Done]):
                 batch = self._waiting[: self.most]
                 self._last = len(batch)
                 del self._waiting[: self.most]
-                found: Sequence[Done | Exception]
+                found: Sequence[Result | Exception]
                 try:
-                    found = await asyncio.to_thread(self.work, [asked for asked, _ in batch])
+                    found = await asyncio.to_thread(self.work, [request for request, _ in batch])
                 except Exception as error:  # noqa: BLE001 - handed to every caller, who raises it
                     found = [error] * len(batch)
                 for (_, result), one in zip(batch, found, strict=True):

@@ -206,7 +206,7 @@ class SharedRateLimiter:
         return self._refill
 
     async def _reserve_ahead(self, calls: int) -> None:
-        asked = time.monotonic()
+        asked_at = time.monotonic()
         reserve, self.probe_now = (
             partial(self.calls.reserve, calls, probe_now=self.probe_now),
             False,
@@ -214,7 +214,7 @@ class SharedRateLimiter:
         reserved = await asyncio.to_thread(reserve)
         self._ahead.extend(reserved.slots)
         self._failing |= reserved.failing
-        self._seen_open = asked if reserved.slots else self._seen_open
+        self._seen_open = asked_at if reserved.slots else self._seen_open
 
     async def answered(self) -> None:
         """Note a proper answer: a probe opens the API for all; earlier failures do not count."""
@@ -226,11 +226,11 @@ class SharedRateLimiter:
         self._has_answers = True
         if self._prober is not None and self._takes_its_verdict():
             self._failing = False
-            await self._surely(self._note(PROVE))
+            await self._run_to_end(self._note(PROVE))
             self._verdict.set()
         elif self._failing:
             self._failing = False  # first: answers during the statement need no other
-            await self._surely(self._note(RECOVER))
+            await self._run_to_end(self._note(RECOVER))
 
     @contextmanager
     def judged_by_caller(self) -> Iterator[None]:
@@ -286,7 +286,7 @@ class SharedRateLimiter:
                 log.warning("%s", found)
                 self._shut = found
 
-        await self._surely(work())
+        await self._run_to_end(work())
         if was_probe:
             self._verdict.set()
         return found
@@ -296,7 +296,7 @@ class SharedRateLimiter:
         match error:
             case RateLimited():
                 await self._drop_probe()
-                await self._surely(self._note_rate_refusal(error))
+                await self._run_to_end(self._note_rate_refusal(error))
             case QuotaExhausted():
                 self._shut = error
                 log.warning("%s: the quota is used up: %s", self.account.api, error)
@@ -304,7 +304,7 @@ class SharedRateLimiter:
                     f"{error}; {error.if_never_answered}" if error.if_never_answered else str(error)
                 )
                 until, reason = error.reset_at, str(error)
-                await self._surely(
+                await self._run_to_end(
                     self._note(EXHAUST, until=until, why=reason, why_if_never_answered=never)
                 )
             case RequestRefused():
@@ -312,7 +312,7 @@ class SharedRateLimiter:
                 await self._note_failure(str(error), at_fault=not self._has_answers)
             case ApiBlocked():
                 self._shut = error
-                await self._surely(asyncio.to_thread(self.calls.block, str(error)))
+                await self._run_to_end(asyncio.to_thread(self.calls.block, str(error)))
             case _:
                 await self._drop_probe()
 
@@ -364,7 +364,7 @@ class SharedRateLimiter:
     ) -> None:
         """Release calls that were not sent. The caller ends or continues: no failure is raised."""
         if slots:
-            await self._surely(self._giving_back(slots, calls))
+            await self._run_to_end(self._giving_back(slots, calls))
 
     async def _giving_back(self, slots: Collection[Slot], calls: ApiCalls | None) -> None:
         try:
@@ -405,7 +405,7 @@ class SharedRateLimiter:
         return True
 
     async def _recheck(self) -> None:
-        asked = time.monotonic()
+        asked_at = time.monotonic()
         state = await asyncio.to_thread(read_state, self.calls.database, self.account)
         if state.blocked_why is not None:
             raise self.calls.blocked(state.blocked_why)
@@ -415,11 +415,11 @@ class SharedRateLimiter:
         if state.unavailable_since is not None and self._prober is not asyncio.current_task():
             since, reason = state.unavailable_since, state.unavailable_reason or ""
             raise self.calls.unavailable(since, reason, state.next_probe_at)
-        self._seen_open = asked
+        self._seen_open = asked_at
 
     async def _drop_probe(self) -> None:
         if self._takes_its_verdict():
-            await self._surely(self._note(DROP_PROBE))
+            await self._run_to_end(self._note(DROP_PROBE))
             self._verdict.set()
 
     def _takes_its_verdict(self) -> bool:
@@ -445,7 +445,7 @@ class SharedRateLimiter:
     async def _note(self, sql: str, calls: ApiCalls | None = None, **values: object) -> None:
         await asyncio.to_thread((calls or self.calls).note, sql, **values)
 
-    async def _surely(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run_to_end(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its end, even if the task that waits for it is cancelled."""
         await asyncio.shield(self._start(work))
 

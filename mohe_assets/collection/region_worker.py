@@ -444,9 +444,9 @@ class RegionWorker:
 
         Raises ApiUnavailable if it has none now.
         """
-        asked = time.monotonic()
+        checked_at = time.monotonic()
         async with self._checking:
-            if self._usable_at > asked:
+            if self._usable_at > checked_at:
                 return
             if self.health.unavailable is not None:
                 raise self.health.unavailable

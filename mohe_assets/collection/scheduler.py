@@ -103,7 +103,7 @@ class SearchScheduler:
     _running: set[asyncio.Task[None]] = field(default_factory=set)
     _in_flight: int = 0
     _claiming: bool = False
-    _not_again: set[str] = field(default_factory=set)
+    _tried: set[str] = field(default_factory=set)
     _claim_again_at: float = 0.0
     _error: Exception | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -223,7 +223,7 @@ class SearchScheduler:
             outcome.outcome is not Outcome.COMPLETED
             or self.claim_filter.recollect_completed_before is not None
         ):
-            self._not_again.add(lease.region_code)
+            self._tried.add(lease.region_code)
         self.held.pop(lease.region_code, None)
         if outcome.outcome is Outcome.REFINED:
             self._claim_again_at = 0.0  # it may have the highest gain again
@@ -289,10 +289,10 @@ class SearchScheduler:
     async def _claim_what_was_locked(self, most: int) -> list[Lease]:
         """Claim due regions whose rows were locked, which a claim skips."""
         for _ in range(LOCKED_CLAIMS):
-            due = await asyncio.to_thread(
-                self.work.checkpoints.due, without=self._not_again.union(self.held)
-            )
-            if self.work.cancellation.is_cancelled() or not due:
+            without = self._tried.union(self.held)
+            if self.work.cancellation.is_cancelled() or not await asyncio.to_thread(
+                self.work.checkpoints.due, without=without
+            ):
                 break
             await asyncio.sleep(LOCKED_SECONDS)
             if found := await asyncio.to_thread(self._claim, most):
@@ -303,7 +303,7 @@ class SearchScheduler:
         """Claim regions. A region is tried once in a run; its next attempt is a later run's."""
         claim_filter = self.claim_filter
         # A lease is released in the database before it leaves `held`: do not claim it in between.
-        without = self._not_again.union(self.held)
+        without = self._tried.union(self.held)
         if claim_filter.refine:
             found = self.work.refinement.claim(self.work.run_id, most, without=without)
         else:

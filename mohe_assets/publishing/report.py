@@ -102,7 +102,7 @@ def read_snapshot(app: App, *, now: dt.datetime) -> CollectionSnapshot:
         timeline=read_timeline(app.database, app.scope),
         places=sum(region.places for region in regions),
         api=state,
-        left=forecast_collection(left.base, left.depth, app.quota_state(state), now=now),
+        left=forecast_collection(left.base, left.refinement, app.quota_state(state), now=now),
     )
 
 

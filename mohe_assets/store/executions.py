@@ -286,9 +286,9 @@ def _reap(
 ) -> ReapResult:
     # Checkpoints before executions: the lock order of the whole store.
     regions = checkpoints.reclaim(connection, dead)
-    buried = rows(connection, REAP, dead=sorted(dead), note=note)
+    reaped = rows(connection, REAP, dead=sorted(dead), note=note)
     return ReapResult(
-        dead_runs=tuple(row["execution_id"] for row in buried), regions=tuple(regions)
+        dead_runs=tuple(row["execution_id"] for row in reaped), regions=tuple(regions)
     )
 
 

@@ -112,7 +112,7 @@ PAGE = 2_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reassigned:
-    """Places of abolished or unknown regions: `moved` have an active region now, `homeless` have
+    """Places of abolished or unknown regions: `moved` have an active region now, `unassigned` have
     none.
     """
 

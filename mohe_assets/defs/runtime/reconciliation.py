@@ -78,7 +78,7 @@ def disagreements(regions: Mapping[str, PartitionState], seen: Shown) -> dict[st
 
 def _difference(region: PartitionState, seen: AssetPartitionStatus | None) -> str:
     if (
-        region.unsettled
+        region.in_flux
         or seen is AssetPartitionStatus.IN_PROGRESS
         or region.status == Status.PROCESSING
     ):

@@ -17,7 +17,7 @@ SELECT coalesce(failure_kind, 'unknown') AS kind, count(*) AS regions FROM batch
 """
 # A count of a million rows takes a tenth of a second and more; the index has them by region.
 PLACES = """
-SELECT count(*) AS places, count(*) FILTER (WHERE region_code IS NULL) AS homeless FROM places
+SELECT count(*) AS places, count(*) FILTER (WHERE region_code IS NULL) AS unassigned FROM places
  WHERE region_type = :type
 """
 RUNS = """
@@ -112,7 +112,7 @@ def read_monitored(database: Database, scope: Scope, *, lease_seconds: float) ->
                 for row in rows(connection, FAILURE_KINDS, **scope.values)
             },
             places=places["places"],
-            places_without_region=places["homeless"],
+            places_without_region=places["unassigned"],
             runs=Runs(
                 by_status={status: row["runs"] for status, row in runs.items()},
                 silent=running["silent"],

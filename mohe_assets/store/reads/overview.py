@@ -94,7 +94,7 @@ SELECT count(*) AS regions,
        coalesce(sum(greatest(:keywords - coalesce(done.searches, 0), 0))
                 FILTER (WHERE NOT finished AND NOT given_up), 0)::int AS base,
        coalesce(sum(greatest(:calls_per_region - greatest(calls_used, :keywords), 0))
-                FILTER (WHERE NOT legacy AND NOT given_up AND NOT refined), 0)::int AS depth,
+                FILTER (WHERE NOT legacy AND NOT given_up AND NOT refined), 0)::int AS refinement,
        count(*) FILTER (WHERE given_up) AS given_up_regions,
        coalesce(sum(greatest(:keywords - coalesce(done.searches, 0), 0)) FILTER (WHERE given_up),
                 0)::int AS given_up_calls,
@@ -112,7 +112,7 @@ class RemainingWork:
 
     regions: int
     base: int
-    depth: int
+    refinement: int
     given_up_regions: int = 0
     given_up_calls: int = 0
     refinement_given_up: int = 0

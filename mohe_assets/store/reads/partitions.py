@@ -9,14 +9,14 @@ from sqlalchemy import Connection
 
 from mohe_assets.store.database import Database, Scope, rows
 
-# One statement for all regions. `unsettled`: the run that holds the row may still report it.
+# One statement for all regions. `in_flux`: the run that holds the row may still report it.
 REGIONS = """
 SELECT r.partition_key, c.region_code, c.region_name, c.status, c.round, c.attempt,
        c.round > 1 OR coalesce(c.plan = '', false) AS collected_before,
        coalesce(c.run_id, '') AS run_id,
        CASE WHEN c.status = 'FAILED' THEN coalesce(c.error_message, '') ELSE '' END AS error,
        coalesce(e.status = 'RUNNING', false) AND (c.status = 'FAILED'
-                                                  OR c.reported_at IS NULL) AS unsettled
+                                                  OR c.reported_at IS NULL) AS in_flux
   FROM batch_checkpoint c
   JOIN region r ON r.region_type = c.region_type AND r.region_code = c.region_code
       AND r.status = 'ACTIVE' AND r.is_leaf
@@ -39,7 +39,7 @@ class PartitionState:
     attempt: int
     run_id: str
     error: str
-    unsettled: bool
+    in_flux: bool
 
 
 def partition_states(
