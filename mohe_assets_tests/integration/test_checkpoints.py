@@ -492,7 +492,13 @@ class TestReporting:
         store.store(lease, 1, [place("own")])
         store.finish(lease)
         (told,) = store.checkpoints.completions()
-        assert (told.places, told.places_new, told.out_of_region, told.searches, told.saturated) == (
+        assert (
+            told.places,
+            told.places_new,
+            told.out_of_region,
+            told.searches,
+            told.saturated,
+        ) == (
             2,
             2,
             1,
