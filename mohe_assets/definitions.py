@@ -9,7 +9,7 @@ from mohe_assets import settings
 from mohe_assets.defs.assets.catalog import collection_report, place_catalog
 from mohe_assets.defs.assets.places import build_places
 from mohe_assets.defs.assets.regions import sigungu_regions
-from mohe_assets.defs.checks import checkpoints_match_partitions
+from mohe_assets.defs.checks import QUALITY_CHECKS
 from mohe_assets.defs.jobs import (
     build_asset_jobs,
     maintenance,
@@ -17,17 +17,15 @@ from mohe_assets.defs.jobs import (
     place_ingestion_batch,
     refine_places,
 )
-from mohe_assets.defs.quality_checks import QUALITY_CHECKS
-from mohe_assets.defs.refining import refinement_sensor
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.runtime import console_logger as console
+from mohe_assets.defs.runtime.console_logger import use_for_runs
 from mohe_assets.defs.schedules import (
     daily_catalog,
     daily_maintenance,
     monthly_new_round,
     weekly_region_refresh,
 )
-from mohe_assets.defs.sensors import pending_region_sensor
+from mohe_assets.defs.sensors import pending_region_sensor, refinement_sensor
 from mohe_assets.errors import SettingsError
 
 
@@ -52,10 +50,7 @@ def build_defs(
     keys = {key: key.with_prefix(prefix) for asset in assets for key in asset.keys}
     return dg.Definitions(
         assets=[asset.with_attributes(asset_key_replacements=keys) for asset in assets],
-        asset_checks=[
-            _of_assets(check, keys) if prefix else check
-            for check in (checkpoints_match_partitions, *QUALITY_CHECKS)
-        ],
+        asset_checks=[_of_assets(check, keys) if prefix else check for check in QUALITY_CHECKS],
         jobs=[
             *build_asset_jobs(prefix),
             place_ingestion_batch,
@@ -95,5 +90,12 @@ def _regions_per_run() -> int:
         return settings.load({}).regions_per_run
 
 
-console.use_for_runs()
-defs = build_defs()
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Return everything; called when Dagster loads this module, to serve it or to run a job.
+
+    All processes that execute runs do so, and print in the format of MOHE_LOG_FORMAT from then on.
+    Importing this module, as another team's code location does, changes nothing.
+    """
+    use_for_runs()
+    return build_defs()

@@ -1,11 +1,226 @@
-"""Asset checks: what a person can have compared with one click."""
+"""Asset checks of the data itself. What is asked, and what is expected, is in store/quality.py."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import dagster as dg
 
+from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.defs.runtime.names import PLACES, SIGUNGU_REGIONS
 from mohe_assets.defs.runtime.reconciliation import disagreements, regions_of, shown
-from mohe_assets.store.reads.quality import SHOWN_AT_MOST
+from mohe_assets.domain import columns as tables
+from mohe_assets.domain.schema_validation import rule_violations
+from mohe_assets.store.reads.quality import (
+    ATTRIBUTED_AT_LEAST,
+    DROP_TO,
+    NATIONAL_DROP_TO,
+    NEAR_KM,
+    NEAR_P90S,
+    REJECTED_AT_MOST,
+    SAME_PLACE_METRES,
+    SHOWN_AT_MOST,
+    Quality,
+    Violations,
+)
+
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckOutcome:
+    """What a check says. Without `passed` it passes when nothing offends."""
+
+    violations: Violations
+    severity: dg.AssetCheckSeverity = WARN
+    passed: bool | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def result(self) -> dg.AssetCheckResult:
+        """With the exact number of offending rows, and as many of them as a person looks at."""
+        found = self.violations
+        shown = (
+            f", the first {len(found.shown)} are shown"
+            if len(found.shown) == SHOWN_AT_MOST < found.count
+            else ""
+        )
+        return dg.AssetCheckResult(
+            passed=not found.count if self.passed is None else self.passed,
+            severity=self.severity,
+            description=f"{found.count} offending{shown}",
+            metadata={
+                "offending": found.count,
+                "rows": dg.MetadataValue.json(found.shown),
+                **self.metadata,
+            },
+        )
+
+
+def _check(
+    asset: dg.AssetKey, name: str, description: str, judge: Callable[[Quality], CheckOutcome]
+) -> dg.AssetChecksDefinition:
+    # `can_subset` lets a check say nothing: Dagster runs the checks of an asset with it, after
+    # every few regions of a backfill, and those of the whole country are for when they are asked
+    # for.
+    spec = dg.AssetCheckSpec(name, asset=asset, description=description)
+
+    @dg.multi_asset_check(name=f"check_{name}", specs=[spec], can_subset=True)
+    def check(
+        context: dg.AssetCheckExecutionContext, mohe: MoheResource
+    ) -> Iterator[dg.AssetCheckResult]:
+        if asset in (context.run.asset_selection or ()):
+            return
+        with mohe.open() as app:
+            yield judge(Quality(checkpoints=app.checkpoints)).result()
+
+    return check
+
+
+def _attribution(quality: Quality) -> CheckOutcome:
+    places, lost = quality.places(), quality.without_a_region()
+    share = 1 - lost.count / places if places else 1.0
+    return CheckOutcome(
+        violations=lost,
+        passed=share >= ATTRIBUTED_AT_LEAST,
+        metadata={"places": places, "attributed_share": round(share, 4)},
+    )
+
+
+def _failures(quality: Quality) -> CheckOutcome:
+    given_up = quality.given_up()
+    return CheckOutcome(
+        violations=quality.failed(),
+        severity=ERROR if given_up else WARN,
+        metadata={"given_up": given_up},
+    )
+
+
+def _schema_violations(quality: Quality) -> CheckOutcome:
+    found = rule_violations(
+        tables.PLACES, quality.place_rows(), in_order=("first_seen_at", "last_seen_at")
+    )
+    shown = [asdict(violation) for violation in found[:SHOWN_AT_MOST]]
+    return CheckOutcome(
+        violations=Violations(count=sum(violation.count for violation in found), shown=shown)
+    )
+
+
+def _rejected(quality: Quality) -> CheckOutcome:
+    shares = quality.rejected()
+    shown = [
+        {"reason": reason, "share": share}
+        for reason, share in shares.items()
+        if share > REJECTED_AT_MOST
+    ]
+    metadata = {f"rejected_{reason}": share for reason, share in sorted(shares.items())}
+    return CheckOutcome(violations=Violations(count=len(shown), shown=shown), metadata=metadata)
+
+
+def _national_drop(quality: Quality) -> CheckOutcome:
+    found = quality.national_drop()
+    dropped = found["places_now"] < NATIONAL_DROP_TO * found["places_before"]
+    return CheckOutcome(
+        violations=Violations(count=int(dropped), shown=[dict(found)] if dropped else []),
+        severity=ERROR,
+        metadata=found,
+    )
+
+
+places_fit_their_schema = _check(
+    PLACES,
+    "places_fit_their_schema",
+    "Every value of every place is as its column promises; each broken rule is shown with its count and a few values.",
+    _schema_violations,
+)
+coordinates_inside_korea = _check(
+    PLACES,
+    "coordinates_inside_korea",
+    "Every place's point is in Korea.",
+    lambda quality: CheckOutcome(violations=quality.outside_korea(), severity=ERROR),
+)
+places_near_their_region = _check(
+    PLACES,
+    "places_near_their_region",
+    f"No place is over {NEAR_KM:g} km and over {NEAR_P90S:g} times as far from its region's point as nine in ten of its places.",
+    lambda quality: CheckOutcome(violations=quality.far_from_their_region()),
+)
+attribution_rate = _check(
+    PLACES,
+    "attribution_rate",
+    f"At least {ATTRIBUTED_AT_LEAST:.0%} of all places have an address in a known region.",
+    _attribution,
+)
+no_duplicate_places = _check(
+    PLACES,
+    "no_duplicate_places",
+    f"No two places have one title at one address, or within {SAME_PLACE_METRES:g} m.",
+    lambda quality: CheckOutcome(violations=quality.duplicates()),
+)
+no_sudden_drop = _check(
+    PLACES,
+    "no_sudden_drop",
+    f"No region's new round found less than {DROP_TO:.0%} of the places that the same searches found in the round before.",
+    lambda quality: CheckOutcome(violations=quality.drops()),
+)
+regions_have_places = _check(
+    PLACES,
+    "regions_have_places",
+    "No region is completed without a place.",
+    lambda quality: CheckOutcome(violations=quality.without_a_place()),
+)
+no_search_skipped = _check(
+    PLACES,
+    "no_search_skipped",
+    "No search is left out for good: refused by the API, or failed MOHE_MAX_ATTEMPTS times while others were answered.",
+    lambda quality: CheckOutcome(violations=quality.skipped_searches()),
+)
+few_items_rejected = _check(
+    PLACES,
+    "few_items_rejected",
+    f"For no single reason are more than {REJECTED_AT_MOST:.0%} of all items rejected.",
+    _rejected,
+)
+no_national_drop = _check(
+    PLACES,
+    "no_national_drop",
+    f"The regions of a new round have at least {NATIONAL_DROP_TO:.0%} of the places they had in the round before.",
+    _national_drop,
+)
+nothing_left_failed = _check(
+    PLACES,
+    "nothing_left_failed",
+    "No region is FAILED. An error if one is given up, which only a person tries again: `mohe retry`.",
+    _failures,
+)
+collection_is_complete = _check(
+    PLACES,
+    "collection_is_complete",
+    "Every active region is COMPLETED or FAILED, and none is without a checkpoint. A full search may have hidden places.",
+    lambda quality: CheckOutcome(violations=quality.incomplete(), metadata=quality.completeness()),
+)
+
+
+@dg.asset_check(
+    asset=SIGUNGU_REGIONS,
+    description="Active leaf regions, their checkpoints, the partition keys and the last list read are the same.",
+)
+def regions_match_the_list(
+    context: dg.AssetCheckExecutionContext, mohe: MoheResource
+) -> dg.AssetCheckResult:
+    """Compares four tellings of one set, of which Dagster's is the fourth."""
+    with mohe.open() as app:
+        quality = Quality(checkpoints=app.checkpoints)
+        violations, listed = quality.not_as_listed(), quality.listed()
+        wanted = set(app.regions.partition_keys().values())
+    keys = set(context.instance.get_dynamic_partitions(str(sigungu_partitions.name)))
+    missing, surplus = sorted(wanted - keys), sorted(keys - wanted)
+    partitions = {"partition_keys": len(keys), "without_a_partition": missing[:SHOWN_AT_MOST],
+                  "partitions_of_no_region": surplus[:SHOWN_AT_MOST]}  # fmt: skip
+    found = Violations(count=violations.count + len(missing) + len(surplus), shown=violations.shown)
+    return CheckOutcome(
+        violations=found, severity=ERROR, metadata={**listed, **partitions}
+    ).result()
 
 
 @dg.asset_check(
@@ -29,3 +244,21 @@ def checkpoints_match_partitions(
         description=f"{len(found)} regions differ" if found else "all regions agree",
         metadata={"differing": len(found), "regions": dg.MetadataValue.json(first)},
     )
+
+
+QUALITY_CHECKS = (
+    checkpoints_match_partitions,
+    regions_have_places,
+    no_search_skipped,
+    few_items_rejected,
+    no_national_drop,
+    places_fit_their_schema,
+    coordinates_inside_korea,
+    places_near_their_region,
+    attribution_rate,
+    no_duplicate_places,
+    no_sudden_drop,
+    nothing_left_failed,
+    collection_is_complete,
+    regions_match_the_list,
+)

@@ -5,24 +5,27 @@ publish, begin a new round, and delete what is old.
 from collections.abc import Sequence
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import (
-    UnresolvedAssetJobDefinition as AssetJob,
-)
 
 from mohe_assets.app import App
 from mohe_assets.collection.scheduler import ClaimFilter
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime.collection import cancelled_by_signals, collect
-from mohe_assets.defs.runtime.events import (
+from mohe_assets.defs.runtime.dagster_internals import UnresolvedAssetJobDefinition as AssetJob
+from mohe_assets.defs.runtime.names import (
+    COLLECTION_REPORT,
     INGEST_PLACES,
+    PLACE_CATALOG,
     PLACE_INGESTION_BATCH,
     PLACES,
+    PUBLISH_CATALOG,
     REFINE_PLACES,
+    REFRESH_REGIONS,
+    SIGUNGU_REGIONS,
 )
 from mohe_assets.defs.runtime.reconciliation import reconcile
 from mohe_assets.defs.runtime.region_refresh import refresh, sync_partition_keys
 from mohe_assets.defs.runtime.retention import prune, pruned_sentence
-from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG, name_run
+from mohe_assets.defs.runtime.runs import SENSOR_TRIGGER, TRIGGER_TAG, name_run
 from mohe_assets.errors import ApiError, RegionListRefused
 from mohe_assets.ops.status_text import what_is_missing
 
@@ -33,8 +36,8 @@ def build_asset_jobs(key_prefix: Sequence[str] = ()) -> list[AssetJob]:
     The checks look at the whole country; they are run when asked for, not after every few regions.
     """
 
-    def job(name: str, *assets: str, description: str) -> AssetJob:
-        keys = [dg.AssetKey([*key_prefix, asset]) for asset in assets]
+    def job(name: str, *assets: dg.AssetKey, description: str) -> AssetJob:
+        keys = [asset.with_prefix(key_prefix) for asset in assets]
         return dg.define_asset_job(
             name,
             selection=dg.AssetSelection.assets(*keys).without_checks(),
@@ -44,15 +47,15 @@ def build_asset_jobs(key_prefix: Sequence[str] = ()) -> list[AssetJob]:
 
     return [
         job(
-            "refresh_regions",
-            "sigungu_regions",
+            REFRESH_REGIONS,
+            SIGUNGU_REGIONS,
             description="Downloads the government's region list and takes it over.",
         ),
-        job(INGEST_PLACES, "places", description="Collects the places of the chosen regions."),
+        job(INGEST_PLACES, PLACES, description="Collects the places of the chosen regions."),
         job(
-            "publish_catalog",
-            "place_catalog",
-            "collection_report",
+            PUBLISH_CATALOG,
+            PLACE_CATALOG,
+            COLLECTION_REPORT,
             description="Writes the nationwide files, if the places have changed, and the collection "
             "report.",
         ),

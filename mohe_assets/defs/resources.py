@@ -9,7 +9,7 @@ import dagster as dg
 
 from mohe_assets import settings as settings_module
 from mohe_assets.app import App
-from mohe_assets.defs.runtime.events import keys_under
+from mohe_assets.defs.runtime.names import keys_under
 from mohe_assets.errors import DatabaseUnavailable, OriginMismatch, RegionListRefused, SettingsError
 from mohe_assets.settings import Settings
 from mohe_assets.text.cleaning import markdown

@@ -5,6 +5,7 @@ from functools import partial
 import dagster as dg
 
 from mohe_assets.defs.jobs import maintenance
+from mohe_assets.defs.runtime.names import NEW_ROUND, PUBLISH_CATALOG, REFRESH_REGIONS
 
 _schedule = partial(
     dg.ScheduleDefinition,
@@ -14,21 +15,21 @@ _schedule = partial(
 
 weekly_region_refresh = _schedule(
     name="weekly_region_refresh",
-    job_name="refresh_regions",
+    job_name=REFRESH_REGIONS,
     cron_schedule="0 4 * * 1",
     description="Takes the government's region list over every Monday at 04:00 KST.",
 )
 
 monthly_new_round = _schedule(
     name="monthly_new_round",
-    job_name="new_round",
+    job_name=NEW_ROUND,
     cron_schedule="0 3 1 * *",
     description="Makes every completed region PENDING again on the first of the month at 03:00 KST; the sensor collects them.",
 )
 
 daily_catalog = _schedule(
     name="daily_catalog",
-    job_name="publish_catalog",
+    job_name=PUBLISH_CATALOG,
     cron_schedule="0 6 * * *",
     description="Writes the nationwide files and the report every day at 06:00 KST.",
 )

@@ -5,19 +5,19 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 
 import dagster as dg
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-)
 
 from mohe_assets.app import App
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.runtime.events import INGEST_PLACES, PLACE_INGESTION_BATCH
+from mohe_assets.defs.runtime.dagster_internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+)
+from mohe_assets.defs.runtime.names import INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES
 from mohe_assets.defs.runtime.reconciliation import REPAIRS_AT_ONCE, reconcile
 from mohe_assets.defs.runtime.recovery import recover, waiting_sentence
 from mohe_assets.defs.runtime.region_refresh import busy_keys, sync_partition_keys, unfinished_runs
-from mohe_assets.defs.runtime.run_tags import (
+from mohe_assets.defs.runtime.runs import (
     REGIONS_TAG,
     SENSOR_TRIGGER,
     TRIGGER_TAG,
@@ -28,6 +28,7 @@ from mohe_assets.store.api_state import ApiState, read_state, unavailable_senten
 from mohe_assets.store.checkpoints import Progress
 
 INTERVAL_SECONDS = 5
+REFINEMENT_INTERVAL_SECONDS = 15
 # Comparing all partitions with all checkpoints is for what nobody should have done by hand; once a
 # minute is enough.
 RECONCILE_SECONDS = 60
@@ -218,3 +219,43 @@ def _ranges(keys: Sequence[str], due: Collection[str], sizes: Sequence[int]) -> 
             left.pop(0)
     if chunk and left:
         yield chunk
+
+
+@dg.sensor(
+    job_name=REFINE_PLACES,  # by name: given the job itself, Dagster builds the sensor again and warns of its own doing
+    minimum_interval_seconds=REFINEMENT_INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Launches refine_places when every region has its base plan and calls are left. MOHE_REFINE=false or "
+        "CHECKPOINT_AUTO_RESUME=false keeps it from launching."
+    ),
+)
+def refinement_sensor(
+    context: dg.SensorEvaluationContext, mohe: MoheResource
+) -> dg.SensorResult | dg.SkipReason:
+    """One run at a time, which claims the most promising regions until there is a reason to stop."""
+
+    def evaluate(app: App) -> dg.SensorResult | dg.SkipReason:
+        if reason := _reason_not_to_refine(context.instance, app):
+            return dg.SkipReason(reason)
+        return dg.SensorResult(run_requests=[dg.RunRequest(tags={TRIGGER_TAG: SENSOR_TRIGGER})])
+
+    return mohe.tick(evaluate)
+
+
+def _reason_not_to_refine(instance: dg.DagsterInstance, app: App) -> str | None:
+    settings = app.settings
+    if not settings.refine:
+        return "MOHE_REFINE is false: completed regions are not searched deeper by themselves."
+    if not settings.checkpoint_auto_resume:
+        return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."
+    backlog = app.refinement.backlog()
+    so_far = f"{backlog.searches:,} searches beyond the base plan so far"
+    if backlog.base_is_due:
+        return f"Regions wait for their base plan, which has precedence; {so_far}."
+    if under_way := len(unfinished_runs(instance)):
+        return f"{under_way} runs are collecting or refining; {so_far}, {backlog.regions + backlog.refining} regions promise more."
+    api = read_state(app.database, app.account)
+    if closed := app.origin_mismatch() or why_closed(app, api):
+        return f"{closed} ({so_far})"
+    return None if backlog.has_work else f"No region promises more than it has given; {so_far}."

@@ -12,17 +12,15 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
 import yaml
-from sqlalchemy import text
 
 from mohe_assets.app import ONE_TRY, App, region_client
 from mohe_assets.clients.base_url import is_loopback
+from mohe_assets.clients.server_clock import seconds_ahead
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import (
     ApiBlocked,
@@ -37,9 +35,10 @@ from mohe_assets.postgres.databases import DatabaseUrls, ignore_redirecting_vari
 from mohe_assets.postgres.embedded import HOME_MODE, PRIVATE_MODE, EmbeddedServer
 from mohe_assets.settings import SECRETS, Settings, classic_ends, load, variable
 from mohe_assets.store.clock import Clock
-from mohe_assets.store.database import PATIENCE, Database, rows
+from mohe_assets.store.database import PATIENCE, Database
 from mohe_assets.store.hand_edits import missing_places
 from mohe_assets.store.origin import Origin
+from mohe_assets.store.reads.server import read_clock, read_server
 from mohe_assets.store.sqlstate import READ_ONLY, TROUBLES, UP_CONNECTIONS
 
 PREFIXES = ("MOHE_", "CHECKPOINT_", "BATCH_", "NAVER_", "NCP_APIGW_", "GOVT_")
@@ -47,7 +46,6 @@ LEAST_SERVER_VERSION = 14
 LEAST_FREE_BYTES = 2 * 1024**3
 # The day's quota turns at midnight of the database's clock: seconds do not matter, minutes would.
 MOST_SKEW_SECONDS = 5.0
-CLOCK_TIMEOUT_SECONDS = 5.0
 LEAST_FREE_FILES = 1_000
 # Fewer free connections than this, and the next run may find none.
 LEAST_FREE_CONNECTIONS = 10
@@ -384,27 +382,18 @@ def _embedded(server: EmbeddedServer) -> Finding:
     return _ok(check, f"runs in {server.data}")
 
 
-SERVER = """
-SELECT current_setting('server_version_num')::int / 10000 AS major, current_setting('server_version') AS version,
-       pg_size_pretty(pg_database_size(current_database())) AS size,
-       current_setting('transaction_read_only') = 'on' AS read_only,
-       current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS connections,
-       (SELECT sum(numbackends)::int FROM pg_stat_database) AS used
-"""
-
-
 def _server(database: Database) -> Iterator[Finding]:
     database.check()
-    server = database.transaction(lambda connection: rows(connection, SERVER))[0]
-    said = f"{database.where}: PostgreSQL {server['version']}, {server['size']}"
-    if server["major"] < LEAST_SERVER_VERSION:
+    server = read_server(database)
+    said = f"{database.where}: PostgreSQL {server.version}, {server.size}"
+    if server.major < LEAST_SERVER_VERSION:
         yield _error("database", said, f"PostgreSQL {LEAST_SERVER_VERSION} or newer is needed.")
-    elif server["read_only"]:
+    elif server.read_only:
         yield _error("database", f"{said}, read-only", TROUBLES[READ_ONLY].advice)
     else:
         yield _ok("database", said)
-    most, free = server["connections"], server["connections"] - server["used"]
-    said = f"{server['used']} of {most} are in use"
+    most, free = server.connections, server.connections - server.used
+    said = f"{server.used} of {most} are in use"
     if most < UP_CONNECTIONS or free < LEAST_FREE_CONNECTIONS:
         yield _warning(
             "connections",
@@ -435,15 +424,13 @@ def _clocks(settings: Settings, database: Database) -> Iterator[Finding]:
     compared with.
     """
     before = dt.datetime.now(dt.UTC)
-    told = database.transaction(
-        lambda connection: connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-    )
+    moment = read_clock(database)
     after = dt.datetime.now(dt.UTC)
     # Within the time the question took nobody can tell.
-    ahead = (told - (before + (after - before) / 2)).total_seconds()
+    ahead = (moment - (before + (after - before) / 2)).total_seconds()
     yield _skew("clock of the database", ahead, "this machine's", (after - before).total_seconds())
     host = settings.naver_hub_url if settings.uses_hub else settings.naver_api_url
-    if (theirs := _clock_of(host)) is not None:
+    if (theirs := seconds_ahead(host)) is not None:
         yield _skew("clock of the search API", theirs - ahead, "the database's", 1.0)
 
 
@@ -466,19 +453,6 @@ def _skew(check: str, ahead: float, other: str, uncertain: float) -> Finding:
             "Set the clocks by NTP: the day's calls begin anew at midnight by the database's clock.",
         )
     return _ok(check, said)
-
-
-def _clock_of(base_url: str) -> float | None:
-    """Seconds the server's clock is ahead of ours, by the Date of an answer without keys; None if
-    it has none to give.
-    """
-    try:
-        answer = requests.head(base_url, timeout=CLOCK_TIMEOUT_SECONDS, allow_redirects=False)
-        moment = parsedate_to_datetime(answer.headers["Date"])
-    except (requests.RequestException, KeyError, ValueError):
-        return None
-    # A date has whole seconds, rounded down.
-    return (moment - dt.datetime.now(dt.UTC)).total_seconds() + 0.5
 
 
 def _schema(database: Database) -> Finding:

@@ -9,7 +9,7 @@ import pytest
 from mohe_assets.app import App
 from mohe_assets.definitions import build_defs
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.runtime.events import keys_under, places_key
+from mohe_assets.defs.runtime.names import keys_under, places_key
 from mohe_assets.defs.runtime.reconciliation import disagreements, regions_of, shown
 from mohe_assets.defs.runtime.region_refresh import sync_partition_keys
 from mohe_assets.defs.sensors import pending_region_sensor

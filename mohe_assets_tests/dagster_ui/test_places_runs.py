@@ -23,9 +23,9 @@ from mohe_assets.collection.run import CollectionRun
 from mohe_assets.definitions import build_defs
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.defs.runtime.names import PLACES
 from mohe_assets.defs.runtime.region_refresh import busy_keys, sync_partition_keys
-from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG
+from mohe_assets.defs.runtime.runs import SENSOR_TRIGGER, TRIGGER_TAG
 from mohe_assets.errors import QuotaExhausted, RequestRefused
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.checkpoints import Checkpoints

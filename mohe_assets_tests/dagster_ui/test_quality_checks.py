@@ -10,10 +10,10 @@ import pytest
 
 from mohe_assets.app import App
 from mohe_assets.definitions import build_defs
-from mohe_assets.defs import quality_checks
-from mohe_assets.defs.quality_checks import QUALITY_CHECKS
+from mohe_assets.defs import checks
+from mohe_assets.defs.checks import QUALITY_CHECKS
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.defs.runtime.names import PLACES
 from mohe_assets.store.database import Database
 from mohe_assets.store.reads import quality
 from mohe_assets_tests.support.databases import execute, read
@@ -120,10 +120,10 @@ def test_a_run_that_collects_does_not_check_the_whole_country_after_it(
 class TestPlaces:
     @pytest.mark.usefixtures("collected")
     def test_a_point_outside_of_korea_is_an_error(self, database: Database, run: Run) -> None:
-        assert run(quality_checks.coordinates_inside_korea).passed
+        assert run(checks.coordinates_inside_korea).passed
         add(database, "sea", latitude=0, longitude=0)
         add(database, "tokyo", latitude=35.68, longitude=139.69)
-        result = run(quality_checks.coordinates_inside_korea)
+        result = run(checks.coordinates_inside_korea)
         assert (result.passed, result.severity, number(result)) == (
             False,
             dg.AssetCheckSeverity.ERROR,
@@ -135,9 +135,9 @@ class TestPlaces:
     def test_a_place_far_from_its_region_is_shown_with_its_distance(
         self, database: Database, run: Run
     ) -> None:
-        assert run(quality_checks.places_near_their_region).passed
+        assert run(checks.places_near_their_region).passed
         add(database, "busan", latitude=35.18, longitude=129.08)
-        result = run(quality_checks.places_near_their_region)
+        result = run(checks.places_near_their_region)
         assert (result.passed, number(result)) == (False, 1)
         (row,) = shown(result)
         assert row["region_code"] == "11110"
@@ -145,28 +145,28 @@ class TestPlaces:
         assert row["bound_km"] == 200.0  # so few places cannot tell what is usual
         for n in range(20):
             add(database, f"{n}")
-        assert shown(run(quality_checks.places_near_their_region))[0]["bound_km"] == 30.0
+        assert shown(run(checks.places_near_their_region))[0]["bound_km"] == 30.0
 
     def test_a_region_of_far_islands_is_measured_by_itself(
         self, database: Database, run: Run
     ) -> None:
         for n in range(20):
             add(database, f"island {n}", latitude=37.60 + 0.2 * (n % 4), longitude=126.97)
-        assert run(quality_checks.places_near_their_region).passed
+        assert run(checks.places_near_their_region).passed
 
     def test_too_few_places_with_a_region_are_a_warning(self, database: Database, run: Run) -> None:
-        assert run(quality_checks.attribution_rate).passed  # nothing is collected yet
+        assert run(checks.attribution_rate).passed  # nothing is collected yet
         for n in range(19):
             add(database, f"{n}")
         add(database, "lost", code=None)
-        result = run(quality_checks.attribution_rate)
+        result = run(checks.attribution_rate)
         assert (result.passed, number(result), number(result, "attributed_share")) == (
             True,
             1,
             0.95,
         )
         add(database, "unknown", code="99999")
-        result = run(quality_checks.attribution_rate)
+        result = run(checks.attribution_rate)
         assert (result.passed, result.severity, number(result)) == (
             False,
             dg.AssetCheckSeverity.WARN,
@@ -182,19 +182,19 @@ class TestPlaces:
         )  # 11 m
         add(database, "c", name="a카페", latitude=37.60, address="서울특별시 종로구 청운동 3")
         add(database, "d", name="다른 카페")
-        result = run(quality_checks.no_duplicate_places)
+        result = run(checks.no_duplicate_places)
         assert (result.passed, number(result)) == (False, 1)
         assert 10 < shown(result)[0]["metres"] < 12
         execute(database, "DELETE FROM places WHERE naver_place_id = 'b'")
-        assert run(quality_checks.no_duplicate_places).passed
+        assert run(checks.no_duplicate_places).passed
         add(database, "e", name="A카페", latitude=37.61)  # same lot as a
-        assert number(run(quality_checks.no_duplicate_places)) == 1
+        assert number(run(checks.no_duplicate_places)) == 1
 
     @pytest.mark.usefixtures("collected")
     def test_values_that_a_column_does_not_promise_are_told_by_rule(
         self, database: Database, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert run(quality_checks.places_fit_their_schema).passed
+        assert run(checks.places_fit_their_schema).passed
         for n in range(7):
             add(database, f"{n}", name=f"<b>가게</b> {n}", code="종로")
         execute(
@@ -205,7 +205,7 @@ class TestPlaces:
         monkeypatch.setattr(
             quality, "PLACES_AT_ONCE", 3
         )  # most of what is wrong is in different batches
-        result = run(quality_checks.places_fit_their_schema)
+        result = run(checks.places_fit_their_schema)
         assert (result.passed, result.severity, number(result)) == (
             False,
             dg.AssetCheckSeverity.WARN,
@@ -227,7 +227,7 @@ class TestPlaces:
     ) -> None:
         for n in range(25):
             add(database, f"{n}", latitude=0)
-        result = run(quality_checks.coordinates_inside_korea)
+        result = run(checks.coordinates_inside_korea)
         assert (number(result), len(shown(result))) == (25, 20)
         assert result.description == "25 offending, the first 20 are shown"
 
@@ -244,9 +244,9 @@ class TestMissingAnswers:
                         failed_rounds = 5
                   WHERE region_code = '11110' AND keyword = '공원'"""
         execute(database, sql)
-        (row,) = shown(run(quality_checks.regions_have_places))
+        (row,) = shown(run(checks.regions_have_places))
         assert row["region_code"] == "11110"
-        (row,) = shown(run(quality_checks.no_search_skipped))
+        (row,) = shown(run(checks.no_search_skipped))
         assert (row["failed_rounds"], row["error_message"]) == (5, "SE99")
 
     @pytest.mark.usefixtures("collected")
@@ -256,7 +256,7 @@ class TestMissingAnswers:
         rejected = '[{"position": 0, "reason": "katech_coordinates"}]'
         sql = "UPDATE search_query SET result_count = 5, set_aside = CAST(:rejected AS jsonb)"
         execute(database, sql, rejected=rejected)
-        (row,) = shown(run(quality_checks.few_items_rejected))
+        (row,) = shown(run(checks.few_items_rejected))
         assert row == {"reason": "katech_coordinates", "share": 0.2}
 
     def test_a_national_drop_is_an_error(
@@ -269,9 +269,9 @@ class TestMissingAnswers:
     ) -> None:
         app.checkpoints.new_round()
         collect_elsewhere(collected, "second-round")
-        assert run(quality_checks.no_national_drop).passed
+        assert run(checks.no_national_drop).passed
         execute(database, "UPDATE search_query SET place_ids = place_ids[1:1] WHERE round = 2")
-        result = run(quality_checks.no_national_drop)
+        result = run(checks.no_national_drop)
         assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.ERROR)
         (row,) = shown(result)
         assert row["places_now"] < 0.9 * row["places_before"]
@@ -286,10 +286,10 @@ class TestRounds:
         collect_elsewhere: Collect,
         run: Run,
     ) -> None:
-        assert run(quality_checks.no_sudden_drop).passed
+        assert run(checks.no_sudden_drop).passed
         app.checkpoints.new_round()
         collect_elsewhere(collected, "second-round")
-        assert run(quality_checks.no_sudden_drop).passed
+        assert run(checks.no_sudden_drop).passed
         code = collected[0][:5]
         execute(
             database,
@@ -302,13 +302,13 @@ class TestRounds:
             "DELETE FROM search_query WHERE round = 1 AND region_code = :code AND keyword = '공원'",
             code=code,
         )
-        assert run(quality_checks.no_sudden_drop).passed  # from five to one: a handful
+        assert run(checks.no_sudden_drop).passed  # from five to one: a handful
         execute(
             database,
             "UPDATE search_query SET place_ids = ARRAY(SELECT generate_series(1, 9)) "
             "WHERE round = 1",
         )
-        result = run(quality_checks.no_sudden_drop)
+        result = run(checks.no_sudden_drop)
         assert shown(result)[0] | {"region_name": ""} == {
             "region_code": code, "region_name": "", "round": 2, "places_before": 9, "places_now": 1,
         }  # fmt: skip
@@ -316,12 +316,12 @@ class TestRounds:
     def test_a_failed_region_is_a_warning_and_an_error_once_it_is_given_up(
         self, collected: list[str], database: Database, run: Run
     ) -> None:
-        assert run(quality_checks.nothing_left_failed).passed
+        assert run(checks.nothing_left_failed).passed
         fail = """UPDATE batch_checkpoint SET status = 'FAILED', failure_kind = 'transient',
                     error_message = 'HTTP 503',
                          retry_at = {} WHERE region_code = :code"""
         execute(database, fail.format("now()"), code=collected[0][:5])
-        result = run(quality_checks.nothing_left_failed)
+        result = run(checks.nothing_left_failed)
         assert (result.passed, result.severity, number(result, "given_up")) == (
             False,
             dg.AssetCheckSeverity.WARN,
@@ -329,7 +329,7 @@ class TestRounds:
         )
         assert shown(result)[0]["error_message"] == "HTTP 503"
         execute(database, fail.format("NULL"), code=collected[1][:5])
-        result = run(quality_checks.nothing_left_failed)
+        result = run(checks.nothing_left_failed)
         assert (result.severity, number(result), number(result, "given_up")) == (
             dg.AssetCheckSeverity.ERROR,
             2,
@@ -344,7 +344,7 @@ class TestRounds:
             "UPDATE batch_checkpoint SET status = 'PENDING' WHERE region_code = :code",
             code=collected[0][:5],
         )
-        result = run(quality_checks.collection_is_complete)
+        result = run(checks.collection_is_complete)
         assert (result.passed, number(result)) == (False, 254)
         assert [row["status"] for row in shown(result)[:2]] == ["PENDING", "no checkpoint"]
         full = read(database, "SELECT count(*) AS n FROM search_query WHERE result_count = 5")[0][
@@ -357,7 +357,7 @@ class TestRounds:
             "WHERE NOT region_code = ANY(:codes)",
             codes=[key[:5] for key in collected[1:]],
         )
-        result = run(quality_checks.collection_is_complete)
+        result = run(checks.collection_is_complete)
         assert (
             result.passed,
             number(result, "active_regions"),
@@ -370,7 +370,7 @@ def test_regions_checkpoints_partitions_and_the_list_are_compared(
 ) -> None:
     def look() -> dg.AssetCheckResult:
         return run(
-            quality_checks.regions_match_the_list,
+            checks.regions_match_the_list,
             context=dg.build_asset_check_context(instance=instance),
         )
 

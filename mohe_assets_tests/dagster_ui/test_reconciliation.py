@@ -14,7 +14,7 @@ from dagster._core.storage.tags import (
 )
 
 from mohe_assets.app import App
-from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.defs.runtime.names import PLACES
 from mohe_assets.defs.runtime.reconciliation import (
     disagreements,
     plan,
@@ -22,7 +22,7 @@ from mohe_assets.defs.runtime.reconciliation import (
     regions_of,
     shown,
 )
-from mohe_assets.defs.runtime.run_tags import BATCH_TAG, REGIONS_TAG, TRIGGER_TAG
+from mohe_assets.defs.runtime.runs import BATCH_TAG, REGIONS_TAG, TRIGGER_TAG
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.support.databases import execute, read

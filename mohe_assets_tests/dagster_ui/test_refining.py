@@ -11,10 +11,10 @@ from dagster._core.utils import make_new_run_id
 
 from mohe_assets.app import App
 from mohe_assets.definitions import build_defs
-from mohe_assets.defs.refining import refinement_sensor
 from mohe_assets.defs.resources import MoheResource
-from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.defs.runtime.names import PLACES
 from mohe_assets.defs.runtime.reconciliation import disagreements, regions_of, shown
+from mohe_assets.defs.sensors import refinement_sensor
 from mohe_assets.domain.kst import KST
 from mohe_assets.errors import QuotaExhausted
 from mohe_assets.store.database import Database

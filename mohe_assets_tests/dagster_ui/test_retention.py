@@ -8,7 +8,7 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from mohe_assets.app import App
 from mohe_assets.defs.partitions import sigungu_partitions
-from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.defs.runtime.names import PLACES
 from mohe_assets.defs.runtime.retention import Pruned, prune
 from mohe_assets.store.database import Database
 from mohe_assets_tests.support.databases import execute

@@ -27,7 +27,7 @@ from mohe_assets.app import App
 from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime import recovery
-from mohe_assets.defs.runtime.events import PLACES
+from mohe_assets.defs.runtime.names import PLACES
 from mohe_assets.defs.runtime.recovery import end_what_has_not_begun
 from mohe_assets.defs.runtime.region_refresh import busy_keys
 from mohe_assets.defs.sensors import RECONCILE_SECONDS, pending_region_sensor

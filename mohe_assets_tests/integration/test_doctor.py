@@ -242,7 +242,7 @@ def test_clocks_that_differ_are_a_warning(
     examine: Examine, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del store
-    monkeypatch.setattr(doctor, "_clock_of", lambda _: 400.0)
+    monkeypatch.setattr(doctor, "seconds_ahead", lambda _: 400.0)
     found = examine()["clock of the search API"]
     assert (found["level"], found["found"][:5]) == ("warning", "400.0")
 

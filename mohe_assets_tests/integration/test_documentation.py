@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from mohe_assets.cli import commands
-from mohe_assets.defs.quality_checks import QUALITY_CHECKS
+from mohe_assets.defs.checks import QUALITY_CHECKS
 from mohe_assets.store.database import Database
 from mohe_assets.store.reads import quality
 from mohe_assets_tests.support.databases import read

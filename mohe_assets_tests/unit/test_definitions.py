@@ -31,7 +31,7 @@ psycopg2.connect = psycopg2._connect = refused
 import mohe_assets.definitions
 heavy = {"aiohttp", "matplotlib", "numpy", "pandas", "pandera", "pyarrow", "requests"}
 heavy &= set(sys.modules)
-print("imported", len(list(mohe_assets.definitions.defs.assets)), heavy)
+print("imported", len(list(mohe_assets.definitions.defs().assets)), heavy)
 """
 
 

@@ -42,3 +42,20 @@ def test_json_lines_stay_json_after_a_library_has_logged_a_lost_connection() -> 
 
 def test_no_line_is_written_twice_as_text() -> None:
     assert [line.rpartition(" - ")[2] for line in printed("text")] == MESSAGES
+
+
+def test_a_log_file_of_dagsters_own_processes_has_no_colours() -> None:
+    script = (
+        "import logging\n"
+        "from mohe_assets.defs.runtime.console_logger import use_for_processes\n"
+        "from dagster._utils.log import configure_loggers\n"
+        "use_for_processes()\n"
+        "configure_loggers()\n"
+        "logging.getLogger('dagster').error('an error')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "an error" in done.stdout
+    assert "\x1b" not in done.stdout

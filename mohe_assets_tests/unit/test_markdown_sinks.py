@@ -53,8 +53,8 @@ NOTHING_FOREIGN = {
     ("defs/jobs.py", "build_asset_jobs"),
     ("defs/jobs.py", "job"),
     ("defs/checks.py", "checkpoints_match_partitions"),
-    ("defs/quality_checks.py", "_check"),
-    ("defs/quality_checks.py", "result"),
+    ("defs/checks.py", "_check"),
+    ("defs/checks.py", "result"),
     ("defs/runtime/column_schemas.py", "_shown"),
 }
 

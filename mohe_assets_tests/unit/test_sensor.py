@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from mohe_assets.app import App
 from mohe_assets.defs.runtime.recovery import collects_places
 from mohe_assets.defs.runtime.region_refresh import busy_keys, sync_partition_keys
-from mohe_assets.defs.runtime.run_tags import (
+from mohe_assets.defs.runtime.runs import (
     ALL_DUE,
     REGIONS_TAG,
     SENSOR_TRIGGER,

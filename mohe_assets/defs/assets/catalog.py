@@ -8,7 +8,7 @@ import dagster as dg
 
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime import column_schemas as tables
-from mohe_assets.defs.runtime.events import OWNER
+from mohe_assets.defs.runtime.names import OWNER, PLACES
 from mohe_assets.publishing.catalog import Catalog, build_catalog
 from mohe_assets.publishing.report import PICTURE, REPORT, Report, build_report
 from mohe_assets.store.checkpoints import Status
@@ -25,7 +25,7 @@ from mohe_assets.store.checkpoints import Status
             "Passing results on is restricted by Naver's terms, see README.md."
         ),
     },
-    deps=["places"],
+    deps=[PLACES],
 )
 def place_catalog(mohe: MoheResource) -> dg.MaterializeResult[None]:
     """All places of the country in one Parquet, one CSV and one GeoJSON file; docs/place_catalog.md
@@ -60,7 +60,7 @@ def _catalog_metadata(catalog: Catalog) -> dict[str, dg.MetadataValue]:
     kinds={"markdown", "python"},
     owners=[OWNER],
     code_version="1",
-    deps=["places"],
+    deps=[PLACES],
 )
 def collection_report(mohe: MoheResource) -> dg.MaterializeResult[None]:
     """Where the collection stands: a map by region, places and calls over time, provinces, failed

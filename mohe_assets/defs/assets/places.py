@@ -10,9 +10,8 @@ from mohe_assets.defs.partitions import sigungu_partitions
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime import column_schemas as tables
 from mohe_assets.defs.runtime.collection import cancelled_by_signals, collect
-from mohe_assets.defs.runtime.events import OWNER
-from mohe_assets.defs.runtime.lineage import asked_at
-from mohe_assets.defs.runtime.run_tags import SENSOR_TRIGGER, TRIGGER_TAG, name_run
+from mohe_assets.defs.runtime.names import OWNER, SIGUNGU_REGIONS
+from mohe_assets.defs.runtime.runs import SENSOR_TRIGGER, TRIGGER_TAG, asked_at, name_run
 from mohe_assets.domain.regions import code_of_partition_key
 
 
@@ -39,7 +38,7 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
                 "Storing results is restricted by Naver's terms, see README.md."
             ),
         },
-        deps=["sigungu_regions"],
+        deps=[SIGUNGU_REGIONS],
         partitions_def=sigungu_partitions,
         # One process start costs what twenty searches do: a run takes several regions.
         backfill_policy=backfill_policy,

@@ -4,7 +4,8 @@ import dagster as dg
 
 from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime import column_schemas as tables
-from mohe_assets.defs.runtime.events import OWNER, region_sync_metadata
+from mohe_assets.defs.runtime.events import region_sync_metadata
+from mohe_assets.defs.runtime.names import OWNER
 from mohe_assets.defs.runtime.region_refresh import refresh
 
 

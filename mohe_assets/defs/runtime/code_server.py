@@ -19,7 +19,6 @@ from types import FrameType
 
 import dagster as dg
 import psutil
-from dagster._cli.api import grpc_command
 from sqlalchemy.exc import DBAPIError
 
 from mohe_assets import logs, settings
@@ -29,6 +28,7 @@ from mohe_assets.collection.stop_timeouts import (
     CODE_SERVER_STOP_SECONDS,
 )
 from mohe_assets.defs.runtime import console_logger, recovery
+from mohe_assets.defs.runtime.dagster_internals import serve_code
 from mohe_assets.errors import MoheError
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,7 @@ def main() -> None:
     recovery.THIS_CODE_SERVER.started_at = dt.datetime.now(dt.UTC)
     # Dagster gives SIGTERM whatever handler SIGINT has when it starts.
     signal.signal(signal.SIGINT, _stop)
-    grpc_command.main(
-        args=["-m", "mohe_assets.definitions", *sys.argv[1:]], prog_name="code-server"
-    )
+    serve_code(["-m", "mohe_assets.definitions", *sys.argv[1:]])
 
 
 def _stop(number: int, _: FrameType | None) -> None:

@@ -10,9 +10,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
-from dagster._core.utils import make_new_run_id
 
 from mohe_assets.app import App
 from mohe_assets.collection.heartbeat import DECLARED_DEAD
@@ -20,6 +17,12 @@ from mohe_assets.collection.region_worker import Outcome, RegionOutcome
 from mohe_assets.collection.run import BATCH_OUTCOMES, CollectionRun
 from mohe_assets.collection.scheduler import ClaimFilter, region_facts
 from mohe_assets.defs.runtime.console_logger import lines_without_storage
+from mohe_assets.defs.runtime.dagster_internals import (
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+    DagsterEventBatchMetadata,
+    make_new_run_id,
+)
 from mohe_assets.defs.runtime.events import failure_observation, materialization
 from mohe_assets.defs.runtime.reconciliation import plan, regions_of, show_as_untried
 from mohe_assets.defs.runtime.recovery import recover
@@ -174,7 +177,7 @@ def log_materializations(
     batch, last = make_new_run_id(), len(materializations) - 1
     with _stored_in_batches():
         for number, one in enumerate(materializations):
-            DagsterEvent.asset_materialization(
+            dg.DagsterEvent.asset_materialization(
                 step, one, DagsterEventBatchMetadata(batch, is_end=number == last)
             )
 

@@ -14,16 +14,15 @@ from contextlib import contextmanager
 from functools import partial
 
 import dagster as dg
-from dagster import _loggers as dagster_loggers
-from dagster._core.events import DagsterEvent, DagsterEventType
-from dagster._core.log_manager import (
+
+from mohe_assets import logs, settings
+from mohe_assets.defs.runtime.dagster_internals import (
     LOG_RECORD_METADATA_ATTR,
     DagsterLogHandler,
     has_log_record_event,
+    use_console_logger,
+    use_process_formatter,
 )
-from dagster._utils import log as dagster_log
-
-from mohe_assets import logs, settings
 from mohe_assets.domain.regions import code_of_partition_key
 from mohe_assets.store.sqlstate import trouble
 
@@ -47,7 +46,7 @@ def console(init: dg.InitLoggerContext) -> logging.Logger:
 
 def use_for_runs() -> None:
     """From now on, in this process; twice is as good as once."""
-    dagster_loggers.colored_console_logger = console
+    use_console_logger(console)
     logs.claim_root(settings.log_format())
 
 
@@ -57,7 +56,7 @@ def use_for_processes() -> None:
     """
     logs.claim_root(settings.log_format())
     if not sys.stdout.isatty():
-        dagster_log.coloredlogs.ColoredFormatter = _PlainFormatter  # type: ignore[attr-defined]
+        use_process_formatter(_PlainFormatter)
 
 
 class _PlainFormatter(logging.Formatter):
@@ -72,16 +71,16 @@ class _RunHandler(logs.StderrHandler):
         event = _event_of_a_stop(record)
         if event is None:
             super().emit(record)
-        elif event.event_type is not DagsterEventType.STEP_FAILURE:
+        elif event.event_type is not dg.DagsterEventType.STEP_FAILURE:
             line, meta = copy.copy(record), getattr(record, LOG_RECORD_METADATA_ATTR)
             line.levelno, line.levelname = logging.WARNING, "WARNING"
             line.msg, line.args = f"{meta['job_name']} - {meta['run_id']} - {STOPPED}", ()
             super().emit(line)
 
 
-def _event_of_a_stop(record: logging.LogRecord) -> DagsterEvent | None:
+def _event_of_a_stop(record: logging.LogRecord) -> dg.DagsterEvent | None:
     meta = getattr(record, LOG_RECORD_METADATA_ATTR, None)
-    event: DagsterEvent | None = meta["dagster_event"] if meta else None
+    event: dg.DagsterEvent | None = meta["dagster_event"] if meta else None
     error = getattr(event.event_specific_data, "error", None) if event else None
     return (
         event if error and error.cls_name == dg.DagsterExecutionInterruptedError.__name__ else None
@@ -129,7 +128,7 @@ def _message(record: logging.LogRecord) -> str:
 def _facts(record: logging.LogRecord) -> logs.Facts:
     """Which run, job and step a line is of, which event it tells, and which region that is about."""
     meta = getattr(record, LOG_RECORD_METADATA_ATTR, None) or {}
-    event: DagsterEvent | None = meta.get("dagster_event")
+    event: dg.DagsterEvent | None = meta.get("dagster_event")
     facts = {
         "run_id": meta.get("run_id"),
         "job": meta.get("job_name"),
@@ -140,7 +139,7 @@ def _facts(record: logging.LogRecord) -> logs.Facts:
     return {name: value for name, value in facts.items() if value}
 
 
-def _region(event: DagsterEvent) -> logs.Facts:
+def _region(event: dg.DagsterEvent) -> logs.Facts:
     """What defs/metadata.py has put into the event of a region."""
     if not event.partition:
         return {}

@@ -1,39 +1,17 @@
 """How our records look in the Dagster UI."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Protocol
 
 import dagster as dg
 
+from mohe_assets.defs.runtime.names import places_key
 from mohe_assets.domain.succession import Succession
 from mohe_assets.region_sync import RegionSync
 from mohe_assets.store.checkpoints import Completion
 from mohe_assets.text.cleaning import markdown
 
-PLACES = dg.AssetKey("places")
-_key_prefix: ContextVar[tuple[str, ...]] = ContextVar("key_prefix", default=())
-OWNER = "team:mohe"
-INGEST_PLACES = "ingest_places"
-PLACE_INGESTION_BATCH = "place_ingestion_batch"
-REFINE_PLACES = "refine_places"
 SHOWN_AT_MOST = 50
-
-
-@contextmanager
-def keys_under(prefix: Sequence[str]) -> Iterator[None]:
-    """Let `places_key` have this prefix, for the time of one run or tick."""
-    token = _key_prefix.set(tuple(prefix))
-    try:
-        yield
-    finally:
-        _key_prefix.reset(token)
-
-
-def places_key() -> dg.AssetKey:
-    """The key of the asset `places` in the code location that is served."""
-    return PLACES.with_prefix(_key_prefix.get())
 
 
 def materialization(completion: Completion) -> dg.AssetMaterialization:

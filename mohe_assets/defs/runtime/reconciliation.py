@@ -17,28 +17,26 @@ that run ever tried it or not. So:
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import dagster as dg
-from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
-from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
-from dagster._core.storage.partition_status_cache import AssetPartitionStatus
-from dagster._core.utils import make_new_run_id
 
 from mohe_assets.app import App
 from mohe_assets.defs.partitions import sigungu_partitions
-from mohe_assets.defs.runtime.events import (
-    INGEST_PLACES,
-    failure_observation,
-    materialization,
-    places_key,
+from mohe_assets.defs.runtime.dagster_internals import (
+    RUNLESS_JOB_NAME,
+    RUNLESS_RUN_ID,
+    AssetMaterializationPlannedData,
+    make_new_run_id,
 )
-from mohe_assets.defs.runtime.run_tags import BATCH_TAG, REGIONS_TAG, TRIGGER_TAG, regions_label
+from mohe_assets.defs.runtime.events import failure_observation, materialization
+from mohe_assets.defs.runtime.names import INGEST_PLACES, places_key
+from mohe_assets.defs.runtime.runs import BATCH_TAG, REGIONS_TAG, TRIGGER_TAG, regions_label
 from mohe_assets.store.checkpoints import Status
 from mohe_assets.store.reads.partitions import PartitionState, partition_states
 
 RECONCILIATION = "reconciliation"
-WORDS: Mapping[AssetPartitionStatus | None, str] = {
-    AssetPartitionStatus.MATERIALIZED: "materialized",
-    AssetPartitionStatus.FAILED: "failed",
-    AssetPartitionStatus.IN_PROGRESS: "in progress",
+WORDS: Mapping[dg.AssetPartitionStatus | None, str] = {
+    dg.AssetPartitionStatus.MATERIALIZED: "materialized",
+    dg.AssetPartitionStatus.FAILED: "failed",
+    dg.AssetPartitionStatus.IN_PROGRESS: "in progress",
     None: "missing",
 }
 
@@ -48,7 +46,7 @@ UNSAID = "PENDING, but materialized"
 # goes on.
 REPAIRS_AT_ONCE = 500
 
-Shown = Mapping[str, AssetPartitionStatus | None]
+Shown = Mapping[str, dg.AssetPartitionStatus | None]
 
 
 def regions_of(app: App, codes: Collection[str] | None = None) -> dict[str, PartitionState]:
@@ -76,14 +74,17 @@ def disagreements(regions: Mapping[str, PartitionState], seen: Shown) -> dict[st
     return {key: text for key, text in found.items() if text}
 
 
-def _difference(region: PartitionState, seen: AssetPartitionStatus | None) -> str:
+def _difference(region: PartitionState, seen: dg.AssetPartitionStatus | None) -> str:
     if (
         region.in_flux
-        or seen is AssetPartitionStatus.IN_PROGRESS
+        or seen is dg.AssetPartitionStatus.IN_PROGRESS
         or region.status == Status.PROCESSING
     ):
         return ""
-    green, red = seen is AssetPartitionStatus.MATERIALIZED, seen is AssetPartitionStatus.FAILED
+    green, red = (
+        seen is dg.AssetPartitionStatus.MATERIALIZED,
+        seen is dg.AssetPartitionStatus.FAILED,
+    )
     fine = {
         Status.COMPLETED: green,
         Status.FAILED: red,
@@ -192,5 +193,5 @@ def plan(
     planned = AssetMaterializationPlannedData(places_key(), partition=partition_key)
     # Of an asset's step, Dagster makes the name from the key.
     step_key = step_key or places_key().to_python_identifier()
-    event = DagsterEvent.build_asset_materialization_planned_event(job_name, step_key, planned)
+    event = dg.DagsterEvent.build_asset_materialization_planned_event(job_name, step_key, planned)
     instance.report_dagster_event(event, run_id=run_id)

@@ -13,15 +13,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 
 from mohe_assets.app import App
 from mohe_assets.collection.scheduler import log_reclaimed, log_resumed, region_facts
-from mohe_assets.defs.runtime.events import (
+from mohe_assets.defs.runtime.events import materialization
+from mohe_assets.defs.runtime.names import (
     INGEST_PLACES,
     PLACE_INGESTION_BATCH,
     REFINE_PLACES,
-    materialization,
     places_key,
 )
 from mohe_assets.defs.runtime.reconciliation import REPAIRS_AT_ONCE
@@ -115,7 +114,7 @@ def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
         dg.DagsterRunStatus.STARTED: begun,
     }
     now, server = dt.datetime.now(dt.UTC), THIS_CODE_SERVER.started_at
-    if not isinstance(instance.run_launcher, DefaultRunLauncher):
+    if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
         server = None
 
     def has_died(record: dg.RunRecord) -> bool:
@@ -133,7 +132,7 @@ def end_what_has_not_begun(instance: dg.DagsterInstance, app: App) -> None:
     They may die before they can handle a signal; Dagster would call them failed, and a failed run
     paints the regions it never tried red.
     """
-    if isinstance(instance.run_launcher, DefaultRunLauncher):
+    if isinstance(instance.run_launcher, dg.DefaultRunLauncher):
         launched = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
         _end_unknown(instance, app, launched, lambda _: True)
 

@@ -3,26 +3,21 @@
 from collections.abc import Collection, Sequence
 
 import dagster as dg
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
-)
 
 from mohe_assets.app import App
 from mohe_assets.defs.partitions import sigungu_partitions
+from mohe_assets.defs.runtime.dagster_internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    NOT_FINISHED_STATUSES,
+    PARTITION_NAME_TAG,
+    BulkActionsFilter,
+)
 from mohe_assets.defs.runtime.recovery import collects_places
+from mohe_assets.defs.runtime.runs import UNFINISHED_BACKFILLS
 from mohe_assets.errors import ApiError
 from mohe_assets.region_sync import RegionSync
 from mohe_assets.text.cleaning import markdown
-
-UNFINISHED_BACKFILLS = (
-    BulkActionStatus.REQUESTED,
-    BulkActionStatus.CANCELING,
-    BulkActionStatus.FAILING,
-)
 
 
 def refresh(

@@ -7,24 +7,21 @@ import logging
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.execution.backfill import BulkActionStatus
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.storage.tags import BACKFILL_ID_TAG
 from sqlalchemy import text
 
 from mohe_assets.app import App
+from mohe_assets.defs.runtime.dagster_internals import (
+    BACKFILL_ID_TAG,
+    FINISHED_STATUSES,
+    SqlEventLogStorage,
+)
+from mohe_assets.defs.runtime.runs import UNFINISHED_BACKFILLS
 from mohe_assets.ops.status_text import kst
 
 log = logging.getLogger(__name__)
 
 # Runs read at a time.
 RUNS_AT_ONCE = 200
-UNFINISHED_BACKFILLS = (
-    BulkActionStatus.REQUESTED,
-    BulkActionStatus.CANCELING,
-    BulkActionStatus.FAILING,
-)
 # The UI shows a partition by its latest events of each type, and by the status of their runs; an
 # asset check by its latest execution.
 SHOWN_RUNS = text("""

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import click
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
 from mohe_assets import settings as settings_module
+from mohe_assets.defs.runtime.dagster_internals import ConfigurableClassData
 from mohe_assets.errors import DatabaseUnavailable, SettingsError
 
 

@@ -1,13 +1,18 @@
-"""The tags by which a person finds a run in the UI: which regions it is for, in Korean, and who
-asked for it.
-"""
+"""Tags by which a person finds a run in the UI, and the time at which its work was requested."""
 
+import datetime as dt
 from collections.abc import Sequence
 
 import dagster as dg
-from dagster._core.storage.tags import BACKFILL_ID_TAG, SCHEDULE_NAME_TAG
 
-from mohe_assets.defs.runtime.events import PLACE_INGESTION_BATCH
+from mohe_assets.defs.runtime.dagster_internals import (
+    BACKFILL_ID_TAG,
+    ROOT_BACKFILL_ID_TAG,
+    ROOT_RUN_ID_TAG,
+    SCHEDULE_NAME_TAG,
+    BulkActionStatus,
+)
+from mohe_assets.defs.runtime.names import PLACE_INGESTION_BATCH
 
 REGIONS_TAG = "mohe/regions"
 BATCH_TAG = "mohe/batch"
@@ -15,6 +20,11 @@ BATCH_TAG = "mohe/batch"
 TRIGGER_TAG = "mohe/trigger"
 SENSOR_TRIGGER = "sensor"
 ALL_DUE = "all that are due"
+UNFINISHED_BACKFILLS = (
+    BulkActionStatus.REQUESTED,
+    BulkActionStatus.CANCELING,
+    BulkActionStatus.FAILING,
+)
 
 
 def region_name(partition_key: str) -> str:
@@ -49,3 +59,16 @@ def _trigger(run: dg.DagsterRun) -> str:
     if SCHEDULE_NAME_TAG in run.tags:
         return "schedule"
     return "batch" if run.job_name == PLACE_INGESTION_BATCH else "person"
+
+
+def asked_at(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dt.datetime:
+    """Moment at which a person asked for what this run does."""
+    for tag in (ROOT_BACKFILL_ID_TAG, BACKFILL_ID_TAG):
+        backfill = instance.get_backfill(run.tags[tag]) if tag in run.tags else None
+        if backfill is not None:
+            return dt.datetime.fromtimestamp(backfill.backfill_timestamp, tz=dt.UTC)
+    for run_id in (run.tags.get(ROOT_RUN_ID_TAG), run.root_run_id, run.run_id):
+        record = instance.get_run_record_by_id(run_id) if run_id else None
+        if record is not None:
+            return record.create_timestamp
+    return dt.datetime.now(dt.UTC)
