@@ -1,4 +1,4 @@
-"""What Dagster loads: the table of contents, in the order of the flow."""
+"""The definitions that Dagster loads, in the order of the flow."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -35,10 +35,10 @@ def build_defs(
     key_prefix: str | Sequence[str] | None = None,
     executor: dg.ExecutorDefinition | None = dg.in_process_executor,
 ) -> dg.Definitions:
-    """Everything; for another team's code location with a prefix of all asset keys.
+    """Return all definitions, with a prefix of the asset keys for another team's code location.
 
-    `executor` is for assets that are materialized by themselves, None leaves it to the definitions
-    that these are merged into. `resource_overrides` replaces resources, for tests.
+    `executor` materializes assets outside of jobs; with None, the definitions that these are
+    merged into decide. `resource_overrides` replaces resources, for tests.
     """
     prefix = [key_prefix] if isinstance(key_prefix, str) else list(key_prefix or ())
     assets = [
@@ -68,10 +68,10 @@ def build_defs(
 def _of_assets(
     check: dg.AssetChecksDefinition, keys: Mapping[dg.AssetKey, dg.AssetKey]
 ) -> dg.AssetChecksDefinition:
-    """The check of the asset with the replaced key.
+    """Return the check for the asset's replaced key.
 
-    Dagster returns an AssetsDefinition; where it needs a check it converts one as here, and warns
-    of a parameter of its own.
+    `with_attributes` returns an AssetsDefinition. Dagster converts it the same way, and warns about
+    its own parameter.
     """
     replaced = check.with_attributes(asset_key_replacements=keys)
     with warnings.catch_warnings():
@@ -80,11 +80,12 @@ def _of_assets(
 
 
 def _regions_per_run() -> int:
-    """MOHE_REGIONS_PER_RUN, which shapes backfills; loading must not fail for a bad setting: the
-    first run says it.
+    """Return MOHE_REGIONS_PER_RUN, or its default if a setting is invalid.
+
+    Loading must not fail for an invalid setting; the first run reports it.
     """
     try:
-        # Dagster has read `.env` where it is to be read.
+        # Dagster has loaded `.env` into the environment.
         return settings.load(settings.process_environment()).regions_per_run
     except SettingsError:
         return settings.load({}).regions_per_run

@@ -1,4 +1,4 @@
-"""Asset checks of the data itself. What is asked, and what is expected, is in store/quality.py."""
+"""Asset checks. Their queries and limits are in store/reads/quality.py."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -30,7 +30,7 @@ ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckOutcome:
-    """What a check says. Without `passed` it passes when nothing offends."""
+    """The result of a check. Without `passed`, it passes if there are no violations."""
 
     violations: Violations
     severity: dg.AssetCheckSeverity = WARN
@@ -38,7 +38,7 @@ class CheckOutcome:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def result(self) -> dg.AssetCheckResult:
-        """With the exact number of offending rows, and as many of them as a person looks at."""
+        """Return Dagster's result: the number of violations and the first SHOWN_AT_MOST rows."""
         found = self.violations
         shown = (
             f", the first {len(found.shown)} are shown"
@@ -60,9 +60,8 @@ class CheckOutcome:
 def _check(
     asset: dg.AssetKey, name: str, description: str, judge: Callable[[Quality], CheckOutcome]
 ) -> dg.AssetChecksDefinition:
-    # `can_subset` lets a check say nothing: Dagster runs the checks of an asset with it, after
-    # every few regions of a backfill, and those of the whole country are for when they are asked
-    # for.
+    # `can_subset` allows a check without a result. Dagster runs the checks of an asset with every
+    # run of a backfill, but these cover the whole country and run on request only.
     spec = dg.AssetCheckSpec(name, asset=asset, description=description)
 
     @dg.multi_asset_check(name=f"check_{name}", specs=[spec], can_subset=True)
@@ -130,7 +129,8 @@ def _national_drop(quality: Quality) -> CheckOutcome:
 places_fit_their_schema = _check(
     PLACES,
     "places_fit_their_schema",
-    "Every value of every place is as its column promises; each broken rule is shown with its count and a few values.",
+    "Every value of every place follows the rules of its column. Each violated rule is shown with "
+    "its count and a few values.",
     _schema_violations,
 )
 coordinates_inside_korea = _check(
@@ -142,7 +142,8 @@ coordinates_inside_korea = _check(
 places_near_their_region = _check(
     PLACES,
     "places_near_their_region",
-    f"No place is over {NEAR_KM:g} km and over {NEAR_P90S:g} times as far from its region's point as nine in ten of its places.",
+    f"No place is more than {NEAR_KM:g} km from its region's point and also more than "
+    f"{NEAR_P90S:g} times as far as nine in ten of the region's places.",
     lambda quality: CheckOutcome(violations=quality.far_from_their_region()),
 )
 attribution_rate = _check(
@@ -160,7 +161,8 @@ no_duplicate_places = _check(
 no_sudden_drop = _check(
     PLACES,
     "no_sudden_drop",
-    f"No region's new round found less than {DROP_TO:.0%} of the places that the same searches found in the round before.",
+    f"No region's new round found less than {DROP_TO:.0%} of the places that the same searches "
+    "found in the previous round.",
     lambda quality: CheckOutcome(violations=quality.drops()),
 )
 regions_have_places = _check(
@@ -172,7 +174,8 @@ regions_have_places = _check(
 no_search_skipped = _check(
     PLACES,
     "no_search_skipped",
-    "No search is left out for good: refused by the API, or failed MOHE_MAX_ATTEMPTS times while others were answered.",
+    "No search is skipped permanently: refused by the API, or failed MOHE_MAX_ATTEMPTS times while "
+    "others were answered.",
     lambda quality: CheckOutcome(violations=quality.skipped_searches()),
 )
 few_items_rejected = _check(
@@ -184,31 +187,36 @@ few_items_rejected = _check(
 no_national_drop = _check(
     PLACES,
     "no_national_drop",
-    f"The regions of a new round have at least {NATIONAL_DROP_TO:.0%} of the places they had in the round before.",
+    f"The regions of a new round have at least {NATIONAL_DROP_TO:.0%} of the places of their "
+    "previous round.",
     _national_drop,
 )
 nothing_left_failed = _check(
     PLACES,
     "nothing_left_failed",
-    "No region is FAILED. An error if one is given up, which only a person tries again: `mohe retry`.",
+    "No region is FAILED. It is an error if a region is given up: only `mohe retry` tries that "
+    "again.",
     _failures,
 )
 collection_is_complete = _check(
     PLACES,
     "collection_is_complete",
-    "Every active region is COMPLETED or FAILED, and none is without a checkpoint. A full search may have hidden places.",
+    "Every active region is COMPLETED or FAILED, and every region has a checkpoint. Full searches, "
+    "which may hide more places, are counted.",
     lambda quality: CheckOutcome(violations=quality.incomplete(), metadata=quality.completeness()),
 )
 
 
 @dg.asset_check(
     asset=SIGUNGU_REGIONS,
-    description="Active leaf regions, their checkpoints, the partition keys and the last list read are the same.",
+    description=(
+        "Active leaf regions, their checkpoints, the partition keys and the last list read agree."
+    ),
 )
 def regions_match_the_list(
     context: dg.AssetCheckExecutionContext, mohe: MoheResource
 ) -> dg.AssetCheckResult:
-    """Compares four tellings of one set, of which Dagster's is the fourth."""
+    """Compare the tables and Dagster's partition keys, which must hold the same regions."""
     with mohe.open() as app:
         quality = Quality(checkpoints=app.checkpoints)
         violations, listed = quality.not_as_listed(), quality.listed()
@@ -226,15 +234,15 @@ def regions_match_the_list(
 @dg.asset_check(
     asset=PLACES,
     description=(
-        "Every region's checkpoint and its partition agree: COMPLETED is green, FAILED red, PENDING neither. "
-        "The sensor repairs what differs once a minute, all but a green region that was set to PENDING by hand: "
-        "that one is collected again."
+        "Checkpoints and partitions agree: COMPLETED is green, FAILED red, PENDING neither. "
+        "The sensor repairs differences once a minute, except for a green region that was "
+        "set to PENDING by hand: it is collected again."
     ),
 )
 def checkpoints_match_partitions(
     context: dg.AssetCheckExecutionContext, mohe: MoheResource
 ) -> dg.AssetCheckResult:
-    """All of them, in both directions; what a run has under way is not compared yet."""
+    """Compare all regions in both directions, except those that a run is collecting."""
     with mohe.open() as app:
         found = disagreements(regions_of(app), shown(context.instance))
     first = {key: found[key] for key in sorted(found)[:SHOWN_AT_MOST]}

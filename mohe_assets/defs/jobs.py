@@ -1,5 +1,5 @@
-"""The jobs: refresh the regions, collect chosen regions, the whole batch in one process, refine,
-publish, begin a new round, and delete what is old.
+"""The jobs: refresh the regions, collect chosen regions or all of them, refine, publish, start a
+new round, and delete old data.
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ from mohe_assets.ops.status_text import what_is_missing
 
 
 def build_asset_jobs(key_prefix: Sequence[str] = ()) -> list[AssetJob]:
-    """The jobs that materialize assets, whose keys have this prefix.
+    """Return the jobs that materialize assets, whose keys have this prefix.
 
-    The checks look at the whole country; they are run when asked for, not after every few regions.
+    They leave out the checks, which cover the whole country and run on request only.
     """
 
     def job(name: str, *assets: dg.AssetKey, description: str) -> AssetJob:
@@ -49,95 +49,91 @@ def build_asset_jobs(key_prefix: Sequence[str] = ()) -> list[AssetJob]:
         job(
             REFRESH_REGIONS,
             SIGUNGU_REGIONS,
-            description="Downloads the government's region list and takes it over.",
+            description="Downloads the government's region list and applies it.",
         ),
         job(INGEST_PLACES, PLACES, description="Collects the places of the chosen regions."),
         job(
             PUBLISH_CATALOG,
             PLACE_CATALOG,
             COLLECTION_REPORT,
-            description="Writes the nationwide files, if the places have changed, and the collection "
-            "report.",
+            description=(
+                "Writes the collection report, and the nationwide files if the places have changed."
+            ),
         ),
     ]
 
 
 @dg.op(out=dg.Out(dg.Nothing))
 def make_completed_pending(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
-    """COMPLETED → PENDING, with a new round of searches; places, ledger and the record of earlier
-    runs stay.
+    """Set COMPLETED regions to PENDING for a new round of searches.
+
+    Places, ledger and the rows of earlier runs stay.
     """
     with mohe.open() as app:
         codes = app.checkpoints.new_round()
-    context.log.info(f"{len(codes)} regions begin a new round")
+    context.log.info(f"{len(codes)} regions start a new round.")
 
 
 @dg.job(
-    description="Starts a new round: every completed region becomes PENDING again, and is collected by the sensor or a batch.",
+    description=(
+        "Starts a new round: every completed region becomes PENDING, and the sensor or a batch "
+        "collects it again."
+    ),
     executor_def=dg.in_process_executor,
 )
 def new_round() -> None:
-    """History stays: places, ledger rows of earlier rounds, and `batch_execution_metadata`."""
+    """Keep places, ledger rows of earlier rounds, and `batch_execution_metadata`."""
     make_completed_pending()
 
 
 @dg.op(out=dg.Out(dg.Nothing))
 def delete_what_is_old(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
-    """Delete old searches and runs, see `mohe prune`, and measure the databases."""
+    """Delete old searches and runs, as `mohe prune` does, and measure the databases."""
     with mohe.open() as app:
         context.log.info(pruned_sentence(prune(context.instance, app)))
 
 
 @dg.job(
     description=(
-        "Deletes searches of old rounds (MOHE_KEEP_LEDGER_DAYS) and Dagster's old runs with "
-        "their events (MOHE_KEEP_RUN_DAYS) that show nothing any more, and "
-        "notes how large the databases are."
+        "Deletes searches of old rounds (MOHE_KEEP_LEDGER_DAYS) and old runs of Dagster with their "
+        "events (MOHE_KEEP_RUN_DAYS) that no page shows any more, and records the sizes of the "
+        "databases."
     ),
     executor_def=dg.in_process_executor,
 )
 def maintenance() -> None:
-    """Launched by its schedule every day; `mohe prune` does the same."""
+    """Launched daily by its schedule; `mohe prune` does the same."""
     delete_what_is_old()
 
 
 def _refresh_if_due(context: dg.OpExecutionContext, app: App) -> None:
     """Refresh the regions if there are none, or if the list is old.
 
-    A failed refresh of a list we have stops nothing.
+    If there is a list, a failed refresh does not stop the batch.
     """
-    if not app.refresh_is_due():
-        sync_partition_keys(context.instance, app)
-    elif app.list_is_missing():
-        _refresh(context, app)
-    else:
-        _refresh_or_go_on(context, app)
-
-
-def _refresh(context: dg.OpExecutionContext, app: App) -> None:
-    sync = refresh(context.instance, app)
-    if sync.warning:
-        context.log.warning(sync.warning)
-    context.log.info(
-        f"{len(sync.listed.leaves)} regions as of {sync.listed.as_of} from {sync.listed.source}"
-    )
-
-
-def _refresh_or_go_on(context: dg.OpExecutionContext, app: App) -> None:
+    if app.refresh_is_due() and app.list_is_missing():
+        sync = refresh(context.instance, app)
+        if sync.warning:
+            context.log.warning(sync.warning)
+        context.log.info(
+            f"{len(sync.listed.leaves)} regions as of {sync.listed.as_of} from {sync.listed.source}"
+        )
+        return
     try:
-        app.refresh_regions()
+        if app.refresh_is_due():
+            app.refresh_regions()
     except ApiError as error:
         context.log.warning(
-            f"The region list could not be refreshed: {error} The list of before stays."
+            f"The region list could not be refreshed: {error} The previous list stays."
         )
     except RegionListRefused as refused:
-        context.log.warning(f"{refused} The batch collects with the list it has.")
+        context.log.warning(f"{refused} The batch collects with the previous list.")
     sync_partition_keys(context.instance, app)
 
 
 @dg.op(out=dg.Out(dg.Nothing))
 def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
-    """Refresh the regions if that is due; collect until nothing is due or the quota ends."""
+    """Refresh the regions if due; collect until no region is due or the quota is used up."""
     with cancelled_by_signals(context), mohe.open() as app:
         name_run(context.instance, context.run, app.settings.checkpoint_batch_name, ())
         app.settings.require_collection_keys()
@@ -146,10 +142,9 @@ def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> N
             _refresh_if_due(context, app)
             app.prepare_batch()
             if app.settings.batch_auto_initialization:
-                # Nothing is collected any more, so no partition is shown as materialized.
+                # No region is collected any more, so no partition may be shown as materialized.
                 context.instance.wipe_assets([PLACES])
-            # What earlier runs left looking wrong; after the sensor's own looks there is nothing to
-            # do.
+            # Repairs partitions that earlier runs left in a wrong state, if no sensor did.
             reconcile(context.instance, app)
             return app.checkpoints.due()
 
@@ -159,40 +154,46 @@ def collect_due_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> N
             missing = what_is_missing(app.checkpoints.progress(), app.api_state())
             context.log.warning(f"No region was collected. {missing}")
     context.log.info(
-        f"{totals.completed} regions completed with {totals.places} places and {totals.calls} calls, {totals.released} released"
+        f"{totals.completed} regions completed with {totals.places} places and "
+        f"{totals.calls} calls, {totals.released} released"
     )
 
 
 @dg.job(
     name=PLACE_INGESTION_BATCH,
-    description="The whole collection in one process: refresh if due, then due regions until none is left.",
+    description=(
+        "The whole collection in one process: refreshes the regions if due, then collects due "
+        "regions until none is left."
+    ),
     executor_def=dg.in_process_executor,
 )
 def place_ingestion_batch() -> None:
-    """For `dagster job execute`: run it as often as you like, it goes on where it stopped."""
+    """For `dagster job execute`. Every run continues where the previous run stopped."""
     collect_due_regions()
 
 
 @dg.op(out=dg.Out(dg.Nothing))
 def refine_completed_regions(context: dg.OpExecutionContext, mohe: MoheResource) -> None:
-    """Searches completed regions deeper, the most promising first, until the day's calls end or
-    none promises more.
+    """Refine completed regions, those with the highest expected gain first.
+
+    Ends when the day's quota is used up or no region has an expected gain.
     """
     with cancelled_by_signals(context), mohe.open() as app:
         force_retry = context.run.tags.get(TRIGGER_TAG) != SENSOR_TRIGGER
         claim_filter = ClaimFilter(refine=True, probe_now=force_retry)
         totals = collect(context, app, claim_filter, prepare=lambda: 0)
-    context.log.info(f"{totals.refined} slices of regions refined")
+    context.log.info(f"{totals.refined} parts of refinements done")
 
 
 @dg.job(
     name=REFINE_PLACES,
     description=(
-        "Searches completed regions deeper: the other order of full answers, then their dongs, where it pays most. Ends when "
-        "the day's calls end, when a region waits for its base plan, or when nothing promises more."
+        "Refines completed regions, highest expected gain first: full searches in the other sort "
+        "order, then by dong. Ends when the day's quota is used up, a region waits for its base "
+        "plan, or no region has an expected gain."
     ),
     executor_def=dg.in_process_executor,
 )
 def refine_places() -> None:
-    """Launched by the sensor when every region has its base plan; for `dagster job execute`, too."""
+    """Launched by the sensor when all regions have their base plan, or by `dagster job execute`."""
     refine_completed_regions()

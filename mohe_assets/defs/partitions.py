@@ -1,6 +1,4 @@
-"""The partition set: one key per sigungu, added by `sigungu_regions` as the government's list names
-them.
-"""
+"""The partition set: a key per sigungu, which `sigungu_regions` adds from the government's list."""
 
 import dagster as dg
 

@@ -1,8 +1,6 @@
-"""What assets, sensors and jobs are given: the settings of the environment, and an `App` on them when
-one is opened.
-"""
+"""The resource of assets, sensors and jobs: settings from the environment, and an `App` on them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
@@ -19,10 +17,10 @@ TickResult = dg.SensorResult | dg.SkipReason
 
 
 class MoheResource(dg.ConfigurableResource["MoheResource"]):
-    """Opens an `App` for the time of one run or tick.
+    """Opens an `App` for the duration of one run or tick.
 
     `environment` overrides single variables, for tests and for code locations that share a process.
-    `key_prefix` is that of our assets, see `build_defs`.
+    `key_prefix` is the prefix of the asset keys, see `build_defs`.
     """
 
     environment: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
@@ -30,10 +28,9 @@ class MoheResource(dg.ConfigurableResource["MoheResource"]):
 
     @contextmanager
     def open(self) -> Iterator[App]:
-        """An `App`; what keeps one from being opened ends the run with that sentence and no
-        traceback of ours.
+        """Open an `App`, waiting for a database that restarts.
 
-        A run waits for a database that restarts.
+        If it cannot be opened, the run fails with the reason and without a traceback.
         """
         try:
             with self._open(self._settings(), wait=True) as app:
@@ -42,10 +39,10 @@ class MoheResource(dg.ConfigurableResource["MoheResource"]):
             raise _failure(error) from None
 
     def tick(self, evaluate: Callable[[App], TickResult]) -> TickResult:
-        """Evaluate a tick, or skip it with the sentence of a setting that is missing or bad.
+        """Evaluate a tick, or skip it with the reason if a setting is missing or invalid.
 
-        It does not wait for a database that restarts: the next tick comes in seconds. Without keys
-        none is opened, and none is started where there is none yet.
+        The tick does not wait for a database that restarts: the next tick comes in seconds.
+        Without keys the database is neither opened nor started.
         """
         try:
             settings = self._settings()
@@ -63,10 +60,7 @@ class MoheResource(dg.ConfigurableResource["MoheResource"]):
             yield app
 
     def _settings(self) -> Settings:
-        return settings_module.load(self._environ())
-
-    def _environ(self) -> Mapping[str, str]:
-        return {**settings_module.process_environment(), **self.environment}
+        return settings_module.load({**settings_module.process_environment(), **self.environment})
 
 
 def _failure(error: Exception) -> dg.Failure:

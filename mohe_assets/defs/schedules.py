@@ -17,14 +17,17 @@ weekly_region_refresh = _schedule(
     name="weekly_region_refresh",
     job_name=REFRESH_REGIONS,
     cron_schedule="0 4 * * 1",
-    description="Takes the government's region list over every Monday at 04:00 KST.",
+    description="Downloads and applies the government's region list on Mondays at 04:00 KST.",
 )
 
 monthly_new_round = _schedule(
     name="monthly_new_round",
     job_name=NEW_ROUND,
     cron_schedule="0 3 1 * *",
-    description="Makes every completed region PENDING again on the first of the month at 03:00 KST; the sensor collects them.",
+    description=(
+        "Starts a new round of all completed regions on the first of the month at 03:00 KST; the "
+        "sensor collects them."
+    ),
 )
 
 daily_catalog = _schedule(
@@ -41,7 +44,7 @@ daily_maintenance = dg.ScheduleDefinition(
     execution_timezone="Asia/Seoul",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description=(
-        "Deletes old searches and runs every day at 05:00 KST; MOHE_KEEP_LEDGER_DAYS and "
-        "MOHE_KEEP_RUN_DAYS say which."
+        "Deletes searches and runs older than MOHE_KEEP_LEDGER_DAYS and MOHE_KEEP_RUN_DAYS every "
+        "day at 05:00 KST."
     ),
 )

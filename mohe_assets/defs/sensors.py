@@ -1,4 +1,4 @@
-"""The sensor that keeps the collection going: read → what is due → run requests."""
+"""The sensors, which launch runs for due regions and refinements."""
 
 import datetime as dt
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -29,25 +29,25 @@ from mohe_assets.store.checkpoints import Progress
 
 INTERVAL_SECONDS = 5
 REFINEMENT_INTERVAL_SECONDS = 15
-# Comparing all partitions with all checkpoints is for what nobody should have done by hand; once a
-# minute is enough.
+# Between two comparisons of all partitions with all checkpoints. Differences come from changes by
+# hand and are rare.
 RECONCILE_SECONDS = 60
 
 
 @dg.sensor(
-    job_name=INGEST_PLACES,  # by name: the job itself is made with the prefix of its keys
+    job_name=INGEST_PLACES,  # by name: the job depends on the prefix of its keys
     minimum_interval_seconds=INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Launches runs for the regions that are due, takes back those of runs that died, makes partitions show what the "
-        "checkpoints say, and waits for the quota: its last tick says how far the collection is, and why it waits until when. "
-        "CHECKPOINT_AUTO_RESUME=false keeps it from launching."
+        "Launches runs for due regions, reclaims the regions of dead runs, makes partitions agree "
+        "with the checkpoints, and waits for the quota. Its last tick states the progress, and why "
+        "and until when it waits. CHECKPOINT_AUTO_RESUME=false stops its launches."
     ),
 )
 def pending_region_sensor(
     context: dg.SensorEvaluationContext, mohe: MoheResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Asks for contiguous ranges of due regions, a bounded number of runs at a time."""
+    """Request runs for contiguous ranges of due regions, up to MOHE_RUNS_IN_FLIGHT at a time."""
 
     def evaluate(app: App) -> dg.SensorResult | dg.SkipReason:
         recover(context.instance, app)
@@ -55,7 +55,7 @@ def pending_region_sensor(
             return dg.SkipReason(str(mismatch))
         app.seed_missing()
         app.reopen_regions_with_old_plan()
-        cursor = _reconcile_now_and_then(context, app)
+        cursor = _reconcile_every_minute(context, app)
         unfinished = unfinished_runs(context.instance)
         api = cache(lambda: read_state(app.database, app.account))
         reason = _reason_to_wait(app, unfinished, api)
@@ -69,26 +69,23 @@ def pending_region_sensor(
     return mohe.tick(evaluate)
 
 
-def _reconcile_now_and_then(context: dg.SensorEvaluationContext, app: App) -> str:
-    now = dt.datetime.now(dt.UTC)
-    last = _moment(context.cursor, now)
-    if last is not None and now - last < dt.timedelta(seconds=RECONCILE_SECONDS):
+def _reconcile_every_minute(context: dg.SensorEvaluationContext, app: App) -> str:
+    """Reconcile if due; return the new cursor, which is the time of the last comparison.
+
+    A cursor that is no time in the past was set by a person or another version, and is ignored.
+    """
+    now, due_before = dt.datetime.now(dt.UTC), dt.timedelta(seconds=RECONCILE_SECONDS)
+    try:
+        last = dt.datetime.fromisoformat(context.cursor or "")
+        is_recent = last.tzinfo is not None and last <= now and now - last < due_before
+    except ValueError:
+        is_recent = False
+    if is_recent:
         return str(context.cursor)
     sync_partition_keys(context.instance, app)
-    if len(reconcile(context.instance, app)) > REPAIRS_AT_ONCE:
-        return last.isoformat() if last else ""  # the next tick goes on
-    return now.isoformat()
-
-
-def _moment(cursor: str | None, now: dt.datetime) -> dt.datetime | None:
-    """The last comparison; None for what is no moment of the past: a person or another version set
-    it.
-    """
-    try:
-        last = dt.datetime.fromisoformat(cursor or "")
-    except ValueError:
-        return None
-    return last if last.tzinfo is not None and last <= now else None
+    # With more differences than fit in a tick, the next tick continues.
+    repaired_all = len(reconcile(context.instance, app)) <= REPAIRS_AT_ONCE
+    return now.isoformat() if repaired_all else ""
 
 
 def _reason_to_wait(
@@ -96,18 +93,21 @@ def _reason_to_wait(
 ) -> str | None:
     settings = app.settings
     if not settings.checkpoint_auto_resume:
-        return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."
+        return "CHECKPOINT_AUTO_RESUME is false: the sensor launches no run."
     if any(run.job_name == PLACE_INGESTION_BATCH for run in unfinished):
-        return "place_ingestion_batch is collecting all that is due."
+        return "place_ingestion_batch is collecting all due regions."
     if closed := why_closed(app, api()):
         return closed
     if len(unfinished) >= settings.runs_in_flight:
-        return f"{len(unfinished)} runs are under way; MOHE_RUNS_IN_FLIGHT allows {settings.runs_in_flight}."
+        return (
+            f"{len(unfinished)} runs are unfinished; "
+            f"MOHE_RUNS_IN_FLIGHT allows {settings.runs_in_flight}."
+        )
     return None
 
 
 def why_closed(app: App, state: ApiState) -> str | None:
-    """Why no call can be made now and until when, None if one can."""
+    """Return why no call can be made now and until when; None if a call can be made."""
     if state.blocked_why is not None:
         return f"The API is blocked: {state.blocked_why}"
     if state.closed_until is not None:
@@ -129,45 +129,42 @@ def _requests(
     due = app.checkpoints.due_keys() - busy_keys(keys, unfinished)
     room = settings.runs_in_flight - len(unfinished)
     if due and api.unavailable_since is not None:
-        # One run probes the API; the others start once it answers.
+        # A single run probes the API; the others start when it answers.
         room = min(room, 1 if not unfinished else 0)
     return list(run_requests(keys, due, settings.regions_per_run, room, under_way=len(unfinished)))
 
 
 def _why_nothing(app: App, reason: str | None, unfinished: int) -> str:
-    """The reason, and how far the collection is: the tick is what a person looks at who wonders
-    when it goes on.
-    """
+    """Return the reason why no run is launched, and the progress, for the page of the tick."""
     progress = app.checkpoints.progress()
     if not progress.total:
-        return f"{reason or ''} There are no regions yet: materialize sigungu_regions, or run the job refresh_regions.".strip()
-    text = f"{reason or _nothing_to_ask(progress, unfinished)} {progress_sentence(progress)}"
+        return (
+            f"{reason or ''} There are no regions yet: materialize sigungu_regions, or run the job "
+            "refresh_regions."
+        ).strip()
+    if reason is None and progress.pending and unfinished:
+        runs = "1 unfinished run" if unfinished == 1 else f"{unfinished} unfinished runs"
+        reason = f"All due regions are assigned to {runs}."
+    text = f"{reason or 'No region is due.'} {progress_sentence(progress)}"
     unconfirmed = app.regions.unconfirmed()
     return f"{text} Region list: {unconfirmed.sentence}" if unconfirmed else text
 
 
-def _nothing_to_ask(progress: Progress, unfinished: int) -> str:
-    if not progress.pending or not unfinished:
-        return "Nothing is due."
-    runs = "one run that is not over" if unfinished == 1 else f"{unfinished} runs that are not over"
-    return f"All that is due has been asked of {runs}."
-
-
 def progress_sentence(progress: Progress) -> str:
-    """How far the collection is, what failed, and when that is tried again."""
+    """Return the progress in a sentence: regions by status, and the next retry."""
     text = f"{progress.completed + progress.refining} of {progress.total} regions are completed"
     if progress.refining:
-        text += f", {progress.refining} of them are being refined"
+        text += f", {progress.refining} of these are being refined"
     if collecting := progress.processing - progress.refining:
         text += f", {collecting} are being collected"
     if progress.pending:
-        text += f", {progress.pending} are to come"
+        text += f", {progress.pending} are pending"
     if progress.failed:
         text += f", {progress.failed} failed"
     if progress.next_retry_at:
         text += f" (next try {_kst(progress.next_retry_at)})"
     if progress.given_up:
-        text += f"; {progress.given_up} of them are tried again only when asked for"
+        text += f"; {progress.given_up} of these only `mohe retry` tries again"
     return text + "."
 
 
@@ -183,30 +180,26 @@ def run_requests(
     *,
     under_way: int = 0,
 ) -> Iterator[dg.RunRequest]:
-    """One request per contiguous range of due keys, at most `regions_per_run` keys long, at most
-    `room` requests.
+    """Yield `room` requests at most, each for a range of at most `regions_per_run` due keys.
 
-    Runs that start together share the rate and would end together, with nobody calling until the
-    next ones have started: into an empty field the first of three takes a third of the size, the
-    second two thirds, so that their ends stay apart.
+    Runs that start together share the rate and would end together, and no call would be made until
+    the next runs have started. So if no run is under way, the first of three takes a third of the
+    size and the second two thirds, which keeps their ends apart.
     """
     sizes = [
         regions_per_run if under_way else -(-regions_per_run * (n + 1) // room) for n in range(room)
     ]
     for chunk in _ranges(keys, due, sizes):
         tags = {ASSET_PARTITION_RANGE_START_TAG: chunk[0], ASSET_PARTITION_RANGE_END_TAG: chunk[-1]}
-        # No run key: Dagster refuses a key it has seen, whatever became of that run, and a lost run
-        # must be asked again. What keeps a region from being asked for twice is the list of
-        # unfinished runs, and the claim itself.
+        # No run key: Dagster refuses a known key even if that run was lost. The list of unfinished
+        # runs and the claim itself keep a region from being collected twice.
         yield dg.RunRequest(
             tags={**tags, TRIGGER_TAG: SENSOR_TRIGGER, REGIONS_TAG: regions_label(chunk)}
         )
 
 
 def _ranges(keys: Sequence[str], due: Collection[str], sizes: Sequence[int]) -> Iterator[list[str]]:
-    """Ranges of due keys without a gap, the n-th at most `sizes[n]` keys long, until the sizes or
-    the keys are used up.
-    """
+    """Yield ranges of due keys without a gap, the n-th with at most `sizes[n]` keys."""
     wanted, left, chunk = set(due), list(sizes), list[str]()
     for key in keys:
         if not left:
@@ -222,18 +215,18 @@ def _ranges(keys: Sequence[str], due: Collection[str], sizes: Sequence[int]) -> 
 
 
 @dg.sensor(
-    job_name=REFINE_PLACES,  # by name: given the job itself, Dagster builds the sensor again and warns of its own doing
+    job_name=REFINE_PLACES,  # the job itself would make Dagster rebuild the sensor, with a warning
     minimum_interval_seconds=REFINEMENT_INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Launches refine_places when every region has its base plan and calls are left. MOHE_REFINE=false or "
-        "CHECKPOINT_AUTO_RESUME=false keeps it from launching."
+        "Launches refine_places when every region has its base plan and calls are left. "
+        "MOHE_REFINE=false or CHECKPOINT_AUTO_RESUME=false stops its launches."
     ),
 )
 def refinement_sensor(
     context: dg.SensorEvaluationContext, mohe: MoheResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """One run at a time, which claims the most promising regions until there is a reason to stop."""
+    """Request one run at a time, which claims the regions with the highest expected gain."""
 
     def evaluate(app: App) -> dg.SensorResult | dg.SkipReason:
         if reason := _reason_not_to_refine(context.instance, app):
@@ -246,16 +239,19 @@ def refinement_sensor(
 def _reason_not_to_refine(instance: dg.DagsterInstance, app: App) -> str | None:
     settings = app.settings
     if not settings.refine:
-        return "MOHE_REFINE is false: completed regions are not searched deeper by themselves."
+        return "MOHE_REFINE is false: completed regions are not refined automatically."
     if not settings.checkpoint_auto_resume:
-        return "CHECKPOINT_AUTO_RESUME is false: runs are launched by people only."
+        return "CHECKPOINT_AUTO_RESUME is false: the sensor launches no run."
     backlog = app.refinement.backlog()
-    so_far = f"{backlog.searches:,} searches beyond the base plan so far"
+    so_far = f"{backlog.searches:,} refinement searches so far"
     if backlog.base_is_due:
-        return f"Regions wait for their base plan, which has precedence; {so_far}."
+        return f"Regions wait for their base plan, which takes precedence; {so_far}."
     if under_way := len(unfinished_runs(instance)):
-        return f"{under_way} runs are collecting or refining; {so_far}, {backlog.regions + backlog.refining} regions promise more."
+        return (
+            f"{under_way} runs are collecting or refining; {so_far}, "
+            f"{backlog.regions + backlog.refining} regions have an expected gain."
+        )
     api = read_state(app.database, app.account)
     if closed := app.origin_mismatch() or why_closed(app, api):
         return f"{closed} ({so_far})"
-    return None if backlog.has_work else f"No region promises more than it has given; {so_far}."
+    return None if backlog.has_work else f"No region has an expected gain; {so_far}."

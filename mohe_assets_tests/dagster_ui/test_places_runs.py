@@ -208,7 +208,7 @@ class TestACollection:
         done = launcher.collect(keys[0], keys[2])
         assert done.succeeded
         assert done.materialized == (keys[0], keys[2])
-        assert f"{name_of(keys[1])} is being collected by run a-live-run" in done.log
+        assert f"{name_of(keys[1])} is left to run a-live-run" in done.log
         assert app.checkpoints.release(lease), "nobody took it away"
         assert statuses(database) == {"COMPLETED": 2, "PENDING": 1}
 
@@ -476,7 +476,7 @@ class TestTheRegions:
         done = launcher.execute(queued)
         assert done.succeeded
         assert done.materialized == (keys[3],)
-        assert f"Abolished since they were asked for: {keys[1]}, {keys[2]}." in done.log
+        assert f"Skipped, abolished since the run was requested: {keys[1]}, {keys[2]}." in done.log
         assert {code for code, _ in ledger(database)} == {code_of(keys[3])}
         sync_partition_keys(instance, app)
         assert not {keys[1], keys[2]} & set(self.partitions(instance))
@@ -572,7 +572,7 @@ class TestTheRegions:
         batch = launcher.job("place_ingestion_batch")
         assert batch.succeeded
         assert f"lacks {len(gone)} of the 256 regions known" in batch.log
-        assert "The batch collects with the list it has." in batch.log
+        assert "The batch collects with the previous list." in batch.log
         assert statuses(database) == {"COMPLETED": 2}
         assert read(database, "SELECT DISTINCT status FROM region") == [{"status": "ACTIVE"}]
 

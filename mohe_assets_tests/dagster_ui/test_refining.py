@@ -105,7 +105,7 @@ class TestTheSensor:
     ) -> None:
         collect_elsewhere(few(2))
         execute(database, "UPDATE batch_checkpoint SET promise = 0")
-        assert "No region promises more" in tick.reason()
+        assert "No region has an expected gain" in tick.reason()
 
 
 def test_the_job_searches_deeper_and_the_partitions_stay_green(

@@ -169,8 +169,8 @@ class TestWhatItAsksFor:
         keys = few(3)
         tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[2]}
         launched(instance, dg.DagsterRunStatus.QUEUED, **tags)
-        asked = "All that is due has been asked of one run that is not over."
-        assert sensor.reason() == f"{asked} 0 of 3 regions are completed, 3 are to come."
+        assigned = "All due regions are assigned to 1 unfinished run."
+        assert sensor.reason() == f"{assigned} 0 of 3 regions are completed, 3 are pending."
 
     @pytest.mark.parametrize(
         "ended",
@@ -282,7 +282,7 @@ class TestWhatItWaitsFor:
             launched(instance, dg.DagsterRunStatus.STARTED, **{PARTITION_NAME_TAG: key})
         reason = sensor.reason(MOHE_RUNS_IN_FLIGHT="2")
         assert "2 runs are under way" in reason
-        assert "0 of 256 regions are completed, 256 are to come" in reason, (
+        assert "0 of 256 regions are completed, 256 are pending" in reason, (
             "how far it is can be read in every tick"
         )
 
@@ -360,10 +360,10 @@ class TestWhatItWaitsFor:
         )
         reason = sensor.reason()
         assert reason.startswith(
-            "Nothing is due. 3 of 6 regions are completed, 3 failed "
+            "No region is due. 3 of 6 regions are completed, 3 failed "
             f"(next try {retry_at.astimezone(KST):%Y-%m-%d %H:%M:%S} KST)"
         )
-        assert "2 of them are tried again only when asked for" in reason
+        assert "2 of these only `mohe retry` tries again" in reason
 
     def test_regions_and_then_it_says_how_to_get_them(
         self, sensor: Sensor, database: Database

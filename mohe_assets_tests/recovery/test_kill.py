@@ -101,7 +101,7 @@ def test_completions_whose_events_the_kill_lost_are_reported_by_the_next_run(
     assert [
         row["region_name"] for row in completed if row["region_name"] not in worker.output + said
     ] == []
-    assert "which ended before it told" in said
+    assert "which ended before it reported them" in said
     assert statuses(database) == {"COMPLETED": 24}
     assert len(instance.get_materialized_partitions(PLACES)) == 24
     events = [record.event_log_entry for record in materializations(instance)]

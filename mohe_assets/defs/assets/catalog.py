@@ -1,6 +1,4 @@
-"""What is published: the nationwide files of places, and the report of where their collection
-stands.
-"""
+"""Published assets: the nationwide files of places, and the report on their collection."""
 
 import datetime as dt
 
@@ -31,7 +29,7 @@ def place_catalog(mohe: MoheResource) -> dg.MaterializeResult[None]:
     """All places of the country in one Parquet, one CSV and one GeoJSON file; docs/place_catalog.md
     describes them.
 
-    Written in MOHE_CATALOG_DIR, and only if the places have changed.
+    Written to MOHE_CATALOG_DIR if the places have changed.
     """
     with mohe.open() as app:
         catalog = build_catalog(
@@ -63,10 +61,10 @@ def _catalog_metadata(catalog: Catalog) -> dict[str, dg.MetadataValue]:
     deps=[PLACES],
 )
 def collection_report(mohe: MoheResource) -> dg.MaterializeResult[None]:
-    """Where the collection stands: a map by region, places and calls over time, provinces, failed
-    regions with their reasons, the API's day, and when all is done.
+    """Progress of the collection: a map by region, places and calls over time, provinces, failed
+    regions with their reasons, the use of the API's quota, and the expected end.
 
-    Shown here, and written beside the catalog as report.md and report.png.
+    Shown on this page, and written beside the catalog as report.md and report.png.
     """
     with mohe.open() as app:
         report = build_report(app, now=dt.datetime.now(dt.UTC))

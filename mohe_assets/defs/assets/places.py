@@ -11,15 +11,14 @@ from mohe_assets.defs.resources import MoheResource
 from mohe_assets.defs.runtime import column_schemas as tables
 from mohe_assets.defs.runtime.collection import cancelled_by_signals, collect
 from mohe_assets.defs.runtime.names import OWNER, SIGUNGU_REGIONS
-from mohe_assets.defs.runtime.runs import SENSOR_TRIGGER, TRIGGER_TAG, asked_at, name_run
+from mohe_assets.defs.runtime.runs import SENSOR_TRIGGER, TRIGGER_TAG, name_run, requested_at
 from mohe_assets.domain.regions import code_of_partition_key
 
 
 def build_places(*, regions_per_run: int) -> dg.AssetsDefinition:
-    """The asset; a backfill gives each of its runs up to `regions_per_run` regions."""
+    """Return the asset; each run of a backfill gets up to `regions_per_run` regions."""
     with warnings.catch_warnings():
-        # Backfill policies are marked beta; their behaviour is pinned by the version bounds and by
-        # tests.
+        # Backfill policies are beta; the version bounds and tests pin their behaviour.
         warnings.simplefilter("ignore", dg.BetaWarning)
         return _places(dg.BackfillPolicy.multi_run(max_partitions_per_run=regions_per_run))
 
@@ -40,9 +39,9 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
         },
         deps=[SIGUNGU_REGIONS],
         partitions_def=sigungu_partitions,
-        # One process start costs what twenty searches do: a run takes several regions.
+        # A process start takes as long as twenty searches, so a run takes several regions.
         backfill_policy=backfill_policy,
-        # No value to hand on: each region that completes is logged as its own materialization.
+        # No output value: each completed region is logged as its own materialization.
         output_required=False,
     )
     def places(
@@ -51,8 +50,8 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
         """The places of a region, found by local search: tables `places`, `search_query` (the
         ledger) and `batch_checkpoint`.
 
-        Goes on where the region's ledger ends. A person who materializes a completed region gets it
-        collected afresh.
+        Continues where the region's ledger ends. If a person materializes a completed region, it
+        is collected again from the start.
         """
         force_retry = context.run.tags.get(TRIGGER_TAG) != SENSOR_TRIGGER
         with cancelled_by_signals(context), mohe.open() as app:
@@ -62,25 +61,27 @@ def _places(backfill_policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
                 app.settings.checkpoint_batch_name,
                 sorted(context.partition_keys),
             )
-            # A key outlives its region while runs name it, and its code may be back under another
-            # key.
+            # A key outlives its abolished region while runs name it, and the code may have been
+            # reactivated under another key.
             living = set(app.regions.partition_keys().values())
             codes = frozenset(
                 code_of_partition_key(key) for key in context.partition_keys if key in living
             )
             if dead := sorted(set(context.partition_keys) - living):
-                context.log.warning(f"Abolished since they were asked for: {', '.join(dead)}.")
-            asked = asked_at(context.instance, context.run) if force_retry else None
+                context.log.warning(
+                    f"Skipped, abolished since the run was requested: {', '.join(dead)}."
+                )
+            requested = requested_at(context.instance, context.run) if force_retry else None
             claim_filter = ClaimFilter(
                 codes=codes,
                 force_retry=force_retry,
-                recollect_completed_before=asked,
+                recollect_completed_before=requested,
                 probe_now=force_retry,
             )
             totals = collect(context, app, claim_filter, prepare=lambda: len(codes))
         context.log.info(f"{totals}")
-        # A generator that yields no result: a returned None would be logged as the materialization
-        # of every partition of the run, those that the quota did not reach included.
+        # A generator without a result: Dagster would log a returned None as the materialization of
+        # every partition of the run, also of those that the quota did not reach.
         yield from ()
 
     return places

@@ -10,7 +10,7 @@ from mohe_assets.defs.runtime.region_refresh import refresh
 
 
 class RefreshConfig(dg.Config):
-    """`accept_any_change` takes over a list that is not believed for the regions it lacks."""
+    """`accept_any_change` applies a list that was refused because it lacks too many regions."""
 
     accept_any_change: bool = False
 
@@ -33,11 +33,11 @@ def sigungu_regions(
     context: dg.AssetExecutionContext, config: RefreshConfig, mohe: MoheResource
 ) -> dg.MaterializeResult[None]:
     """The government's list of legal districts (법정동코드): tables `region` and `legal_dong`, the
-    partition set `sigungu`, and a PENDING checkpoint for every new region. What became of abolished
-    ones is inferred into `region_succession`.
+    partition set `sigungu`, and a PENDING checkpoint for every new region. The successors of
+    abolished regions are inferred into `region_succession`.
 
-    The list is taken over whole or not at all. If the API is down, the list of before stays; if
-    there is none yet, the bundled one is taken.
+    The list is applied completely or not at all. If the API is down, the previous list stays; if
+    there is none yet, the bundled list is applied.
     """
     with mohe.open() as app:
         sync = refresh(context.instance, app, accept_any_change=config.accept_any_change)

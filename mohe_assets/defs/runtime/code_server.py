@@ -1,9 +1,8 @@
-"""Dagster's code server, the process in which runs execute, with one difference: it passes SIGTERM
-on to its runs.
+"""Dagster's code server, the process that starts runs, with one difference: it passes SIGTERM on
+to its runs.
 
-Dagster's own waits for its runs to finish by themselves, so that `docker stop` would kill them in
-the middle, holding their regions. Told to stop, a run releases its regions and ends within seconds,
-and the server with it.
+Dagster's own server waits until its runs end, so `docker stop` would kill them while they hold
+regions. On SIGTERM, a run releases its regions and ends within seconds, and then the server ends.
 """
 
 import contextlib
@@ -35,17 +34,17 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Serves `mohe_assets.definitions`; the arguments are those of `dagster api grpc`."""
+    """Serve `mohe_assets.definitions`; the arguments are those of `dagster api grpc`."""
     logs.install(settings.log_format())
     console_logger.use_for_processes()
     recovery.THIS_CODE_SERVER.started_at = dt.datetime.now(dt.UTC)
-    # Dagster gives SIGTERM whatever handler SIGINT has when it starts.
+    # Dagster gives SIGTERM the handler that SIGINT has at its start.
     signal.signal(signal.SIGINT, _stop)
     serve_code(["-m", "mohe_assets.definitions", *sys.argv[1:]])
 
 
 def _stop(number: int, _: FrameType | None) -> None:
-    # Ctrl-C reaches the runs by itself: a terminal signals everybody.
+    # On Ctrl-C, the terminal signals the runs as well.
     if number == signal.SIGTERM and not recovery.STOPPING.is_set():
         recovery.STOPPING.set()
         threading.Thread(target=_end_runs, daemon=True).start()
@@ -53,26 +52,22 @@ def _stop(number: int, _: FrameType | None) -> None:
 
 
 def _end_runs() -> None:
-    """Tells each run once: a second signal would interrupt its cleaning up. One that was just being
-    started is told, too.
+    """Signal each run exactly once, since a second signal would interrupt its cleanup.
 
-    Dagster waits for all of them, and for calls such as a sensor's tick. What is not over in time
-    has nothing to release: a run that was still importing, a tick. Their end is noticed like any
-    other death.
+    The loop also signals runs that are still starting. Dagster waits for all of them, and for calls
+    such as a sensor's tick. Processes that are still alive at the deadline hold no region: runs
+    that were importing, and ticks. Recovery treats their end as any other death.
     """
     cancelling = threading.Thread(target=_cancel_what_has_not_begun, daemon=True)
     if psutil.Process().children():
         cancelling.start()
         cancelling.join(CODE_SERVER_CANCEL_SECONDS)
-    itself, told, deadline = (
-        psutil.Process(),
-        set[int](),
-        time.monotonic() + CODE_SERVER_STOP_SECONDS,
-    )
+    itself, signalled = psutil.Process(), set[int]()
+    deadline = time.monotonic() + CODE_SERVER_STOP_SECONDS
     while time.monotonic() < deadline:
         for run in itself.children():
-            if run.pid not in told:
-                told.add(run.pid)
+            if run.pid not in signalled:
+                signalled.add(run.pid)
                 with contextlib.suppress(psutil.NoSuchProcess):
                     run.send_signal(signal.SIGTERM)
         time.sleep(0.1)
@@ -92,8 +87,8 @@ def _cancel_what_has_not_begun() -> None:
                 instance, replace(app, database=replace(app.database, reconnect_seconds=0))
             )
     except (MoheError, DBAPIError, dg.DagsterError) as error:
-        # They end all the same; the page may show those that had just been launched as failed.
-        log.warning("Runs that have not begun cannot be cancelled: %s", error)
+        # They end anyway; the UI may show runs that had just been launched as failed.
+        log.warning("Runs that have not begun could not be cancelled: %s", error)
 
 
 if __name__ == "__main__":

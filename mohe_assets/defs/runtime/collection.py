@@ -1,4 +1,4 @@
-"""Running a collection inside a Dagster run: outcomes become materializations, the end becomes
+"""Run a collection inside a Dagster run: report outcomes as materializations, and the end as
 success or failure.
 """
 
@@ -36,7 +36,7 @@ from mohe_assets.text.cleaning import markdown
 
 @dataclass(kw_only=True)
 class Totals:
-    """What a run did, region by region."""
+    """Counts of the outcomes of a run, and of its places and calls."""
 
     completed: int = 0
     refined: int = 0
@@ -47,7 +47,7 @@ class Totals:
     calls: int = 0
 
     def add(self, outcome: RegionOutcome) -> None:
-        """Counts one region's end."""
+        """Count the outcome of a region."""
         name = outcome.outcome.value
         setattr(self, name, getattr(self, name) + 1)
         if outcome.completion is not None:
@@ -56,18 +56,18 @@ class Totals:
 
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
-# After so many objects more, and each 20th and 400th time among older ones: a megabyte is garbage
-# for a little longer.
-SELDOM = (10_000, 20, 20)
+# Thresholds of the garbage collector: every 10,000 new objects, and every 20th and 400th time among
+# older ones. Up to a megabyte of garbage stays a little longer.
+GC_THRESHOLDS = (10_000, 20, 20)
 EVENT_BATCH_SIZE = "DAGSTER_EVENT_BATCH_SIZE"
 
 
 @contextmanager
 def cancelled_by_signals(context: Context) -> Iterator[None]:
-    """Makes a run that a signal stops a cancelled one.
+    """Report a run that a signal stops as cancelled.
 
-    Dagster takes a signal that nobody announced for a failure, and a failed run paints the regions
-    it never tried red; announced, it leaves them missing.
+    Without that report Dagster counts the signal as a failure, and a failed run marks regions red
+    that it never tried.
     """
     try:
         yield
@@ -85,11 +85,11 @@ def collect(
     *,
     prepare: Callable[[], int],
 ) -> Totals:
-    """Collect, logging one materialization per region as it completes.
+    """Collect, and log a materialization for each region that completes.
 
     `prepare` is called first, as part of the run; it returns the number of regions to collect.
-    Raises Failure at the end if a region failed or the API is blocked; a used-up quota is a success
-    with what was done.
+    Raises Failure at the end if a region failed or the API is blocked. A run that the quota ends is
+    a success.
     """
     totals = Totals()
     with lines_without_storage(), app.session(context.run.run_id) as session:
@@ -103,33 +103,32 @@ def collect(
     _account_for_the_rest(context, app, claim_filter, run)
     reconnecting()(recover, context.instance, app)
     if run.failed or isinstance(run.halted, ApiBlocked):
-        reconnecting()(_leave_the_rest_unpainted, context, app, claim_filter)
+        reconnecting()(_show_released_as_untried, context, app, claim_filter)
     _end(context, run)
     return totals
 
 
 def _get_ready(context: Context, app: App, claim_filter: ClaimFilter) -> None:
     app.load_what_collects(refining=claim_filter.refine)
-    # What Dagster and the libraries have loaded stays: to look through it for garbage would hold
-    # all searches up for 50 ms now and then, and the end of the process for 300. What is new is a
-    # search's, and gone with it: to look for cycles among it as often as Python does takes a
-    # twelfth of the run.
+    # Objects of Dagster and the libraries stay alive; searching them for garbage would delay all
+    # searches by 50 ms now and then, and the end of the process by 300 ms. New objects end with
+    # their search; Python's default frequency of collections would take a twelfth of the run.
     gc.freeze()
-    gc.set_threshold(*SELDOM)
+    gc.set_threshold(*GC_THRESHOLDS)
     reconnecting()(recover, context.instance, app)
 
 
 def _account_for_the_rest(
     context: Context, app: App, claim_filter: ClaimFilter, run: CollectionRun
 ) -> None:
-    """The regions this run was to collect and did not hold.
+    """Report the requested regions that this run did not claim.
 
-    Collected by another run since the request, they are reported once more; held by another run,
-    they are left to it. What a closed API kept from being collected again begins its new round: the
-    request survives the run, and the sensor finishes it.
+    Regions that another run has collected since the request are reported again; regions that
+    another run holds are left to that run. Regions that a closed API kept from being collected
+    again start a new round, so that the sensor completes the request.
     """
     others = run.not_taken()
-    # One that is being refined keeps the moment at which its base plan was completed.
+    # A region in refinement keeps the time at which its base plan was completed.
     stale = {one.region_code for one in others if _is_stale(one.end_time, claim_filter)}
     fresh = [
         one.region_code
@@ -142,24 +141,24 @@ def _account_for_the_rest(
             f"{len(again)} completed regions wait for their new round: {run.halted}"
         )
     for completion in app.checkpoints.completions(fresh, reported_too=True) if fresh else []:
-        # Once more, so that this run and its backfill know the partition as done.
+        # Reported again, so that the partition is done for this run and its backfill.
         reconnecting()(context.log_event, materialization(completion))
     for one in others:
         if one.status == Status.PROCESSING and one.region_code not in stale:
             context.log.warning(
-                f"{one.region_name} is being collected by run {one.run_id}; this run leaves it to that one."
+                f"{one.region_name} is left to run {one.run_id}, which is collecting it."
             )
 
 
 def _is_stale(end_time: dt.datetime | None, claim_filter: ClaimFilter) -> bool:
-    """The region was completed before a person asked for it."""
+    """Return whether the region was completed before it was requested."""
     before = claim_filter.recollect_completed_before
     return before is not None and end_time is not None and end_time < before
 
 
 def _report(context: Context, outcomes: Sequence[RegionOutcome]) -> None:
     if done := [materialization(one.completion) for one in outcomes if one.completion is not None]:
-        # Dagster's own patience with its storage is a second; a database that restarts needs more.
+        # Dagster retries its storage for a second; a restarting database takes longer.
         reconnecting()(log_materializations, context, done)
     for outcome in outcomes:
         if outcome.completion is None:
@@ -170,8 +169,9 @@ def _report(context: Context, outcomes: Sequence[RegionOutcome]) -> None:
 def log_materializations(
     context: Context, materializations: Sequence[dg.AssetMaterialization]
 ) -> None:
-    """As `context.log_event` does for each, but stored at once: one by one, each opens two
-    connections of its own.
+    """Log the events as `context.log_event` does, but store them together.
+
+    Stored singly, each event opens two connections.
     """
     step = context.get_step_execution_context()
     batch, last = make_new_run_id(), len(materializations) - 1
@@ -184,7 +184,7 @@ def log_materializations(
 
 @contextmanager
 def _stored_in_batches() -> Iterator[None]:
-    """Dagster batches events where this variable says so, which is read with every event."""
+    """Set the variable that makes Dagster batch events; Dagster reads it with every event."""
     before = os.environ.get(EVENT_BATCH_SIZE)
     os.environ[EVENT_BATCH_SIZE] = str(BATCH_OUTCOMES)
     try:
@@ -212,11 +212,11 @@ def _is_partitioned(run: dg.DagsterRun) -> bool:
 
 
 def _show_as_failed(context: Context, partition_key: str) -> None:
-    """Makes a failed region of the batch red in the UI.
+    """Show a failed region of the batch as red in the UI.
 
-    Dagster calls a partition failed when the last run that planned to materialize it failed without
-    doing so. A partitioned run plans its partitions when it is created; the batch says so here, for
-    the regions that failed only.
+    For Dagster a partition is failed if the last run that planned to materialize it failed without
+    doing so. A partitioned run plans its partitions when it is created; the batch plans only the
+    regions that failed.
     """
     step_key = context.get_step_execution_context().step.key
     plan(
@@ -228,9 +228,10 @@ def _show_as_failed(context: Context, partition_key: str) -> None:
     )
 
 
-def _leave_the_rest_unpainted(context: Context, app: App, claim_filter: ClaimFilter) -> None:
-    """A run that fails paints every region it planned red: those it released or never reached have
-    to be excepted.
+def _show_released_as_untried(context: Context, app: App, claim_filter: ClaimFilter) -> None:
+    """Keep regions that a failing run released or never reached from being shown as failed.
+
+    A run that fails marks every region red that it planned.
     """
     if not _is_partitioned(context.run):
         return

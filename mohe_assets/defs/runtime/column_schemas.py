@@ -1,5 +1,5 @@
-"""The tables and the catalog as the assets' pages show them, made of the columns in
-mohe_assets/domain/columns.py and catalog.py.
+"""Column schemas of the tables and the catalog for the pages of the assets, from the columns in
+domain/columns.py and publishing/catalog.py.
 """
 
 from collections.abc import Sequence

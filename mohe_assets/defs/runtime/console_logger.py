@@ -1,9 +1,8 @@
-"""What a run prints: Dagster's lines and ours in one stream, in the format of MOHE_LOG_FORMAT, with
-region and attempt.
+"""The console lines of a run: Dagster's and ours in one stream, in the format of MOHE_LOG_FORMAT,
+with region and attempt.
 
-Dagster takes a logger of one's own from a run's config only, which runs launched by a backfill or
-from an asset's page do not have. So its default one is exchanged, for runs of whatever origin; the
-event log is not touched.
+The logger replaces Dagster's default, see `dagster_internals.use_console_logger`. Dagster's event
+log stays as it is.
 """
 
 import copy
@@ -36,23 +35,22 @@ STOPPED = "The run was stopped: its regions are released, and the next run conti
     }
 )
 def console(init: dg.InitLoggerContext) -> logging.Logger:
-    """Stands in for Dagster's colored_console_logger, takes its config, and is as much a logger of
-    its own for each run.
-    """
+    """Replace Dagster's colored_console_logger, with the same config and a new logger per run."""
     logger = logging.Logger(str(init.logger_config["name"]), level=init.logger_config["log_level"])  # noqa: LOG001
     logger.addHandler(_RunHandler(logs.formatter(settings.log_format(), DAGSTERS)))
     return logger
 
 
 def use_for_runs() -> None:
-    """From now on, in this process; twice is as good as once."""
+    """Print the runs of this process by `console` from now on; can be called again."""
     use_console_logger(console)
     logs.claim_root(settings.log_format())
 
 
 def use_for_processes() -> None:
-    """Write the lines that Dagster's own processes have of themselves without colours, unless a
-    terminal shows them: a log file is read by other programs, too.
+    """Write the log lines of Dagster's own processes without colours, except on a terminal.
+
+    Other programs read a log file.
     """
     logs.claim_root(settings.log_format())
     if not sys.stdout.isatty():
@@ -65,7 +63,7 @@ class _PlainFormatter(logging.Formatter):
 
 
 class _RunHandler(logs.StderrHandler):
-    """Writes one sentence for a run that was stopped, where Dagster has the same traceback twice."""
+    """Write a sentence for a stopped run, where Dagster writes the same traceback twice."""
 
     def emit(self, record: logging.LogRecord) -> None:
         event = _event_of_a_stop(record)
@@ -89,10 +87,10 @@ def _event_of_a_stop(record: logging.LogRecord) -> dg.DagsterEvent | None:
 
 @contextmanager
 def lines_without_storage() -> Iterator[None]:
-    """Keep our log lines from failing inside a run where Dagster cannot store them as events.
+    """Keep our log lines from raising where Dagster cannot store them as events.
 
-    Dagster raises from whatever thread logs: a retry that logs why it waits would end by that, and
-    a region would be charged. The line is on the console by then. Dagster's own events do raise.
+    Dagster raises in the thread that logs: a retry that logs its wait would end, and count as a
+    failure of its region. The line is on the console by then. Dagster's own events still raise.
     """
     attached = logging.getLogger(logs.LOGGER).handlers
     handlers = [one for one in attached if isinstance(one, DagsterLogHandler)]
@@ -114,9 +112,7 @@ def _emit(emit: Callable[[logging.LogRecord], object], record: logging.LogRecord
 
 
 def _message(record: logging.LogRecord) -> str:
-    """Without the run, job and step that Dagster's text has in front; a failure has its error
-    behind them.
-    """
+    """Return the text without Dagster's prefix of run, job and step; failures keep it."""
     if _event_of_a_stop(record) is not None:
         return STOPPED
     meta = getattr(record, LOG_RECORD_METADATA_ATTR, None)
@@ -126,7 +122,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _facts(record: logging.LogRecord) -> logs.Facts:
-    """Which run, job and step a line is of, which event it tells, and which region that is about."""
+    """Return run, job, step and event of a line, and the region that the event is about."""
     meta = getattr(record, LOG_RECORD_METADATA_ATTR, None) or {}
     event: dg.DagsterEvent | None = meta.get("dagster_event")
     facts = {
@@ -140,12 +136,12 @@ def _facts(record: logging.LogRecord) -> logs.Facts:
 
 
 def _region(event: dg.DagsterEvent) -> logs.Facts:
-    """What defs/metadata.py has put into the event of a region."""
+    """Return the metadata that events.py has added to the event of a region."""
     if not event.partition:
         return {}
     data = event.event_specific_data
-    said = getattr(data, "materialization", None) or getattr(data, "asset_observation", None)
-    metadata = said.metadata if said else {}
+    entry = getattr(data, "materialization", None) or getattr(data, "asset_observation", None)
+    metadata = entry.metadata if entry else {}
     named = {"region_name": "region", "round": "round", "attempt": "attempt"}
     found = {name: metadata[key].value for name, key in named.items() if key in metadata}
     return {
@@ -155,8 +151,7 @@ def _region(event: dg.DagsterEvent) -> logs.Facts:
     }
 
 
-# What the text of Dagster's lines says already, or says with the region's code, is not said again
-# behind it.
+# The facts in `hidden` are part of the text of Dagster's lines and are not repeated after it.
 DAGSTERS = logs.Reading(
     message=_message,
     facts=_facts,

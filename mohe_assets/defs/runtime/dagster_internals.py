@@ -113,7 +113,7 @@ def use_console_logger(logger: dg.LoggerDefinition) -> None:
 
 
 def serve_code(arguments: Sequence[str]) -> None:
-    """Run the command `dagster api grpc`, to which the code server adds its own handling of SIGTERM.
+    """Run the command `dagster api grpc`; the code server adds its own handling of SIGTERM.
 
     Test: recovery/test_code_server.py
     """

@@ -1,4 +1,4 @@
-"""How our records look in the Dagster UI."""
+"""Events and metadata that the Dagster UI shows of regions and region lists."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,7 +15,7 @@ SHOWN_AT_MOST = 50
 
 
 def materialization(completion: Completion) -> dg.AssetMaterialization:
-    """The event of one completed region."""
+    """Return the event of a completed region."""
     return dg.AssetMaterialization(
         asset_key=places_key(),
         partition=completion.partition_key,
@@ -41,7 +41,7 @@ def materialization(completion: Completion) -> dg.AssetMaterialization:
 
 
 class FailedRegion(Protocol):
-    """A region at the attempt that failed."""
+    """A region and the attempt that failed."""
 
     @property
     def region_name(self) -> str: ...
@@ -54,8 +54,9 @@ class FailedRegion(Protocol):
 
 
 def failure_observation(region: FailedRegion, reason: str, run_id: str) -> dg.AssetObservation:
-    """The reason on the page of a failed region's partition, where Dagster itself only names the
-    run.
+    """Return the event that shows the reason on a failed partition's page.
+
+    Dagster itself only names the run there.
     """
     return dg.AssetObservation(
         asset_key=places_key(),
@@ -72,7 +73,7 @@ def failure_observation(region: FailedRegion, reason: str, run_id: str) -> dg.As
 
 
 def _run_link(label: str, run_id: str) -> dict[str, dg.MetadataValue]:
-    """A click to the run, and the query for its row; a row edited by hand names no run."""
+    """Return a link to the run and the query for its row; a row edited by hand has no run."""
     if not run_id:
         return {}
     query = f"SELECT * FROM batch_execution_metadata WHERE execution_id = '{run_id}';"
@@ -83,7 +84,7 @@ def _run_link(label: str, run_id: str) -> dict[str, dg.MetadataValue]:
 
 
 def region_sync_metadata(sync: RegionSync) -> dict[str, dg.MetadataValue]:
-    """What a refresh did, for the asset's page."""
+    """Return the result of a refresh for the asset's page."""
     listed, changes = sync.listed, sync.changes
     found: dict[str, dg.MetadataValue] = {
         "dagster/row_count": dg.MetadataValue.int(len(listed.regions)),
@@ -113,7 +114,7 @@ def region_sync_metadata(sync: RegionSync) -> dict[str, dg.MetadataValue]:
 
 
 def succession_table(successions: Sequence[Succession]) -> str:
-    """Old → new as a Markdown table of SHOWN_AT_MOST rows at most."""
+    """Return old and new regions as a Markdown table of at most SHOWN_AT_MOST rows."""
     lines = ["| old | new | common dong names | of the old | of the new |", "|---|---|---|---|---|"]
     lines += [
         f"| {markdown(f'{one.old_code} {one.old_name}')} "

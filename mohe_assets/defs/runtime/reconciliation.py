@@ -1,17 +1,16 @@
-"""Whether Dagster shows of each region what its checkpoint says, and what makes it do so again. The
-checkpoint is right.
+"""Compare the partitions in Dagster with the checkpoints, and repair the partitions.
 
-Dagster derives a partition's colour from events. It is materialized once an event said so, for
-good. It is failed if the last run that planned to materialize it failed without doing so, whether
-that run ever tried it or not. So:
+Dagster derives a partition's colour from events. A partition is materialized from its first
+materialization on. It is failed if the last run that planned to materialize it failed without doing
+so, even if that run never tried it. The checkpoint is right, so:
 
-| checkpoint            | shown            | what is done                                                                |
-|-----------------------|------------------|-----------------------------------------------------------------------------|
-| COMPLETED             | missing, failed  | reported as materialized, by no run                                         |
-| FAILED                | missing, green   | planned in the run that failed it, or in one that is recorded as failed     |
-| PENDING               | failed           | planned by no run, so that the last to plan it has not failed               |
-| PENDING, never done   | green            | nothing: an event cannot be unsaid. It is collected again, the check tells  |
-| PROCESSING            | anything         | nothing: its run says how it ends                                           |
+| checkpoint          | shown           | repair                                                  |
+|---------------------|-----------------|---------------------------------------------------------|
+| COMPLETED           | missing, failed | report it as materialized, by no run                    |
+| FAILED              | missing, green  | plan it in the run that failed it, or record a failure  |
+| PENDING             | failed          | plan it in no run, so that the last plan has not failed |
+| PENDING, never done | green           | none, events stay: it is collected again                |
+| PROCESSING          | any             | none: its run reports the end                           |
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -40,31 +39,29 @@ WORDS: Mapping[dg.AssetPartitionStatus | None, str] = {
     None: "missing",
 }
 
-# What no event can repair, see above.
-UNSAID = "PENDING, but materialized"
-# An event takes about ten milliseconds, and Dagster gives up a tick after a minute; the next look
-# goes on.
+# A difference that no event can repair, see above.
+IRREPARABLE = "PENDING, but materialized"
+# Repairs per tick: an event takes about 10 ms, and Dagster ends a tick after a minute. The next
+# tick continues.
 REPAIRS_AT_ONCE = 500
 
 Shown = Mapping[str, dg.AssetPartitionStatus | None]
 
 
 def regions_of(app: App, codes: Collection[str] | None = None) -> dict[str, PartitionState]:
-    """By partition key: the regions of the platform's batch, or those of these codes."""
+    """Return the regions of the batch by partition key, all or those with these codes."""
     return partition_states(app.database, app.scope, codes)
 
 
 def shown(instance: dg.DagsterInstance) -> Shown:
-    """Every partition as the asset's page paints it; None is missing."""
+    """Return the status of every partition as the asset's page shows it; None is missing."""
     keys = instance.get_dynamic_partitions(str(sigungu_partitions.name))
     found = instance.get_status_by_partition(places_key(), keys, sigungu_partitions)
     return dict.fromkeys(keys) if found is None else found
 
 
 def disagreements(regions: Mapping[str, PartitionState], seen: Shown) -> dict[str, str]:
-    """Partition key → what differs. What a run has under way, or is about to report, is not
-    compared yet.
-    """
+    """Return the differences by partition key, without regions that a run collects or reports."""
     found = {key: _difference(region, seen.get(key)) for key, region in regions.items()}
     found |= {
         key: f"{WORDS[seen[key]]}, but no region of this batch"
@@ -88,23 +85,24 @@ def _difference(region: PartitionState, seen: dg.AssetPartitionStatus | None) ->
     fine = {
         Status.COMPLETED: green,
         Status.FAILED: red,
-        # In a later round, or for a longer list of keywords, a region that is due has been
-        # collected before.
+        # In a later round, or after keywords were added, a due region has been collected before.
         Status.PENDING: not red and (region.collected_before or not green),
     }[Status(region.status)]
     return "" if fine else f"{region.status}, but {WORDS[seen]}"
 
 
 def reconcile(instance: dg.DagsterInstance, app: App) -> dict[str, str]:
-    """Makes Dagster show what the checkpoints say; returns what differed, by partition key."""
+    """Repair the partitions; return what differed, by partition key."""
     before = regions_of(app)
     found = disagreements(before, shown(instance))
     if not found:
         return {}
-    # Whatever moved while both were read is looked at again a minute later.
+    # Regions that changed between both reads are compared again a minute later.
     now = regions_of(app)
     still = [before[key] for key in sorted(found) if key in before and now.get(key) == before[key]]
-    still = [region for region in still if found[region.partition_key] != UNSAID][:REPAIRS_AT_ONCE]
+    still = [region for region in still if found[region.partition_key] != IRREPARABLE][
+        :REPAIRS_AT_ONCE
+    ]
     _show_completed(instance, app, [one for one in still if one.status == Status.COMPLETED])
     _show_failed(instance, app, [one for one in still if one.status == Status.FAILED])
     show_as_untried(instance, [one.partition_key for one in still if one.status == Status.PENDING])
@@ -122,7 +120,7 @@ def _show_completed(
 
 
 def _show_failed(instance: dg.DagsterInstance, app: App, regions: Sequence[PartitionState]) -> None:
-    """Red with its reason again, by the run that failed it if Dagster still has that one as failed."""
+    """Show the regions as failed with their reason, in the run that failed them if it is known."""
     run_ids = {region.run_id for region in regions if region.run_id}
     known = instance.get_runs(filters=dg.RunsFilter(run_ids=sorted(run_ids))) if run_ids else []
     failed = {run.run_id for run in known if run.status is dg.DagsterRunStatus.FAILURE}
@@ -142,15 +140,16 @@ def _show_failed(instance: dg.DagsterInstance, app: App, regions: Sequence[Parti
 def _record_failure(
     instance: dg.DagsterInstance, app: App, regions: Sequence[PartitionState]
 ) -> str:
-    """A failed run for regions whose own was cancelled or forgotten: without one Dagster calls no
-    partition failed.
+    """Record a failed run for regions whose own run was cancelled or deleted; return its id.
+
+    Without a failed run Dagster shows no partition as failed.
     """
     tags = {
         REGIONS_TAG: regions_label([region.partition_key for region in regions]),
         BATCH_TAG: app.settings.checkpoint_batch_name,
         TRIGGER_TAG: RECONCILIATION,
     }
-    # Failed from its first moment: it must never count as one that is under way.
+    # Failed from the start: it must never count as unfinished.
     run = dg.DagsterRun(
         job_name=INGEST_PLACES,
         run_id=make_new_run_id(),
@@ -161,21 +160,21 @@ def _record_failure(
     reasons = "\n".join(f"{region.region_name}: {region.error}" for region in regions[:50])
     instance.report_run_failed(
         run,
-        message=f"Records regions that failed, their own run cannot show it any more.\n{reasons}",
+        message=f"Records failed regions whose own run is cancelled or deleted.\n{reasons}",
     )
     return run.run_id
 
 
 def show_as_untried(instance: dg.DagsterInstance, partition_keys: Iterable[str]) -> None:
-    """Not red any more, and green as before if it was: the last to plan these partitions is then no
-    run at all.
+    """Show the partitions as not failed: missing, or green if they were green before.
+
+    They are planned by "no run", which cannot fail.
     """
     keys = list(partition_keys)
     for key in keys:
         plan(instance, key, run_id=RUNLESS_RUN_ID, job_name=RUNLESS_JOB_NAME)
     if keys:
-        # What Dagster once took for failed it keeps, until the next materialization or until it
-        # counts anew.
+        # Dagster caches the status "failed" until the next materialization, or until it is wiped.
         instance.wipe_asset_cached_status([places_key()])
 
 
@@ -187,11 +186,9 @@ def plan(
     job_name: str = INGEST_PLACES,
     step_key: str | None = None,
 ) -> None:
-    """Says that this run is to materialize the partition, as Dagster does for a partitioned run
-    when it is created.
-    """
+    """Plan the partition in a run, as Dagster does when it creates a partitioned run."""
     planned = AssetMaterializationPlannedData(places_key(), partition=partition_key)
-    # Of an asset's step, Dagster makes the name from the key.
+    # Dagster derives the name of an asset's step from its key.
     step_key = step_key or places_key().to_python_identifier()
     event = dg.DagsterEvent.build_asset_materialization_planned_event(job_name, step_key, planned)
     instance.report_dagster_event(event, run_id=run_id)

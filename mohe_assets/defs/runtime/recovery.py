@@ -1,9 +1,8 @@
-"""Where our tables and Dagster's event log are two stores: what a crash left between them is put
-right here.
+"""Repair the differences that a crash leaves between our tables and Dagster's event log.
 
-Ours is committed first, always. So a completion may lack its event, and a run that died may still
-look alive in Dagster; the other way round cannot happen. What partitions show beyond that is
-compared in agreement.py.
+Our tables are always committed first. So a completion may lack its event, and a dead run may still
+look alive in Dagster; the opposite cannot happen. All other differences between partitions and
+checkpoints are compared in reconciliation.py.
 """
 
 import datetime as dt
@@ -29,27 +28,27 @@ from mohe_assets.store.executions import ReapResult
 
 log = logging.getLogger(__name__)
 
-# Set when this process is told to stop: what it interrupts itself is not resumed by its last ticks.
+# Set when this process has to stop: its last ticks do not resume runs that it interrupts itself.
 STOPPING = threading.Event()
 
-# A run that was launched before the code server began cannot be in it. Its process may have
-# survived the server that launched it, and makes itself known within this time.
+# A run launched before the code server started is not one of its processes. If its process survived
+# the previous server, it writes its row within this time.
 NEWER_SERVER_SECONDS = 20
-# Between Dagster's start of a run and its row lie imports and a connection: seconds, a minute on a
-# bad day.
+# Limit between Dagster's start of a run and its row, for imports and a connection: usually seconds.
 NEVER_STARTED_SECONDS = 60
-# Between a run's creation and its submission by the same client: moments, unless that died.
+# Limit between the creation of a run and its submission by the same client: usually moments.
 SUBMITTED_SECONDS = 60
-# A run that waits for less is no news.
+# The tick names runs that wait for longer than this.
 WORTH_NAMING_SECONDS = 30
-# Before Dagster's own monitoring calls a run that does not start failed, which would paint its
-# regions red; it looks every half minute.
+# Margin before Dagster's monitoring, which looks every 30 s, fails a run that does not start: a
+# failed run shows its regions as red.
 AHEAD_OF_MONITORING_SECONDS = 60
 
 
 def recover(instance: dg.DagsterInstance, app: App) -> ReapResult:
-    """Takes back the regions of dead runs, ends those runs in Dagster, and reports completions
-    nobody reported. The log names each interrupted run once, when there is work left to resume.
+    """Reclaim the regions of dead runs, end these runs in Dagster, report lost completions.
+
+    The log names each interrupted run once, if there is work left to resume.
     """
     app.clock.pull_back()
     reaped = app.executions.reap_dead_runs(
@@ -70,24 +69,24 @@ def _over_in_dagster(instance: dg.DagsterInstance, run_ids: Collection[str]) -> 
 
 
 def _end_in_dagster(instance: dg.DagsterInstance, app: App) -> list[str]:
-    """A dead run would keep its queue slot for good: the default launcher does not notice.
+    """Cancel dead runs, which the default launcher does not notice, to free their queue slots.
 
-    Cancelled, not failed: a failed run would paint the regions it never tried red. Returns the runs
-    that were stopped in order since the last look.
+    They are not reported as failed: a failed run marks regions red that it never tried. Return the
+    runs that were stopped in order since the last call.
     """
     ended = app.executions.not_ended_in_dagster()
     for run_id in ended:
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             instance.report_run_canceled(
-                run, message="The run's process is gone; its regions go on in other runs."
+                run, message="The run's process is gone; other runs continue its regions."
             )
     return app.executions.mark_ended_in_dagster(ended) if ended else []
 
 
 @dataclass(kw_only=True)
 class CodeServer:
-    """When this process began to be the code server; None in every other process."""
+    """The time at which this process became the code server; None in other processes."""
 
     started_at: dt.datetime | None = None
 
@@ -96,13 +95,12 @@ THIS_CODE_SERVER = CodeServer()
 
 
 def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
-    """Ends runs that died between their creation and the first thing they do, which is to make
-    themselves known.
+    """End runs that died between their creation and their first action, which is to write a row.
 
-    A run that is NOT_STARTED was created by a client that did not live to submit it: it is in no
-    queue. One that is STARTED has a process. One that is STARTING may wait for a node and an image
-    in a cluster, for as long as the instance's `run_monitoring` gives it. Where runs are processes
-    of the code server, those that are older than the server have died with its predecessor.
+    The client of a NOT_STARTED run died before submitting it, so it is in no queue. A STARTED run
+    has a process. A STARTING run may wait for a node and an image in a cluster, as long as the
+    instance's `run_monitoring` allows. Where runs are processes of the code server, runs that are
+    older than the server died with its predecessor.
     """
     begun = NEVER_STARTED_SECONDS + app.settings.lease_seconds
     starting = max(
@@ -127,10 +125,10 @@ def _end_never_started(instance: dg.DagsterInstance, app: App) -> None:
 
 
 def end_what_has_not_begun(instance: dg.DagsterInstance, app: App) -> None:
-    """Before the code server ends its runs: cancel those that have no row yet.
+    """Cancel runs that have no row yet, before the code server ends its runs.
 
-    They may die before they can handle a signal; Dagster would call them failed, and a failed run
-    paints the regions it never tried red.
+    They may die before they can handle a signal. Dagster would report them as failed, and a failed
+    run marks regions red that it never tried.
     """
     if isinstance(instance.run_launcher, dg.DefaultRunLauncher):
         launched = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
@@ -143,7 +141,7 @@ def _end_unknown(
     statuses: Sequence[dg.DagsterRunStatus],
     has_died: Callable[[dg.RunRecord], bool],
 ) -> None:
-    """Cancel those of the runs that collect places and have made themselves known to nobody."""
+    """Cancel the runs that collect places and have not written their row."""
     found = {
         record.dagster_run.run_id: record.dagster_run
         for record in instance.get_run_records(filters=dg.RunsFilter(statuses=list(statuses)))
@@ -156,7 +154,7 @@ def _end_unknown(
 
 
 def waiting_sentence(instance: dg.DagsterInstance, runs: Collection[dg.DagsterRun]) -> str:
-    """Name the runs that wait to be started, with status and for how long; empty without any."""
+    """Return a sentence on runs that wait to start, with status and duration; empty without any."""
     if not runs:
         return ""
     status = dg.DagsterRunStatus
@@ -172,7 +170,7 @@ def waiting_sentence(instance: dg.DagsterInstance, runs: Collection[dg.DagsterRu
 
 
 def collects_places(run: dg.DagsterRun) -> bool:
-    """Whether a run collects places, whoever launched it: the sensor, a backfill, a person."""
+    """Return whether a run collects places: of the sensor, a backfill, or a person."""
     return run.job_name in {INGEST_PLACES, PLACE_INGESTION_BATCH, REFINE_PLACES} or (
         places_key() in (run.asset_selection or ())
     )
@@ -182,11 +180,10 @@ def _report_completions(instance: dg.DagsterInstance, app: App) -> None:
     completions = app.checkpoints.completions()[:REPAIRS_AT_ONCE]
     for one in completions:
         instance.report_runless_asset_event(materialization(one))
-        # Whoever reads the log learns of every region there too, whatever became of the run that
-        # collected it.
+        # The log lists every completed region, even if the run that collected it died.
         with about(**region_facts(one)):
             log.warning(
-                "%s: %d places, collected by run %s, which ended before it told",
+                "%s: %d places, collected by run %s, which ended before it reported them",
                 one.region_name,
                 one.places,
                 one.run_id,

@@ -1,4 +1,4 @@
-"""Refreshing the regions from Dagster: the tables first, then the partition keys that mirror them."""
+"""Refresh the regions: first the tables, then the partition keys that mirror them."""
 
 from collections.abc import Collection, Sequence
 
@@ -23,8 +23,9 @@ from mohe_assets.text.cleaning import markdown
 def refresh(
     instance: dg.DagsterInstance, app: App, *, accept_any_change: bool = False
 ) -> RegionSync:
-    """Takes the list over and mirrors its leaves into the partition set. A failed download ends the
-    run with its reason.
+    """Apply the list and mirror its leaf regions into the partition set.
+
+    Raises Failure with the reason if the download fails.
     """
     try:
         sync = app.refresh_regions(accept_any_change=accept_any_change)
@@ -35,12 +36,11 @@ def refresh(
 
 
 def sync_partition_keys(instance: dg.DagsterInstance, app: App) -> None:
-    """Adds the partition keys Dagster lacks, in the order of codes, and removes those of abolished
-    regions.
+    """Add missing partition keys in the order of codes, and remove those of abolished regions.
 
-    A run's range means the keys between its ends in the order in which they were added. New ones
-    come last, so they are in no range that exists; one that an unfinished run or backfill may name
-    is removed when that is over, by the sensor.
+    A run's range means the keys between its ends in the order in which they were added. New keys
+    come last, so they are in no existing range. A key that an unfinished run or backfill may name
+    is removed by the sensor after its end.
     """
     name = str(sigungu_partitions.name)
     wanted = sorted(app.regions.partition_keys().values())
@@ -49,8 +49,7 @@ def sync_partition_keys(instance: dg.DagsterInstance, app: App) -> None:
     if missing := [key for key in wanted if key not in there]:
         instance.add_dynamic_partitions(name, missing)
     dead = there - set(wanted)
-    # Without any region the table was emptied by hand: the next refresh brings the same regions
-    # back.
+    # A table without regions was emptied by hand: the next refresh restores the same regions.
     unfinished = BulkActionsFilter(statuses=[*UNFINISHED_BACKFILLS])
     if not dead or not wanted or instance.get_backfills(filters=unfinished, limit=1):
         return
@@ -59,15 +58,13 @@ def sync_partition_keys(instance: dg.DagsterInstance, app: App) -> None:
 
 
 def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """The runs under way that collect places, whoever launched them: the sensor, a backfill, a
-    person.
-    """
+    """Return the unfinished runs that collect places: of the sensor, a backfill, or a person."""
     runs = instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
     return [run for run in runs if collects_places(run)]
 
 
 def busy_keys(keys: Sequence[str], runs: Collection[dg.DagsterRun]) -> set[str]:
-    """Partition keys that unfinished runs are going to collect, whoever launched them."""
+    """Return the partition keys that these unfinished runs are going to collect."""
     position = {key: n for n, key in enumerate(keys)}
     busy: set[str] = set()
     for run in runs:

@@ -1,5 +1,5 @@
-"""Deletes what nobody needs any more: old searches of our ledger, and Dagster's old runs with
-their events, which Dagster itself keeps for good.
+"""Delete old searches of the ledger, and old runs of Dagster with their events, which Dagster
+itself never deletes.
 """
 
 import datetime as dt
@@ -36,7 +36,7 @@ UNION SELECT last_run_id FROM asset_keys WHERE last_run_id IS NOT NULL
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pruned:
-    """What was deleted, or would be. `begins_at` is set while it is too early to delete."""
+    """Numbers of deleted rows. `begins_at` is set while it is too early to delete."""
 
     searches: int
     runs: int
@@ -44,9 +44,9 @@ class Pruned:
 
 
 def prune(instance: dg.DagsterInstance, app: App, *, dry_run: bool = False) -> Pruned:
-    """Delete what is older than the settings keep it; measure the databases.
+    """Delete data that is older than the settings allow; measure the databases.
 
-    Safe at any time and to be killed at any time: everything is deleted in small transactions.
+    It can run, and be killed, at any time: it deletes in small transactions.
     """
     settings, retention, now = app.settings, app.retention, dt.datetime.now(dt.UTC)
     if not dry_run:
@@ -68,21 +68,19 @@ def prune(instance: dg.DagsterInstance, app: App, *, dry_run: bool = False) -> P
 
 
 def pruned_sentence(pruned: Pruned, *, dry_run: bool = False) -> str:
-    """What was deleted, for the log and the terminal."""
+    """Return the result as a sentence for the log and the terminal."""
     if pruned.begins_at is not None and not dry_run:
-        return f"Nothing is deleted before {kst(pruned.begins_at)}, a day after this version came."
+        return f"Nothing is deleted before {kst(pruned.begins_at)}, a day after the upgrade."
     are = "would be" if dry_run else "are"
     text = f"{pruned.searches:,} searches of old rounds and {pruned.runs:,} old runs {are} deleted."
     return f"{text} Not before {kst(pruned.begins_at)}." if pruned.begins_at is not None else text
 
 
 def _unneeded_runs(instance: dg.DagsterInstance, before: dt.datetime) -> list[str]:
-    """Finished runs that were last changed before that, show nothing any more, and belong to no
-    backfill that is under way.
-    """
+    """Return finished runs, last changed before this time, that no page or backfill needs."""
     events = instance.event_log_storage
     if not isinstance(events, SqlEventLogStorage):
-        log.warning("Dagster's storage is no SQL database; its runs are kept.")
+        log.warning("Dagster's storage is not an SQL database: no run is deleted.")
         return []
     with events.index_connection() as connection:
         kept = {row[0] for row in connection.execute(SHOWN_RUNS)}

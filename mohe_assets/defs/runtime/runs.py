@@ -16,7 +16,7 @@ from mohe_assets.defs.runtime.names import PLACE_INGESTION_BATCH
 
 REGIONS_TAG = "mohe/regions"
 BATCH_TAG = "mohe/batch"
-# Runs the sensor asks for take due regions only, a person's runs take what they name.
+# Runs of the sensor collect due regions only; runs of a person collect all regions they name.
 TRIGGER_TAG = "mohe/trigger"
 SENSOR_TRIGGER = "sensor"
 ALL_DUE = "all that are due"
@@ -28,12 +28,12 @@ UNFINISHED_BACKFILLS = (
 
 
 def region_name(partition_key: str) -> str:
-    """서울특별시 강남구 for 11680_서울특별시_강남구."""
+    """Return 서울특별시 강남구 for 11680_서울특별시_강남구."""
     return partition_key.partition("_")[2].replace("_", " ")
 
 
 def regions_label(partition_keys: Sequence[str]) -> str:
-    """The one region's full name, or the first one's and the number of all."""
+    """Return the region's full name, or that of the first region and the number of all."""
     if not partition_keys:
         return ALL_DUE
     first = region_name(partition_keys[0])
@@ -43,7 +43,7 @@ def regions_label(partition_keys: Sequence[str]) -> str:
 def name_run(
     instance: dg.DagsterInstance, run: dg.DagsterRun, batch_name: str, partition_keys: Sequence[str]
 ) -> None:
-    """Gives a run that collects the tags it lacks: whoever launched it, backfill, person or shell."""
+    """Add the tags that a run lacks if a backfill, a person or a shell launched it."""
     wanted = {
         REGIONS_TAG: regions_label(partition_keys),
         BATCH_TAG: batch_name,
@@ -61,8 +61,12 @@ def _trigger(run: dg.DagsterRun) -> str:
     return "batch" if run.job_name == PLACE_INGESTION_BATCH else "person"
 
 
-def asked_at(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dt.datetime:
-    """Moment at which a person asked for what this run does."""
+def requested_at(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dt.datetime:
+    """Return when the work of a run was requested: by its backfill or the first run of its lineage.
+
+    A person who materializes a completed region wants it collected again. A retry, a re-execution
+    or a later run of the same backfill must not repeat what was completed since.
+    """
     for tag in (ROOT_BACKFILL_ID_TAG, BACKFILL_ID_TAG):
         backfill = instance.get_backfill(run.tags[tag]) if tag in run.tags else None
         if backfill is not None:

@@ -1,7 +1,7 @@
-"""Dagster's own storage, where the settings have it: `storage: custom:` of dagster.yaml.
+"""Dagster's storage at the URL of the settings: `storage: custom:` of dagster.yaml.
 
-`mohe env` and `mohe up` export MOHE_DAGSTER_DATABASE_URL. Where it is not set, as for a plain
-`dagster dev` in a checkout, the embedded server is found, and started if it does not run.
+`mohe env` and `mohe up` export MOHE_DAGSTER_DATABASE_URL. Without it, as in a plain `dagster dev`
+in a checkout, the embedded server is used, and started if it does not run.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from mohe_assets.errors import DatabaseUnavailable, SettingsError
 
 
 class MoheStorage(DagsterPostgresStorage):
-    """PostgreSQL at the URL of the settings, without configuration of its own."""
+    """PostgreSQL at the URL of the settings, without configuration in dagster.yaml."""
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -30,12 +30,12 @@ class MoheStorage(DagsterPostgresStorage):
         try:
             return cls(postgres_url=storage_url(), inst_data=inst_data)
         except (SettingsError, DatabaseUnavailable) as error:
-            # Dagster's commands print it as one line.
+            # Dagster's commands print this as a line.
             raise click.ClickException(str(error)) from None
 
 
 def storage_url() -> str:
-    """The URL of Dagster's database. Raises SettingsError, DatabaseUnavailable."""
+    """Return the URL of Dagster's database. Raises SettingsError, DatabaseUnavailable."""
     if named := settings_module.dagster_database_url():
         return named
     from mohe_assets.postgres.databases import running  # noqa: PLC0415 - only without the variable

@@ -1,8 +1,9 @@
-"""Dagster's web server behind one middleware that refuses what other sites make a browser send.
+"""Dagster's web server behind a middleware that refuses requests that other sites make a browser
+send.
 
-Dagster's own executes GraphQL from GET and from form posts and checks neither Origin nor Host, so
-that any page a person opens could launch and delete runs. Clients other than browsers send no
-Origin and are served as before.
+Dagster's server executes GraphQL from GET requests and form posts and checks neither Origin nor
+Host, so any page in the user's browser could launch and delete runs. Other clients send no Origin
+and are served as before.
 """
 
 import ipaddress
@@ -24,11 +25,11 @@ from mohe_assets.errors import SettingsError
 ANY_HOST = "*"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 READING = ("GET", "HEAD")
-# Values of Sec-Fetch-Site that pass: `none` is an address typed by a person; old browsers and other
+# Values of Sec-Fetch-Site that pass: `none` is an address typed by the user. Old browsers and other
 # clients send no such header.
 OWN_SITES = ("same-origin", "none")
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-# A foreign page must not show this one in a frame and let a person click on it.
+# A foreign page must not show this page in a frame, where the user could be made to click on it.
 FRAMES = "frame-ancestors 'self'"
 
 
@@ -36,7 +37,7 @@ def main() -> None:
     """Serve the page; the arguments are those of `dagster-webserver`."""
     console_logger.use_for_processes()
     cli.create_app_from_workspace_process_context = _guarded  # type: ignore[attr-defined]
-    # The prefix is the one of Dagster's own entry.
+    # The prefix is the same as in Dagster's entry point.
     cli.dagster_webserver.main(auto_envvar_prefix="DAGSTER_WEBSERVER", prog_name="web-server")
 
 
@@ -59,10 +60,10 @@ def _guarded(*arguments: Any, **options: Any) -> Starlette:  # noqa: ANN401 - Da
 def reachable_as(address: str, configured: Collection[str]) -> Callable[[str], bool]:
     """Return the check of a Host header for a server at `address`.
 
-    On a loopback address only names of this machine pass, and the configured ones: any other name
-    that leads here makes a browser take a foreign page for one of this server (DNS rebinding).
-    Elsewhere every name passes unless some are configured, and then addresses pass as well: only a
-    name can be made to lead here.
+    On a loopback address only names of this machine and configured names pass: by any other name
+    that resolves to it, a browser takes a foreign page for a page of this server (DNS rebinding).
+    On other addresses every name passes unless some are configured; addresses pass then as well,
+    since only a name can be made to resolve to this host.
     """
     names = LOOPBACK_NAMES | {_without_port(one) for one in configured}
     loopback = is_loopback(address)
@@ -85,11 +86,10 @@ def _is_address(name: str) -> bool:
 
 
 class SameSite:
-    """Refuses what a page of another site makes a browser send, with one sentence.
+    """Refuse requests that a page of another site makes a browser send, with a sentence.
 
-    `is_ours` checks a Host header. `origins` are hosts whose pages are ours although the Host
-    header is another one: those of a proxy that hands on its own. `prefix` is the path below which
-    Dagster serves.
+    `is_ours` checks a Host header. `origins` are hosts whose pages are accepted although the Host
+    header differs, because a proxy replaces it. `prefix` is the path below which Dagster serves.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class SameSite:
         self.prefix = prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 403, 405 or 415, or hand the request on."""
+        """Answer 403, 405 or 415, or pass the request on."""
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
@@ -162,7 +162,7 @@ class SameSite:
 
 
 def _without_port(host: str) -> str:
-    """`[::1]:3000` is ::1, `name:3000` and `name` are name."""
+    """Return ::1 for `[::1]:3000`, and name for `name:3000` and `name`."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     name, colon, port = host.rpartition(":")
