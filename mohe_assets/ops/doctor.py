@@ -1,7 +1,7 @@
-"""What is wrong with this installation, one finding a check, each with what to do about it.
+"""Checks of an installation. Each finding has its level, and advice unless the level is ok.
 
-Looks and changes nothing, but for one thing it says: one call is sent with each key. What cannot
-be looked at, because something before it is broken or not running, is left out.
+The checks change nothing, except that they send one call with each key. Checks that depend on a
+broken or stopped part are left out.
 """
 
 import datetime as dt
@@ -44,15 +44,15 @@ from mohe_assets.store.sqlstate import READ_ONLY, TROUBLES, UP_CONNECTIONS
 PREFIXES = ("MOHE_", "CHECKPOINT_", "BATCH_", "NAVER_", "NCP_APIGW_", "GOVT_")
 LEAST_SERVER_VERSION = 14
 LEAST_FREE_BYTES = 2 * 1024**3
-# The day's quota turns at midnight of the database's clock: seconds do not matter, minutes would.
+# The day's quota ends at midnight by the database's clock: seconds do not matter, minutes do.
 MOST_SKEW_SECONDS = 5.0
 LEAST_FREE_FILES = 1_000
-# Fewer free connections than this, and the next run may find none.
+# With fewer free connections, the next run may get none.
 LEAST_FREE_CONNECTIONS = 10
 
 
 class Level(StrEnum):
-    """`warning`: it works, and somebody should look; `error`: collecting does not work like this."""
+    """`warning`: it works, but a person should check; `error`: collecting does not work."""
 
     OK = "ok"
     WARNING = "warning"
@@ -61,7 +61,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One thing that was looked at, and what to do about it unless it is well."""
+    """The result of a check, with advice unless the level is ok."""
 
     check: str
     level: Level
@@ -82,16 +82,14 @@ def _error(check: str, found: str, advice: str) -> Finding:
 
 
 def examine(environ: Mapping[str, str], *, calls: bool = True) -> Iterator[Finding]:
-    """All findings, in the order in which one would look; without `calls` the keys are not tried."""
+    """Yield all findings in the order of dependence; without `calls` the keys are not tried."""
     try:
         yield from _examine(environ, calls=calls)
-    except (
-        OSError
-    ) as error:  # a full disk, a file of another user: every look is at one of this machine's
+    except OSError as error:  # a full disk, or a file of another user
         yield _error(
             "this machine",
             f"{error.filename or 'a file'}: {error.strerror}.",
-            "Nothing after this was looked at.",
+            "Correct it; the checks after this were left out.",
         )
 
 
@@ -101,7 +99,7 @@ def _examine(environ: Mapping[str, str], *, calls: bool) -> Iterator[Finding]:
         settings = load(environ)
     except SettingsError as error:
         yield _error(
-            "settings", str(error), "Correct that variable; nothing else is looked at before."
+            "settings", str(error), "Correct that variable; the other checks were left out."
         )
         return
     yield _settings(settings)
@@ -109,7 +107,7 @@ def _examine(environ: Mapping[str, str], *, calls: bool) -> Iterator[Finding]:
         yield _warning(
             "classic API",
             warning,
-            "Keys of NAVER API HUB are used as soon as both are set; nothing is collected twice.",
+            "Set both keys of NAVER API HUB to switch to it; no region is collected twice.",
         )
     yield from _api_hosts(settings)
     yield from _folders(settings)
@@ -129,7 +127,7 @@ def _misspelt(environ: Mapping[str, str]) -> Iterator[Finding]:
             meant = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
             if meant:
                 yield _warning(
-                    "settings", f"{name} is set, and is no setting.", f"Did you mean {meant[0]}?"
+                    "settings", f"{name} is set, but is no setting.", f"Did you mean {meant[0]}?"
                 )
 
 
@@ -138,19 +136,19 @@ def _settings(settings: Settings) -> Finding:
         settings.require_collection_keys()
     except SettingsError as error:
         return _error(
-            "settings", str(error), "Set it, in the environment or in .env for containers."
+            "settings", str(error), "Set it in the environment, or in .env for containers."
         )
     kind = "NAVER API HUB" if settings.uses_hub else "classic local search"
     host = settings.naver_hub_url if settings.uses_hub else settings.naver_api_url
     return _ok(
         "settings",
-        f"{kind} at {host}, {settings.calls_per_second:g} calls a second, {settings.daily_quota:,} a day, "
-        f"{len(settings.search_keywords)} keywords",
+        f"{kind} at {host}, {settings.calls_per_second:g} calls a second, "
+        f"{settings.daily_quota:,} a day, {len(settings.search_keywords)} keywords",
     )
 
 
 def _api_hosts(settings: Settings) -> Iterator[Finding]:
-    """Keys go to these hosts: each has to be the API's own, and the way there encrypted."""
+    """Check that the hosts that get keys are the APIs' own, by encrypted connections."""
     for name in ("government_api_url", "naver_api_url", "naver_hub_url"):
         url, known = getattr(settings, name), Settings.model_fields[name].default
         parts = urlsplit(url)
@@ -159,14 +157,14 @@ def _api_hosts(settings: Settings) -> Iterator[Finding]:
         if parts.scheme == "http":
             yield _warning(
                 variable(name),
-                f"{url} is not encrypted; the keys cross the network in the clear.",
+                f"{url} is not encrypted: the keys cross the network in plain text.",
                 "Use https://, unless this network is trusted.",
             )
         if parts.hostname != urlsplit(known).hostname:
             yield _warning(
                 variable(name),
-                f"{parts.hostname} is not the API's host, and the keys are sent to it.",
-                f"Unset {variable(name)} unless that host is yours; the API's is {known}.",
+                f"{parts.hostname} is not the API's host, but gets the keys.",
+                f"Unset {variable(name)} unless that host is yours; the API is at {known}.",
             )
 
 
@@ -181,14 +179,14 @@ def _folders(settings: Settings) -> Iterator[Finding]:
         except OSError as error:
             yield _error(
                 name,
-                f"{folder} cannot be looked at: {error.strerror}.",
+                f"{folder} cannot be read: {error.strerror}.",
                 f"Give the user the folder, or set {name}.",
             )
             continue
-        if not _writable(there):
+        if not os.access(there, os.W_OK | os.X_OK):
             yield _error(
                 name,
-                f"{folder} cannot be written to by this user.",
+                f"{folder} cannot be written by this user.",
                 f"Give the user the folder, or set {name}.",
             )
             continue
@@ -199,19 +197,15 @@ def _folders(settings: Settings) -> Iterator[Finding]:
                 "Its file system is out of inodes: delete files.",
             )
             continue
-        said = f"{folder}, {free / 1024**3:.1f} GiB free"
+        found = f"{folder}, {free / 1024**3:.1f} GiB free"
         if free < LEAST_FREE_BYTES:
             yield _warning(
                 name,
-                said,
-                "A national collection with its answers takes about that much: make room.",
+                found,
+                "A national collection with its answers takes about 2 GiB: free some space.",
             )
         else:
-            yield _ok(name, said)
-
-
-def _writable(folder: Path) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK)
+            yield _ok(name, found)
 
 
 def _existing(folder: Path) -> Path:
@@ -221,7 +215,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _modes(home: Path) -> Iterator[Finding]:
-    """Of homes made by earlier versions, or by hand; a command that makes a home closes it."""
+    """Check modes of homes that earlier versions or users made; new homes have these modes."""
     for folder, most in (
         (home, HOME_MODE),
         (home / "dagster", PRIVATE_MODE),
@@ -233,13 +227,13 @@ def _modes(home: Path) -> Iterator[Finding]:
         ):
             yield _warning(
                 "MOHE_HOME",
-                f"{folder} has mode {mode:o}, which gives other accounts more than they need.",
-                f"`chmod {most:o} {shlex.quote(str(folder))}` closes it.",
+                f"{folder} has mode {mode:o}, which gives other accounts more access than needed.",
+                f"Run `chmod {most:o} {shlex.quote(str(folder))}`.",
             )
 
 
 def _dagster_yaml(path: Path) -> Iterator[Finding]:
-    """A person's file stays as it is; this is where he learns that ours has something more."""
+    """Compare a file changed by hand, which no command updates, with this version's."""
     if not os.access(path, os.R_OK) or is_shipped_dagster_yaml(path.read_bytes()):
         return
     try:
@@ -248,21 +242,21 @@ def _dagster_yaml(path: Path) -> Iterator[Finding]:
         yield _error(
             "dagster.yaml",
             f"{path} cannot be read: {' '.join(str(error).split())}",
-            "Correct it, or remove it: the next command that starts Dagster makes it again.",
+            "Correct it, or remove it: the next command that starts Dagster creates it.",
         )
         return
     ours = dict(_leaves(yaml.safe_load(packaged_file("dagster.yaml").read_bytes())))
     lacking = sorted(name for name in ours if name not in theirs)
-    said = f"{path} was changed by hand and is kept"
+    found = f"{path} was changed by hand and is kept"
     if lacking:
         lacks = ", ".join(f"{name}: {ours[name]}" for name in lacking)
         yield _warning(
             "dagster.yaml",
-            f"{said}; it lacks {lacks}",
-            "Add what you want of it, or remove the file: the next command makes it anew.",
+            f"{found}; it lacks {lacks}",
+            "Add the lines you want, or remove the file: the next command creates it.",
         )
     else:
-        yield _ok("dagster.yaml", said)
+        yield _ok("dagster.yaml", found)
 
 
 def _leaves(node: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -277,7 +271,9 @@ def _government_key(settings: Settings) -> Finding:
     check = "GOVT_API_KEY"
     if settings.govt_api_key is None:
         return _error(
-            check, "not set", "Get one for 행정안전부_행정표준코드_법정동코드 on data.go.kr."
+            check,
+            "not set",
+            "Request a key for 행정안전부_행정표준코드_법정동코드 on data.go.kr, and set it.",
         )
     return _tried(check, lambda: _count_rows(settings))
 
@@ -314,13 +310,13 @@ def _tried(check: str, call: Callable[[], str]) -> Finding:
         return _warning(
             check,
             f"no call is left{until}: {error}",
-            "Nothing to do: collection goes on by itself after the reset.",
+            "No action: the collection continues automatically after the reset.",
         )
     except ApiBlocked as error:
         return _error(
             check,
             str(error),
-            "Correct the keys; if they are right, `mohe unblock` lets them be tried again.",
+            "Correct the keys; if they are right, run `mohe unblock`.",
         )
     except SettingsError as error:
         return _error(check, str(error), "Copy the key again.")
@@ -328,7 +324,7 @@ def _tried(check: str, call: Callable[[], str]) -> Finding:
         return _error(
             check,
             str(error),
-            "The API, or the way to it, is not well: regions that fail for it are tried again later.",
+            "No action: regions that fail for this are tried again later.",
         )
 
 
@@ -364,8 +360,8 @@ def _with_database(settings: Settings, *, calls: bool) -> Iterator[Finding]:
 
 def _advice(urls: DatabaseUrls) -> str:
     if urls.embedded is not None:
-        return f"Read {urls.embedded.data / 'server.log'}; `mohe db start` tries again."
-    return "Check that the server runs, and the host, user, password and database in MOHE_DATABASE_URL."
+        return f"Read {urls.embedded.data / 'server.log'}; then run `mohe db start`."
+    return "Check that the server runs, and host, user, password and database in MOHE_DATABASE_URL."
 
 
 def _embedded(server: EmbeddedServer) -> Finding:
@@ -373,35 +369,35 @@ def _embedded(server: EmbeddedServer) -> Finding:
     try:
         server.require_ours()
     except DatabaseUnavailable as error:
-        return _error(check, str(error), "Nothing more is looked at, and nothing was changed.")
+        return _error(check, str(error), "The other checks were left out; nothing was changed.")
     try:
         server.require_running()
     except DatabaseUnavailable as error:
         kind = _error if server.running else _warning
-        return kind(check, str(error), "What is in the database is looked at once the server runs.")
+        return kind(check, str(error), "Start it by `mohe db start` to check the database.")
     return _ok(check, f"runs in {server.data}")
 
 
 def _server(database: Database) -> Iterator[Finding]:
     database.check()
     server = read_server(database)
-    said = f"{database.where}: PostgreSQL {server.version}, {server.size}"
+    found = f"{database.where}: PostgreSQL {server.version}, {server.size}"
     if server.major < LEAST_SERVER_VERSION:
-        yield _error("database", said, f"PostgreSQL {LEAST_SERVER_VERSION} or newer is needed.")
+        yield _error("database", found, f"Upgrade to PostgreSQL {LEAST_SERVER_VERSION} or newer.")
     elif server.read_only:
-        yield _error("database", f"{said}, read-only", TROUBLES[READ_ONLY].advice)
+        yield _error("database", f"{found}, read-only", TROUBLES[READ_ONLY].advice)
     else:
-        yield _ok("database", said)
+        yield _ok("database", found)
     most, free = server.connections, server.connections - server.used
-    said = f"{server.used} of {most} are in use"
+    found = f"{server.used} of {most} are in use"
     if most < UP_CONNECTIONS or free < LEAST_FREE_CONNECTIONS:
         yield _warning(
             "connections",
-            said,
-            f"`mohe up` uses about 10 and at most {UP_CONNECTIONS}: raise max_connections, or end others.",
+            found,
+            f"`mohe up` needs 10 to {UP_CONNECTIONS}: raise max_connections, or close others.",
         )
     else:
-        yield _ok("connections", said)
+        yield _ok("connections", found)
 
 
 def _dagster_database(urls: DatabaseUrls) -> Iterator[Finding]:
@@ -413,20 +409,18 @@ def _dagster_database(urls: DatabaseUrls) -> Iterator[Finding]:
         yield _error(
             "Dagster's database",
             error.state,
-            f"{error.advice} `mohe db migrate` makes it; or set MOHE_DAGSTER_DATABASE_URL.",
+            f"{error.advice} Run `mohe db migrate`, or set MOHE_DAGSTER_DATABASE_URL.",
         )
     finally:
         database.close()
 
 
 def _clocks(settings: Settings, database: Database) -> Iterator[Finding]:
-    """The database's clock decides leases and the day's quota, so it is what the others are
-    compared with.
-    """
+    """Compare the clocks with the database's, which decides leases and the day's quota."""
     before = dt.datetime.now(dt.UTC)
     moment = read_clock(database)
     after = dt.datetime.now(dt.UTC)
-    # Within the time the question took nobody can tell.
+    # The duration of the query is the uncertainty.
     ahead = (moment - (before + (after - before) / 2)).total_seconds()
     yield _skew("clock of the database", ahead, "this machine's", (after - before).total_seconds())
     host = settings.naver_hub_url if settings.uses_hub else settings.naver_api_url
@@ -439,20 +433,20 @@ def _moments(clock: Clock) -> Finding:
         return _warning(
             "moments in the database",
             errors.sentence,
-            "The next run or sensor tick pulls them back; keep the server's clock by NTP.",
+            "The next run or sensor tick corrects them; set the server's clock by NTP.",
         )
     return _ok("moments in the database", "none lies further in the future than possible")
 
 
 def _skew(check: str, ahead: float, other: str, uncertain: float) -> Finding:
-    said = f"{abs(ahead):.1f} s {'ahead of' if ahead >= 0 else 'behind'} {other}"
+    found = f"{abs(ahead):.1f} s {'ahead of' if ahead >= 0 else 'behind'} {other}"
     if abs(ahead) > MOST_SKEW_SECONDS + uncertain:
         return _warning(
             check,
-            said,
-            "Set the clocks by NTP: the day's calls begin anew at midnight by the database's clock.",
+            found,
+            "Set the clocks by NTP: the day's quota starts at midnight by the database's clock.",
         )
-    return _ok(check, said)
+    return _ok(check, found)
 
 
 def _schema(database: Database) -> Finding:
@@ -475,18 +469,18 @@ def _origin(app: App) -> Finding:
 
 
 def _tables(app: App) -> Iterator[Finding]:
-    """Rows that a person has deleted or written by hand, and what follows."""
+    """Check for rows that were deleted or written by hand."""
     edits = app.hand_edits()
     lost = missing_places(app.database, app.settings.checkpoint_region_type)
-    refresh = "The next batch downloads the list again; so does the job refresh_regions."
+    refresh = "Run the job refresh_regions; the next batch downloads the list as well."
     found = [
         _warning(f"table {table}", f"{count:,} {what}.", advice)
         for table, count, what, advice in (
             ("batch_checkpoint", edits.without_checkpoint, "regions have no checkpoint",
-             "The next run or tick of the sensor gives them one and collects them anew."),
+             "No action: the next run or sensor tick adds it and collects them again."),
             ("batch_checkpoint", edits.unknown_regions,
              "checkpoints are of regions that the list does not have",
-             "They are never collected: rows of the batch system may stay, others can be deleted."),
+             "Rows of the batch system may stay, others can be deleted; none is collected."),
             ("region", edits.deleted_regions, "checkpoints have lost their row in region", refresh),
             ("legal_dong", edits.without_dongs, "regions have no dong in legal_dong", refresh),
             ("region_succession", edits.without_successor,
@@ -494,9 +488,9 @@ def _tables(app: App) -> Iterator[Finding]:
              "Restore region_succession from a backup; regions with new dong names have none."),
             ("search_query", edits.without_ledger,
              "completed regions have no searches in search_query",
-             "Their places stay; `mohe new-round REGION…` collects them again."),
+             "Run `mohe new-round REGION…` to collect them again; their places stay."),
             ("places", lost or 0, "places that searches have found are not in places",
-             "`mohe replay` rebuilds them from the stored answers, without a call."),
+             "Run `mohe replay` to rebuild them from the stored answers, without a call."),
         )
         if count
     ]  # fmt: skip
@@ -515,23 +509,23 @@ def _regions(app: App) -> Finding:
         again = "The next batch, or the job refresh_regions, downloads it again."
         return _warning("regions", lost, again)
     source = "the API" if last.source == "api" else "the bundled snapshot"
-    said = f"{progress.total:,}, by the list of {last.as_of} from {source}"
+    stated = f"{progress.total:,}, by the list of {last.as_of} from {source}"
     if unconfirmed := app.regions.unconfirmed():
-        found = f"{said}. Not believed since {unconfirmed.first_seen_on}: {unconfirmed.reason}"
+        found = f"{stated}. Not believed since {unconfirmed.first_seen_on}: {unconfirmed.reason}"
         return _warning("regions", found, unconfirmed.advice)
     if last.source != "api":
         return _warning(
             "regions",
-            said,
+            stated,
             "The list could not be downloaded: run refresh_regions when data.go.kr answers.",
         )
     if progress.given_up:
         return _warning(
             "regions",
-            f"{said}; {progress.given_up:,} FAILED for good",
+            f"{stated}; {progress.given_up:,} FAILED, without automatic retry",
             "See `mohe status`, then `mohe retry`.",
         )
-    return _ok("regions", said)
+    return _ok("regions", stated)
 
 
 def _runs(app: App) -> Finding:
@@ -540,7 +534,8 @@ def _runs(app: App) -> Finding:
     alive = sum(run.life == "alive" for run in runs)
     if silent:
         return _warning(
-            "runs", f"not heard of for longer than MOHE_LEASE_SECONDS: {', '.join(silent)}",
-            "The sensor or the next run takes their regions back; `mohe release` does so now.",
+            "runs",
+            f"stale, without a heartbeat for MOHE_LEASE_SECONDS: {', '.join(silent)}",
+            "The next sensor tick or run reclaims their regions; `mohe release` does it now.",
         )  # fmt: skip
     return _ok("runs", f"{alive} alive")

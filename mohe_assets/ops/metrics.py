@@ -1,6 +1,4 @@
-"""The collection as Prometheus sees it: one look at the database per scrape, no label with more
-than a handful of values.
-"""
+"""Metrics for Prometheus: each scrape reads the database once; labels have few values."""
 
 import datetime as dt
 import logging
@@ -24,27 +22,26 @@ from mohe_assets.store.reads.monitoring import (
 
 log = logging.getLogger(__name__)
 
-# A scrape has ten seconds by default; a database that does not answer in two is down as far as
-# monitoring goes.
+# Limit for reaching the database. Prometheus ends a scrape after ten seconds by default.
 RECONNECT_SECONDS = 2.0
 ENDED = ("COMPLETED", "FAILED", "INTERRUPTED")
 
 
 class CollectionMetrics(Collector):
-    """Reads the database at each scrape. A database that is down is `mohe_up 0` and nothing else."""
+    """Read the database at each scrape; if it is unavailable, return `mohe_up 0` alone."""
 
     def __init__(self, app: App) -> None:
-        self._platform = replace(
+        self._app = replace(
             app, database=replace(app.database, reconnect_seconds=RECONNECT_SECONDS)
         )
         self._up = True
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must not need a database."""
+        """Return nothing, since registering must not need a database."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """All or only `mohe_up`, never a part."""
+        """Yield all metrics or only `mohe_up`, never a part."""
         begun = time.monotonic()
         try:
             families = list(self._families())
@@ -64,7 +61,7 @@ class CollectionMetrics(Collector):
         )
 
     def _families(self) -> Iterator[Metric]:
-        app, settings = self._platform, self._platform.settings
+        app, settings = self._app, self._app.settings
         found = read_monitored(
             app.database,
             app.scope,
@@ -104,7 +101,7 @@ def _regions(found: Monitored) -> Iterator[Metric]:
     )
     yield _gauge(
         "mohe_regions_lease_expired",
-        "Regions held by a run that is not heard of any more.",
+        "Regions held by a run without a recent heartbeat.",
         totals.leases_expired,
     )
     yield from _moment(
@@ -117,8 +114,11 @@ def _regions(found: Monitored) -> Iterator[Metric]:
         "When a region was last completed.",
         totals.last_completed_at,
     )
-    yield from _moment("mohe_region_list_refresh_timestamp_seconds", "When the region list was last taken over.",
-                       found.refreshed_at)  # fmt: skip
+    yield from _moment(
+        "mohe_region_list_refresh_timestamp_seconds",
+        "When the region list was last taken over.",
+        found.refreshed_at,
+    )
 
 
 def _work(found: Monitored) -> Iterator[Metric]:
@@ -138,8 +138,11 @@ def _work(found: Monitored) -> Iterator[Metric]:
         yield _gauge(
             "mohe_searches_planned", "Searches that complete all regions.", totals.searches_planned
         )
-    yield _gauge("mohe_refinement_searches_done", "Searches beyond the base plans stored in the current rounds.",
-                 totals.refinements)  # fmt: skip
+    yield _gauge(
+        "mohe_refinement_searches_done",
+        "Searches beyond the base plans stored in the current rounds.",
+        totals.refinements,
+    )
     yield _gauge("mohe_calls_used", "Calls spent on the current rounds.", totals.calls_used)
     worked = totals.working_time or dt.timedelta()
     yield _gauge(
@@ -158,8 +161,11 @@ def _runs(found: Monitored) -> Iterator[Metric]:
         runs.silent,
     )
     if runs.oldest_heartbeat_seconds is not None:
-        yield _gauge("mohe_runs_oldest_heartbeat_age_seconds", "Time since the most silent active run was heard.",
-                     runs.oldest_heartbeat_seconds)  # fmt: skip
+        yield _gauge(
+            "mohe_runs_oldest_heartbeat_age_seconds",
+            "Time since the most silent active run was heard.",
+            runs.oldest_heartbeat_seconds,
+        )
     ended = CounterMetricFamily(
         "mohe_runs_ended", "Runs that have ended, by how.", labels=["status"]
     )
@@ -203,8 +209,12 @@ def _api(api: str, calls_per_second: float, state: ApiState, refused: Refusals) 
     yield _gauge("mohe_api_unavailable", "1 while no request gets a usable answer.",
                  int(state.unavailable_since is not None), api=api)  # fmt: skip
     resets = state.closed_until or state.resets_at
-    yield _gauge("mohe_api_resets_timestamp_seconds", "When there are new calls: the end of the quota that is used up, "
-                 "or of the day.", resets.timestamp(), api=api)  # fmt: skip
+    yield _gauge(
+        "mohe_api_resets_timestamp_seconds",
+        "When there are new calls: the end of the quota that is used up, or of the day.",
+        resets.timestamp(),
+        api=api,
+    )
     yield _gauge(
         "mohe_api_calls_per_second_limit", "The configured rate.", calls_per_second, api=api
     )

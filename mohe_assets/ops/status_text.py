@@ -1,6 +1,4 @@
-"""What `mohe status`, `mohe plan` and the report say alike: moments, what is left to do, and the
-API's day.
-"""
+"""Texts that `mohe status`, `mohe plan` and the report share: times, calls left, and the quota."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -13,12 +11,12 @@ from mohe_assets.store.origin import Mismatch
 
 
 def kst(moment: dt.datetime) -> str:
-    """A moment for people, to the minute."""
+    """Return a time to the minute, in Korean time."""
     return f"{moment.astimezone(KST):%Y-%m-%d %H:%M} KST"
 
 
 def done_when(found: Forecast, waiting: str | None = None) -> str:
-    """`done`, `never`, when, or why no call is made now."""
+    """Return `done`, `never`, the time of the end, or why no call is made now."""
     if not found.calls:
         return "done"
     if waiting:
@@ -27,7 +25,7 @@ def done_when(found: Forecast, waiting: str | None = None) -> str:
 
 
 def waits_for(state: ApiState | None, *, mismatch: Mismatch | None = None) -> str | None:
-    """Why no call is made now; a quota that is used up has its place in every forecast."""
+    """Return why no call is made now; a used-up quota is part of every forecast instead."""
     if mismatch is not None:
         return "the data is of another origin than the keys"
     if state is None:
@@ -38,7 +36,7 @@ def waits_for(state: ApiState | None, *, mismatch: Mismatch | None = None) -> st
 
 
 def given_up_sentence(regions: int, calls: int, refinements: int) -> str:
-    """What errors ended, and how it is brought back; "" if there is nothing."""
+    """Return what errors ended, and the command that resumes it; "" if errors ended nothing."""
     parts = []
     if regions:
         parts.append(f"{regions:,} region{'s' * (regions != 1)} with {calls:,} calls left")
@@ -48,38 +46,37 @@ def given_up_sentence(regions: int, calls: int, refinements: int) -> str:
 
 
 def what_is_left(found: Forecast, waiting: str | None = None) -> str:
-    """Calls, days, and when they are made at the earliest; `waiting` is why none is made now."""
+    """Return calls, days and the earliest end; `waiting` is the reason why none is made now."""
     if not found.calls:
         return "done"
     if waiting:
         return f"{found.calls:,} calls left; none is made now: {waiting}"
     days = f"{found.days} day{'s' * (found.days != 1)}"
     if found.done_at == NEVER:
-        return f"{found.calls:,} calls left on {days}, done never"
+        return f"{found.calls:,} calls left; cannot finish at this quota"
     return f"{found.calls:,} calls left on {days}, done {kst(found.done_at)} at the earliest"
 
 
 def the_apis_day(state: ApiState | None, *, quote: Callable[[str], str]) -> str:
-    """Calls used, and whether any may be made now. `quote` makes a foreign sentence harmless where
-    this is shown.
-    """
+    """Return calls used, and whether calls may be made now. `quote` escapes untrusted text."""
     if state is None:
         return "no keys are set (NAVER_CLIENT_ID and NAVER_CLIENT_SECRET)"
     used = f"{state.used_today:,} of {state.daily_quota:,} calls used today"
     if state.monthly_quota is not None:
         used += f", {state.used_this_month:,} of {state.monthly_quota:,} this month"
     if state.blocked_why:
-        return f"{used}; BLOCKED: {quote(state.blocked_why)}; put it right, or `mohe unblock`"
+        return f"{used}; BLOCKED: {quote(state.blocked_why)}; correct it, or run `mohe unblock`"
     if state.closed_until:
         return f"{used}; closed until {kst(state.closed_until)}: {quote(state.closed_why or '')}"
     if state.unavailable_since:
         probe = f"; next probe {kst(state.next_probe_at)}" if state.next_probe_at else ""
-        return f"{used}; UNAVAILABLE since {kst(state.unavailable_since)}: {quote(state.unavailable_reason or '')}{probe}"
+        reason = quote(state.unavailable_reason or "")
+        return f"{used}; UNAVAILABLE since {kst(state.unavailable_since)}: {reason}{probe}"
     return f"{used}; open, resets {kst(state.resets_at)}"
 
 
 def what_is_missing(progress: Progress, state: ApiState | None) -> str:
-    """How far the collection is; if it is not complete, why it is not, and what to do."""
+    """Return the progress and, if the collection is incomplete, the reasons and actions."""
     done = progress.completed + progress.refining
     if not progress.total:
         return "There are no regions to collect: run the job refresh_regions."

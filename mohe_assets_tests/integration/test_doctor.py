@@ -109,7 +109,7 @@ def test_for_people_it_is_a_line_each_with_advice_below(mohe: Mohe, store: Store
     del store
     done = mohe("doctor", "--no-calls", MOHE_DAILY_QOUTA="5")
     assert (
-        "warning settings: MOHE_DAILY_QOUTA is set, and is no setting.\n        → Did you mean "
+        "warning settings: MOHE_DAILY_QOUTA is set, but is no setting.\n        → Did you mean "
         "MOHE_DAILY_QUOTA?" in done.out
     )
     assert "0 errors, 2 warnings" in done.out
@@ -258,7 +258,7 @@ def test_silent_runs_regions_given_up_and_a_snapshot_are_warnings(
     found = examine()
     assert "silent-r" in found["runs"]["found"]
     assert "mohe release" in found["runs"]["advice"]
-    assert "1 FAILED for good" in found["regions"]["found"]
+    assert "1 FAILED, without automatic retry" in found["regions"]["found"]
     store.execute("UPDATE region_refresh SET source = 'snapshot'")
     assert "bundled snapshot" in examine()["regions"]["found"]
 
@@ -285,7 +285,7 @@ def test_the_daemon_is_judged_by_its_heartbeat_and_the_sensor_by_its_last_tick(
 ) -> None:
     del store
     assert "CHECKPOINT_AUTO_RESUME" in examine(CHECKPOINT_AUTO_RESUME="false")["daemon"]["found"]
-    nothing = "no daemon is alive: nothing is launched by itself."
+    nothing = "no daemon is alive: no run is launched automatically."
     assert examine()["daemon"]["found"] == nothing
     _hear_of_daemons(instance, seconds_ago=300)
     assert examine()["daemon"]["found"] == nothing
@@ -297,9 +297,9 @@ def test_the_daemon_is_judged_by_its_heartbeat_and_the_sensor_by_its_last_tick(
         "alive, but pending_region_sensor has not ticked for 40"
     )
     _tick(instance, seconds_ago=10)
-    assert examine()["daemon"]["found"] == "alive; the sensor launches what is due"
+    assert examine()["daemon"]["found"] == "alive; the sensor launches runs for due regions"
     _switch_sensor(instance, stopped=True)
-    assert examine()["daemon"]["found"] == "pending_region_sensor was stopped by somebody."
+    assert examine()["daemon"]["found"] == "pending_region_sensor was stopped in the UI."
 
 
 def test_a_sensor_whose_last_tick_failed_is_an_error_with_its_message(
@@ -316,7 +316,7 @@ def test_a_sensor_whose_last_tick_failed_is_an_error_with_its_message(
     found = examine()["daemon"]
     assert (found["level"], found["found"]) == ("error", sentence)
     assert json.loads(mohe("status", "--json").out)["warnings"] == [sentence]
-    assert "none is alive; the daemon runs and launches what is due" in mohe("status").out
+    assert "none is alive; the daemon runs and launches runs for due regions" in mohe("status").out
     _tick(instance, seconds_ago=5)
     assert examine()["daemon"]["level"] == "ok"
     assert json.loads(mohe("status", "--json").out)["warnings"] == []

@@ -621,8 +621,8 @@ def test_an_open_home_is_a_warning_and_stays_open(home: Path, mohe: Mohe) -> Non
     done = mohe("doctor", "--json", "--no-calls", MOHE_HOME=str(home))
     found = [one["advice"] for one in json.loads(done.out) if one["check"] == "MOHE_HOME"]
     for sentence in (
-        f"`chmod 711 {home}` closes it.",
-        f"`chmod 700 {home / 'dagster'}` closes it.",
+        f"Run `chmod 711 {home}`.",
+        f"Run `chmod 700 {home / 'dagster'}`.",
     ):
         assert sentence in found
     assert stat.S_IMODE(home.stat().st_mode) == 0o755

@@ -22,10 +22,10 @@ def test_an_unencrypted_way_and_a_host_that_is_not_the_apis_are_named() -> None:
     assert findings(MOHE_GOVERNMENT_API_URL="http://apis.data.go.kr") == [
         (
             "MOHE_GOVERNMENT_API_URL",
-            "http://apis.data.go.kr is not encrypted; the keys cross the network in the clear.",
+            "http://apis.data.go.kr is not encrypted: the keys cross the network in plain text.",
         )
     ]
     assert findings(MOHE_NAVER_HUB_URL="https://naver.example") == [
-        ("MOHE_NAVER_HUB_URL", "naver.example is not the API's host, and the keys are sent to it.")
+        ("MOHE_NAVER_HUB_URL", "naver.example is not the API's host, but gets the keys.")
     ]
     assert len(findings(MOHE_NAVER_API_URL="http://simulator:8900")) == 2

@@ -22,5 +22,5 @@ def test_nothing_left_is_done_and_an_end_beyond_the_calendar_is_never() -> None:
     assert done_when(Forecast(calls=5, days=9, done_at=NEVER)) == "never"
     assert (
         what_is_left(Forecast(calls=5, days=9, done_at=NEVER))
-        == "5 calls left on 9 days, done never"
+        == "5 calls left; cannot finish at this quota"
     )
