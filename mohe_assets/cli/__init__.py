@@ -1,6 +1,4 @@
-"""The command `mohe`. A module per command; each reads the settings, calls plain functions, and
-prints.
-"""
+"""The command `mohe`: a module per command, which reads settings, calls functions, and prints."""
 
 import sys
 from importlib import import_module
@@ -39,9 +37,7 @@ COMMANDS = {
 
 
 class _Commands(TyperGroup):
-    """Imports a command when it is asked for: `mohe status` needs no web server, and answers in
-    half the time.
-    """
+    """Import a command on use: `mohe status` needs no web server and starts in half the time."""
 
     def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002 - Typer's signature
         return list(COMMANDS)
@@ -63,7 +59,10 @@ class _Commands(TyperGroup):
 commands = typer.Typer(
     name="mohe",
     cls=_Commands,
-    help="Collects the places of every 시군구 of South Korea, and goes on exactly where it was interrupted.",
+    help=(
+        "Collects the places of every 시군구 of South Korea, and resumes exactly where it was "
+        "interrupted."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -95,7 +94,7 @@ def _group(
 
 
 def main() -> None:
-    """One sentence and exit status 1 for whatever a person can put right."""
+    """Run the command; print an error that the user can correct as a sentence, with status 1."""
     logs.install(settings.log_format())
     try:
         commands()

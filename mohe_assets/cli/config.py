@@ -17,7 +17,7 @@ MASK = "xxxxxxxx"  # a URL can hold it as it is
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A setting as it is used. `value` is null where none is set, and masked if `secret`."""
+    """A setting and its effective value: null if not set, masked if `secret`."""
 
     variable: str
     value: str | None
@@ -46,17 +46,17 @@ def config(
 
 
 def list_settings(settings: Settings) -> list[Setting]:
-    """All settings, in the order in which `Settings` has them."""
+    """Return all settings, in the order of `Settings`."""
     found = []
     for field in Settings.model_fields:
         name = variable(field)
-        # What a setting that is not set comes to has the name without this prefix.
+        # The effective value of an optional setting has the name without this prefix.
         value = getattr(settings, field.removeprefix("configured_"))
         if field == "catalog_dir":
             value = settings.catalog_folder
         note = ""
         if settings_module.overridden(name):
-            note = f"{settings_module.DOTENV} has another value, which commands of Dagster take"
+            note = f"{settings_module.DOTENV} has another value, which Dagster's commands use"
         found.append(
             Setting(
                 variable=name,
@@ -70,7 +70,7 @@ def list_settings(settings: Settings) -> list[Setting]:
 
 
 def _text(value: object) -> str | None:
-    """The value as its variable would have it, without anything secret."""
+    """Return the value as its variable would hold it, without secrets."""
     if isinstance(value, SecretStr):
         return _masked(value.get_secret_value())
     if isinstance(value, bool):

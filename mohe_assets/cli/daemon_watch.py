@@ -1,4 +1,4 @@
-"""Notices a Dagster daemon that lives and does nothing: a thread waits for a dead connection."""
+"""Detect a hanging Dagster daemon: a thread of it waits for a dead connection."""
 
 import time
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ HEARTBEATS = "SELECT daemon_type AS name, body FROM daemon_heartbeats"
 
 @dataclass(kw_only=True)
 class DaemonWatch:
-    """Reads the heartbeats in Dagster's storage at `url`, each time by a new connection.
+    """Read the heartbeats in Dagster's storage at `url`, each time by a new connection.
 
-    A thread is judged by its heartbeat changing, not by the moment in it: clocks may differ. One
-    that never changed while it was watched belongs to an earlier daemon.
+    A thread counts as alive if its heartbeat changes; its time is not compared, since clocks may
+    differ. A heartbeat that never changed while it was watched belongs to an earlier daemon.
     """
 
     url: str
@@ -26,9 +26,9 @@ class DaemonWatch:
     _changed_at: dict[str, float] = field(default_factory=dict)
 
     def look(self) -> str:
-        """Return the reason to start the daemon again, empty while there is none.
+        """Return the reason to restart the daemon, empty without a reason.
 
-        After a reason it begins from nothing: the next daemon has its own time.
+        After a reason the watch starts from the beginning, for the next daemon.
         """
         now = time.monotonic()
         database = Database.connect(
@@ -37,7 +37,7 @@ class DaemonWatch:
         try:
             found = database.transaction(lambda connection: rows(connection, HEARTBEATS))
         except DatabaseUnavailable:
-            # No heartbeat can be written either: the time counts from when it is back.
+            # The daemon cannot write a heartbeat either: its time starts when the database is back.
             self._changed_at = dict.fromkeys(self._changed_at, now)
             return ""
         finally:

@@ -1,4 +1,4 @@
-"""`mohe db`: the database the settings mean, embedded or a server of one's own."""
+"""`mohe db`: the database of the settings, embedded or on the user's server."""
 
 import os
 import shutil
@@ -33,8 +33,8 @@ def migrate(
         bool,
         typer.Option(
             "--roles",
-            help=f"Also make the roles {roles.COLLECTOR} and {roles.READER} of sql/roles.sql, with the passwords of "
-            "MOHE_COLLECTOR_PASSWORD and MOHE_READER_PASSWORD.",
+            help=f"Also create the roles {roles.COLLECTOR} and {roles.READER} of sql/roles.sql, "
+            "with the passwords of MOHE_COLLECTOR_PASSWORD and MOHE_READER_PASSWORD.",
         ),
     ] = False,
 ) -> None:
@@ -55,7 +55,7 @@ def migrate(
 
 
 def _migrate_dagster(variables: Mapping[str, str]) -> None:
-    """Makes Dagster's tables, too, so that nobody who comes later needs the right to."""
+    """Create Dagster's tables as well, so that later processes need no right to do so."""
     command = [program("dagster"), "instance", "migrate"]
     done = subprocess.run(  # noqa: S603 - our own command
         command,
@@ -100,30 +100,26 @@ def _make_roles(settings: Settings, database: Database, dagster_url: str) -> Non
     ):
         if password is not None:
             roles.set_password(database, role, password.get_secret_value())
-        typer.echo(f"Role {role} is there{'' if password else '; it has no password of ours'}.")
+        typer.echo(f"Role {role} exists{'' if password else '; its password was not changed'}.")
 
 
 @commands.command()
 def start() -> None:
-    """Start the embedded PostgreSQL and make sure that both databases and the schema are there."""
+    """Start the embedded PostgreSQL; create both databases and the schema if they are missing."""
     urls = ensure_ready(settings_module.load())
     if urls.embedded is None:
-        typer.echo(
-            "MOHE_DATABASE_URL names a server of your own; it answers and its schema is current."
-        )
+        typer.echo("MOHE_DATABASE_URL names your own server; it answers and its schema is current.")
     else:
         typer.echo(f"The embedded PostgreSQL runs in {urls.embedded.data}.")
 
 
 @commands.command()
 def stop() -> None:
-    """Stop the embedded PostgreSQL; collections that run wait for it, and give up after two
-    minutes.
-    """
+    """Stop the embedded PostgreSQL. Runs that collect wait two minutes for it, and then fail."""
     urls = resolve_urls(settings_module.load())
     if urls.embedded is None:
         raise DatabaseUnavailable(
-            "MOHE_DATABASE_URL names a server of your own; mohe does not stop that one."
+            "MOHE_DATABASE_URL names your own server, which mohe does not stop."
         )
     typer.echo(
         "The embedded PostgreSQL is stopped."
@@ -158,11 +154,10 @@ def url(
 
 @commands.command()
 def reset(*, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Delete the collected places, the ledger and the checkpoints; the regions stay and start from
-    nothing.
+    """Delete the collected places, the ledger and the checkpoints; all regions become PENDING.
 
-    Dagster's record of the partitions is deleted, too. If the data is the simulator's, all of it
-    goes, whatever its batch.
+    Dagster's record of the partitions is deleted as well. If the data comes from the simulator, the
+    data of all batches is deleted.
     """
     settings = settings_module.load()
     with App.open(settings) as app:
@@ -172,12 +167,12 @@ def reset(*, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = F
                 abort=True,
             )
         seeded = app.reset()
-    typer.echo(f"{seeded} regions are PENDING and start from nothing.")
+    typer.echo(f"{seeded} regions are PENDING, without any stored search.")
     _wipe_partitions(settings)
 
 
 def _wipe_partitions(settings: Settings) -> None:
-    """Else Dagster would show every partition as materialized until it is collected again."""
+    """Delete Dagster's record of places, so that no partition is shown as materialized."""
     urls = resolve_urls(settings)
     database = Database.connect(urls.dagster)
     try:
@@ -188,7 +183,7 @@ def _wipe_partitions(settings: Settings) -> None:
         database.close()
     if known is None:
         return
-    from dagster import AssetKey, DagsterInstance  # noqa: PLC0415 - takes seconds, for this one
+    from dagster import AssetKey, DagsterInstance  # noqa: PLC0415 - takes seconds
 
     os.environ.update(environment(settings, urls))
     with DagsterInstance.get() as instance:
@@ -235,9 +230,7 @@ def _become(program: str, url: str, arguments: Sequence[str]) -> NoReturn:
 
 
 def _pg_dump(settings: Settings) -> str:
-    """The embedded server's, whatever the server: pg_dump reads older servers than itself, and
-    refuses newer ones.
-    """
+    """Return the embedded server's pg_dump if there is one: it also reads older servers."""
     try:
         return str(EmbeddedServer(home=settings.home).pg_dump())
     except DatabaseUnavailable:

@@ -42,13 +42,13 @@ def demo(
         float, typer.Option(min=0, max=5000, help="The simulated API's latency.")
     ] = DEMO_LATENCY_MS,
 ) -> None:
-    """Collect all 256 regions from the simulator into the embedded PostgreSQL; run it again to go
-    on after an interruption.
+    """Collect all 256 regions from the simulator into the embedded PostgreSQL. After an
+    interruption, the next run resumes.
     """
     console = Console(highlight=False)
     if os.environ.get("MOHE_DATABASE_URL"):
         console.print(
-            "MOHE_DATABASE_URL is set, but the demo's made-up places go to the embedded database only."
+            "MOHE_DATABASE_URL is ignored: the demo's made-up places go to the embedded database."
         )
     console.print("Starting the embedded PostgreSQL and the simulator …")
     with demo_settings(calls_per_second=calls_per_second, latency_ms=latency_ms) as variables:
@@ -65,7 +65,7 @@ def demo(
 
 
 def _collect(console: Console, app: App, settings: Settings, variables: dict[str, str]) -> int:
-    """Runs the batch job in a process of its own, as a person would; returns its exit status."""
+    """Run the batch job in its own process, as a user would; return its exit status."""
     log_path = (
         settings.home / "logs" / f"place_ingestion_batch-{time.strftime('%Y%m%d-%H%M%S')}.log"
     )
@@ -90,7 +90,7 @@ def _collect(console: Console, app: App, settings: Settings, variables: dict[str
         tail = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
         console.print("\n".join(tail), markup=False)
         console.print(
-            f"The batch ended with status {process.returncode}; its whole log is {shown(str(log_path))}"
+            f"The batch ended with status {process.returncode}; see its log {shown(str(log_path))}"
         )
     return process.returncode
 
@@ -99,9 +99,7 @@ def _collect(console: Console, app: App, settings: Settings, variables: dict[str
 def _batch(
     command: list[str], variables: dict[str, str], log: IO[str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The batch's process. It is told to stop, and waited for, when we are: it releases its regions
-    then.
-    """
+    """Start the batch's process; on an interruption, let it release its regions and end."""
     previous = signal.signal(signal.SIGTERM, _interrupt)
     process = subprocess.Popen(  # noqa: S603 - our own command
         command,
@@ -136,9 +134,9 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         process.wait(timeout=DEMO_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         raise MoheError(
-            "The batch did not stop in time and is killed; its regions are taken back at the next start."
+            "The batch did not stop in time and is killed; the next start reclaims its regions."
         ) from None
-    typer.echo("It has stopped. Run the same command again: it goes on where it was.", err=True)
+    typer.echo("The batch has stopped. Run the same command again to resume.", err=True)
 
 
 def _show_progress(
@@ -149,7 +147,8 @@ def _show_progress(
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(
-            "{task.fields[places]:,} places  {task.fields[calls]:,} calls  {task.fields[rate]:.1f} calls/s  {task.fields[eta]}"
+            "{task.fields[places]:,} places  {task.fields[calls]:,} calls  "
+            "{task.fields[rate]:.1f} calls/s  {task.fields[eta]}"
         ),
         console=console,
     )
@@ -169,16 +168,16 @@ def _show_progress(
 
 
 class _Meter:
-    """Counts come from the database alone, so that they are true after an interruption, too."""
+    """Progress from the database alone, so that it is right after an interruption as well."""
 
     def __init__(self, app: App, bar: Progress, task: TaskID) -> None:
-        self._platform, self._bar, self._task = app, bar, task
-        self._said_at = time.monotonic()
+        self._app, self._bar, self._task = app, bar, task
+        self._printed_at = time.monotonic()
 
     def update(self) -> None:
-        settings = self._platform.settings
-        progress = self._platform.checkpoints.progress()
-        overview, now = self._platform.overview(), time.monotonic()
+        settings = self._app.settings
+        progress = self._app.checkpoints.progress()
+        overview, now = self._app.overview(), time.monotonic()
         rate = overview.rate.calls_per_second
         left = max(0, progress.total * len(settings.search_keywords) - overview.searches)
         eta = f"{left / rate:.0f} s left" if rate and left else ""
@@ -188,8 +187,8 @@ class _Meter:
             self._task, completed=completed, total=total, places=overview.places,
             calls=overview.calls, rate=rate, eta=eta,
         )  # fmt: skip
-        if not self._bar.console.is_terminal and now - self._said_at >= _PLAIN_LINE_SECONDS:
-            self._said_at = now
+        if not self._bar.console.is_terminal and now - self._printed_at >= _PLAIN_LINE_SECONDS:
+            self._printed_at = now
             self._bar.console.print(
                 f"{completed} of {total} regions, {overview.places:,} places, "
                 f"{overview.calls:,} calls, {rate:.1f} calls/s, {eta}"
@@ -208,7 +207,8 @@ def _summary(console: Console, app: App) -> None:
     table.add_row("all", f"{done} of {total}", f"{overview.places:,}")
     console.print(table)
     console.print(
-        f"{overview.searches:,} searches are in the ledger, with {overview.calls:,} calls. The places are made up."
+        f"{overview.searches:,} searches are in the ledger, with {overview.calls:,} calls. "
+        "The places are made up."
     )
     if done < total:
         console.print(
@@ -222,16 +222,17 @@ def _summary(console: Console, app: App) -> None:
 _NEXT = """
 Next, to look at it:
   {mohe} status
-  {mohe} db psql -c "SELECT region_name, status, processed_count FROM batch_checkpoint ORDER BY region_code LIMIT 5"
+  {mohe} db psql -c "SELECT region_name, status, processed_count FROM batch_checkpoint LIMIT 5"
   {mohe} up --demo         # Dagster's UI on http://127.0.0.1:3000, with the simulator behind it
-To interrupt it and see it resume, start anew and press Ctrl-C, or kill -9 it, at any moment; then run the second one again:
+To see it resume, start from the beginning, stop it at any moment by Ctrl-C or kill -9, and run
+the second command again:
   {mohe} db reset --yes
   {mohe} demo
-The embedded PostgreSQL goes on running; {mohe} db stop ends it."""
+The embedded PostgreSQL keeps running; {mohe} db stop ends it."""
 
 
 def _as_typed(name: str) -> str:
-    """The command as a person here can type it: by its path if it is not on the PATH."""
+    """Return the command as it can be typed here: by its path relative to the working folder."""
     path = Path(program(name))
     try:
         return str(path.relative_to(Path.cwd()))

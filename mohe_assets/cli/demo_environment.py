@@ -12,18 +12,15 @@ DEMO_CALLS_PER_SECOND = 50
 DEMO_LATENCY_MS = 30.0
 LOOPBACK = "127.0.0.1,localhost,::1"
 
-# Not a person's own: the demo must not fill a database of theirs with made-up places, nor use their
-# keys. Nor does it read `.env`.
+# The demo must not fill the user's database with made-up places, nor use the user's keys. It does
+# not read `.env` either.
 _NOT_FOR_DEMO = frozenset(f"{name}{suffix}" for name in SECRETS for suffix in ("", "_FILE"))
 
 
 @contextmanager
 def demo_settings(*, calls_per_second: int, latency_ms: float) -> Iterator[dict[str, str]]:
-    """A running simulator, and the environment in which everything uses it and the embedded
-    database.
-    """
-    # The day's calls are counted in our database alone: `mohe db reset` begins a new day, whatever
-    # runs.
+    """Run a simulator; yield the environment that points to it and to the embedded database."""
+    # Only our database counts the day's calls, so that `mohe db reset` starts a new day.
     config = SimulatorConfig(
         warm=True, calls_per_second=calls_per_second, latency_ms=latency_ms, daily_quota=None
     )

@@ -1,4 +1,4 @@
-"""`mohe doctor`: what is wrong here, and what to do about it."""
+"""`mohe doctor`: findings on this installation, with advice."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -50,16 +50,13 @@ def doctor(
     if as_json:
         typer.echo(TypeAdapter(list[Finding]).dump_json(found, indent=2))
     else:
-        _sum_up(found)
+        errors, warnings = (
+            sum(finding.level is level for finding in found)
+            for level in (Level.ERROR, Level.WARNING)
+        )
+        typer.echo(f"{len(found)} checks: {errors} errors, {warnings} warnings.")
     if any(finding.level is Level.ERROR for finding in found):
         raise typer.Exit(1)
-
-
-def _sum_up(found: list[Finding]) -> None:
-    errors, warnings = (
-        sum(finding.level is level for finding in found) for level in (Level.ERROR, Level.WARNING)
-    )
-    typer.echo(f"{len(found)} checks: {errors} errors, {warnings} warnings.")
 
 
 def _examine(*, calls: bool) -> Iterator[Finding]:
@@ -76,24 +73,36 @@ def _examine(*, calls: bool) -> Iterator[Finding]:
     try:
         yield _daemon()
     except Exception as error:
-        # A full disk, or Dagster's storage, which wraps what its database says.
+        # A full disk, or Dagster's storage, which wraps the errors of its database.
         if not isinstance(error, OSError) and trouble(error) is None:
             raise
-        yield Finding(check="daemon", level=Level.ERROR, found=f"cannot be looked at: {first_line(error)}.",
-                      advice="See the findings above.")  # fmt: skip
+        yield Finding(
+            check="daemon",
+            level=Level.ERROR,
+            found=f"cannot be checked: {first_line(error)}.",
+            advice="See the findings above.",
+        )
 
 
 def _daemon() -> Finding:
-    """Whether anything launches runs by itself, judged by heartbeats and by the last ticks."""
+    """Check whether runs are launched automatically, by heartbeats and the last ticks."""
     settings = settings_module.load()
     state = read_dagster_state(only_look(settings).dagster)
     sensor = state.sensor(PENDING_REGION_SENSOR)
     if not settings.checkpoint_auto_resume:
-        return Finding(check="daemon", level=Level.WARNING, found="CHECKPOINT_AUTO_RESUME is false: the sensor launches nothing.",
-                       advice="Unset it, or collect by `dagster job execute` and backfills.")  # fmt: skip
+        return Finding(
+            check="daemon",
+            level=Level.WARNING,
+            found="CHECKPOINT_AUTO_RESUME is false: the sensor launches no run.",
+            advice="Unset it, or collect by `dagster job execute` and backfills.",
+        )
     if not state.daemon_alive:
-        return Finding(check="daemon", level=Level.WARNING, found="no daemon is alive: nothing is launched by itself.",
-                       advice="`mohe up` runs one; `dagster job execute … -j place_ingestion_batch` needs none.")  # fmt: skip
+        return Finding(
+            check="daemon",
+            level=Level.WARNING,
+            found="no daemon is alive: no run is launched automatically.",
+            advice="Run `mohe up`, or `dagster job execute … -j place_ingestion_batch` without it.",
+        )
     if state.failing:
         return Finding(
             check="daemon",
@@ -102,15 +111,20 @@ def _daemon() -> Finding:
             advice="The whole error is in the UI, under Automation; the next tick tries again.",
         )
     if sensor.stopped:
-        return Finding(check="daemon", level=Level.WARNING, found=f"{PENDING_REGION_SENSOR} was stopped by somebody.",
-                       advice="Start it in the UI, under Automation.")  # fmt: skip
+        return Finding(
+            check="daemon",
+            level=Level.WARNING,
+            found=f"{PENDING_REGION_SENSOR} was stopped in the UI.",
+            advice="Start it in the UI, under Automation.",
+        )
     if sensor.tick_seconds_ago is None or sensor.tick_seconds_ago > SILENT_SECONDS:
         last = "yet" if sensor.tick_seconds_ago is None else f"for {sensor.tick_seconds_ago:.0f} s"
         return Finding(
             check="daemon",
             level=Level.WARNING,
             found=f"alive, but {PENDING_REGION_SENSOR} has not ticked {last}.",
-            advice="After a start the first tick takes some seconds; "
-            "if none comes, restart `mohe up`.",
+            advice="The first tick takes some seconds; without a tick, restart `mohe up`.",
         )
-    return Finding(check="daemon", level=Level.OK, found="alive; the sensor launches what is due")
+    return Finding(
+        check="daemon", level=Level.OK, found="alive; the sensor launches runs for due regions"
+    )

@@ -21,22 +21,23 @@ from mohe_assets.postgres.databases import (
 from mohe_assets.postgres.embedded import make_private
 from mohe_assets.settings import SECRETS, Settings
 
-# Where Dagster's processes run. In that of `mohe` they would read `.env` again, let it win over the
-# environment, and give web server and daemon its keys; Dagster also imports modules from there.
+# Working folder of Dagster's processes. In the user's folder they would read `.env` again, let it
+# win over the environment, and give its keys to the web server and the daemon; Dagster would also
+# import modules from there.
 DAGSTERS_FOLDER = "/"
-# Commands of Dagster that warn of their successors in `dg`.
+# Commands of Dagster that print a warning about their successors in `dg`.
 SUPERSEDED = ("job_execute_command", "asset_materialize_command", "dev_command")
 # Variables that name a file or a folder for requests and OpenSSL.
 FILES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def env() -> None:
-    """Print `export` lines for a shell, once the database runs and its schema is current: eval
+    """Start the database if needed, migrate it, and print `export` lines for a shell: eval
     "$(mohe env)".
     """
     settings = settings_module.load()
     urls, redirecting = resolve_urls(settings), redirecting_variables(os.environ)
-    exported = {**environment(settings, ensure_ready(settings)), "PATH": _own_first()}
+    exported = {**environment(settings, ensure_ready(settings)), "PATH": _path()}
     if urls.embedded is not None:
         for name in redirecting:  # Dagster's processes would follow them past the URL
             typer.echo(f"unset {name}")
@@ -44,15 +45,15 @@ def env() -> None:
         typer.echo(f"export {name}={shlex.quote(value)}")
 
 
-def _own_first() -> str:
-    """PATH with this environment's programs before all others: another `dagster` may be there."""
+def _path() -> str:
+    """Return PATH with this environment's programs first: there may be another `dagster`."""
     own = str(Path(sys.executable).parent)
     others = os.environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join([own, *(one for one in others if one != own)])
 
 
 def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
-    """What a Dagster process needs besides the settings a person has set; makes DAGSTER_HOME ready."""
+    """Prepare DAGSTER_HOME; return the variables for Dagster's processes beside the settings."""
     folder = settings.home / "dagster"
     try:
         make_private(folder)
@@ -66,8 +67,9 @@ def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
 
 
 def place_dagster_yaml(path: Path, own: Path | None) -> None:
-    """Bring the file to this version's. One that a person has changed stays; `mohe doctor`
-    compares. With `own`, a person's file elsewhere, it becomes a link to that.
+    """Update the file to this version's, unless it was changed by hand; `mohe doctor` compares.
+
+    With `own`, the user's file elsewhere, the path becomes a link to it.
     """
     if own is not None:
         _link(path, own.absolute())
@@ -93,12 +95,11 @@ def _link(path: Path, own: Path) -> None:
 
 
 def variables(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
-    """What `environment` returns, without making anything."""
+    """Return the variables of `environment` without writing a file."""
     return {
         "MOHE_HOME": str(settings.home),
-        "MOHE_CATALOG_DIR": str(
-            settings.catalog_folder
-        ),  # absolute: code servers need not run where the shell is
+        # Absolute: a code server may run in another folder than the shell.
+        "MOHE_CATALOG_DIR": str(settings.catalog_folder),
         "MOHE_DATABASE_URL": urls.data,
         "MOHE_DAGSTER_DATABASE_URL": urls.dagster,
         "DAGSTER_HOME": str(settings.home / "dagster"),
@@ -107,7 +108,7 @@ def variables(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:
 
 
 def _without_supersession(filters: str) -> str:
-    """PYTHONWARNINGS without Dagster's advice to use `dg`, which is an extra here."""
+    """Return PYTHONWARNINGS without Dagster's advice to use `dg`, which is an extra here."""
     own = [f"ignore:Function `{name}` is superseded" for name in SUPERSEDED]
     return ",".join(dict.fromkeys([*filter(None, filters.split(",")), *own]))
 
@@ -115,7 +116,7 @@ def _without_supersession(filters: str) -> str:
 def dagster_environment(
     variables: Mapping[str, str], settings: Settings, urls: DatabaseUrls
 ) -> dict[str, str]:
-    """`variables` and `environment`, for a process of Dagster that runs in DAGSTERS_FOLDER."""
+    """Return `variables` and `environment` for a process of Dagster in DAGSTERS_FOLDER."""
     found = {**variables, **environment(settings, urls)}
     for name, value in found.items():
         if value and (name in FILES or name.removesuffix("_FILE") in SECRETS - {name}):
@@ -124,13 +125,14 @@ def dagster_environment(
 
 
 def program(name: str) -> str:
-    """A command of this environment, whatever the PATH says."""
+    """Return the path of a command of this environment, independent of PATH."""
     return str(Path(sys.executable).with_name(name))
 
 
 def place(path: Path, content: bytes) -> None:
-    """Write a file that other processes may be reading or writing at this moment: containers share
-    DAGSTER_HOME. One that is equal is left alone, and where it cannot be written nothing is left.
+    """Write a file atomically: containers that share DAGSTER_HOME may read or write it.
+
+    An equal file stays as it is; if it cannot be written, no draft is left.
     """
     if path.exists() and path.read_bytes() == content:
         return

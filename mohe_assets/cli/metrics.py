@@ -1,4 +1,4 @@
-"""`mohe metrics`: the collection's figures for Prometheus."""
+"""`mohe metrics`: metrics of the collection for Prometheus."""
 
 import signal
 import threading
@@ -23,8 +23,8 @@ def metrics(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = METRICS_PORT,
 ) -> None:
-    """Serve /metrics until interrupted; the database is read at each scrape. docs/metrics.md
-    describes the figures.
+    """Serve /metrics until interrupted; each scrape reads the database. docs/metrics.md describes
+    the metrics.
     """
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -32,7 +32,7 @@ def metrics(
     settings = settings_module.load()
     embedded = resolve_urls(settings).embedded
     if embedded is not None:
-        embedded.require_ours()  # no scrape would ever find anything
+        embedded.require_ours()  # else every scrape would fail
     with App.attached(settings) as app:
         registry = CollectorRegistry()
         registry.register(CollectionMetrics(app))
@@ -40,9 +40,10 @@ def metrics(
             server, thread = start_http_server(port, addr=host, registry=registry)
         except OSError as error:
             raise MoheError(
-                f"Port {port} of {host} cannot be listened on ({error.strerror}); choose another with --port."
+                f"Port {port} of {host} cannot be used ({error.strerror}); "
+                "choose another port with --port."
             ) from None
-        typer.echo(f"Metrics are at http://{host}:{port}/metrics; Ctrl-C ends this.")
+        typer.echo(f"Metrics are at http://{host}:{port}/metrics; Ctrl-C stops serving.")
         over.wait()
         server.shutdown()
         server.server_close()

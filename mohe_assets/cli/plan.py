@@ -1,4 +1,4 @@
-"""`mohe plan`: what a collection will cost in calls and days, before it is started."""
+"""`mohe plan`: the calls and days that a collection takes, before it is started."""
 
 import datetime as dt
 import json
@@ -24,7 +24,7 @@ def plan(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
 ) -> None:
-    """Show the calls a collection still takes, and when they are made at the earliest. Sends none."""
+    """Show how many calls are left and when they are made at the earliest. Sends no call."""
     settings = settings_module.load()
     keywords = len(settings.search_keywords)
     embedded, note = resolve_urls(settings).embedded, None
@@ -44,7 +44,7 @@ def plan(
         depth = max(0, app.settings.max_calls_per_region - keywords) * regions
         left = RemainingWork(regions=regions, base=regions * keywords, refinement=depth)
     now = dt.datetime.now(KST)
-    # Without keys a plan is a forecast of what they will do.
+    # Without keys, the plan is a forecast as if they were set.
     waiting = waits_for(state, mismatch=mismatch) if state is not None else None
     found = forecast_collection(left.base, left.refinement, quota_state, now=now)
     warning = classic_ends(now, app.settings.uses_hub)
@@ -80,7 +80,7 @@ def plan(
     if warning:
         typer.echo(warning)
     if not app.settings.refine:
-        typer.echo("MOHE_REFINE is false: refinement begins only when somebody runs refine_places.")
+        typer.echo("MOHE_REFINE is false: only the job refine_places refines.")
 
 
 def _table(
@@ -91,7 +91,8 @@ def _table(
     waiting: str | None,
 ) -> Table:
     title = (
-        f"{left.regions} regions × {keywords} keywords; {quota_state.left_today:,} of {quota_state.daily_quota:,} calls left today, "
+        f"{left.regions} regions × {keywords} keywords; {quota_state.left_today:,} of "
+        f"{quota_state.daily_quota:,} calls left today, "
         f"{quota_state.calls_per_second:g} a second"
     )
     if quota_state.monthly_quota is not None:

@@ -14,9 +14,9 @@ LONGEST_SOCKET_PATH = 107
 
 
 def socket_path(folder: Path, name: str) -> Path:
-    """Return `name` in `folder`, or in one with a short name if that path is too long for a socket.
+    """Return `name` in `folder`, or in a folder with a short name if that path is too long.
 
-    The folder is made, with mode 0700. SettingsError if it is not a folder of this user's alone.
+    The folder is created with mode 0700. Raises SettingsError if other users can enter it.
     """
     for candidate in (folder, *_short_folders(folder)):
         path = candidate / name
@@ -30,7 +30,7 @@ def _short_folders(folder: Path) -> list[Path]:
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
     runtime = settings.process_environment().get("XDG_RUNTIME_DIR", "")
     found = [Path(runtime, f"mohe-{digest}")] if runtime and _is_private(Path(runtime)) else []
-    # Shared with all users: the checks of the folder are what makes it safe.
+    # Shared with all users; the checks of the folder make it safe.
     shared = (tempfile.gettempdir(), "/tmp")  # noqa: S108
     return found + [Path(one, f"mohe-{os.geteuid()}-{digest}") for one in shared]
 

@@ -1,8 +1,8 @@
 """`mohe code-server`, `mohe daemon` and `mohe webserver`: Dagster's processes, each alone, for
 containers and several machines.
 
-Each takes over the process it was started as, and so its signals. A server of a person's own is
-never migrated by them.
+Each replaces the process of the command, and so receives its signals. None of them migrates a
+user's own server.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from mohe_assets.settings import Settings
 LOCATION = "mohe_assets"
 CODE_SERVER_PORT = 4266
 WEB_PORT = 3000
-# A code server that refreshes the regions first listens after some twenty seconds.
+# Limit for a code server that first refreshes the regions, which takes about 20 s.
 LISTEN_SECONDS = 120.0
 
 CodeServer = Annotated[str, typer.Option(help="host:port of the code server, or its socket.")]
@@ -52,8 +52,8 @@ def code_server(
         bool, typer.Option("--refresh", help="Refresh the regions first if there are none.")
     ] = False,
 ) -> None:
-    """Run Dagster's code server alone, the process in which runs execute; SIGTERM lets its runs
-    release their regions.
+    """Run Dagster's code server alone, the process that starts runs. On SIGTERM its runs release
+    their regions.
     """
     settings = settings_module.load()
     if refresh:
@@ -104,16 +104,16 @@ class CodeServerAddress:
 
     @classmethod
     def private(cls, path: Path) -> "CodeServerAddress":
-        """A socket at `path` or, if that is too long, in another folder of this user alone."""
+        """Return a socket at `path` or, if that is too long, in another private folder."""
         return cls(socket=socket_path(path.parent, path.name))
 
     @classmethod
     def parse(cls, text: str) -> "CodeServerAddress":
-        """SettingsError unless it is host:port or the absolute path of a socket."""
+        """Parse host:port or the absolute path of a socket. Raises SettingsError."""
         if text.startswith("/"):
             return cls.private(Path(text))
         host, _, port = text.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004 - ports are 16 bits
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004
             allowed = "it has to be host:port or the absolute path of a socket"
             raise SettingsError(f"--code-server is {text!r}; {allowed}.")
         return cls(host=host, port=int(port))
@@ -128,7 +128,7 @@ class CodeServerAddress:
         return ["-h", self.host, "-p", str(self.port)]
 
     def listens(self) -> bool:
-        """Whether a process takes connections there."""
+        """Return whether a process accepts connections at the address."""
         with contextlib.suppress(OSError):
             if self.socket is None:
                 socket.create_connection((self.host, self.port), timeout=1).close()
@@ -167,18 +167,19 @@ def webserver_command(workspace: Path, host: str, port: int) -> list[str]:
 
 
 def _log_format() -> list[str]:
-    """For the lines that Dagster's processes have of themselves; text is their default."""
+    """Return the option for the log lines of Dagster's processes; their default is text."""
     return ["--log-format", "json"] if settings_module.log_format() == "json" else []
 
 
 def without_keys(variables: Mapping[str, str]) -> dict[str, str]:
-    """For the web server and the daemon: only the code server and its runs call the APIs."""
+    """Return the variables without keys: only the code server and its runs call the APIs."""
     return {name: value for name, value in variables.items() if name not in settings_module.KEYS}
 
 
 def write_workspace(variables: Mapping[str, str], address: CodeServerAddress) -> Path:
-    """Where Dagster's processes find the code server. The location's name is part of what Dagster
-    knows a sensor by.
+    """Write the file that names the code server to Dagster's processes; return its path.
+
+    The location's name must not change: Dagster stores the state of sensors under it.
     """
     path = Path(variables["DAGSTER_HOME"]) / "workspace.yaml"
     where = {"host": address.host, "port": address.port}
@@ -193,12 +194,12 @@ def write_workspace(variables: Mapping[str, str], address: CodeServerAddress) ->
 
 
 def refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:
-    """Refreshes the regions in a run of its own if there is no list. Raises OriginMismatch."""
+    """Refresh the regions in a separate run if there is no list. Raises OriginMismatch."""
     with App.open(settings) as app:
         app.require_same_origin()
         if not app.list_is_missing():
             return
-    typer.echo("There are no regions yet: refreshing them first.")
+    typer.echo("There are no regions yet: the list is downloaded first.")
     command = [
         program("dagster"),
         "job",
@@ -214,15 +215,15 @@ def refresh_if_empty(settings: Settings, variables: Mapping[str, str]) -> None:
 
 
 def _variables(settings: Settings) -> dict[str, str]:
-    urls = require_ready(settings)  # and what of our environment redirects its clients is gone
+    urls = require_ready(settings)  # also removes variables that would redirect its clients
     return dagster_environment(settings_module.command_environment(), settings, urls)
 
 
 def _wait_for(address: CodeServerAddress) -> None:
-    """Dagster meets a code server that does not listen yet with a traceback, and its page does not
-    look again by itself.
+    """Wait up to LISTEN_SECONDS until the code server listens.
 
-    Not for ever: a page that says what is missing is better than none.
+    Otherwise Dagster prints a traceback, and its page does not connect again by itself. After the
+    limit the page starts anyway, and shows that the code server is missing.
     """
     deadline = time.monotonic() + LISTEN_SECONDS
     if not address.listens():
@@ -234,4 +235,4 @@ def _wait_for(address: CodeServerAddress) -> None:
 def _become(command: Sequence[str], variables: Mapping[str, str]) -> NoReturn:
     sys.stdout.flush()
     os.chdir(DAGSTERS_FOLDER)
-    os.execve(command[0], list(command), dict(variables))  # noqa: S606 - it takes over this process, and its signals
+    os.execve(command[0], list(command), dict(variables))  # noqa: S606 - signals reach it

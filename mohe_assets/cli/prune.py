@@ -1,4 +1,4 @@
-"""`mohe prune`: what the daily job `maintenance` deletes, now."""
+"""`mohe prune`: delete old data now, as the daily job `maintenance` does."""
 
 import os
 from typing import Annotated
@@ -13,13 +13,13 @@ from mohe_assets.postgres.databases import resolve_urls
 def prune(
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be deleted; delete nothing.")
+        bool, typer.Option("--dry-run", help="Show how much would be deleted; delete nothing.")
     ] = False,
 ) -> None:
-    """Delete searches of old rounds and Dagster's old runs, as MOHE_KEEP_LEDGER_DAYS and
-    MOHE_KEEP_RUN_DAYS say.
+    """Delete searches of old rounds and Dagster's old runs, by MOHE_KEEP_LEDGER_DAYS and
+    MOHE_KEEP_RUN_DAYS.
 
-    Places, the last two rounds of every region, and what the UI shows of each partition stay.
+    Places, the last two rounds of every region, and the runs behind the UI's partitions stay.
     """
     from dagster import DagsterInstance  # noqa: PLC0415 - loading it takes a second
 

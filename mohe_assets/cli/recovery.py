@@ -1,6 +1,4 @@
-"""What a person asks for besides: `mohe retry`, `new-round`, `release` and `unblock`. Each says
-what it did.
-"""
+"""Interventions: `mohe retry`, `new-round`, `release` and `unblock`. Each prints its effect."""
 
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -26,8 +24,8 @@ COMMAND_SECONDS = 10.0
 
 
 def opened() -> AbstractContextManager[App]:
-    """For a person who waits: a database that refuses is reported after seconds, not after a run's
-    two minutes.
+    """Open an `App` for a command: an unavailable database is reported after COMMAND_SECONDS, not
+    after the two minutes of a run.
     """
     settings = settings_module.load()
     database = Database.connect(resolve_urls(settings).data, reconnect_seconds=COMMAND_SECONDS)
@@ -35,9 +33,9 @@ def opened() -> AbstractContextManager[App]:
 
 
 def complete_region(incomplete: str) -> Iterator[tuple[str, str]]:
-    """For the shell: a name or code per region that begins so, with the region's full name.
+    """Yield a name or code per region with this beginning, and its full name, for completion.
 
-    From the bundled list, without a database. Shells split at spaces, so _ stands for them.
+    The names come from the bundled list. Shells split at spaces, so _ replaces them.
     """
     names = {leaf.region_code: leaf.region_name for leaf in bundled_snapshot().leaves}
     for code, name in names.items():
@@ -45,7 +43,7 @@ def complete_region(incomplete: str) -> Iterator[tuple[str, str]]:
         forms = [rest[start:] for start in range(len(rest) - 1, -1, -1)]
         forms += [[spelling, *rest] for spelling in (*sido_spellings(sido), sido)]
         words = [code, *("_".join(form) for form in forms)]
-        # Names first: a code is offered where a digit is typed.
+        # Names first: a code is offered after a digit.
         fitting = (word for word in words[not incomplete :] if word.startswith(incomplete))
         unique = (word for word in fitting if word == code or regions_named(word, names) == [code])
         if (found := next(unique, None)) is not None:
@@ -60,19 +58,19 @@ def retry(
         ),
     ] = None,
 ) -> None:
-    """Make failed regions PENDING again, with no failures counted. What they have stored stays.
+    """Make failed regions PENDING, with no failures counted. Their stored searches stay.
 
-    Refinement that errors ended or delay goes on as well.
+    Refinements that errors ended or delay are resumed as well.
     """
     with opened() as app:
         names = app.regions.leaf_names()
         codes = _codes(regions, names)
         retried = app.checkpoints.retry(codes or None)
-        typer.echo(_said(retried, names, "PENDING again"))
+        typer.echo(_sentence(retried, names, "PENDING again"))
         if restored := app.checkpoints.restore_refinement(codes or None):
-            typer.echo(_said(restored, names, "refined again"))
+            typer.echo(_sentence(restored, names, "refined again"))
             retried += restored
-        _say_others(codes, retried, app, "not FAILED")
+        _print_skipped(codes, retried, app, "not FAILED")
 
 
 def new_round(
@@ -87,39 +85,41 @@ def new_round(
         bool, typer.Option("--yes", help="Do not ask before all regions are collected again.")
     ] = False,
 ) -> None:
-    """Make completed regions PENDING again, to be collected anew. Their places stay, and so does
-    the ledger of earlier rounds.
+    """Make completed regions PENDING, to be collected again. Their places and the ledger of earlier
+    rounds stay.
 
-    Without a name it asks first if it runs on a terminal: every region costs a call per keyword
-    again.
+    Without a name it asks first on a terminal: every region takes a call per keyword again.
     """
     with opened() as app:
         names = app.regions.leaf_names()
         codes = _codes(regions, names)
         if not codes and not yes and sys.stdin.isatty():
             _ask(app)
-        anew = app.checkpoints.new_round(codes or None)
-        calls = len(anew) * len(app.settings.search_keywords)
-        typer.echo(_said(anew, names, f"PENDING for a new round of {calls:,} calls at least"))
-        _say_others(codes, anew, app, "not COMPLETED")
+        reopened = app.checkpoints.new_round(codes or None)
+        calls = len(reopened) * len(app.settings.search_keywords)
+        typer.echo(
+            _sentence(reopened, names, f"PENDING for a new round of {calls:,} calls at least")
+        )
+        _print_skipped(codes, reopened, app, "not COMPLETED")
 
 
 def release(
     regions: Annotated[
         list[str] | None,
-        typer.Argument(help=f"{REGIONS}; held by whatever run.", autocompletion=complete_region),
+        typer.Argument(help=f"{REGIONS}; held by any run.", autocompletion=complete_region),
     ] = None,
     *,
     run: Annotated[
-        str | None, typer.Option(help="Declare this run dead; the first letters of its id will do.")
+        str | None,
+        typer.Option(help="Declare this run dead; the first letters of its id are enough."),
     ] = None,
 ) -> None:
-    """Take back regions that runs hold: those of dead runs without waiting for anybody to notice,
-    or the named ones.
+    """Release regions that runs hold: those of dead runs, without waiting for the next sensor tick,
+    or the named regions.
 
-    A run that is alive all the same finds out at its next write, stores nothing more for them, and
-    goes on with others; one that was declared dead ends. The regions are due again, those that were
-    being refined are COMPLETED as before.
+    If the run is alive, it notices at its next write, stores nothing more for these regions, and
+    continues with others; a run declared dead ends. The regions are due again; regions in
+    refinement are COMPLETED as before.
     """
     if regions and run:
         raise typer.BadParameter("either regions or --run")
@@ -127,9 +127,9 @@ def release(
         names = app.regions.leaf_names()
         if regions:
             codes = _codes(regions, names)
-            taken = app.checkpoints.force_release(codes)
-            typer.echo(_said(taken, names, "taken back"))
-            _say_others(codes, taken, app, "not PROCESSING")
+            released = app.checkpoints.force_release(codes)
+            typer.echo(_sentence(released, names, "released"))
+            _print_skipped(codes, released, app, "not PROCESSING")
             return
         executions = app.executions
         if run:
@@ -137,19 +137,21 @@ def release(
         else:
             reaped = executions.reap_dead_runs(app.checkpoints)
         typer.echo(
-            f"{_count(reaped.dead_runs, 'run')} declared dead{_list([one[:8] for one in reaped.dead_runs])}."
+            f"{_count(reaped.dead_runs, 'run')} declared dead"
+            f"{_list([run_id[:8] for run_id in reaped.dead_runs])}."
         )
-        typer.echo(_said(reaped.regions, names, "taken back"))
+        typer.echo(_sentence(reaped.regions, names, "released"))
         if living := executions.running():
             typer.echo(
-                f"Alive: {', '.join(one[:8] for one in living)}. `mohe release --run RUN` takes back what one of them holds."
+                f"Alive: {', '.join(run_id[:8] for run_id in living)}. "
+                "`mohe release --run RUN` releases the regions of a run."
             )
 
 
 def unblock() -> None:
-    """Let refused credentials, or an API that is unavailable, be tried again by the next run.
+    """Let the next run try refused credentials, or an unavailable API, with one call.
 
-    It finds out with one call. Changed credentials need no unblocking.
+    Changed credentials need no unblocking.
     """
     with opened() as app:
         api = app.account.api
@@ -192,14 +194,14 @@ def _run(beginning: str, running: Sequence[str]) -> str:
     if len(beginning) < SHORTEST_RUN or len(found) != 1:
         known = ", ".join(one[:8] for one in running) or "none"
         raise SettingsError(
-            f"{beginning!r} is not the beginning of one running run's id; running are: {known}."
+            f"{beginning!r} does not begin the id of exactly one running run; running: {known}."
         )
     return found[0]
 
 
-def _said(codes: Sequence[str], names: dict[str, str], what: str) -> str:
+def _sentence(codes: Sequence[str], names: dict[str, str], state: str) -> str:
     named = [one_line(f"{code} {names.get(code, '')}") for code in codes]
-    return f"{_count(codes, 'region')} {what}{_list(named)}."
+    return f"{_count(codes, 'region')} {state}{_list(named)}."
 
 
 def _count(things: Sequence[str], word: str) -> str:
@@ -213,9 +215,9 @@ def _list(words: Sequence[str]) -> str:
     return f": {', '.join(words[:NAMED_AT_MOST])}{more}"
 
 
-def _say_others(asked: Collection[str], done: Collection[str], app: App, what: str) -> None:
-    """A region that was named and is in another state is left alone, and that is said."""
-    if left := sorted(set(asked) - set(done)):
-        standing = {one.region_code: one.status for one in app.checkpoints.statuses(left)}
-        stand = ", ".join(f"{code} ({standing.get(code, 'no checkpoint')})" for code in left)
-        typer.echo(f"Left alone, being {what}: {stand}.")
+def _print_skipped(named: Collection[str], done: Collection[str], app: App, reason: str) -> None:
+    """Print which named regions were skipped because they are in another state."""
+    if skipped := sorted(set(named) - set(done)):
+        statuses = {one.region_code: one.status for one in app.checkpoints.statuses(skipped)}
+        listed = ", ".join(f"{code} ({statuses.get(code, 'no checkpoint')})" for code in skipped)
+        typer.echo(f"Skipped ({reason}): {listed}.")

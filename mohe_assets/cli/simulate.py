@@ -31,21 +31,24 @@ def simulate(
     ] = 10_000,
     latency_ms: Annotated[float, typer.Option(min=0, help="Milliseconds before every answer.")] = 0,
     latency_jitter_ms: Annotated[
-        float, typer.Option(min=0, help="Up to so many milliseconds more.")
+        float, typer.Option(min=0, help="Random extra milliseconds, up to this.")
     ] = 0,
     seed: Annotated[
-        int, typer.Option(help="Which made-up country; the same places for the same number.")
+        int, typer.Option(help="Number of the made-up country; equal numbers, equal places.")
     ] = 1,
     round_number: Annotated[
-        int, typer.Option("--round", min=0, help="Its day: ranking and addresses drift.")
+        int,
+        typer.Option(
+            "--round", min=0, help="Number of the day; rankings and addresses change by day."
+        ),
     ] = 0,
 ) -> None:
-    """Run both APIs on this machine: the region list and the place search, with their limits and
-    their faults.
+    """Run both APIs on this machine, the region list and the place search, with their limits and
+    faults.
 
-    The places are made up. Prints its address and the variables to export, and runs until it is
-    interrupted. POST /_control/faults, /_control/clock and /_control/config script bad days, GET
-    /_control/stats says what happened.
+    The places are made up. Prints its address and the variables to export, and runs until
+    interrupted. POST /_control/faults, /_control/clock and /_control/config set up faults; GET
+    /_control/stats returns the counts.
     """
     try:
         config = SimulatorConfig(
@@ -72,15 +75,10 @@ def _serve(config: SimulatorConfig, host: str, port: int) -> None:
     try:
         serve(config, host, port, announce=announce)
     except OSError as error:
-        typer.echo(
-            f"The simulator cannot listen on {host} port {port}: {_reason(error)}.", err=True
-        )
+        # The system's text, without the address that `socket` adds.
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        typer.echo(f"The simulator cannot listen on {host} port {port}: {reason}.", err=True)
         raise typer.Exit(1) from error
-
-
-def _reason(error: OSError) -> str:
-    """The system's own words, without the address that `socket` adds: the sentence has it already."""
-    return (error.strerror or str(error)).partition(" (while")[0]
 
 
 def _announcement(config: SimulatorConfig, url: str) -> str:
@@ -93,5 +91,8 @@ def _announcement(config: SimulatorConfig, url: str) -> str:
         "NAVER_CLIENT_SECRET": config.client_secret,
     }
     exports = (f"export {name}='{value}'" for name, value in variables.items())
-    hub = f"# for the API HUB instead: NCP_APIGW_API_KEY_ID='{config.hub_key_id}' NCP_APIGW_API_KEY='{config.hub_key}'"
+    hub = (
+        f"# for the API HUB instead: NCP_APIGW_API_KEY_ID='{config.hub_key_id}' "
+        f"NCP_APIGW_API_KEY='{config.hub_key}'"
+    )
     return "\n".join([f"{LISTENING}{url}", *exports, hub])

@@ -1,4 +1,4 @@
-"""`mohe status`: where the collection stands."""
+"""`mohe status`: the progress of the collection."""
 
 import datetime as dt
 import signal
@@ -72,25 +72,25 @@ class Status:
     warnings: tuple[str, ...]
 
 
-# What `--json` prints; docs/status.schema.json is its schema.
+# The output of `--json`; docs/status.schema.json is its schema.
 JSON = TypeAdapter(Status)
 
 
 def status(
     *,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Keep showing it, every two seconds, until Ctrl-C.")
+        bool, typer.Option("--watch", help="Update the output every two seconds until Ctrl-C.")
     ] = False,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="One JSON object, for scripts; docs/status.md describes it."),
     ] = False,
 ) -> None:
-    """Show regions by status, places, rate, what is left and until when, the API's day, failed
-    regions, and runs.
+    """Show regions by status, places, rate, calls left and the expected end, the use of the quota,
+    failed regions, and runs.
     """
     if watch and as_json:
-        raise typer.BadParameter("either --watch or --json; a script asks again by itself")
+        raise typer.BadParameter("either --watch or --json, not both")
     with App.open(settings_module.load(), looking=True) as app:
         if as_json:
             typer.echo(JSON.dump_json(_read(app), indent=2))
@@ -101,23 +101,23 @@ def status(
 
 
 def _watch(app: App) -> None:
-    """A database that is away for a while ends nothing: what was seen last stays, with the reason
-    below.
+    """Show the status until interrupted.
+
+    While the database is unavailable, show the last status and the reason.
     """
     seen: RenderableType = ""
-    asked: list[int] = []
+    interrupted: list[int] = []
 
     def end(number: int, _: FrameType | None) -> None:
-        # Python drops an exception that is raised while it clears something away, so it is
-        # remembered, too.
-        asked.append(number)
+        # Python drops an exception that is raised in a destructor, so a list keeps the signal, too.
+        interrupted.append(number)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, end)
     try:
-        # The alternate screen, because a table that is longer than the window cannot be drawn over.
+        # The alternate screen: a table longer than the window cannot be overwritten.
         with Live(screen=True, auto_refresh=False) as live:
-            while not asked:
+            while not interrupted:
                 try:
                     seen = _show(_read(app))
                     live.update(seen, refresh=True)
@@ -167,7 +167,7 @@ def _dagster_state(app: App) -> DagsterState | None:
     try:
         return read_dagster_state(resolve_urls(app.settings).dagster)
     except DatabaseUnavailable:
-        return None  # `mohe doctor` names the reason; our own figures are in the other database
+        return None  # `mohe doctor` names the reason; all other figures are in our database
 
 
 def _warnings(
@@ -176,8 +176,8 @@ def _warnings(
     if mismatch := app.origin_mismatch():
         yield str(mismatch)
     if missing:
-        then = "the next run or tick of the sensor gives them one and collects them again"
-        yield f"{missing:,} regions have no checkpoint: {then}."
+        action = "The next run or sensor tick adds it and collects them again."
+        yield f"{missing:,} regions have no checkpoint. {action}"
     yield from map(failing_sentence, dagster.failing if dagster else ())
     if ends := classic_ends(now, app.settings.uses_hub):
         yield ends
@@ -190,7 +190,7 @@ def _warnings(
 def _show(found: Status) -> Group:
     progress, overview = found.progress, found.overview
     table = Table(show_header=False, box=None, pad_edge=False)
-    # A region that is searched deeper is complete.
+    # A region in refinement is complete.
     completed = progress.completed + progress.refining
     table.add_row("", ProgressBar(total=max(1, found.regions), completed=completed, width=60))
     table.add_row("home", shown(found.home))
@@ -242,40 +242,42 @@ def _size(database: DatabaseSize) -> str:
 def _rate(found: Status) -> str:
     rate = found.overview.rate
     if rate.calls:
-        # What the simulator allows is known to those who started it.
+        # The limit of the simulator is not in the settings.
         allowed = f"; {found.calls_per_second_allowed:g} are allowed" if found.keys_are_set else ""
         return (
             f"{rate.calls_per_second:.1f} calls a second in the last {rate.seconds:.0f} s{allowed}"
         )
-    last = f"; the last answer came {_moment(rate.last_answer_at)}" if rate.last_answer_at else ""
+    last = f"; last answer {_moment(rate.last_answer_at)}" if rate.last_answer_at else ""
     return f"no call was answered in the last {rate.seconds:.0f} s{last}"
 
 
 def _lives(runs: tuple[RunRow, ...], *, daemon_alive: bool) -> str:
     alive, silent = (sum(run.life == life for run in runs) for life in ("alive", "silent"))
     if silent:
-        return f"{alive} alive, {silent} not heard of within the lease: taken back by the next run or tick, or now by `mohe release`"
+        return (
+            f"{alive} alive, {silent} stale (no heartbeat within the lease): the next run or "
+            "sensor tick reclaims their regions; `mohe release` does it now"
+        )
     if alive:
         return f"{alive} alive"
     if daemon_alive:
-        return "none is alive; the daemon runs and launches what is due"
-    return "none is alive; `mohe up` or a batch goes on"
+        return "none is alive; the daemon runs and launches runs for due regions"
+    return "none is alive; `mohe up` or a batch continues"
 
 
 def _failures(overview: Overview, progress: Progress) -> Table:
     rest = progress.failed - len(overview.failures)
     caption = f"and {rest:,} more, in batch_checkpoint where status is FAILED" if rest > 0 else None
     table = Table(caption=caption, caption_justify="left")
-    table.add_column(
-        "failed region", no_wrap=True
-    )  # a narrow window folds the others, and cuts no name
+    # A narrow window folds the other columns; names stay whole.
+    table.add_column("failed region", no_wrap=True)
     for column in ("kind", "failures", "next try", "reason"):
         table.add_column(column, overflow="fold")
     for one in overview.failures:
         when = (
             _moment(one.retry_at)
             if one.retry_at
-            else f"when asked: mohe retry {shown(one.region_code)}"
+            else f"only by: mohe retry {shown(one.region_code)}"
         )
         table.add_row(
             shown(one.region_name),
@@ -288,17 +290,15 @@ def _failures(overview: Overview, progress: Progress) -> Table:
 
 
 def _runs(runs: tuple[RunRow, ...]) -> Table:
-    table = Table("run", "status", "heard of", "started (KST)", "regions done", "note")
+    table = Table("run", "status", "heartbeat", "started (KST)", "regions done", "note")
     for run in runs:
         done = f"{run.completed_regions} of {run.total_regions}" + (
             f", {run.failed_regions} failed" if run.failed_regions else ""
         )
-        heard, started = (
-            run.life if run.life != "ended" else "",
-            f"{run.start_time.astimezone(KST):%m-%d %H:%M}",
-        )
+        heartbeat = run.life if run.life != "ended" else ""
+        started = f"{run.start_time.astimezone(KST):%m-%d %H:%M}"
         table.add_row(
-            shown(run.execution_id[:8]), run.status, heard, started, done, shown(run.note or "")
+            shown(run.execution_id[:8]), run.status, heartbeat, started, done, shown(run.note or "")
         )
     return table
 

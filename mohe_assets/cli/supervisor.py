@@ -1,6 +1,4 @@
-"""Runs a few processes together: the first is what the others need. Starts again what dies, and
-stops them all.
-"""
+"""Run several processes, of which the others need the first; restart those that die, stop all."""
 
 import contextlib
 import ctypes
@@ -19,11 +17,11 @@ from mohe_assets.collection.stop_timeouts import UP_OTHERS_SECONDS, UP_STOP_SECO
 
 log = logging.getLogger(__name__)
 
-# A process that dies at once, over and over, must not become a busy loop.
+# Between two starts of a process, so that a process that always dies causes no busy loop.
 RESTART_SECONDS = 5.0
 LISTEN_SECONDS = 30.0
 LOOK_SECONDS = 10.0
-# A process that is replaced because it hangs may not react to SIGTERM.
+# Before SIGKILL: a hanging process may not react to SIGTERM.
 HUNG_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
@@ -32,12 +30,11 @@ _PR_SET_PDEATHSIG = 1
 class Supervisor:
     """`commands` by name, started in their order and stopped together.
 
-    The others are started once `first_listens` is true: Dagster's daemon meets a code server that
-    does not listen yet with a traceback, and looks again a minute later. Variables in `withheld`
-    are for the first alone. All run in `folder`.
+    The others are started when `first_listens` is true: if the code server does not listen yet,
+    Dagster's daemon prints a traceback and connects again only a minute later. Only the first gets
+    the variables in `withheld`. All run in `folder`.
 
-    `watches` by the command's name return the reason why a process that runs has to be replaced,
-    empty while there is none.
+    `watches` by the command's name return the reason to replace a running process, or "".
     """
 
     commands: Mapping[str, Sequence[str]]
@@ -52,7 +49,7 @@ class Supervisor:
     _started: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT; returns 0."""
+        """Run until SIGTERM or SIGINT; return 0."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         try:
@@ -77,12 +74,12 @@ class Supervisor:
             env={key: value for key, value in self.environment.items() if key not in withheld},
             cwd=self.folder,
             preexec_fn=_as_child,  # noqa: PLW1509 - before any thread is started
-            # Out of reach of a terminal's Ctrl-C, which would signal everybody at once.
+            # A terminal's Ctrl-C would otherwise signal all processes at once.
             start_new_session=True,
         )
 
     def _wait_for_first(self) -> None:
-        """Not for ever: what keeps it from listening is said by those that need it."""
+        """Wait up to LISTEN_SECONDS; after that, the processes that need it report the problem."""
         deadline = time.monotonic() + LISTEN_SECONDS
         while self.first_listens is not None and time.monotonic() < deadline:
             if self.first_listens():
@@ -92,7 +89,7 @@ class Supervisor:
                 return
 
     def _watch(self) -> None:
-        """End what hangs; the main loop starts it again like anything that died."""
+        """End hanging processes; the main loop restarts them like those that died."""
         while self.watches and not self._stop.wait(self.look_seconds):
             for name, look in self.watches.items():
                 process = self._running[name]
@@ -103,17 +100,16 @@ class Supervisor:
                     process.kill()
 
     def _start_again(self, name: str, status: int) -> None:
-        log.warning("%s ended with status %s and is started again", name, status)
+        log.warning("%s ended with status %s and is restarted", name, status)
         if self._stop.wait(max(0.0, self._started[name] + RESTART_SECONDS - time.monotonic())):
             return
         self._start(name)
 
     def _end(self) -> None:
-        """The others before the first, so that nothing is launched into a code server that is
-        stopping.
+        """Stop the others before the first, so that no run is launched in a stopping code server.
 
-        Each is told once: a second signal would interrupt the cleaning up of the first. What a
-        process has below it is its own to tell.
+        Each gets one signal, since a second would interrupt its cleanup, and passes it on to its
+        own children.
         """
         if not self._running:
             return
@@ -147,11 +143,9 @@ def _family(process_id: int) -> list[psutil.Process]:
 
 
 def _as_child() -> None:
-    """In the child, before its program: end with the parent, and take signals as if started by
-    hand.
+    """Let the child end with its parent, and handle signals as if started from a terminal.
 
-    A shell starts background jobs with SIGINT ignored, and Dagster would then ignore SIGTERM with
-    it.
+    Shells start background jobs with SIGINT ignored, and Dagster would then ignore SIGTERM as well.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

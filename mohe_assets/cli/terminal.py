@@ -1,4 +1,4 @@
-"""Foreign text on a terminal."""
+"""Untrusted text on a terminal."""
 
 from rich.markup import escape
 

@@ -1,4 +1,4 @@
-"""`mohe up`: Dagster's processes together, on the chosen database."""
+"""`mohe up`: all of Dagster's processes, on the database of the settings."""
 
 import json
 import os
@@ -43,11 +43,10 @@ def up(
         typer.Option("--demo", help="With the simulator for the APIs, on the embedded database."),
     ] = False,
 ) -> None:
-    """Run the web server, the daemon and the code server until interrupted; refreshes the regions
-    first if there are none.
+    """Run the web server, the daemon and the code server until interrupted; download the region
+    list first if there is none.
 
-    The sensor is on: regions that are due are collected by themselves, unless
-    CHECKPOINT_AUTO_RESUME is false.
+    The sensor collects due regions automatically, unless CHECKPOINT_AUTO_RESUME is false.
     """
     if demo:
         with demo_settings(
@@ -75,7 +74,7 @@ def _supervise(settings: Settings, variables: dict[str, str], host: str, port: i
         app.require_same_origin()
     refresh_if_empty(settings, variables)
     variables.pop("MOHE_WEB_ADDRESS", None)  # of a container's port
-    # Its gRPC has no login: only this user enters the socket's folder.
+    # gRPC has no login: only this user can enter the socket's folder.
     code_server = CodeServerAddress.private(settings.home / "run" / "code-server.sock")
     workspace = write_workspace(variables, code_server)
     typer.echo(f"The UI is at {_page(host, port)} in a few seconds; Ctrl-C stops everything.")
@@ -96,9 +95,9 @@ def _supervise(settings: Settings, variables: dict[str, str], host: str, port: i
 
 @contextmanager
 def _alone(settings: Settings, page: str) -> Iterator[None]:
-    """Hold the home while this `mohe up` runs; another one would overwrite its workspace.yaml.
+    """Lock the home while this `mohe up` runs; a second would overwrite its workspace.yaml.
 
-    The lock ends with the process, however that ends; the note is for the next one's sentence.
+    The lock ends with the process; the note is for the message of a second `mohe up`.
     """
     embedded = resolve_urls(settings).embedded
     if embedded is not None:
@@ -127,10 +126,8 @@ def _first(home: Path, note: Path) -> str:
         first = json.loads(note.read_bytes())
         which = f"with its page at {first['page']} and pid {first['pid']}"
     except (OSError, ValueError, KeyError):
-        which = "and is just starting or ending"
-    return (
-        f"`mohe up` already runs on {home}, {which}; stop that one first, or set another MOHE_HOME."
-    )
+        which = "and is starting or ending"
+    return f"`mohe up` already runs on {home}, {which}; stop it first, or set another MOHE_HOME."
 
 
 def _page(host: str, port: int) -> str:

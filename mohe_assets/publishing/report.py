@@ -135,7 +135,7 @@ def _failures(failed: Sequence[RegionRow]) -> str:
             markdown_text(region.region_name),
             markdown_text(region.failure_kind),
             str(region.failures),
-            to_minute(region.retry_at) if region.retry_at else "when asked: `mohe retry`",
+            to_minute(region.retry_at) if region.retry_at else "only by: `mohe retry`",
             _quoted(region.error_message),
         )
         for region in failed[:FAILED_SHOWN]

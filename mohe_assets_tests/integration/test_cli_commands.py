@@ -113,16 +113,19 @@ class TestDatabase:
         monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
         assert mohe("db", "reset").status == 1
         assert store.row()["status"] == "COMPLETED"
-        assert mohe("db", "reset", "--yes").out == "6 regions are PENDING and start from nothing.\n"
+        assert (
+            mohe("db", "reset", "--yes").out
+            == "6 regions are PENDING, without any stored search.\n"
+        )
         assert store.row()["attempt"] == 0
 
     def test_a_server_of_ones_own_is_neither_started_nor_stopped(
         self, mohe: Mohe, postgres: EmbeddedServer
     ) -> None:
-        assert "a server of your own" in mohe("db", "start").out
+        assert "your own server" in mohe("db", "start").out
         done = mohe("db", "stop")
         assert (done.status, done.out) == (1, "")
-        assert "mohe does not stop that one" in done.err
+        assert "which mohe does not stop" in done.err
         assert postgres.running
 
     @pytest.fixture

@@ -59,7 +59,7 @@ class TestRetry:
     ) -> None:
         store.complete(store.claim("11680"))
         assert mohe("retry", "11680").out == (
-            "0 regions are PENDING again.\nLeft alone, being not FAILED: 11680 (COMPLETED).\n"
+            "0 regions are PENDING again.\nSkipped (not FAILED): 11680 (COMPLETED).\n"
         )  # fmt: skip
         assert store.row("11680")["status"] == "COMPLETED"
 
@@ -125,7 +125,7 @@ class TestNewRound:
         done = mohe("new-round", GANGNAM, "11140")
         assert done.out.splitlines() == [
             f"1 region is PENDING for a new round of 15 calls at least: 11680 {GANGNAM}.",
-            "Left alone, being not COMPLETED: 11140 (PENDING).",
+            "Skipped (not COMPLETED): 11140 (PENDING).",
         ]
         assert store.row("11110")["status"] == "COMPLETED"
 
@@ -181,8 +181,8 @@ class TestRelease:
         store.claim("11110", "alive-run")
         assert mohe("release").out.splitlines() == [
             "1 run is declared dead: silent-r.",
-            f"1 region is taken back: 11680 {GANGNAM}.",
-            "Alive: alive-ru. `mohe release --run RUN` takes back what one of them holds.",
+            f"1 region is released: 11680 {GANGNAM}.",
+            "Alive: alive-ru. `mohe release --run RUN` releases the regions of a run.",
         ]
         assert (store.row("11680")["status"], store.row("11110")["status"]) == (
             "PENDING",
@@ -191,7 +191,7 @@ class TestRelease:
 
     def test_with_nothing_to_take_back_it_says_so(self, mohe: Mohe, store: Store) -> None:
         del store
-        assert mohe("release").out == "0 runs are declared dead.\n0 regions are taken back.\n"
+        assert mohe("release").out == "0 runs are declared dead.\n0 regions are released.\n"
 
     def test_a_run_is_declared_dead_by_the_beginning_of_its_id_and_can_write_nothing_more(
         self, mohe: Mohe, store: Store
@@ -202,7 +202,7 @@ class TestRelease:
         done = mohe("release", "--run", "aaaa1")
         assert done.out.splitlines()[:2] == [
             "1 run is declared dead: aaaa1111.",
-            f"1 region is taken back: 11680 {GANGNAM}.",
+            f"1 region is released: 11680 {GANGNAM}.",
         ]
         with pytest.raises(LeaseLost):
             store.store(lease)
@@ -226,8 +226,8 @@ class TestRelease:
         assert (done.status, done.err) == (
             1,
             (
-                f"mohe: {beginning!r} is not the beginning of one running run's id; "
-                "running are: aaaa1111, aaaa2222.\n"
+                f"mohe: {beginning!r} does not begin the id of exactly one running run; "
+                "running: aaaa1111, aaaa2222.\n"
             ),
         )
         assert store.everything() == before
@@ -238,8 +238,8 @@ class TestRelease:
         store.executions.start("run")
         lost, kept = store.claim("11680"), store.claim("11110")
         assert mohe("release", GANGNAM, "11140").out.splitlines() == [
-            f"1 region is taken back: 11680 {GANGNAM}.",
-            "Left alone, being not PROCESSING: 11140 (PENDING).",
+            f"1 region is released: 11680 {GANGNAM}.",
+            "Skipped (not PROCESSING): 11140 (PENDING).",
         ]
         with pytest.raises(LeaseLost):
             store.store(lost)

@@ -124,7 +124,7 @@ def test_the_rate_is_that_of_the_last_minute(mohe: Mohe, store: Store) -> None:
     store.complete(store.claim("11110"))  # its answers are of two days ago
     store.execute("UPDATE search_query SET answered_at = now() - interval '2 days'")
     assert json.loads(mohe("status", "--json").out)["overview"]["rate"]["calls"] == 0
-    assert "no call was answered in the last 60 s; the last answer came" in mohe("status").out
+    assert "no call was answered in the last 60 s; last answer" in mohe("status").out
 
     store.execute("UPDATE search_query SET answered_at = now() - interval '5 seconds', calls = 30")
     rate = json.loads(mohe("status", "--json").out)["overview"]["rate"]
@@ -158,7 +158,7 @@ def test_runs_are_alive_silent_or_ended_and_none_that_goes_on_is_left_out(
         5,
     )
     out = mohe("status").out
-    assert "1 alive, 1 not heard of within the lease" in out
+    assert "1 alive, 1 stale (no heartbeat within the lease)" in out
     assert "mohe release" in out
 
 

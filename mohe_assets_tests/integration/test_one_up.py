@@ -30,7 +30,7 @@ def test_a_second_mohe_up_on_a_home_is_refused_with_the_page_and_pid_of_the_firs
         assert done.err == (
             f"mohe: `mohe up` already runs on {home}, with its page at http://127.0.0.1:3456 "
             f"and pid {os.getpid()}; "
-            "stop that one first, or set another MOHE_HOME.\n"
+            "stop it first, or set another MOHE_HOME.\n"
         )
         assert sorted(home.iterdir()) == before
     with _alone(settings, "http://127.0.0.1:3457"):

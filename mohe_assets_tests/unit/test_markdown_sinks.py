@@ -186,7 +186,7 @@ def test_the_report_has_its_tables_cells_and_one_picture_of_its_own(text: str) -
         cell = shown(text)
         assert page.rows == [
             ["region", "kind", "failures", "next try", "reason"],
-            [cell, cell, "1", "when asked: mohe retry", cell],
+            [cell, cell, "1", "only by: mohe retry", cell],
             ["sido", "COMPLETED", "PROCESSING", "PENDING", "FAILED", "places"],
             [cell, "0", "0", "0", "1", "1"],
             ["all", "0", "0", "0", "1", "1"],
