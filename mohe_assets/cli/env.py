@@ -87,7 +87,8 @@ def _link(path: Path, own: Path) -> None:
         return
     if path.exists() and not path.is_symlink() and not is_shipped_dagster_yaml(path.read_bytes()):
         raise SettingsError(
-            f"{path} was changed by hand, and MOHE_DAGSTER_YAML names another file: remove one of them."
+            f"{path} was changed by hand, and MOHE_DAGSTER_YAML names another file: "
+            "remove one of them."
         )
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.symlink_to(own)
