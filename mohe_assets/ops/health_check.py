@@ -16,7 +16,8 @@ SILENT_SECONDS = 300
 SILENT = f"""
 SELECT daemon_type FROM unnest(ARRAY['SENSOR', 'QUEUED_RUN_COORDINATOR', 'BACKFILL']) AS daemon_type
  WHERE NOT EXISTS (SELECT 1 FROM daemon_heartbeats h WHERE h.daemon_type = daemon_type.daemon_type
-                      AND h.timestamp > (now() AT TIME ZONE 'UTC') - interval '{SILENT_SECONDS} seconds')
+                      AND h.timestamp > (now() AT TIME ZONE 'UTC')
+                                        - interval '{SILENT_SECONDS} seconds')
  ORDER BY 1
 """
 
