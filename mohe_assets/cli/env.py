@@ -37,19 +37,16 @@ def env() -> None:
     """
     settings = settings_module.load()
     urls, redirecting = resolve_urls(settings), redirecting_variables(os.environ)
-    exported = {**environment(settings, ensure_ready(settings)), "PATH": _path()}
+    # This environment's programs come first on the PATH: there may be another `dagster`.
+    own = str(Path(sys.executable).parent)
+    others = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    path = os.pathsep.join([own, *(folder for folder in others if folder != own)])
+    exported = {**environment(settings, ensure_ready(settings)), "PATH": path}
     if urls.embedded is not None:
         for name in redirecting:  # Dagster's processes would follow them past the URL
             typer.echo(f"unset {name}")
     for name, value in exported.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
-
-
-def _path() -> str:
-    """Return PATH with this environment's programs first: there may be another `dagster`."""
-    own = str(Path(sys.executable).parent)
-    others = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return os.pathsep.join([own, *(one for one in others if one != own)])
 
 
 def environment(settings: Settings, urls: DatabaseUrls) -> dict[str, str]:

@@ -275,12 +275,12 @@ def _government_key(settings: Settings) -> Finding:
             "not set",
             "Request a key for 행정안전부_행정표준코드_법정동코드 on data.go.kr, and set it.",
         )
-    return _tried(check, lambda: _count_rows(settings))
 
+    def call() -> str:
+        rows = region_client(settings, retry=ONE_TRY).count_rows()
+        return f"accepted by {settings.government_api_url}; the list has {rows:,} rows"
 
-def _count_rows(settings: Settings) -> str:
-    rows = region_client(settings, retry=ONE_TRY).count_rows()
-    return f"accepted by {settings.government_api_url}; the list has {rows:,} rows"
+    return _tried(check, call)
 
 
 def _place_keys(app: App) -> Finding:

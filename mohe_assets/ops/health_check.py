@@ -1,7 +1,7 @@
-"""`python -m mohe_assets.ops.health_check`: whether a container's process works, at little cost.
+"""`python -m mohe_assets.ops.health_check`: check a container's process at little cost.
 
-Dagster's own checks load all of Dagster: more than a second and 86 MiB, every half minute, beside
-runs that need the memory. These load gRPC or the database's driver, and nothing else.
+Dagster's own checks load all of Dagster, more than a second and 86 MiB every half minute, while
+runs need the memory. These checks load only gRPC or the database's driver.
 """
 
 import os
@@ -56,7 +56,7 @@ CHECKS: dict[str, Callable[[str], str | None]] = {"code-server": code_server, "d
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`code-server host:port`, or `daemon`, which reads MOHE_DAGSTER_DATABASE_URL."""
+    """Check `code-server host:port`, or `daemon`, which reads MOHE_DAGSTER_DATABASE_URL."""
     kind, *rest = arguments
     reason = CHECKS[kind](rest[0] if rest else os.environ["MOHE_DAGSTER_DATABASE_URL"])
     if reason is not None:

@@ -258,16 +258,10 @@ def _end(context: Context, run: CollectionRun) -> None:
             f"{run.halted} The regions not reached stay as they were; no attempt is counted."
         )
     if run.failed:
+        first = run.failed[0]
+        more = f", and {len(run.failed) - 1} more" if len(run.failed) > 1 else ""
         raise dg.Failure(
-            description=_failure(run.failed), metadata=_reasons(run.failed), allow_retries=False
+            description=f"{markdown(first.lease.region_name)}: {markdown(first.reason)}{more}",
+            metadata={region.lease.partition_key: region.reason for region in run.failed[:50]},
+            allow_retries=False,
         )
-
-
-def _failure(failed: Sequence[RegionOutcome]) -> str:
-    first = failed[0]
-    more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
-    return f"{markdown(first.lease.region_name)}: {markdown(first.reason)}{more}"
-
-
-def _reasons(failed: Sequence[RegionOutcome]) -> dict[str, str]:
-    return {one.lease.partition_key: one.reason for one in failed[:50]}

@@ -44,21 +44,18 @@ def name_run(
     instance: dg.DagsterInstance, run: dg.DagsterRun, batch_name: str, partition_keys: Sequence[str]
 ) -> None:
     """Add the tags that a run lacks if a backfill, a person or a shell launched it."""
+    trigger = "batch" if run.job_name == PLACE_INGESTION_BATCH else "person"
+    if BACKFILL_ID_TAG in run.tags:
+        trigger = "backfill"
+    elif SCHEDULE_NAME_TAG in run.tags:
+        trigger = "schedule"
     wanted = {
         REGIONS_TAG: regions_label(partition_keys),
         BATCH_TAG: batch_name,
-        TRIGGER_TAG: _trigger(run),
+        TRIGGER_TAG: trigger,
     }
     if missing := {name: value for name, value in wanted.items() if name not in run.tags}:
         instance.add_run_tags(run.run_id, missing)
-
-
-def _trigger(run: dg.DagsterRun) -> str:
-    if BACKFILL_ID_TAG in run.tags:
-        return "backfill"
-    if SCHEDULE_NAME_TAG in run.tags:
-        return "schedule"
-    return "batch" if run.job_name == PLACE_INGESTION_BATCH else "person"
 
 
 def requested_at(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dt.datetime:
