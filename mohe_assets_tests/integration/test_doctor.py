@@ -42,6 +42,7 @@ from mohe_assets_tests.support.commands import Ended, Mohe
 from mohe_assets_tests.support.dagster_instances import dagster_instance
 from mohe_assets_tests.support.stores import Store
 
+WRITE = os.W_OK | os.X_OK
 NEEDLES = ("GovtNeedle7731", "SecretNeedle9083", "PasswordNeedle1207")
 Examine = Callable[..., dict[str, dict[str, Any]]]
 
@@ -269,7 +270,8 @@ def test_little_room_and_a_folder_of_somebody_else(
     del store
     monkeypatch.setattr(doctor, "LEAST_FREE_BYTES", 10**18)
     assert examine()["MOHE_HOME"]["level"] == "warning"
-    monkeypatch.setattr(doctor, "_writable", lambda _: False)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != WRITE and access(path, mode))
     assert examine()["MOHE_HOME"]["level"] == "error"
 
 
