@@ -9,7 +9,7 @@ from mohe_assets import settings
 from mohe_assets.defs.assets.catalog import collection_report, place_catalog
 from mohe_assets.defs.assets.places import build_places
 from mohe_assets.defs.assets.regions import sigungu_regions
-from mohe_assets.defs.checks import QUALITY_CHECKS
+from mohe_assets.defs.checks import CHECKS
 from mohe_assets.defs.jobs import (
     build_asset_jobs,
     maintenance,
@@ -50,7 +50,7 @@ def build_defs(
     keys = {key: key.with_prefix(prefix) for asset in assets for key in asset.keys}
     return dg.Definitions(
         assets=[asset.with_attributes(asset_key_replacements=keys) for asset in assets],
-        asset_checks=[_of_assets(check, keys) if prefix else check for check in QUALITY_CHECKS],
+        asset_checks=[_of_assets(check, keys) if prefix else check for check in CHECKS],
         jobs=[
             *build_asset_jobs(prefix),
             place_ingestion_batch,

@@ -254,8 +254,8 @@ def checkpoints_match_partitions(
     )
 
 
+# They look at the data over the whole country.
 QUALITY_CHECKS = (
-    checkpoints_match_partitions,
     regions_have_places,
     no_search_skipped,
     few_items_rejected,
@@ -270,3 +270,4 @@ QUALITY_CHECKS = (
     collection_is_complete,
     regions_match_the_list,
 )
+CHECKS = (checkpoints_match_partitions, *QUALITY_CHECKS)
