@@ -281,7 +281,7 @@ class TestWhatItWaitsFor:
         for key in keys_of(database)[:2]:
             launched(instance, dg.DagsterRunStatus.STARTED, **{PARTITION_NAME_TAG: key})
         reason = sensor.reason(MOHE_RUNS_IN_FLIGHT="2")
-        assert "2 runs are under way" in reason
+        assert "2 runs are unfinished" in reason
         assert "0 of 256 regions are completed, 256 are pending" in reason, (
             "how far it is can be read in every tick"
         )
@@ -305,7 +305,7 @@ class TestWhatItWaitsFor:
             database, "UPDATE runs SET update_timestamp = update_timestamp - interval '40 seconds'"
         )
         reason = sensor.reason(MOHE_RUNS_IN_FLIGHT="3")
-        assert "3 runs are under way" in reason
+        assert "3 runs are unfinished" in reason
         assert f"{first.run_id[:8]} (QUEUED for 4" in reason
         assert f"{second.run_id[:8]} (NOT_STARTED for 4" in reason
         assert third.run_id[:8] not in reason

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from mohe_assets import settings as settings_module
+from mohe_assets.app import App
+from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.postgres import schema
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
@@ -142,10 +145,6 @@ def test_mohe_refuses_a_bad_setting_with_one_sentence(
             {"NAVER_CLIENT_ID": None},
             r"NAVER_CLIENT_SECRET is set but NAVER_CLIENT_ID is not; [^\n]+\.",
         ),
-        (
-            {"MOHE_DATABASE_URL": NOWHERE},
-            r"The database postgresql://someone:\*\*\*@127.0.0.1:1/mohe [^\n]+\.",
-        ),
     ],
 )
 def test_the_batch_job_refuses_a_bad_setting_before_it_begins(
@@ -153,6 +152,16 @@ def test_the_batch_job_refuses_a_bad_setting_before_it_begins(
 ) -> None:
     refused(run(JOB, changes), sentence)
     untouched(store, simulator)
+
+
+def test_a_run_gives_up_a_database_that_stays_away_with_one_sentence() -> None:
+    settings = settings_module.load({"MOHE_DATABASE_URL": NOWHERE})
+    database = Database.connect(NOWHERE, reconnect_seconds=0.5)
+    with pytest.raises(DatabaseUnavailable) as refused, App.open(settings, database, wait=True):
+        pass
+    assert re.fullmatch(
+        r"The database postgresql://someone:\*\*\*@127\.0\.0\.1:1/mohe [^\n]+\.", str(refused.value)
+    )
 
 
 @pytest.mark.parametrize(
