@@ -37,14 +37,16 @@ def test_the_users_commands_work_and_each_container_may_be_ended_at_any_time(
         a_stop_in_order_is_resumed(demo)
         kills_cost_the_searches_in_flight(demo)
         names_survive_a_network_that_was_disconnected(demo)
-        whole_stops_leave_nothing_held(demo)
+        before_down = whole_stops_leave_nothing_held(demo)
         demo.until("all are collected", lambda: demo.statuses() == {"COMPLETED": REGIONS}, 400)
     # In flight when batch was killed, and when PostgreSQL was: what it had not committed.
     # The simulator's counts lack the moments between its last reading and its end.
     repeated, searches = demo.answered_twice()
     assert searches >= REGIONS * 15 * 0.95
     assert repeated <= 2 * IN_FLIGHT
-    what_people_read_afterwards((tmp_path / "followed").read_text(encoding="utf-8"), tmp_path)
+    # It ends with the container's first stop.
+    assert STOPPED in (tmp_path / "followed").read_text(encoding="utf-8")
+    what_people_read_afterwards(before_down + log(), tmp_path)
 
 
 def all_are_healthy() -> bool:
@@ -87,22 +89,25 @@ def names_survive_a_network_that_was_disconnected(demo: Stack) -> None:
     demo.goes_on("a disconnected network")
 
 
-def whole_stops_leave_nothing_held(demo: Stack) -> None:
+def whole_stops_leave_nothing_held(demo: Stack) -> str:
+    """Returns the log of the container that `down` removes."""
     demo.note_answers()
     demo.compose("stop")
     assert inspected("mohe-batch")["State"]["ExitCode"] == 0
     docker("start", "mohe-postgres")
     demo.until("PostgreSQL answers", lambda: demo.completed() > 0)
     assert "PROCESSING" not in demo.statuses()
+    text = log()
     demo.compose("down")
     demo.compose("up", "-d", "--no-build")
     demo.goes_on("down and up")
+    return text
 
 
-def what_people_read_afterwards(followed: str, folder: Path) -> None:
+def what_people_read_afterwards(whole_log: str, folder: Path) -> None:
     progress = docker("exec", "-i", *OWNER, "-XAt", given=PROGRESS_QUERY).strip()
     assert progress == f"{REGIONS}|{REGIONS}|0|0|0"
-    named = interrupted(followed)
+    named = interrupted(whole_log)
     assert named
     assert len(named) == len(set(named)), "each interrupted run is named once"
     for name in ("mohe-batch", "mohe-daemon", "mohe-webserver"):
@@ -116,5 +121,7 @@ def what_people_read_afterwards(followed: str, folder: Path) -> None:
     dump = docker("exec", "-i", "mohe-batch", "mohe", "db", "dump", "--schema-only")
     assert "CREATE TABLE public.batch_checkpoint" in dump
     docker("exec", "mohe-batch", "mohe", "doctor")
+    job = ("dagster", "job", "execute", "-m", "mohe_assets.definitions", "-j", "publish_catalog")
+    docker("exec", "mohe-batch", *job)
     docker("cp", "mohe-batch:/var/lib/mohe/catalog", str(folder))
     assert (folder / "catalog" / "places.parquet").stat().st_size > 100_000
