@@ -16,7 +16,7 @@ from mohe_assets.app import App
 from mohe_assets.simulator.server import Simulator
 from mohe_assets.store.database import Database
 from mohe_assets_tests.support import legacy_database
-from mohe_assets_tests.support.databases import read
+from mohe_assets_tests.support.databases import execute, read
 from mohe_assets_tests.support.environments import KEYWORDS, Environment
 from mohe_assets_tests.support.processes import (
     PLACES,
@@ -87,6 +87,8 @@ def test_what_the_batch_system_completed_is_kept_and_the_rest_is_collected(
     subprocess.run(
         [mohe, "db", "migrate"], env=process_environment(**here), check=True, capture_output=True
     )
+    # Here the simulator stands for the API that filled the old database.
+    execute(old, "UPDATE data_origin SET origin = 'simulator' WHERE origin = 'api'")
     done = legacy_database.codes("COMPLETED")
     kept = read(old, STANDING, codes=done)
 
