@@ -113,8 +113,9 @@ def test_a_person_collects_a_region_a_province_and_a_region_that_failed(
     assert read(database, "SELECT DISTINCT round FROM search_query") == [{"round": 1}], (
         "the region that was green is left alone"
     )
-    assert simulator.stats(brief=True)["naver"]["received"] == calls + 23 * 2 + 4, (
-        "four attempts for the broken one"
+    spent = simulator.stats(brief=True)["naver"]["received"] - calls - 23 * 2
+    assert 2 * 4 <= spent <= 2 * 4 + 3, (
+        "four attempts for each search of the broken one, and a few that show that the API is well"
     )
 
     # Why it failed, from the page alone.
