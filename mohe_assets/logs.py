@@ -43,9 +43,11 @@ def about(**facts: object) -> Iterator[None]:
 def install(log_format: str) -> None:
     """Log our warnings to stderr, in processes in which Dagster does not; may be called again."""
     logger = logging.getLogger(LOGGER)
-    for handler in [each for each in logger.handlers if isinstance(each, StderrHandler)]:
-        logger.removeHandler(handler)
-    logger.addHandler(StderrHandler(formatter(log_format)))
+    for former in [each for each in logger.handlers if isinstance(each, StderrHandler)]:
+        logger.removeHandler(former)
+    handler = StderrHandler(formatter(log_format))
+    handler.setLevel(logging.WARNING)  # whatever level a library gives the root logger
+    logger.addHandler(handler)
 
 
 def claim_root(log_format: str) -> None:

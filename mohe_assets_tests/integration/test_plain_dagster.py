@@ -124,9 +124,10 @@ def test_without_keys_dev_prints_a_sentence_for_each_tick_and_no_traceback(
         finally:
             dev.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                dev.wait(timeout=60)
+                dev.wait(timeout=30)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(dev.pid, signal.SIGKILL)
+            dev.wait()
     told = log.read_text(encoding="utf-8")
     assert ticks, told
     assert "Traceback" not in told
