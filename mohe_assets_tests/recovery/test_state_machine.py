@@ -76,6 +76,7 @@ class Row:
         self.round += 1
         self.done, self.calls, self.places = {}, 0, set()
         self.refining = self.promises = False
+        self.failures = 0
 
     def force_release(self) -> None:
         self.status, self.holder, self.expired = (
