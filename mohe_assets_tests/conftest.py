@@ -6,6 +6,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +20,9 @@ from mohe_assets.simulator.server import Simulator, running
 from mohe_assets.store.database import Database
 from mohe_assets_tests.support.databases import administer, copied, server_in
 from mohe_assets_tests.support.environments import Environment, without_settings
+
+if TYPE_CHECKING:  # not in the lowest version of pytest
+    from pytest import TerminalReporter  # noqa: PT013 - as its own name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("sql")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: "TerminalReporter") -> None:
     """Print the time of each folder's tests, fixtures included."""
     seconds: defaultdict[str, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():
