@@ -19,7 +19,7 @@ from mohe_assets import settings as settings_module
 from mohe_assets.app import App
 from mohe_assets.cli.terminal import shown
 from mohe_assets.domain.forecast import CollectionForecast, forecast_collection
-from mohe_assets.domain.kst import KST
+from mohe_assets.domain.kst import KST, short_to_second
 from mohe_assets.errors import DatabaseUnavailable
 from mohe_assets.ops.status_text import given_up_sentence, the_apis_day, waits_for, what_is_left
 from mohe_assets.postgres.databases import resolve_urls
@@ -247,7 +247,7 @@ def _rate(found: Status) -> str:
         return (
             f"{rate.calls_per_second:.1f} calls a second in the last {rate.seconds:.0f} s{allowed}"
         )
-    last = f"; last answer {_moment(rate.last_answer_at)}" if rate.last_answer_at else ""
+    last = f"; last answer {short_to_second(rate.last_answer_at)}" if rate.last_answer_at else ""
     return f"no call was answered in the last {rate.seconds:.0f} s{last}"
 
 
@@ -275,7 +275,7 @@ def _failures(overview: Overview, progress: Progress) -> Table:
         table.add_column(column, overflow="fold")
     for one in overview.failures:
         when = (
-            _moment(one.retry_at)
+            short_to_second(one.retry_at)
             if one.retry_at
             else f"only by: mohe retry {shown(one.region_code)}"
         )
@@ -301,7 +301,3 @@ def _runs(runs: tuple[RunRow, ...]) -> Table:
             shown(run.execution_id[:8]), run.status, heartbeat, started, done, shown(run.note or "")
         )
     return table
-
-
-def _moment(moment: dt.datetime) -> str:
-    return f"{moment.astimezone(KST):%m-%d %H:%M:%S} KST"

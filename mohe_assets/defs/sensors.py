@@ -23,7 +23,7 @@ from mohe_assets.defs.runtime.runs import (
     TRIGGER_TAG,
     regions_label,
 )
-from mohe_assets.domain.kst import KST
+from mohe_assets.domain.kst import to_second
 from mohe_assets.store.api_state import ApiState, read_state, unavailable_sentence
 from mohe_assets.store.checkpoints import Progress
 
@@ -111,7 +111,7 @@ def why_closed(app: App, state: ApiState) -> str | None:
     if state.blocked_why is not None:
         return f"The API is blocked: {state.blocked_why}"
     if state.closed_until is not None:
-        return f"Waiting for the quota until {_kst(state.closed_until)}: {state.closed_why}"
+        return f"Waiting for the quota until {to_second(state.closed_until)}: {state.closed_why}"
     if state.unavailable_since is not None and not state.probe_is_due:
         since, reason = state.unavailable_since, state.unavailable_reason or ""
         return unavailable_sentence(app.account.api, since, reason, state.next_probe_at)
@@ -162,14 +162,10 @@ def progress_sentence(progress: Progress) -> str:
     if progress.failed:
         text += f", {progress.failed} failed"
     if progress.next_retry_at:
-        text += f" (next try {_kst(progress.next_retry_at)})"
+        text += f" (next try {to_second(progress.next_retry_at)})"
     if progress.given_up:
         text += f"; {progress.given_up} of these only `mohe retry` tries again"
     return text + "."
-
-
-def _kst(moment: dt.datetime) -> str:
-    return f"{moment.astimezone(KST):%Y-%m-%d %H:%M:%S} KST"
 
 
 def run_requests(

@@ -21,7 +21,7 @@ import yaml
 from mohe_assets.app import ONE_TRY, App, region_client
 from mohe_assets.clients.base_url import is_loopback
 from mohe_assets.clients.server_clock import seconds_ahead
-from mohe_assets.domain.kst import KST
+from mohe_assets.domain.kst import KST, short_to_minute
 from mohe_assets.errors import (
     ApiBlocked,
     ApiError,
@@ -306,7 +306,7 @@ def _tried(check: str, call: Callable[[], str]) -> Finding:
     try:
         return _ok(check, call())
     except QuotaExhausted as error:
-        until = f" until {error.reset_at.astimezone(KST):%m-%d %H:%M KST}" if error.reset_at else ""
+        until = f" until {short_to_minute(error.reset_at)}" if error.reset_at else ""
         return _warning(
             check,
             f"no call is left{until}: {error}",

@@ -1,18 +1,12 @@
 """Texts that `mohe status`, `mohe plan` and the report share: times, calls left, and the quota."""
 
-import datetime as dt
 from collections.abc import Callable
 
 from mohe_assets.domain.forecast import NEVER, Forecast
-from mohe_assets.domain.kst import KST
+from mohe_assets.domain.kst import to_minute
 from mohe_assets.store.api_state import ApiState
 from mohe_assets.store.checkpoints import Progress
 from mohe_assets.store.origin import Mismatch
-
-
-def kst(moment: dt.datetime) -> str:
-    """Return a time to the minute, in Korean time."""
-    return f"{moment.astimezone(KST):%Y-%m-%d %H:%M} KST"
 
 
 def done_when(found: Forecast, waiting: str | None = None) -> str:
@@ -21,7 +15,7 @@ def done_when(found: Forecast, waiting: str | None = None) -> str:
         return "done"
     if waiting:
         return waiting
-    return "never" if found.done_at == NEVER else kst(found.done_at)
+    return "never" if found.done_at == NEVER else to_minute(found.done_at)
 
 
 def waits_for(state: ApiState | None, *, mismatch: Mismatch | None = None) -> str | None:
@@ -54,7 +48,7 @@ def what_is_left(found: Forecast, waiting: str | None = None) -> str:
     days = f"{found.days} day{'s' * (found.days != 1)}"
     if found.done_at == NEVER:
         return f"{found.calls:,} calls left; cannot finish at this quota"
-    return f"{found.calls:,} calls left on {days}, done {kst(found.done_at)} at the earliest"
+    return f"{found.calls:,} calls left on {days}, done {to_minute(found.done_at)} at the earliest"
 
 
 def the_apis_day(state: ApiState | None, *, quote: Callable[[str], str]) -> str:
@@ -67,12 +61,14 @@ def the_apis_day(state: ApiState | None, *, quote: Callable[[str], str]) -> str:
     if state.blocked_why:
         return f"{used}; BLOCKED: {quote(state.blocked_why)}; correct it, or run `mohe unblock`"
     if state.closed_until:
-        return f"{used}; closed until {kst(state.closed_until)}: {quote(state.closed_why or '')}"
+        return (
+            f"{used}; closed until {to_minute(state.closed_until)}: {quote(state.closed_why or '')}"
+        )
     if state.unavailable_since:
-        probe = f"; next probe {kst(state.next_probe_at)}" if state.next_probe_at else ""
+        probe = f"; next probe {to_minute(state.next_probe_at)}" if state.next_probe_at else ""
         reason = quote(state.unavailable_reason or "")
-        return f"{used}; UNAVAILABLE since {kst(state.unavailable_since)}: {reason}{probe}"
-    return f"{used}; open, resets {kst(state.resets_at)}"
+        return f"{used}; UNAVAILABLE since {to_minute(state.unavailable_since)}: {reason}{probe}"
+    return f"{used}; open, resets {to_minute(state.resets_at)}"
 
 
 def what_is_missing(progress: Progress, state: ApiState | None) -> str:
@@ -89,12 +85,12 @@ def what_is_missing(progress: Progress, state: ApiState | None) -> str:
         )
     elif state and state.closed_until:
         reasons.append(
-            f"The quota is used up until {kst(state.closed_until)}: {state.closed_why}. "
+            f"The quota is used up until {to_minute(state.closed_until)}: {state.closed_why}. "
             "The next run after that continues."
         )
     elif state and state.unavailable_since:
         reasons.append(
-            f"The API is unavailable since {kst(state.unavailable_since)}: "
+            f"The API is unavailable since {to_minute(state.unavailable_since)}: "
             f"{(state.unavailable_reason or '').rstrip('.')}. The next run continues."
         )
     if progress.failed:

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from mohe_assets.domain.kst import KST
+from mohe_assets.domain.kst import to_minute
 from mohe_assets.store.database import Database, rows, statement
 
 UNBLOCK = """
@@ -115,12 +115,8 @@ def unavailable_sentence(
     api: str, since: dt.datetime, reason: str, next_probe_at: dt.datetime | None
 ) -> str:
     """Return state, cause and next step, for notes, logs and status."""
-    probe = f" The next probe is due {_kst(next_probe_at)}." if next_probe_at else ""
-    return f"{api} is unavailable since {_kst(since)}: {reason.rstrip('.')}.{probe}"
-
-
-def _kst(moment: dt.datetime) -> str:
-    return f"{moment.astimezone(KST):%Y-%m-%d %H:%M} KST"
+    probe = f" The next probe is due {to_minute(next_probe_at)}." if next_probe_at else ""
+    return f"{api} is unavailable since {to_minute(since)}: {reason.rstrip('.')}.{probe}"
 
 
 @lru_cache(maxsize=16)

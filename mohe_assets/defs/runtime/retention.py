@@ -16,7 +16,7 @@ from mohe_assets.defs.runtime.dagster_internals import (
     SqlEventLogStorage,
 )
 from mohe_assets.defs.runtime.runs import UNFINISHED_BACKFILLS
-from mohe_assets.ops.status_text import kst
+from mohe_assets.domain.kst import to_minute
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +70,14 @@ def prune(instance: dg.DagsterInstance, app: App, *, dry_run: bool = False) -> P
 def pruned_sentence(pruned: Pruned, *, dry_run: bool = False) -> str:
     """Return the result as a sentence for the log and the terminal."""
     if pruned.begins_at is not None and not dry_run:
-        return f"Nothing is deleted before {kst(pruned.begins_at)}, a day after the upgrade."
+        return f"Nothing is deleted before {to_minute(pruned.begins_at)}, a day after the upgrade."
     are = "would be" if dry_run else "are"
     text = f"{pruned.searches:,} searches of old rounds and {pruned.runs:,} old runs {are} deleted."
-    return f"{text} Not before {kst(pruned.begins_at)}." if pruned.begins_at is not None else text
+    return (
+        f"{text} Not before {to_minute(pruned.begins_at)}."
+        if pruned.begins_at is not None
+        else text
+    )
 
 
 def _unneeded_runs(instance: dg.DagsterInstance, before: dt.datetime) -> list[str]:
